@@ -1,0 +1,173 @@
+"""CIFAR-10 (Krizhevsky 2009), from the hub or from a folder of Parquet files in the hub's schema."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.augment import Augment
+from data.bounds import whole
+from data.module import DataModule, Splits
+from data.order import permutation
+from data.source import Memory, Source, Workers
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL.Image import Image
+
+_SPLIT_SEED = 0
+_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images in [0, 1]
+_FILES = {"train": "train.parquet", "test": "test.parquet"}
+
+
+class CIFAR10(DataModule):
+    """32×32 photographs of 10 classes as (N, 3, 32, 32) floats of zero mean and unit variance a channel.
+
+    `path` is a hub name or a folder with train.parquet and test.parquet (columns `img`, `label`).
+    `val_samples` are held out of the training set by a permutation that never changes; with 0 the test set
+    also validates. `train_limit` keeps the first so many of the rest. Images are decoded once to bytes, or,
+    with `in_memory` false, by `num_workers` processes whenever they are used. FileNotFoundError where `path`
+    leads to nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        val_samples: int = 5000,
+        train_limit: int | None = None,
+        in_memory: bool = True,
+        num_workers: int = 4,
+        augment: Augment | None = None,
+        batch_size: int,
+        samples: int | None = None,
+        tokens_per_sample: int | None = None,
+        seed: int = 0,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            samples=samples,
+            tokens_per_sample=tokens_per_sample,
+            seed=seed,
+            eval_batch_size=eval_batch_size,
+        )
+        self.path, self.in_memory, self.augment = path, in_memory, augment
+        self.val_samples = whole("data.val_samples", val_samples, low=0)
+        self.train_limit = None if train_limit is None else whole("data.train_limit", train_limit)
+        self.num_workers = whole("data.num_workers", num_workers, low=0)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {"in_features": 3072, "in_channels": 3, "classes": 10}
+
+    def prepare_data(self) -> None:
+        """Fetch and decode once a machine; other processes find the result in the cache of `datasets`."""
+        for rows in load(self.path).values():
+            if self.in_memory:
+                _decoded(rows)
+
+    def read(self) -> Splits:
+        rows = load(self.path)
+        make = self._memory if self.in_memory else self._workers
+        train, val = self._hold_out(len(rows["train"]))
+        test = make(rows["test"], torch.arange(len(rows["test"])))
+        return Splits(make(rows["train"], train), make(rows["train"], val) if len(val) else test, test)
+
+    def _hold_out(self, available: int) -> tuple[Tensor, Tensor]:
+        left = available - self.val_samples
+        if left < (self.train_limit or 1):
+            raise ValueError(
+                f"data.val_samples={self.val_samples} leaves {left} of {available} training samples, but "
+                f"{self.train_limit or 1} are wanted: lower data.val_samples or data.train_limit."
+            )
+        shuffled = permutation(available, _SPLIT_SEED, epoch=0)
+        return shuffled[: self.train_limit or left], shuffled[left:]
+
+    def _memory(self, rows: "datasets.Dataset", chosen: Tensor) -> Source:
+        images, labels = _decoded(rows)
+        return Memory(images[chosen], labels[chosen], normalise)
+
+    def _workers(self, rows: "datasets.Dataset", chosen: Tensor) -> Source:
+        return Workers(_Photographs(rows.select(chosen.tolist())), self.num_workers, normalise)
+
+
+class _Photographs(Dataset):
+    """(image (3, 32, 32) uint8, label), decoded when asked for."""
+
+    def __init__(self, rows: "datasets.Dataset") -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        row = self.rows[index]
+        return torch.from_numpy(_pixels(row["img"])).permute(2, 0, 1), row["label"]
+
+
+def load(path: str) -> "dict[str, datasets.Dataset]":
+    """The `train` and `test` rows. FileNotFoundError without them, ValueError without their columns."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset("parquet", data_files=files) if (files := _files(path)) else None
+        rows = found or datasets.load_dataset(path)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FileNotFoundError(f"data.path={path} cannot be read as CIFAR-10: {reason}") from error
+    for split in ("train", "test"):
+        if split not in rows or not {"img", "label"} <= set(rows[split].column_names):
+            raise ValueError(
+                f"data.path={path} has no split {split} with the columns img and label: give one that has."
+            )
+    return {split: rows[split] for split in ("train", "test")}
+
+
+def _files(path: str) -> dict[str, str] | None:
+    """The Parquet files of a folder by split; None where `path` is the name of a hub data set."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path):
+        return None
+    files = {split: folder / name for split, name in _FILES.items()}
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"data.path={path} lacks {' and '.join(missing)}: give a folder that has them, or a hub name "
+            f"such as uoft-cs/cifar10."
+        )
+    return {split: str(file) for split, file in files.items()}
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(bytes / 255 - mean) / std for each channel; (N, 3, H, W) uint8 to float32."""
+    scale, shift = _affine(images.device)
+    return images.float().mul_(scale).add_(shift)
+
+
+@cache
+def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+    return 1 / (255 * std), -mean / std
+
+
+def _decoded(rows: "datasets.Dataset") -> tuple[Tensor, Tensor]:
+    """All images (N, 3, 32, 32) uint8 and labels (N,) int64; the pixels are cached next to the rows."""
+    pixels = rows.select_columns(["img"]).map(
+        _decode, batched=True, remove_columns=["img"], desc="Decoding", load_from_cache_file=True
+    )
+    images = np.frombuffer(b"".join(pixels["pixels"]), dtype=np.uint8).reshape(-1, 32, 32, 3)
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.tensor(rows["label"])
+
+
+def _decode(rows: dict[str, "list[Image]"]) -> dict[str, list[bytes]]:
+    return {"pixels": [_pixels(image).tobytes() for image in rows["img"]]}
+
+
+def _pixels(image: "Image") -> np.ndarray:
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,131 @@
+"""The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from data.bounds import whole
+from data.order import Layout, Order
+from data.shard import Shard
+from data.source import Source
+from data.stream import Run, Stream, Transform
+
+
+class Splits(NamedTuple):
+    """The samples of a data set by their use; `test` may be the same source as `val`."""
+
+    train: Source
+    val: Source | None = None
+    test: Source | None = None
+
+
+class DataModule(LightningDataModule):
+    """A subclass gives `read` and `shape`, and sets `augment` if training batches have random views.
+
+    `batch_size` is per device and micro-batch. `samples` declares the training samples of an epoch, so that a
+    plan can be made without reading the data; it is checked against them. `tokens_per_sample` serves
+    durations in tokens.
+    """
+
+    augment: Transform | None = None
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        samples: int | None = None,
+        tokens_per_sample: int | None = None,
+        seed: int = 0,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = whole("data.batch_size", batch_size)
+        self.eval_batch_size = whole(
+            "data.eval_batch_size", 4 * self.batch_size if eval_batch_size is None else eval_batch_size
+        )
+        self.samples = None if samples is None else whole("data.samples", samples)
+        self.tokens_per_sample = (
+            None if tokens_per_sample is None else whole("data.tokens_per_sample", tokens_per_sample)
+        )
+        self.seed = whole("data.seed", seed, low=0)
+        self._splits: Splits | None = None
+        self._run: Run | None = None
+        self._accumulate = 1
+
+    def read(self) -> Splits:
+        """The samples, read from where they lie."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The numbers a model needs: some of in_features, in_channels, classes, vocab_size, context."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data, once. ValueError if the declared `samples` is not what it holds."""
+        if self._splits is not None:
+            return
+        splits = self.read()
+        if self.samples not in (None, len(splits.train)):
+            raise ValueError(
+                f"data.samples={self.samples}, but the data holds {len(splits.train)} training samples: "
+                f"fix data.samples."
+            )
+        self._splits = splits
+
+    @property
+    def splits(self) -> Splits:
+        """The samples by use, after `setup`."""
+        if self._splits is None:
+            raise RuntimeError("the data has not been read: call setup() first.")
+        return self._splits
+
+    @property
+    def train_samples(self) -> int:
+        """Training samples in an epoch, counted."""
+        return len(self.splits.train)
+
+    def follow(
+        self,
+        clock: Callable[[], int],
+        *,
+        total: int,
+        leg: int,
+        pauses: tuple[int, ...],
+        per_call: int,
+        accumulate: int,
+    ) -> None:
+        """Tie the training loader to the clock of a run, before it starts (see `Run`)."""
+        self._accumulate = whole("accumulate", accumulate)
+        self._run = Run(clock, total, leg, pauses, per_call)
+
+    def train_dataloader(self) -> Stream:
+        """This rank's part of every global batch, from the update that the clock shows."""
+        if self._run is None:
+            raise RuntimeError("the training loader has no clock: call follow() first.")
+        source = self.splits.train.to(self._device)
+        layout = self._layout(self.batch_size, self._accumulate)
+        order = Order(len(source), self.seed, layout, source.home)
+        return Stream(source, order, self._run, self.augment)
+
+    def val_dataloader(self) -> Shard | list:
+        """This rank's part of the validation split; an empty list where there is none."""
+        return self._evaluation(self.splits.val)
+
+    def test_dataloader(self) -> Shard | list:
+        """This rank's part of the test split; an empty list where there is none."""
+        return self._evaluation(self.splits.test)
+
+    def _evaluation(self, source: Source | None) -> Shard | list:
+        return [] if source is None else Shard(source.to(self._device), self._layout(self.eval_batch_size))
+
+    def _layout(self, batch_size: int, accumulate: int = 1) -> Layout:
+        if self.trainer is None:
+            return Layout(batch_size, accumulate)
+        return Layout(batch_size, accumulate, self.trainer.world_size, self.trainer.global_rank)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

@@ -1,0 +1,111 @@
+"""Which samples update `t` trains on: a pure function of (seed, t, slice).
+
+The global batch of an update is B = batch_size · world · accumulate samples, and an epoch is samples // B
+updates. Each epoch has its own permutation; update u of it takes positions [uB, (u+1)B), cut in slices of
+batch_size. Micro-batch `a` on rank `r` is slice a · world + r, so one process that accumulates four
+micro-batches trains on the same sets as four processes. The remainder of a permutation is left out; the next
+epoch shuffles anew.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.bounds import whole
+
+_MASK = (1 << 64) - 1
+
+
+def mix(seed: int, *coordinates: int) -> int:
+    """A hash of (seed, coordinates) to 63 bits: the finaliser of splitmix64, once for each number.
+
+    Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195.
+
+    >>> hex(mix(0) << 1 | 1)
+    '0xe220a8397b1dcdaf'
+    """
+    state = 0
+    for number in (seed, *coordinates):
+        state = (state + number + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+def permutation(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of `samples` indices in an epoch, (samples,) int64 on the CPU."""
+    generator = torch.Generator().manual_seed(mix(seed, epoch))
+    return torch.randperm(samples, generator=generator)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a global batch is cut: `accumulate` micro-batches of `batch_size` on each of `world` ranks."""
+
+    batch_size: int
+    accumulate: int = 1
+    world: int = 1
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate", "world"):
+            whole(name, getattr(self, name))
+        if whole("rank", self.rank, low=0) >= self.world:
+            raise ValueError(f"rank={self.rank} must be below world={self.world}.")
+
+    @property
+    def slices(self) -> int:
+        """Micro-batches in a global batch, over all ranks."""
+        return self.accumulate * self.world
+
+    @property
+    def global_batch(self) -> int:
+        """Samples in an update."""
+        return self.batch_size * self.slices
+
+    def slice_of(self, micro: int) -> int:
+        """The slice of the global batch that micro-batch `micro` of this rank takes."""
+        return micro * self.world + self.rank
+
+
+class Pick(NamedTuple):
+    """The samples of one micro-batch: `indices` (batch_size,) int64 of the given epoch."""
+
+    epoch: int
+    indices: Tensor
+
+
+class Order:
+    """The order in which one rank sees `samples` training samples; `indices` are handed out on `device`."""
+
+    def __init__(self, samples: int, seed: int, layout: Layout, device: torch.device | str = "cpu") -> None:
+        if samples < layout.global_batch:
+            raise ValueError(
+                f"the {samples} training samples do not fill one global batch of {layout.global_batch}: "
+                f"lower data.batch_size, the accumulation or the devices."
+            )
+        self.samples, self.seed, self.layout = samples, seed, layout
+        self.updates_per_epoch = samples // layout.global_batch
+        self._device = device
+        self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
+
+    def pick(self, t: int, micro: int) -> Pick:
+        """The samples of micro-batch `micro` of update `t` on this rank."""
+        epoch, update = divmod(t, self.updates_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._shuffled = epoch, permutation(self.samples, self.seed, epoch).to(self._device)
+        size = self.layout.batch_size
+        first = update * self.layout.global_batch + self.layout.slice_of(micro) * size
+        return Pick(epoch, self._shuffled[first : first + size])
+
+    def picks(self, start: int, end: int) -> Iterator[Pick]:
+        """The micro-batches of the updates in [start, end), one by one."""
+        return (self.pick(t, micro) for t in range(start, end) for micro in range(self.layout.accumulate))
+
+    def micro_seed(self, t: int, micro: int) -> int:
+        """The seed of what is random in a micro-batch: augmentation and dropout."""
+        return mix(self.seed, t, self.layout.slice_of(micro))

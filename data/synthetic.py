@@ -1,0 +1,68 @@
+"""Gaussian inputs with the targets of a fixed random teacher: a task of any size that never changes."""
+
+import torch
+from torch import Tensor
+
+from data.bounds import whole
+from data.module import DataModule, Splits
+from data.source import Memory
+
+_SEED, _HIDDEN = 0, 32
+
+
+class Synthetic(DataModule):
+    """x ~ N(0, I) of `features` numbers; the teacher is t(x) = tanh(x A / √features) B with Gaussian A and B.
+
+    `kind` "classification" gives argmax t(x) over `classes` as int64 (N,), and "regression" t(x) as floats
+    (N, 1), with `classes` 1. The run's seed shuffles these samples but does not change them.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        features: int,
+        classes: int,
+        samples: int,
+        val_samples: int,
+        test_samples: int,
+        batch_size: int,
+        tokens_per_sample: int | None = None,
+        seed: int = 0,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            samples=whole("data.samples", samples),
+            tokens_per_sample=tokens_per_sample,
+            seed=seed,
+            eval_batch_size=eval_batch_size,
+        )
+        if kind not in ("classification", "regression"):
+            raise ValueError(f"data.kind={kind!r} is unknown: use 'classification' or 'regression'.")
+        if (kind == "regression") != (whole("data.classes", classes) == 1):
+            raise ValueError(
+                f"data.classes={classes} does not fit {kind}: regression has 1, classification 2 or more."
+            )
+        self.kind, self.features, self.classes = kind, whole("data.features", features), classes
+        self.sizes = [
+            samples,
+            whole("data.val_samples", val_samples, 0),
+            whole("data.test_samples", test_samples, 0),
+        ]
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {"in_features": self.features, "classes": self.classes}
+
+    def read(self) -> Splits:
+        inputs, outputs = self._teach(torch.Generator().manual_seed(_SEED))
+        targets = outputs if self.kind == "regression" else outputs.argmax(dim=1)
+        train, *held_out = zip(inputs.split(self.sizes), targets.split(self.sizes))
+        return Splits(Memory(*train), *(Memory(x, y) if len(x) else None for x, y in held_out))
+
+    def _teach(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        first = torch.randn(self.features, _HIDDEN, generator=generator) / self.features**0.5
+        second = torch.randn(_HIDDEN, self.classes, generator=generator)
+        inputs = torch.randn(sum(self.sizes), self.features, generator=generator)
+        return inputs, torch.tanh(inputs @ first) @ second

@@ -1,0 +1,233 @@
+"""A sweep must survive the death of any of its jobs and never call a job done that is not; this plants the deaths."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PROGRAM = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from trainer.assemble.front import guarded
+from trainer.assemble.stamp import register
+
+register()
+
+def act(cfg):
+    if cfg.act == "raise":
+        raise RuntimeError("planted\\nfailure")
+    if cfg.act == "vanish":
+        os._exit(0)
+    if cfg.act == "leave":
+        sys.exit()
+    if cfg.act == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if cfg.act == "hang":
+        rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print("hanging", os.getpid(), rank.pid, flush=True)
+        time.sleep(600)
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg):
+    begun = time.time()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    print("job says", cfg.x)
+    act(cfg)
+    time.sleep(cfg.sleep)
+    result = OmegaConf.to_container(cfg) | {"name": cfg.name, "pid": os.getpid(), "argv": sys.argv,
+        "full_error": os.environ.get("HYDRA_FULL_ERROR"), "begun": begun, "ended": time.time(),
+        "status": "completed", "metrics": {"val/loss": cfg.x / 4}}
+    (folder / "result.json").write_text(json.dumps(result))
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
+"""
+
+CONFIG = """
+defaults:
+  - _self_
+  - override hydra/launcher: process
+name: ${stamp:}
+x: 0
+sleep: 0
+act: complete
+text: ''
+items: []
+hydra:
+  run: {dir: 'outputs/${name}'}
+  sweep: {dir: 'outputs/${name}', subdir: '${hydra.job.num}'}
+  output_subdir: null
+  job_logging: {root: {handlers: [console]}}
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A toy program in a folder whose name holds a space."""
+    folder = tmp_path / "toy app"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "train.py").write_text(PROGRAM)
+    (folder / "conf" / "train.yaml").write_text(CONFIG)
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This environment with the project importable and without what could name a run or a rank."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_STAMP", "SLURM_", "HYDRA_"))}
+    return ours | {"PYTHONPATH": str(ROOT)} | more
+
+
+def start(app: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "train.py", *words],
+        cwd=app,
+        env=environment(**env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def sweep(app: Path, *words: str, **env: str) -> tuple[int, str, str]:
+    process = start(app, "-m", "name=s", *words, **env)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def results(app: Path, name: str = "s") -> dict[int, Any]:
+    folders = (app / "outputs" / name).glob("*/result.json")
+    return {int(path.parent.name): json.loads(path.read_text()) for path in folders}
+
+
+def summary(app: Path) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = json.loads((app / "outputs/s/sweep.json").read_text())["jobs"]
+    return jobs
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead and only waits to be reaped does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_every_job_of_a_grid_is_a_process_with_its_own_folder_and_stamp(app: Path) -> None:
+    process = start(app, "-m", "x=1,2", "text=a,b")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    (folder,) = (app / "outputs").iterdir()
+    done = results(app, folder.name)
+    assert [(done[i]["x"], done[i]["text"]) for i in range(4)] == [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
+    assert len({job["pid"] for job in done.values()} | {process.pid}) == 5
+    assert [done[i]["name"] for i in range(4)] == [f"{folder.name}-{i}" for i in range(4)]
+    assert {job["full_error"] for job in done.values()} == {None}
+    assert "job says 2" in out
+    assert "job says 2" in (folder / "3" / "job.log").read_text()
+    assert "val/loss 0.5" in out
+    jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
+    assert [job["metrics"] for job in jobs] == [{"val/loss": v} for v in (0.25, 0.25, 0.5, 0.5)]
+    assert {job["status"] for job in jobs} == {"completed"}
+
+
+def test_a_job_that_raises_vanishes_leaves_or_is_killed_has_failed_and_touches_no_other(app: Path) -> None:
+    code, out, err = sweep(app, "act=raise,vanish,leave,die,complete", "hydra.launcher.jobs=2")
+    assert code == 1
+    assert list(results(app)) == [4]
+    assert [job["status"] for job in summary(app)] == ["failed"] * 4 + ["completed"]
+    reasons = [job["error"] for job in summary(app)]
+    assert re.fullmatch(r"exit code 1: RuntimeError: planted failure \(traceback in .*0/error.log\)", reasons[0])
+    assert reasons[1] == "exit code 0: no result.json"
+    assert reasons[2].startswith("exit code 1: the run left before its end through sys.exit(None)")
+    assert reasons[3].startswith("killed by SIGKILL")
+    told = err.splitlines()
+    assert sorted(line[:12] for line in told[:-1]) == [f"job {i} failed" for i in range(4)]
+    assert told[-1].startswith("4 of 5 jobs failed: job 0 act=raise (exit code 1: RuntimeError")
+    assert "job says" not in out
+
+
+def test_a_job_that_takes_too_long_is_ended_with_all_its_processes(app: Path) -> None:
+    code, _, err = sweep(app, "act=hang,complete", "hydra.launcher.timeout=4")
+    assert code == 1
+    assert [job["status"] for job in summary(app)] == ["failed", "completed"]
+    assert "job 0 failed: act=hang: took longer than 4 s" in err
+    assert not any(alive(pid) for pid in hanging(app))
+
+
+def hanging(app: Path) -> list[int]:
+    """The process ids that job 0 printed when it began to hang."""
+    log = app / "outputs/s/0/job.log"
+    found = re.search(r"hanging (\d+) (\d+)\n", log.read_text()) if log.exists() else None
+    return [int(pid) for pid in found.groups()] if found else []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, signum: signal.Signals) -> None:
+    driver = start(app, "-m", "name=s", "act=hang", "x=1,2,3")
+    until = time.monotonic() + 30
+    while not (pids := hanging(app)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(pids) == 2
+    assert all(alive(pid) for pid in pids)
+    driver.send_signal(signum)
+    _, err = driver.communicate(timeout=30)
+    assert driver.returncode == 128 + signum
+    assert not any(alive(pid) for pid in pids)
+    assert [job["status"] for job in summary(app)] == ["stopped", "waiting", "waiting"]
+    assert err.splitlines()[-1] == f"{signum.name} stopped the sweep: 0 of 3 jobs completed"
+
+
+def test_two_jobs_at_once_really_overlap(app: Path) -> None:
+    assert sweep(app, "x=1,2", "sleep=3", "hydra.launcher.jobs=2")[0] == 0
+    one, two = results(app).values()
+    assert max(one["begun"], two["begun"]) < min(one["ended"], two["ended"])
+
+
+def test_overrides_arrive_exactly_as_they_were_given(app: Path) -> None:
+    texts = ["it's", 'say "hi"', "a, b = c", "$HOME *", "back\\slash", "100 %"]
+    quoted = ",".join("'" + text.replace("'", "\\'") + "'" for text in texts)
+    code, _, err = sweep(app, f"text={quoted}", "items=[1, 'b c', {k: v}]", "+new='x y'", "hydra.launcher.jobs=2")
+    assert (code, err) == (0, "")
+    done = results(app)
+    assert [done[i]["text"] for i in range(len(texts))] == texts
+    assert {json.dumps([job["items"], job["new"]]) for job in done.values()} == {'[[1, "b c", {"k": "v"}], "x y"]'}
+
+
+def test_the_job_reads_the_config_that_the_sweep_was_given(app: Path) -> None:
+    (app / "conf").rename(app / "other conf")
+    (app / "other conf/train.yaml").rename(app / "other conf/main.yaml")
+    code, _, err = sweep(app, "x=1", "--config-path", "other conf", "--config-name", "main")
+    assert (code, err, results(app)[0]["x"]) == (0, "", 1)
+
+
+def test_a_folder_with_an_earlier_result_is_refused_before_anything_starts(app: Path) -> None:
+    (app / "outputs/s/1").mkdir(parents=True)
+    (app / "outputs/s/1/result.json").write_text("{}")
+    code, _, err = sweep(app, "x=1,2")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{app}/outputs/s/1 holds the result.json of an earlier job" in err
+    assert not (app / "outputs/s/0").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "told"),
+    [
+        (["x=1,2"], {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "one of 2 ranks"),
+        (["x=1,2", "hydra.launcher.jobs=0"], {}, "hydra.launcher.jobs=0 must be at least 1"),
+        (["x=1,2", "hydra.sweep.subdir=same"], {}, "jobs 0 and 1 share the folder"),
+    ],
+)
+def test_a_sweep_that_cannot_be_right_is_refused(app: Path, words: list[str], env: dict[str, str], told: str) -> None:
+    code, _, err = sweep(app, *words, **env)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert told in err

@@ -1,0 +1,26 @@
+"""Train a model, the learning rate decided in the open.
+
+python train.py optimizer=adamw schedule=cosine_warmup     see --help for what can be chosen
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from trainer.assemble.front import guarded
+from trainer.assemble.stamp import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Assemble what the config names, train it, and leave a result in the run's folder."""
+    from trainer.assemble.run import run  # late: composing a config needs no torch
+
+    run(cfg)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

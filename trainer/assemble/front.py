@@ -1,0 +1,120 @@
+"""From an error to one line and an exit code.
+
+0: done. 1: the run failed. 2: the user's mistake. 130, 143: stopped by Ctrl-C or SIGTERM.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra._internal.utils
+from hydra.core.utils import JobReturn, JobStatus
+
+from trainer.assemble.mistake import mistake, one_line
+from trainer.assemble.sweep import SweepFailed
+
+DONE, FAILED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+FULL_ERROR = "HYDRA_FULL_ERROR"
+LONGEST = 500
+
+
+def guarded(main: Callable[[], object]) -> int:
+    """Run `main` and return the exit code; what went wrong is told in one line on stderr.
+
+    `HYDRA_FULL_ERROR=1` shows the traceback above that line and changes no code. Leaving a job through
+    `sys.exit()` is no success: only a job that returns is done.
+    """
+    try:
+        with _hydra_raises():
+            main()
+    except KeyboardInterrupt:
+        return _tell("interrupted", INTERRUPTED)
+    except SystemExit as leaving:
+        return _left(leaving)
+    except Exception as error:
+        return _failed(error)
+    return DONE
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Let Hydra raise what it would otherwise print over several lines and turn into exit code 1."""
+    report, returned = hydra._internal.utils.run_and_report, JobReturn.return_value
+    hydra._internal.utils.run_and_report = lambda func: func()
+    JobReturn.return_value = returned.getter(_return_value)  # type: ignore[method-assign,attr-defined]
+    try:
+        yield
+    finally:
+        hydra._internal.utils.run_and_report = report
+        JobReturn.return_value = returned  # type: ignore[method-assign]
+
+
+def _return_value(job: JobReturn) -> Any:
+    if job.status is JobStatus.COMPLETED:
+        return job._return_value
+    if job.hydra_cfg is not None:
+        job._return_value.run_folder = job.hydra_cfg.hydra.runtime.output_dir
+    raise job._return_value
+
+
+def _left(leaving: SystemExit) -> int:
+    """The code of `sys.exit(code)`; inside a job, leaving without an error code counts as a failure."""
+    if isinstance(leaving.__context__, KeyboardInterrupt):
+        return _tell("interrupted", INTERRUPTED)
+    if type(leaving).__name__ == "SIGTERMException":
+        return _tell("terminated by SIGTERM", TERMINATED)
+    if isinstance(leaving.code, str):
+        return _tell(one_line(leaving.code), FAILED)
+    frames = traceback.extract_tb(leaving.__traceback__)
+    if not leaving.code and any(frame.name == "run_job" for frame in frames):
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+        return _tell(f"the run left before its end through sys.exit({leaving.code}) at {where}", FAILED)
+    return leaving.code or DONE
+
+
+def _failed(error: Exception) -> int:
+    if os.environ.get(FULL_ERROR) == "1":
+        traceback.print_exception(error)
+    if isinstance(error, SweepFailed):
+        return _tell(str(error), FAILED)
+    if told := mistake(error):
+        return _tell(told, MISTAKE)
+    text = one_line(f"{type(error).__name__}: {error}")
+    folder = getattr(error, "run_folder", None)
+    if folder is None or not Path(folder).is_dir():
+        return _tell(f"{text} (set {FULL_ERROR}=1 for the traceback)", FAILED)
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    path = Path(folder, "error.log")
+    first = not path.exists()
+    _append(path, error)
+    return _tell(f"{short} (traceback in {_near(path)})", FAILED, first)
+
+
+def _append(path: Path, error: Exception) -> None:
+    with path.open("a") as log:
+        log.write(f"rank {_rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        log.writelines(traceback.format_exception(error))
+        log.write("\n")
+
+
+def _tell(line: str, code: int, first: bool = False) -> int:
+    """Print the line on rank 0; another rank speaks only where it is the first to fail."""
+    rank = _rank()
+    if rank == 0 or first:
+        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
+    return code
+
+
+def _rank() -> int:
+    """The rank as torchrun, Lightning's launcher or Slurm gives it; 0 in a single process."""
+    env = os.environ
+    return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)
+
+
+def _near(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

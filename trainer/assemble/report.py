@@ -1,0 +1,159 @@
+"""What a run says of itself: the table at its start, the files in its folder, the summary at its end."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from trainer.assemble.curve import Run
+from trainer.checkpoint import history
+from trainer.lr import Plan, Refusal
+from trainer.optim.groups import Group
+from trainer.tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from trainer.assemble.run import Assembly
+
+
+def facts(cfg: DictConfig, settings: Run, plan: Plan, groups: list[Group]) -> dict[str, Any]:
+    """Everything that decides the learning rate, as plain numbers."""
+    reference = cfg.scaling.get("base_batch_size")
+    batch = plan.horizon.batch_size
+    return {
+        "global_batch": batch,
+        "per_device_batch": cfg.data.batch_size,
+        "devices": settings.devices,
+        "nodes": settings.nodes,
+        "accumulate": settings.accumulate,
+        "scaling": cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling"),
+        "base_batch_size": reference,
+        "kappa": batch / reference if reference else None,
+        **plan.facts(),
+        "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
+        "groups": [
+            {
+                "name": group.name,
+                "tensors": len(group.parameters),
+                "parameters": group.size,
+                "lr_mult": group.lr_mult,
+                "weight_decay": group.weight_decay,
+            }
+            for group in groups
+        ],
+    }
+
+
+def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The table at the start of a run: what, and how it comes about."""
+    batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
+    kappa = f"κ = {facts['kappa']:g}" if facts["kappa"] else "no base batch"
+    epoch = facts["updates_per_epoch"]
+    length = f"{epoch} an epoch, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
+    groups = [
+        f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, lr × {g['lr_mult']:g}, "
+        f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
+        for g in facts["groups"]
+    ]
+    return [
+        ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
+        ("scaling", f"{facts['scaling']}, {kappa}, scale {facts['scale']:g}"),
+        (
+            "learning rate",
+            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at update {facts['peak_update']}",
+        ),
+        ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
+        ("updates", f"T = {facts['total_updates']}, {length}"),
+        ("warm-up", f"W = {facts['warmup_updates']} updates"),
+        *zip(["groups", *[""] * len(groups)], groups),
+    ]
+
+
+def begin(assembly: "Assembly", overrides: list[str]) -> None:
+    """Show the table, and keep it with the config in the folder and the log."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    lines = rows(assembly.facts)
+    for name, text in lines:
+        table.add_row(f"[bold]{name}", text)
+    Console(file=sys.stdout, highlight=False).print(table)
+    folder = assembly.folder
+    _write(folder / "config.yaml", OmegaConf.to_yaml(assembly.cfg, resolve=False))
+    _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    _write(folder / "plan.json", json.dumps(assembly.facts, indent=2) + "\n")
+    text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *lines])
+    for logger in assembly.trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_text("plan", text, assembly.module.clock.t)
+            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(assembly.cfg)}```", assembly.module.clock.t)
+
+
+def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
+    """Write `result.json` and the final metrics of the log, and show the summary."""
+    module, best = assembly.module, assembly.checkpointing.best
+    monitor = assembly.checkpointing.monitor
+    test = outcome.get("test", {})
+    newest = history(assembly.checkpointing.folder)
+    metrics = {f"test/{name}": value for name, value in test.items()}
+    if best["value"] is not None:
+        metrics |= {monitor: best["value"]}
+    result = {
+        **outcome,
+        "metrics": metrics,
+        "best": {"metric": monitor, **best},
+        "updates": module.clock.t,
+        "total_updates": module.horizon.total,
+        "seconds": round(seconds, 3),
+        "recent": module.recent,
+        "folder": str(assembly.folder),
+        "checkpoint": str(newest[-1]) if newest else None,
+        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+    }
+    for logger in assembly.trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_hparams(_flat(OmegaConf.to_container(assembly.cfg, resolve=True)), metrics, module.clock.t)
+            logger.close()
+    _write(assembly.folder / "result.json", json.dumps(result, indent=2) + "\n")
+    if outcome["status"] == "completed":
+        _summarise(result)
+
+
+def tell_changes(saved: dict[str, Any], config: dict[str, Any]) -> None:
+    """One line for each key of the config that differs from the checkpoint's: it holds from here on."""
+    before, after = _flat(saved["config"]), _flat(config)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key) and key not in ("name", "resume"):
+            change = f"{key}: {before.get(key)} → {after.get(key)}"
+            print(f"resumed at update {saved['updates']}, from there on {change}", file=sys.stderr)
+
+
+def _summarise(result: dict[str, Any]) -> None:
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    best = result["best"]
+    if best["value"] is not None:
+        console.print(f"[bold]best[/]     {best['metric']} {best['value']:.4f} after update {best['update']}")
+    tested = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
+    console.print(f"[bold]test[/]     {tested or 'this data has no test set'}")
+    console.print(f"[bold]updates[/]  {result['updates']} in {result['seconds']:.1f} s")
+    console.print(f"[bold]folder[/]   {result['folder']}")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as one level of dotted keys."""
+    if isinstance(tree, dict) and tree:
+        return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): tree}
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file at once."""
+    aside = path.with_name(f".{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

@@ -1,0 +1,76 @@
+"""Keeps the best and the newest checkpoint of a run."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from trainer.checkpoint import BEST, history, numbered
+from trainer.module import Module
+
+
+class Checkpointing(pl.Callback):
+    """Saves after every validation and, where `every` is given, after every so many updates.
+
+    `best.ckpt` is the best by `monitor` so far, `update-N.ckpt` the newest ones, of which `keep` stay (0: all).
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.every, self.keep = every, keep
+        self.best: dict[str, Any] = {"value": None, "update": None}
+        self._saved = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.best)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = dict(state_dict)
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Take along the best checkpoint of the folder that this run resumes from."""
+        theirs, ours = checkpoint.parent / BEST, self.folder / BEST
+        if theirs.exists() and not ours.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(theirs, ours)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Module)
+        self._saved = pl_module.clock.t
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Module)
+        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.every and not last_of_leg and pl_module.clock.t % self.every == 0:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Module)
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        value = trainer.callback_metrics[self.monitor].item()
+        if self._improves(value):
+            self.best = {"value": value, "update": pl_module.clock.t}
+            trainer.save_checkpoint(self.folder / BEST)
+        self._save(trainer, pl_module)
+
+    def _improves(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        best = self.best["value"]
+        return best is None or (value < best if self.mode == "min" else value > best)
+
+    def _save(self, trainer: pl.Trainer, module: Module) -> None:
+        """Write the newest checkpoint, and only then remove what is too old."""
+        if self._saved == module.clock.t:
+            return
+        self._saved = module.clock.t
+        module.drain()
+        trainer.save_checkpoint(numbered(self.folder, module.clock.t))
+        if trainer.is_global_zero and self.keep:
+            for old in history(self.folder)[: -self.keep]:
+                old.unlink()

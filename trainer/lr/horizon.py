@@ -1,0 +1,108 @@
+"""The clock and its units: how many optimizer updates a duration lasts."""
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from trainer.lr.bounds import Refusal, whole
+
+Duration = int | float | str
+"""A number of updates, or a string with a unit: "500", "5ep", "10%", "2e6 samples", "1e9 tokens"."""
+
+UNITS = 'a number of updates (500) or one with a unit: "5ep", "10%", "2e6 samples", "1e9 tokens"'
+_FORM = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(ep|%|samples|tokens|)")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The length of a run in optimizer updates, and what one update is worth in every other unit.
+
+    `t = 0 … total-1` counts applied updates. A schedule that follows a warm-up sees the horizon
+    `after` it: `start` updates are gone and `span = total - start` are left.
+
+    >>> run = Horizon.of("20ep", samples=1000, batch_size=50)
+    >>> run.total, run.updates("10%"), run.updates("2ep"), run.updates("500 samples")
+    (400, 40, 40, 10)
+    """
+
+    total: int
+    batch_size: int
+    updates_per_epoch: int | None = None
+    tokens_per_sample: int | None = None
+    start: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        duration: Duration,
+        *,
+        samples: int | None = None,
+        batch_size: int,
+        tokens_per_sample: int | None = None,
+        name: str = "trainer.duration",
+    ) -> "Horizon":
+        """The horizon of a run of `duration` over `samples` samples an epoch, in updates of `batch_size`.
+
+        An epoch has `samples // batch_size` updates; the rest of its shuffle is left out.
+        """
+        whole("batch_size", batch_size, "the global batch is a number of samples, at least 1.")
+        epoch = None
+        if samples is not None:
+            epoch = whole("samples", samples, "an epoch has at least one sample.") // batch_size
+            if epoch == 0:
+                raise Refusal(
+                    f"the global batch of {batch_size} is larger than the {samples} training samples: "
+                    "lower data.batch_size, trainer.accumulate or trainer.devices."
+                )
+        unit = cls(0, batch_size, epoch, tokens_per_sample)
+        return replace(unit, total=unit.updates(duration, name, least=1))
+
+    @property
+    def span(self) -> int:
+        """Updates that are left from `start` to the end."""
+        return self.total - self.start
+
+    def after(self, updates: int) -> "Horizon":
+        """The horizon that begins `updates` updates later."""
+        return replace(self, start=self.start + updates)
+
+    def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
+        """`duration` in updates, rounded to the nearest; percent are of the whole run.
+
+        Raises `Refusal` for what is no duration, for a unit this run cannot count, and for a duration
+        above zero that is less than half an update.
+        """
+        amount, unit = _parse(duration, name)
+        exact = amount * self._worth(unit, duration, name)
+        count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+        if count < least or (count == 0 and exact > 0):
+            raise Refusal(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")
+        return count
+
+    def _worth(self, unit: str, duration: Duration, name: str) -> Fraction:
+        """Updates in one `unit`."""
+        if unit == "%":
+            if not self.total:
+                raise Refusal(f"{name}={duration} is a share of itself: give updates, ep, samples or tokens.")
+            return Fraction(self.total, 100)
+        if unit == "ep":
+            if not self.updates_per_epoch:
+                raise Refusal(f"{name}={duration} counts epochs, and data.samples is not known: set it.")
+            return Fraction(self.updates_per_epoch)
+        if unit == "tokens":
+            if not self.tokens_per_sample:
+                raise Refusal(f"{name}={duration} counts tokens, and this data has none: give samples or ep.")
+            return Fraction(1, self.batch_size * self.tokens_per_sample)
+        return Fraction(1, self.batch_size if unit == "samples" else 1)
+
+
+def _parse(duration: Duration, name: str) -> tuple[Fraction, str]:
+    match = None if isinstance(duration, bool) else _FORM.fullmatch(str(duration).strip())
+    if not match:
+        raise Refusal(f"{name}={duration!r} is not a duration: give {UNITS}.")
+    amount, unit = Fraction(match[1]), match[2]
+    if amount > 10**15:
+        raise Refusal(f"{name}={duration} is beyond any run: give {UNITS}.")
+    if not unit and amount.denominator != 1:
+        raise Refusal(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
+    return amount, unit

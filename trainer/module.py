@@ -1,0 +1,201 @@
+"""The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.callbacks.lr_control import LRControl
+from trainer.clock import Clock
+from trainer.journal import Journal
+from trainer.lr import Horizon, Policy, Refusal
+from trainer.optim.groups import Group
+from trainer.task import Scores, Task
+from trainer.tensorboard import TensorBoard
+from trainer.update import Backward, Updater
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained: the curve, its length, what steps, and how gradients are clipped and logged."""
+
+    policy: Policy
+    horizon: Horizon
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    groups: Sequence[Group]
+    clip: float | None = None
+    log_every: int = 50
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class Module(pl.LightningModule):
+    """Trains `net` on `task` by `recipe`; one call of `training_step` makes a block of updates.
+
+    The state is the weights, the optimizer and the clock: everything else follows from them.
+    """
+
+    def __init__(self, net: nn.Module, task: Task, recipe: Recipe) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.net, self.recipe = net, recipe
+        self.loss = task.loss
+        self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
+        self.clock, self.journal = Clock(), Journal()
+        self.control = LRControl(recipe.policy)
+        self.recent: dict[str, float] = {}
+        self.rate: list[float] = []
+
+    @property
+    def horizon(self) -> Horizon:
+        """The length of the run and its units."""
+        return self.recipe.horizon
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs)
+
+    def configure_optimizers(self) -> Optimizer:
+        optimizer = self.recipe.optimizer([group.options() for group in self.recipe.groups])
+        optimizer.register_load_state_dict_pre_hook(_keep_configured)
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self.control.watch(optimizer)
+        # A plain attribute: nn.Module must not take the Updater's net for a second child.
+        object.__setattr__(
+            self,
+            "updater",
+            Updater(
+                self.net,
+                self.loss,
+                optimizer,
+                self.control,
+                self.clock,
+                self.journal,
+                self._backward(),
+                self.recipe.clip,
+            ),
+        )
+        self._tell_lightning()
+
+    def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
+        for update in block:
+            self.updater(update)
+        self._tell_lightning()
+        if len(self.journal) >= self.recipe.log_every:
+            self.drain()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.clock.t >= self.horizon.total:
+            self.trainer.should_stop = True
+
+    def drain(self) -> None:
+        """Log every update since the last drain: what was applied, by which factors, with what loss."""
+        if not len(self.journal):
+            return
+        control, names = self.control, self.control.names
+        updates, times, measures, columns = self.journal.drain(names)
+        losses, norms = self._over_ranks(measures)
+        for row in zip(updates, losses, norms):
+            Updater.check(*row)
+        columns |= {"train/loss": losses, "train/grad_norm": norms}
+        for name in names:
+            factors = [control.policy.explain(t, name) for t in updates]
+            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in ("warmup", "schedule")}
+        self._note_speed(updates, times)
+        self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{names[0]}"][-1]}
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                logger.log_updates(updates, times, columns)
+                logger.log_metrics({"train/samples_per_second": self.recent["samples_per_second"]}, updates[-1])
+
+    def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
+            self.drain()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._score("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._score("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._publish("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._publish("test")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are made on the device: nothing is moved."""
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
+        del checkpoint["loops"]
+        batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
+        checkpoint["cadence"] = {"updates": self.clock.t, **batch, "config": self.recipe.config}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.clock.t = checkpoint["cadence"]["updates"]
+
+    def _score(self, stage: str, batch: Any) -> None:
+        inputs, targets = batch
+        outputs = self.net(inputs)
+        scores = self.scores[stage]
+        assert isinstance(scores, Scores)
+        scores.update(self.loss(outputs, targets), outputs, targets)
+
+    def _publish(self, stage: str) -> None:
+        """Show the scores of a pass to callbacks and loggers, at the clock's time."""
+        scores = self.scores[stage]
+        assert isinstance(scores, Scores)
+        values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
+        self.log_dict(values, logger=False)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, self.clock.t)
+
+    def _backward(self) -> Backward:
+        """How this trainer makes gradients."""
+        strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
+        mixed = isinstance(precision, MixedPrecision)
+        scaler = precision.scaler if mixed else None
+        if not isinstance(strategy, DDPStrategy):
+            return Backward(self.device, scaler=scaler, autocast=mixed)
+        ddp = strategy.model
+        assert isinstance(ddp, nn.parallel.DistributedDataParallel)
+        return Backward(self.device, strategy.pre_backward, ddp.no_sync, scaler, mixed)
+
+    def _over_ranks(self, measures: Tensor) -> tuple[list[float], list[float]]:
+        """Losses and gradient norms, the losses as means over the processes: one synchronisation."""
+        if self.trainer.world_size > 1:
+            measures = self.trainer.strategy.reduce(measures, reduce_op="mean")
+        losses, norms = measures.T.tolist()
+        return losses, norms
+
+    def _note_speed(self, updates: list[int], times: list[float]) -> None:
+        """Samples per second since the last drain."""
+        seconds = times[-1] - (self.rate[-1] if self.rate else times[0])
+        count = len(updates) - (0 if self.rate else 1)
+        self.rate = [times[-1]]
+        self.recent["samples_per_second"] = count * self.horizon.batch_size / seconds if seconds > 0 else 0.0
+
+    def _tell_lightning(self) -> None:
+        """Lightning's `global_step`, for callbacks and loggers, is the clock."""
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.manual_optimization.optim_step_progress.total.completed = self.clock.t
+        loop._batches_that_stepped = self.clock.t
+
+
+def _keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A resumed optimizer takes its state from the checkpoint and its numbers from the configuration."""
+    saved, now = state["param_groups"], optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in now]:
+        raise Refusal("the checkpoint holds other parameter groups than this model and optimizer: start a new run.")
+    return {**state, "param_groups": now}

@@ -1,0 +1,1 @@
+"""Parameter groups, and what torch and its companions lack in optimizers."""

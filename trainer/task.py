@@ -1,0 +1,69 @@
+"""What is asked of a model: the loss that trains it and the metrics that judge it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MeanMetric, Metric
+
+from trainer.lr import Refusal
+
+
+@dataclass(frozen=True)
+class Task:
+    """`loss(outputs, targets)` is minimised; `metrics` are computed on validation and test data.
+
+    `monitor` names what decides the best checkpoint (a metric, or "loss") and `mode` whether "min" or "max" is best.
+    """
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    monitor: str = "loss"
+    mode: str = "min"
+
+    def __post_init__(self) -> None:
+        known = ["loss", *self.metrics]
+        if self.monitor not in known:
+            raise Refusal(f"task.monitor={self.monitor!r} is not computed: choose one of {', '.join(known)}.")
+        if self.mode not in ("min", "max"):
+            raise Refusal(f"task.mode={self.mode!r} is not known: choose min or max.")
+
+
+class TokenCrossEntropy(nn.Module):
+    """Mean cross entropy in nats over all tokens of logits (B, T, V) and targets (B, T)."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise Refusal(f"label_smoothing={label_smoothing} is out of range: give a share from 0 to 1.")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.label_smoothing)
+
+
+class Scores(nn.Module):
+    """The mean loss and the metrics over one pass of a data set, over all processes."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.metrics = nn.ModuleDict({name: metric.clone() for name, metric in task.metrics.items()})
+
+    @torch.no_grad()
+    def update(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Count one batch; `loss` is its mean."""
+        self.loss.update(loss, len(targets))
+        for metric in self.metrics.values():
+            metric.update(outputs, targets)
+
+    def compute(self) -> dict[str, float]:
+        """The scores by name; the count starts afresh."""
+        scores = {"loss": self.loss.compute().item()}
+        self.loss.reset()
+        for name, metric in self.metrics.items():
+            scores[name] = metric.compute().item()
+            metric.reset()
+        return scores

@@ -1,0 +1,144 @@
+"""The update: the one place where gradients become a step."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from trainer.callbacks.lr_control import LRControl
+from trainer.clock import Clock
+from trainer.journal import Journal
+
+
+class MicroBatch(Protocol):
+    """Inputs and targets of one forward pass, and the seed of everything random in it."""
+
+    inputs: Tensor
+    targets: Tensor
+    seed: int
+
+
+class Diverged(RuntimeError):
+    """A loss or a gradient was not finite: the update was not applied."""
+
+
+@dataclass(frozen=True)
+class Backward:
+    """How gradients are made on this machine: precision, loss scaling, and when processes exchange them."""
+
+    device: torch.device
+    prepare: Callable[[Tensor], Any] | None = None  # processes exchange gradients: the norm alone is common to all
+    hold: Callable[[], AbstractContextManager] = nullcontext
+    scaler: GradScaler | None = None
+    autocast: bool = False
+
+    def __call__(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` to the parameters."""
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        if self.prepare is not None:
+            self.prepare(loss)
+        loss.backward()
+
+    def full_precision(self) -> AbstractContextManager:
+        """Autocast is for the forward pass alone."""
+        return torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
+
+    def reseed(self, seed: int) -> None:
+        """Seed the generators of this device, so that dropout is a function of the update."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
+
+
+@dataclass
+class Updater:
+    """Forward, loss, backward, finite check, clip, write the learning rate, step, advance the clock.
+
+    The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
+    the same data at the same learning rate, with the scale that the scaler has lowered.
+    """
+
+    net: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimizer: Optimizer
+    control: LRControl
+    clock: Clock
+    journal: Journal
+    backward: Backward
+    clip: float | None = None
+
+    tries = 40
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.guarded = all(group.get("fused") for group in self.optimizer.param_groups)
+        self.looks = self.backward.device.type == "cpu" or not self.guarded
+
+    def __call__(self, update: Sequence[MicroBatch]) -> None:
+        """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
+        for _ in range(self.tries):
+            loss = self._gradients(update)
+            with self.backward.full_precision():
+                norm = self._norm()
+                self.control.write(self.optimizer, self.clock.t)
+                applied = self._step(loss, norm)
+            for parameter in self.parameters:
+                parameter.grad = None
+            if applied:
+                self.journal.add(self.clock.t, loss, norm, self.control.applied)
+                self.clock.t += 1
+                return
+        raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
+
+    def _gradients(self, update: Sequence[MicroBatch]) -> Tensor:
+        """The mean loss of the update, its gradients left in the parameters, exchanged on the last micro-batch."""
+        losses = []
+        for i, micro in enumerate(update, start=1):
+            self.backward.reseed(micro.seed)
+            with nullcontext() if i == len(update) else self.backward.hold():
+                loss = self.loss(self.net(micro.inputs), micro.targets)
+                with self.backward.full_precision():
+                    self.backward(loss / len(update) if len(update) > 1 else loss)
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _norm(self) -> Tensor:
+        """The norm of all gradients together; they are clipped to it where it exceeds `clip`."""
+        if self.backward.scaler is not None:
+            self.backward.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if self.clip is not None:
+            torch._foreach_mul_(gradients, torch.clamp(self.clip / (norm + 1e-6), max=1.0))
+        return norm
+
+    def _step(self, loss: Tensor, norm: Tensor) -> bool:
+        """Step the optimizer; whether the update was applied."""
+        scaler = self.backward.scaler
+        if scaler is not None:
+            before = scaler.get_scale()
+            scaler.step(self.optimizer)
+            scaler.update()
+            return scaler.get_scale() >= before
+        if self.looks:
+            self.check(self.clock.t, norm.item() if self.backward.prepare else loss.item(), norm.item())
+        else:
+            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        return True
+
+    @staticmethod
+    def check(t: int, loss: float, norm: float) -> None:
+        """Raise `Diverged` where the loss or the gradient norm of update `t` is not finite."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(
+                f"update {t} has loss {loss} and gradient norm {norm}: it was not applied. "
+                "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
+            )
