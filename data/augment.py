@@ -31,9 +31,7 @@ class Augment:
     def _crop_and_flip(self, images: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = images.shape
         if self.padding == "reflect" and self.crop >= min(height, width):
-            raise ValueError(
-                f"crop={self.crop} must be below the image side {min(height, width)} to reflect it."
-            )
+            raise ValueError(f"crop={self.crop} must be below the image side {min(height, width)} to reflect it.")
         device = images.device
         rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
         shifts = torch.randint(0, 2 * self.crop + 1, (2, count, 1), generator=generator, device=device)
@@ -41,9 +39,10 @@ class Augment:
         if self.flip:
             mirrored = torch.rand((count, 1), generator=generator, device=device) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        sample = torch.arange(count, device=device)[:, None, None, None]
-        channel = torch.arange(channels, device=device)[None, :, None, None]
-        return self._pad(images)[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        padded = self._pad(images)
+        pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
+        pixels = pixels.view(count, 1, height * width).expand(-1, channels, -1)
+        return padded.flatten(2).gather(2, pixels).view(images.shape)
 
     def _pad(self, images: Tensor) -> Tensor:
         if not self.crop:

@@ -70,14 +70,20 @@ class CIFAR10(DataModule):
         """Fetch and decode once a machine; other processes find the result in the cache of `datasets`."""
         for rows in load(self.path).values():
             if self.in_memory:
-                _decoded(rows)
+                _cached_pixels(rows)
 
     def read(self) -> Splits:
         rows = load(self.path)
-        make = self._memory if self.in_memory else self._workers
         train, val = self._hold_out(len(rows["train"]))
-        test = make(rows["test"], torch.arange(len(rows["test"])))
-        return Splits(make(rows["train"], train), make(rows["train"], val) if len(val) else test, test)
+        if self.in_memory:
+            images, labels = _decoded(rows["train"])
+            test: Source = Memory(*_decoded(rows["test"]), normalise)
+            parts: list[Source] = [Memory(images[part], labels[part], normalise) for part in (train, val)]
+        else:
+            test = Workers(_Photographs(rows["test"]), self.num_workers, normalise)
+            chosen = [_Photographs(rows["train"].select(part.tolist())) for part in (train, val)]
+            parts = [Workers(photographs, self.num_workers, normalise) for photographs in chosen]
+        return Splits(parts[0], parts[1] if self.val_samples else test, test)
 
     def _hold_out(self, available: int) -> tuple[Tensor, Tensor]:
         left = available - self.val_samples
@@ -88,13 +94,6 @@ class CIFAR10(DataModule):
             )
         shuffled = permutation(available, _SPLIT_SEED, epoch=0)
         return shuffled[: self.train_limit or left], shuffled[left:]
-
-    def _memory(self, rows: "datasets.Dataset", chosen: Tensor) -> Source:
-        images, labels = _decoded(rows)
-        return Memory(images[chosen], labels[chosen], normalise)
-
-    def _workers(self, rows: "datasets.Dataset", chosen: Tensor) -> Source:
-        return Workers(_Photographs(rows.select(chosen.tolist())), self.num_workers, normalise)
 
 
 class _Photographs(Dataset):
@@ -115,9 +114,9 @@ def load(path: str) -> "dict[str, datasets.Dataset]":
     """The `train` and `test` rows. FileNotFoundError without them, ValueError without their columns."""
     import datasets
 
+    files = _files(path)
     try:
-        found = datasets.load_dataset("parquet", data_files=files) if (files := _files(path)) else None
-        rows = found or datasets.load_dataset(path)
+        rows = datasets.load_dataset("parquet", data_files=files) if files else datasets.load_dataset(path)
     except (OSError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(f"data.path={path} cannot be read as CIFAR-10: {reason}") from error
@@ -157,12 +156,16 @@ def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _decoded(rows: "datasets.Dataset") -> tuple[Tensor, Tensor]:
-    """All images (N, 3, 32, 32) uint8 and labels (N,) int64; the pixels are cached next to the rows."""
-    pixels = rows.select_columns(["img"]).map(
-        _decode, batched=True, remove_columns=["img"], desc="Decoding", load_from_cache_file=True
-    )
-    images = np.frombuffer(b"".join(pixels["pixels"]), dtype=np.uint8).reshape(-1, 32, 32, 3)
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.tensor(rows["label"])
+    """All images (N, 3, 32, 32) uint8 and labels (N,) int64."""
+    pixels = _cached_pixels(rows).with_format("arrow")[:]["pixels"].to_pylist()
+    images = np.frombuffer(b"".join(pixels), dtype=np.uint8).reshape(-1, 32, 32, 3)
+    labels = rows.with_format("arrow")[:]["label"].to_numpy().astype(np.int64)
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
+
+
+def _cached_pixels(rows: "datasets.Dataset") -> "datasets.Dataset":
+    """The bytes of every image in `pixels`; `datasets` keeps them on disk for the next run."""
+    return rows.select_columns(["img"]).map(_decode, batched=True, remove_columns=["img"], desc="Decoding")
 
 
 def _decode(rows: dict[str, "list[Image]"]) -> dict[str, list[bytes]]:

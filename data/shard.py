@@ -18,9 +18,7 @@ class Shard:
 
     def __init__(self, source: Source, layout: Layout) -> None:
         if len(source) < layout.world:
-            raise ValueError(
-                f"{len(source)} samples cannot be evaluated on {layout.world} ranks: use fewer devices."
-            )
+            raise ValueError(f"{len(source)} samples cannot be evaluated on {layout.world} ranks: use fewer devices.")
         self.source, self.layout = source, layout
 
     def __len__(self) -> int:

@@ -30,9 +30,7 @@ def phased_windows(chars: int, context: int) -> int:
     """Windows of `context` tokens that fit from any phase in [0, context): (chars - context) // context."""
     count = (chars - whole("data.context", context)) // context
     if count < 1:
-        raise ValueError(
-            f"data.context={context} needs a text of at least {2 * context} characters, not {chars}."
-        )
+        raise ValueError(f"data.context={context} needs a text of at least {2 * context} characters, not {chars}.")
     return count
 
 

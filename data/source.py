@@ -78,9 +78,7 @@ class Workers:
         self._queue.picks = picks
         for inputs, targets in self._loader:
             if self._queue.picks is not picks:
-                raise RuntimeError(
-                    "a newer iteration has taken over the workers of this data set: use that one."
-                )
+                raise RuntimeError("a newer iteration has taken over the workers of this data set: use that one.")
             inputs = inputs.to(self._device, non_blocking=True)
             targets = targets.to(self._device, non_blocking=True)
             yield self.prepare(inputs) if self.prepare else inputs, targets

@@ -41,9 +41,7 @@ class Synthetic(DataModule):
         if kind not in ("classification", "regression"):
             raise ValueError(f"data.kind={kind!r} is unknown: use 'classification' or 'regression'.")
         if (kind == "regression") != (whole("data.classes", classes) == 1):
-            raise ValueError(
-                f"data.classes={classes} does not fit {kind}: regression has 1, classification 2 or more."
-            )
+            raise ValueError(f"data.classes={classes} does not fit {kind}: regression has 1, classification 2 or more.")
         self.kind, self.features, self.classes = kind, whole("data.features", features), classes
         self.sizes = [
             samples,

@@ -72,6 +72,7 @@ class ProcessLauncher(Launcher):
         batch = [self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
         _refuse_used_folders(batch)
         self.done += batch
+        sweep.label(self.done)
         with _signals() as received:
             self._run(batch, folder, received)
         sweep.write(self.done, folder)
@@ -124,7 +125,7 @@ class ProcessLauncher(Launcher):
         return over
 
     def _start(self, job: Job, root: Path) -> None:
-        print(f"job {job.number}: {' '.join(job.overrides)} -> {job.folder}", flush=True)
+        print(f"job {job.number}: {job.label} -> {job.folder}", flush=True)
         inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
         own = {VARIABLE: f"{root.name}-{job.number}", "PYTHONUNBUFFERED": "1"}
         job.start(inherited | own)

@@ -60,9 +60,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         if min(layers, heads, width) < 1:
-            raise ValueError(
-                f"model.layers={layers}, heads={heads} and width={width} must each be at least 1."
-            )
+            raise ValueError(f"model.layers={layers}, heads={heads} and width={width} must each be at least 1.")
         if width % heads:
             raise ValueError(f"model.width={width} must be a multiple of model.heads={heads}.")
         if not 0 <= dropout < 1:
@@ -80,9 +78,7 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
         if length > self.context:
-            raise ValueError(
-                f"{length} tokens are more than model context={self.context}: give a shorter sequence."
-            )
+            raise ValueError(f"{length} tokens are more than model context={self.context}: give a shorter sequence.")
         positions = self.positions(torch.arange(length, device=tokens.device))
         return self.head(self.norm(self.blocks(self.dropout(self.tokens(tokens) + positions))))
 

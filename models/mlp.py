@@ -16,9 +16,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if any(width < 1 for width in hidden):
-            raise ValueError(
-                f"model.hidden={list(hidden)} has a width below 1: give the width of each hidden layer."
-            )
+            raise ValueError(f"model.hidden={list(hidden)} has a width below 1: give the width of each hidden layer.")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout={dropout} must be at least 0 and below 1.")
         widths = [in_features, *hidden]

@@ -1,10 +1,16 @@
 """What every update did, kept on the device and drained now and then."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from trainer.lr import Policy
+
+VARYING = ("warmup", "schedule")
+"""The factors that change with the update; the others stand in the table at the start of the run."""
 
 
 @dataclass
@@ -15,6 +21,7 @@ class Journal:
     times: list[float] = field(default_factory=list)
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
+    since: float = 0.0
 
     def __len__(self) -> int:
         return len(self.updates)
@@ -26,10 +33,22 @@ class Journal:
         self.measures += (loss, grad_norm)
         self.lrs.append(lrs)
 
-    def drain(self, names: list[str]) -> tuple[list[int], list[float], Tensor, dict[str, list[float]]]:
-        """The rows so far and a fresh start: updates, wall times, (rows, 2) losses and norms, columns of rates."""
-        measures = torch.stack(self.measures).view(-1, 2)
-        columns = {f"lr/{name}": [row[i] for row in self.lrs] for i, name in enumerate(names)}
-        rows = self.updates, self.times, measures, columns
-        self.__init__()  # type: ignore[misc]
-        return rows
+    def columns(self, policy: Policy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
+        """The rows so far by tag: losses (means over the processes), gradient norms, rates and their factors."""
+        losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
+        columns = {"train/loss": losses, "train/grad_norm": norms}
+        for i, name in enumerate(policy.groups):
+            factors = [policy.explain(t, name) for t in self.updates]
+            columns[f"lr/{name}"] = [row[i] for row in self.lrs]
+            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in VARYING}
+        return columns
+
+    def speed(self) -> float:
+        """Updates per second since the journal was last cleared."""
+        seconds = self.times[-1] - self.since
+        return len(self.updates) / seconds if seconds > 0 else 0.0
+
+    def clear(self) -> None:
+        """Forget the rows; the time starts afresh."""
+        self.updates, self.times, self.measures, self.lrs = [], [], [], []
+        self.since = time.time()

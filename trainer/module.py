@@ -1,5 +1,6 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,6 @@ class Module(pl.LightningModule):
         self.clock, self.journal = Clock(), Journal()
         self.control = LRControl(recipe.policy)
         self.recent: dict[str, float] = {}
-        self.rate: list[float] = []
 
     @property
     def horizon(self) -> Horizon:
@@ -100,21 +100,21 @@ class Module(pl.LightningModule):
         """Log every update since the last drain: what was applied, by which factors, with what loss."""
         if not len(self.journal):
             return
-        control, names = self.control, self.control.names
-        updates, times, measures, columns = self.journal.drain(names)
-        losses, norms = self._over_ranks(measures)
-        for row in zip(updates, losses, norms):
+        updates, times = self.journal.updates, self.journal.times
+        columns = self.journal.columns(self.recipe.policy, self._over_ranks)
+        losses, speed = columns["train/loss"], self.journal.speed() * self.horizon.batch_size
+        self.journal.clear()
+        for row in zip(updates, losses, columns["train/grad_norm"]):
             Updater.check(*row)
-        columns |= {"train/loss": losses, "train/grad_norm": norms}
-        for name in names:
-            factors = [control.policy.explain(t, name) for t in updates]
-            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in ("warmup", "schedule")}
-        self._note_speed(updates, times)
-        self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{names[0]}"][-1]}
+        self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{self.control.names[0]}"][-1]}
+        self.recent["samples_per_second"] = speed
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_updates(updates, times, columns)
-                logger.log_metrics({"train/samples_per_second": self.recent["samples_per_second"]}, updates[-1])
+                logger.log_metrics({"train/samples_per_second": speed}, updates[-1])
+
+    def on_train_epoch_start(self) -> None:
+        self.journal.since = time.time()
 
     def on_validation_epoch_start(self) -> None:
         if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
@@ -172,19 +172,11 @@ class Module(pl.LightningModule):
         assert isinstance(ddp, nn.parallel.DistributedDataParallel)
         return Backward(self.device, strategy.pre_backward, ddp.no_sync, scaler, mixed)
 
-    def _over_ranks(self, measures: Tensor) -> tuple[list[float], list[float]]:
-        """Losses and gradient norms, the losses as means over the processes: one synchronisation."""
-        if self.trainer.world_size > 1:
-            measures = self.trainer.strategy.reduce(measures, reduce_op="mean")
-        losses, norms = measures.T.tolist()
-        return losses, norms
-
-    def _note_speed(self, updates: list[int], times: list[float]) -> None:
-        """Samples per second since the last drain."""
-        seconds = times[-1] - (self.rate[-1] if self.rate else times[0])
-        count = len(updates) - (0 if self.rate else 1)
-        self.rate = [times[-1]]
-        self.recent["samples_per_second"] = count * self.horizon.batch_size / seconds if seconds > 0 else 0.0
+    def _over_ranks(self, measures: Tensor) -> Tensor:
+        """Measures of updates as means over the processes."""
+        if self.trainer.world_size == 1:
+            return measures
+        return self.trainer.strategy.reduce(measures, reduce_op="mean")
 
     def _tell_lightning(self) -> None:
         """Lightning's `global_step`, for callbacks and loggers, is the clock."""

@@ -9,6 +9,9 @@ from trainer.assemble.targets import build, nearest, refusing
 from trainer.lr import Horizon, Policy, Refusal, compose
 from trainer.lr.bounds import positive, whole
 
+KEYS = (
+    "data model task optimizer scaling warmup schedule trainer logger callbacks name seed composition resume allow"
+).split()
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 
 
@@ -57,11 +60,11 @@ class Run:
         return self.devices * self.nodes
 
 
-def check_keys(cfg: DictConfig, known: list[str]) -> None:
+def check_keys(cfg: DictConfig) -> None:
     """Refuse a key at the top that nothing reads, and a value that is still missing."""
     for key in cfg:
-        if key not in known:
-            raise Refusal(f"{key} is not a key of the config: {nearest(str(key), known)}")
+        if key not in KEYS:
+            raise Refusal(f"{key} is not a key of the config: {nearest(str(key), KEYS)}")
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise Refusal(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra._internal.utils
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import ConfigCompositionException
 
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.sweep import SweepFailed
@@ -45,13 +48,23 @@ def guarded(main: Callable[[], object]) -> int:
 def _hydra_raises() -> Iterator[None]:
     """Let Hydra raise what it would otherwise print over several lines and turn into exit code 1."""
     report, returned = hydra._internal.utils.run_and_report, JobReturn.return_value
-    hydra._internal.utils.run_and_report = lambda func: func()
+    hydra._internal.utils.run_and_report = _composed
     JobReturn.return_value = returned.getter(_return_value)  # type: ignore[method-assign,attr-defined]
     try:
         yield
     finally:
         hydra._internal.utils.run_and_report = report
         JobReturn.return_value = returned  # type: ignore[method-assign]
+
+
+def _composed(func: Callable[[], Any]) -> Any:
+    try:
+        return func()
+    except ConfigCompositionException as error:
+        if isinstance(app := GlobalHydra.instance().hydra, Hydra):
+            groups = [name for name in app.list_all_config_groups() if not name.startswith("hydra")]
+            error.groups = groups  # type: ignore[attr-defined]
+        raise
 
 
 def _return_value(job: JobReturn) -> Any:

@@ -25,13 +25,14 @@ class Job:
     """One job; `status` goes from waiting over running to completed, failed or stopped.
 
     Completed takes both an exit code of 0 and a `result.json` that says so: a job that was killed, or that
-    left early with exit code 0, has failed.
+    left early with exit code 0, has failed. `label` is what tells it from the others for a reader.
     """
 
     number: int
     overrides: list[str]
     folder: Path
     command: list[str]
+    label: str = ""
     status: str = "waiting"
     error: str = ""
     seconds: float = 0.0

@@ -44,8 +44,8 @@ def mistake(error: BaseException) -> str | None:
 
 
 def one_line(text: str) -> str:
-    """`text` with every run of white space as one space, without Hydra's advice to set a variable."""
-    text = re.sub(r"set the environment variable HYDRA_FULL_ERROR=1[^\n]*", "", text, flags=re.IGNORECASE)
+    """`text` with every run of white space as one space, without the list of places Hydra searched."""
+    text = re.sub(r"Config search path:.*", "", text, flags=re.DOTALL)
     return " ".join(text.split())
 
 
@@ -57,7 +57,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _no_option(group: str, option: str, options: list[str]) -> str:
     known = ", ".join(sorted(options))
-    return f"{group}={option}: no such option{_meant(option, options)}; options of {group}: {known}"
+    return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}"
 
 
 def _grammar(message: str) -> str:
@@ -68,23 +68,25 @@ def _no_composition(error: ConfigCompositionException) -> str:
     cause = error.__cause__
     added = re.search(r"To append to your config use \+(?P<override>.+)", str(error), re.DOTALL)
     if added and isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _no_key(added["override"].strip(), cause)
+        return _no_key(added["override"].strip(), cause, getattr(error, "groups", []))
     if not isinstance(cause, OmegaConfBaseException):
         return one_line(str(error))
     override = str(error).removeprefix("Error merging override").strip()
     return one_line(f"{override}: {_bad_value(cause)}" if override else _bad_value(cause))
 
 
-def _no_key(override: str, cause: OmegaConfBaseException) -> str:
+def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> str:
     key = override.partition("=")[0]
     parent = cause.parent_node
     if not isinstance(parent, DictConfig):
         return one_line(f"{override}: {_bad_value(cause)}")
     node = str(parent._get_full_key(None) or "")
-    siblings = sorted(f"{node}.{name!s}".lstrip(".") for name in parent if name != "hydra")
-    meant = _meant(key, [*siblings, *_leaves(parent, key)])
+    names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
+    names |= set() if node else set(groups)
+    near = [f"{node}.{name}".lstrip(".") for name in sorted(names)]
     place = f"keys of {node}" if node else "keys"
-    return f"{override}: there is no key {key}{meant}; {place}: {', '.join(siblings)}"
+    meant = _meant(key, [*near, *_leaves(parent, key)])
+    return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names))}"
 
 
 def _leaves(node: Container, key: str) -> Iterator[str]:
@@ -95,15 +97,15 @@ def _leaves(node: Container, key: str) -> Iterator[str]:
         prefix, value = stack.pop()
         if isinstance(value, dict):
             stack += [(f"{prefix}.{name!s}".lstrip("."), inner) for name, inner in value.items()]
-        if prefix.startswith("hydra") == key.startswith("hydra"):
+        elif prefix.startswith("hydra") == key.startswith("hydra"):
             yield prefix
 
 
 def _meant(word: str, known: list[str]) -> str:
-    """`; did you mean ...?`: the nearest known word, or the known keys that end in just this word."""
+    """`, did you mean ...?`: the nearest known word, or the known keys that end in just this word."""
     same = sorted({name for name in known if name.rpartition(".")[2] == word})
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or same[:3]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f", did you mean {' or '.join(near)}?" if near else ";"
 
 
 def _bad_value(error: OmegaConfBaseException) -> str:

@@ -1,6 +1,8 @@
 """The parts of a run, each built from its config group."""
 
+import inspect
 import logging
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +37,7 @@ def prepare(settings: Run, seed: int) -> None:
         raise Refusal(f"seed={seed} is out of range: give a number from 0 to 4294967295.")
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
     pl.seed_everything(seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -51,8 +54,6 @@ def data(cfg: DictConfig) -> Any:
 
 def net(cfg: DictConfig, shape: dict[str, int], settings: Run) -> nn.Module:
     """The model, given what it asks for of the data's shape."""
-    import inspect
-
     factory = build(cfg.model, "model", list(cfg.allow))
     if not isinstance(factory, nn.Module):
         wanted = inspect.signature(factory).parameters

@@ -1,7 +1,6 @@
 """One run: from a config to a trained model and its result."""
 
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,6 @@ from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, history, read
 from trainer.lr import Plan, Refusal
 from trainer.module import Module, Recipe
-
-KEYS = (
-    "data model task optimizer scaling warmup schedule trainer logger callbacks name seed composition resume allow"
-).split()
 
 
 @dataclass
@@ -64,7 +59,7 @@ def run(cfg: DictConfig) -> None:
 
 def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     """Every part of the run, built and checked against the others; nothing is trained yet."""
-    curve.check_keys(cfg, KEYS)
+    curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     allow = list(cfg.allow)
     parts.prepare(settings, cfg.seed)
@@ -120,14 +115,12 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
     if resumed is not None:
         _check_resumable(assembly, resumed)
         assembly.checkpointing.adopt(resumed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"pytorch_lightning|lightning_fabric")
-        assembly.trainer.fit(
-            assembly.module,
-            datamodule=assembly.data,
-            ckpt_path=resumed,
-            weights_only=True if resumed else None,
-        )
+    assembly.trainer.fit(
+        assembly.module,
+        datamodule=assembly.data,
+        ckpt_path=resumed,
+        weights_only=True if resumed else None,
+    )
 
 
 def test(assembly: Assembly) -> dict[str, float]:
@@ -137,10 +130,9 @@ def test(assembly: Assembly) -> dict[str, float]:
     best = assembly.checkpointing.folder / BEST
     if best.exists() and read(best)["cadence"]["updates"] == assembly.checkpointing.best["update"]:
         assembly.module.load_state_dict(read(best)["state_dict"])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"pytorch_lightning|lightning_fabric")
-        (scores,) = assembly.trainer.test(assembly.module, datamodule=assembly.data, verbose=False)
-    return {name.partition("/")[2]: value for name, value in scores.items()}
+    assembly.trainer.test(assembly.module, datamodule=assembly.data, verbose=False)
+    scores = assembly.trainer.callback_metrics
+    return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
 
 
 def _check_resumable(assembly: Assembly, path: Path) -> None:

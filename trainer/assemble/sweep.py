@@ -14,19 +14,25 @@ class SweepFailed(RuntimeError):
     """Jobs of a sweep failed; each of them has told why already, so one line is all there is to say."""
 
 
+def label(jobs: Sequence[Job]) -> None:
+    """Label each job with the overrides that it does not share with all the others."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    for job in jobs:
+        job.label = " ".join(word for word in job.overrides if word not in shared)
+
+
 def tell(job: Job) -> None:
     """One line: a job that is done on stdout, one that is not on stderr."""
     if job.status == "completed":
         print(f"job {job.number} completed in {job.seconds:.1f} s", flush=True)
     else:
-        line = f"job {job.number} {job.status}: {' '.join(job.overrides)}: {job.error}"
-        print(line, file=sys.stderr, flush=True)
+        print(f"job {job.number} {job.status}: {job.label}: {job.error}", file=sys.stderr, flush=True)
 
 
 def failure(jobs: Sequence[Job], folder: Path) -> SweepFailed:
-    """How many jobs of the sweep failed, and which, and why."""
-    failed = [job for job in jobs if job.status != "completed"]
-    names = "; ".join(f"job {job.number} {' '.join(job.overrides)} ({job.error})" for job in failed)
+    """How many jobs of the sweep failed, and which; why has been told as they ended."""
+    failed = [f"job {job.number} {job.label}".rstrip() for job in jobs if job.status != "completed"]
+    names = ", ".join(failed)
     return SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}; see {folder / SUMMARY}")
 
 
@@ -46,7 +52,7 @@ def show(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         metrics = job.result.get("metrics", {})
         values = "\n".join(f"{name} {value:.5g}" for name, value in metrics.items())
-        table.add_row(str(job.number), "\n".join(job.overrides), job.status, values, job.folder.name)
+        table.add_row(str(job.number), job.label, job.status, values, job.folder.name)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 160

@@ -14,7 +14,7 @@ from trainer.module import Module
 class Checkpointing(pl.Callback):
     """Saves after every validation and, where `every` is given, after every so many updates.
 
-    `best.ckpt` is the best by `monitor` so far, `update-N.ckpt` the newest ones, of which `keep` stay (0: all).
+    `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` the newest ones, of which `keep` stay (0: all).
     """
 
     def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
@@ -62,7 +62,7 @@ class Checkpointing(pl.Callback):
         if not math.isfinite(value):
             return False
         best = self.best["value"]
-        return best is None or (value < best if self.mode == "min" else value > best)
+        return best is None or (value <= best if self.mode == "min" else value >= best)
 
     def _save(self, trainer: pl.Trainer, module: Module) -> None:
         """Write the newest checkpoint, and only then remove what is too old."""

@@ -20,13 +20,13 @@ WIDE = 110  # columns from which the bar spells its units out
 
 @dataclass
 class Stage:
-    """How far one loop is: `done` of `total`, the first `start` of them by an earlier process."""
+    """How far one loop is that `began` at that time: `done` of `total`, the first `start` of them before."""
 
     name: str
     total: float
+    began: float
     start: int = 0
     done: int = 0
-    began: float = field(default_factory=monotonic)
     recent: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -75,7 +75,7 @@ class Lines:
         stage = stages[-1]
         counter = "update" if stage.name == "train" else stage.name
         facts = [f"{counter} {stage.counted}{stage.share}"]
-        if stage.name == "train":
+        if stage.name == "train" and stage.done > stage.start:
             value, unit = stage.speed
             facts += [*stage.measures, f"{rounded(value)} {unit}", f"{hours(stage.left)} left"]
         self.note("  ".join(facts))
@@ -143,13 +143,10 @@ class Bar:
         if stage.name == "train":
             value, unit = stage.speed
             elapsed, left = hours(stage.elapsed), hours(stage.left)
-            if self._console.width >= WIDE:
-                pace, times = f"{rounded(value)} {unit}", f"{elapsed}  {left} left"
-            else:
-                pace, times = (
-                    f"{prefixed(value)}/s",
-                    f"{elapsed.removeprefix('0:')} < {left.removeprefix('0:')}",
-                )
+            pace, times = f"{rounded(value)} {unit}", f"{elapsed}  {left} left"
+            if self._console.width < WIDE:
+                pace = f"{prefixed(value)}/s"
+                times = f"{elapsed.removeprefix('0:')} < {left.removeprefix('0:')}"
             facts += [*((measure, "") for measure in stage.measures), (pace, "dim"), (times, "cyan")]
         return Text("  ").join(Text(fact, style) for fact, style in facts)
 

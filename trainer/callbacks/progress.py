@@ -44,7 +44,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Begin to count, from the update at which this process takes over."""
         done = pl_module.clock.t
-        self._begin(trainer, Stage("train", pl_module.horizon.total, start=done, done=done))
+        self._begin(trainer, Stage("train", pl_module.horizon.total, monotonic(), start=done, done=done))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draw, if it is time."""
@@ -62,11 +62,11 @@ class Progress(Callback):
         """Begin a validation, or Lightning's check of it before training."""
         checking = trainer.sanity_checking
         batches = trainer.num_sanity_val_batches if checking else trainer.num_val_batches
-        self._begin(trainer, Stage("check" if checking else "validate", sum(batches)))
+        self._begin(trainer, Stage("check" if checking else "validate", sum(batches), monotonic()))
 
     def on_test_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Begin a test."""
-        self._begin(trainer, Stage("test", sum(trainer.num_test_batches)))
+        self._begin(trainer, Stage("test", sum(trainer.num_test_batches), monotonic()))
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Module, *batch: Any) -> None:
         """Count a batch; draw, if it is time."""

@@ -1,0 +1,99 @@
+"""The order of the samples must be a function of (seed, t, slice) alone: every layout and restart relies on it."""
+
+import pytest
+import torch
+
+from data.order import Layout, Order, mix, permutation
+
+SAMPLES, SEED = 101, 7
+
+
+def ranks(world: int, accumulate: int, batch_size: int = 4) -> list[Order]:
+    return [Order(SAMPLES, SEED, Layout(batch_size, accumulate, world, rank)) for rank in range(world)]
+
+
+def slices_of_update(orders: list[Order], t: int) -> dict[int, tuple[int, list[int]]]:
+    """For each slice of the global batch: its seed and its samples."""
+    return {
+        order.layout.slice_of(micro): (order.micro_seed(t, micro), order.pick(t, micro).indices.tolist())
+        for order in orders
+        for micro in range(order.layout.accumulate)
+    }
+
+
+def test_mix_is_splitmix64_on_one_number() -> None:
+    assert mix(0) == 0xE220A8397B1DCDAF >> 1
+    assert mix(1234567) == 6457827717110365317 >> 1
+
+
+def test_mix_tells_coordinates_apart_by_value_and_place() -> None:
+    coordinates = [(a, b) for a in range(40) for b in range(40)]
+    assert len({mix(0, *pair) for pair in coordinates} | {mix(0, a) for a in range(40)}) == 1640
+    assert all(0 <= mix(-1, *pair) < 2**63 for pair in coordinates)
+
+
+def test_an_epoch_takes_no_sample_twice_and_leaves_only_the_remainder_out() -> None:
+    orders = ranks(world=2, accumulate=2)
+    assert orders[0].updates_per_epoch == 6
+    for epoch in range(3):
+        updates = range(epoch * 6, epoch * 6 + 6)
+        seen = [i for t in updates for _, indices in slices_of_update(orders, t).values() for i in indices]
+        assert len(set(seen)) == len(seen) == 96
+        assert set(seen) < set(range(SAMPLES))
+
+
+def test_each_epoch_and_each_seed_has_its_own_permutation() -> None:
+    orders = [permutation(50, seed, epoch).tolist() for seed in range(3) for epoch in range(3)]
+    assert len({tuple(order) for order in orders}) == 9
+    assert all(sorted(order) == list(range(50)) for order in orders)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(4, 1), (2, 2), (1, 4)])
+def test_every_layout_of_a_global_batch_takes_the_same_slices_with_the_same_seeds(world: int, accumulate: int) -> None:
+    reference = Order(SAMPLES, SEED, Layout(16))
+    for t in range(14):
+        found = slices_of_update(ranks(world, accumulate), t)
+        joined = [i for number in range(4) for i in found[number][1]]
+        assert joined == reference.pick(t, 0).indices.tolist()
+        assert [found[number][0] for number in range(4)] == [mix(SEED, t, number) for number in range(4)]
+
+
+def test_a_fresh_order_continues_at_any_update_as_one_that_came_from_the_start() -> None:
+    travelled = [pick.indices.tolist() for pick in ranks(1, 2)[0].picks(0, 40)]
+    for t in range(40):
+        fresh = [pick.indices.tolist() for pick in ranks(1, 2)[0].picks(t, 40)]
+        assert fresh == travelled[2 * t :]
+
+
+def test_the_permutation_of_an_epoch_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(samples: int, seed: int, epoch: int) -> torch.Tensor:
+        made.append(epoch)
+        return permutation(samples, seed, epoch)
+
+    monkeypatch.setattr("data.order.permutation", counted)
+    list(ranks(1, 1)[0].picks(0, 75))
+    assert made == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.0}, "batch_size=2.0"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 2, "accumulate": 0}, "accumulate=0"),
+        ({"batch_size": 2, "world": 2, "rank": 2}, "rank=2"),
+    ],
+)
+def test_a_layout_that_makes_no_sense_is_refused_in_one_line(layout: dict, named: str) -> None:
+    with pytest.raises(ValueError, match=named) as refusal:
+        Layout(**layout)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_global_batch_above_the_data_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"101 training samples .* 128") as refusal:
+        Order(SAMPLES, SEED, Layout(32, accumulate=2, world=2))
+    assert "\n" not in str(refusal.value)
