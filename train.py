@@ -3,6 +3,7 @@
 python train.py optimizer=adamw schedule=cosine_warmup     see --help for what can be chosen
 """
 
+import os
 import sys
 
 import hydra
@@ -12,6 +13,7 @@ from trainer.assemble.front import guarded
 from trainer.assemble.stamp import register
 
 register()
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin while waiting cost 20 times
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -117,7 +117,7 @@ def load(path: str) -> "dict[str, datasets.Dataset]":
     files = _files(path)
     try:
         rows = datasets.load_dataset("parquet", data_files=files) if files else datasets.load_dataset(path)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FileNotFoundError(f"data.path={path} cannot be read as CIFAR-10: {reason}") from error
     for split in ("train", "test"):

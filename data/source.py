@@ -74,14 +74,15 @@ class Workers:
 
     def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
         """Only the newest iteration may go on: it takes the workers over from an older one."""
-        self._loader = self._loader or self._start()
+        if self._loader is None:
+            self._loader = self._start()
         self._queue.picks = picks
         for inputs, targets in self._loader:
-            if self._queue.picks is not picks:
-                raise RuntimeError("a newer iteration has taken over the workers of this data set: use that one.")
             inputs = inputs.to(self._device, non_blocking=True)
             targets = targets.to(self._device, non_blocking=True)
             yield self.prepare(inputs) if self.prepare else inputs, targets
+            if self._queue.picks is not picks:
+                raise RuntimeError("a newer iteration has taken over the workers of this data set: use that one.")
 
     def _start(self) -> DataLoader:
         return DataLoader(

@@ -73,11 +73,11 @@ class Text(DataModule):
         super().__init__(
             batch_size=batch_size,
             samples=samples,
-            tokens_per_sample=context if tokens_per_sample is None else tokens_per_sample,
+            tokens_per_sample=whole("data.context", context) if tokens_per_sample is None else tokens_per_sample,
             seed=seed,
             eval_batch_size=eval_batch_size,
         )
-        if self.tokens_per_sample != whole("data.context", context):
+        if self.tokens_per_sample != context:
             raise ValueError(f"data.tokens_per_sample={tokens_per_sample} must be data.context={context}.")
         self.path, self.context = path, context
         self.val_fraction, self.test_fraction = val_fraction, test_fraction

@@ -34,9 +34,11 @@ def act(cfg):
         sys.exit()
     if cfg.act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if cfg.act == "hang":
+    if cfg.act in ("hang", "abandon"):
         rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print("hanging", os.getpid(), rank.pid, flush=True)
+        if cfg.act == "abandon":
+            os._exit(3)
         time.sleep(600)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -156,17 +158,18 @@ def test_a_job_that_raises_vanishes_leaves_or_is_killed_has_failed_and_touches_n
     assert "job says" not in out
 
 
-def test_a_job_that_takes_too_long_is_ended_with_all_its_processes(app: Path) -> None:
-    code, _, err = sweep(app, "act=hang,complete", "hydra.launcher.timeout=4")
+def test_no_process_of_a_job_outlives_it_whether_it_takes_too_long_or_leaves_one_behind(app: Path) -> None:
+    code, _, err = sweep(app, "act=hang,abandon,complete", "hydra.launcher.timeout=4")
     assert code == 1
-    assert [job["status"] for job in summary(app)] == ["failed", "completed"]
+    assert [job["status"] for job in summary(app)] == ["failed", "failed", "completed"]
     assert "job 0 failed: act=hang: took longer than 4 s" in err
-    assert not any(alive(pid) for pid in hanging(app))
+    assert "job 1 failed: act=abandon: exit code 3: hanging " in err
+    assert not any(alive(pid) for pid in (*hanging(app, 0), *hanging(app, 1)))
 
 
-def hanging(app: Path) -> list[int]:
-    """The process ids that job 0 printed when it began to hang."""
-    log = app / "outputs/s/0/job.log"
+def hanging(app: Path, job: int = 0) -> list[int]:
+    """The ids of its two processes that a job printed when it began to hang."""
+    log = app / f"outputs/s/{job}/job.log"
     found = re.search(r"hanging (\d+) (\d+)\n", log.read_text()) if log.exists() else None
     return [int(pid) for pid in found.groups()] if found else []
 
@@ -188,7 +191,7 @@ def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, sig
 
 
 def test_two_jobs_at_once_really_overlap(app: Path) -> None:
-    assert sweep(app, "x=1,2", "sleep=3", "hydra.launcher.jobs=2")[0] == 0
+    assert sweep(app, "x=1,2", "sleep=2", "hydra.launcher.jobs=2")[0] == 0
     one, two = results(app).values()
     assert max(one["begun"], two["begun"]) < min(one["ended"], two["ended"])
 

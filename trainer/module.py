@@ -153,13 +153,13 @@ class Module(pl.LightningModule):
         scores.update(self.loss(outputs, targets), outputs, targets)
 
     def _publish(self, stage: str) -> None:
-        """Show the scores of a pass to callbacks and loggers, at the clock's time."""
+        """Show the scores of a pass to callbacks and loggers, at the last update before it."""
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
         values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
         self.log_dict(values, logger=False)
         for logger in self.trainer.loggers:
-            logger.log_metrics(values, self.clock.t)
+            logger.log_metrics(values, max(self.clock.t - 1, 0))
 
     def _backward(self) -> Backward:
         """How this trainer makes gradients."""

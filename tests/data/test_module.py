@@ -1,4 +1,4 @@
-"""What the trainer asks of a data set: the declared size, the loaders, the refusals; and the sets made without files."""
+"""What the trainer asks of a data set: size, loaders, refusals; and the sets that are made without files."""
 
 from pathlib import Path
 from types import SimpleNamespace

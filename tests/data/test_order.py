@@ -58,6 +58,11 @@ def test_every_layout_of_a_global_batch_takes_the_same_slices_with_the_same_seed
         assert [found[number][0] for number in range(4)] == [mix(SEED, t, number) for number in range(4)]
 
 
+def test_the_ranks_of_one_micro_batch_take_neighbouring_slices() -> None:
+    layouts = [Layout(4, accumulate=2, world=3, rank=rank) for rank in range(3)]
+    assert [[layout.slice_of(micro) for layout in layouts] for micro in range(2)] == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_a_fresh_order_continues_at_any_update_as_one_that_came_from_the_start() -> None:
     travelled = [pick.indices.tolist() for pick in ranks(1, 2)[0].picks(0, 40)]
     for t in range(40):

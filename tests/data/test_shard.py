@@ -21,7 +21,7 @@ def test_every_sample_is_seen_once_in_as_many_batches_on_each_rank(samples: int,
     assert sorted(i for batches in found for batch in batches for i in batch) == list(range(samples))
     assert {len(batches) for batches in found} == {len(shards(samples, world, batch_size)[0])}
     sizes = [len(batch) for batches in found for batch in batches]
-    assert 1 <= min(sizes)
+    assert min(sizes) >= 1
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 2
 

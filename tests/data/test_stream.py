@@ -84,6 +84,13 @@ def test_every_layout_sees_the_same_pixels_in_the_same_slices(world: int, accumu
     assert same(slices(world, accumulate), slices(4, 1))
 
 
+def test_a_batch_is_the_augmented_samples_of_its_own_seed() -> None:
+    augment, (first, second, *_) = Augment(crop=1, flip=True, cutout=2), whole_run()
+    for micro in (first, second):
+        assert torch.equal(micro.inputs, augment(IMAGES[micro.targets], micro.seed))
+    assert first.seed != second.seed
+
+
 def test_two_micro_batches_of_the_run_never_share_a_seed() -> None:
     seeds = [micro.seed for micro in whole_run(layout=Layout(4, accumulate=3))]
     assert len(set(seeds)) == len(seeds) == 120
@@ -106,14 +113,15 @@ def test_workers_and_memory_give_the_same_batches_leg_after_leg(num_workers: int
     loader = stream()
     loader.run = Run(lambda: clock[0], 40, 10, (), 3)
     loader.source = Workers(pairs, num_workers)
-    abandoned = iter(loader)
-    next(abandoned)
+    next(abandoned := iter(loader))
     for start in (0, 10, 27):
         clock[0] = start
         assert same(flat(list(loader)), flat(list(stream(start))))
-    if num_workers:
-        with pytest.raises((RuntimeError, StopIteration)):
-            next(abandoned)
+    clock[0] = 10
+    next(newest := iter(loader))
+    with pytest.raises(RuntimeError, match="newer iteration"):
+        next(abandoned)
+    assert same(flat(list(newest)), flat(list(stream(10))[1:]))
 
 
 def test_workers_leave_the_global_random_state_alone() -> None:

@@ -1,4 +1,4 @@
-"""Characters must be cut into windows that a plan can count without reading them, and never leak into the held-out tail."""
+"""Windows of characters must be those that a plan counts without torch, and never reach into the held-out tail."""
 
 import os
 import subprocess

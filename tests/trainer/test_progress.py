@@ -38,9 +38,9 @@ def fake_run(t: int = 0, total: int = 1000, rank: int = 0) -> tuple[Any, Any]:
     return trainer, module
 
 
-def shown(terminal: bool, width: int = 80) -> tuple[Progress, io.StringIO]:
+def shown(terminal: bool, width: int = 80, colors: Any = None) -> tuple[Progress, io.StringIO]:
     callback, out = Progress(), io.StringIO()
-    callback.console = Console(file=out, force_terminal=terminal, width=width, color_system=None)
+    callback.console = Console(file=out, force_terminal=terminal, width=width, color_system=colors)
     return callback, out
 
 
@@ -124,8 +124,9 @@ def test_the_bar_shows_everything_at_80_and_at_120_columns(time):
         callback.teardown(*run, "fit")
 
 
-def test_the_bar_keeps_its_place_as_the_numbers_grow(time):
-    callback, out = shown(terminal=True)
+def test_the_bar_keeps_its_width_as_the_numbers_grow(time, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    callback, out = shown(terminal=True, colors="standard")
     run = fake_run()
     callback.on_train_start(*run)
     run[1].recent = MEASURES
@@ -133,7 +134,9 @@ def test_the_bar_keeps_its_place_as_the_numbers_grow(time):
         time.now += 0.01 * t
         step(callback, run, t)
     callback.teardown(*run, "fit")
-    assert len({(row.index("/1000"), len(row)) for row in frames(out)[1:]}) == 1
+    drawn = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    widths = {len(bar) for bar in re.findall("[━╸╺]+", drawn)[1:]}
+    assert len(widths) == 1
 
 
 def test_the_bar_is_redrawn_at_most_ten_times_a_second(time):

@@ -24,7 +24,7 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("CADENCE_STAMP", "SLURM_", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv(stamp.OF_RANK_ZERO, "to be restored")
+    monkeypatch.setenv(stamp.OF_RANK_ZERO, "an earlier run")
     monkeypatch.setattr(stamp, "_decided", [])
 
 

@@ -202,7 +202,7 @@ def hparams_table(folder: Path) -> dict[str, tuple[dict, dict]]:
 def test_the_hparams_tab_shows_every_run_of_a_sweep_with_its_own_parameters_and_final_metrics(tmp_path):
     params = {
         "cosine": {"lr": 0.1, "nesterov": True, "betas": [0.9, 0.99]},
-        "wsd": {"lr": 1, "decay": "10%", "cap": None},
+        "wsd": {"lr": 1, "decay": "10%", "cap": None, "clip": math.inf},
     }
     for run, score in (("cosine", 0.5), ("wsd", 0.25)):
         log = TensorBoard(str(tmp_path / run))
@@ -211,7 +211,7 @@ def test_the_hparams_tab_shows_every_run_of_a_sweep_with_its_own_parameters_and_
         log.close()
     table = hparams_table(tmp_path)
     assert table["cosine"][0] == {"lr": 0.1, "nesterov": True, "betas": "[0.9, 0.99]"}
-    assert table["wsd"][0] == {"lr": 1.0, "decay": "10%", "cap": "None"}
+    assert table["wsd"][0] == {"lr": 1.0, "decay": "10%", "cap": "None", "clip": "inf"}
     assert table["cosine"][1]["final/accuracy"] == (99, 0.5)
     assert table["wsd"][1]["final/accuracy"] == (99, 0.25)
     assert not any("hp_metric" in metrics for _, metrics in table.values())

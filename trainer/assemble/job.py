@@ -107,10 +107,10 @@ class Job:
             self.status = "completed"
             return
         self.status = "stopped" if self._ended_by.startswith("stopped") else "failed"
-        left = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         missing = f"{RESULT} says {said!r}" if said else f"no {RESULT}"
-        reason = self.result.get("error") or (self._last_line() if code else missing)
-        self.error = self._ended_by or " ".join(f"{left}: {reason or missing}".split())
+        reason = self.result.get("error") or (self._last_line() if code else "") or missing
+        left = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}, last line"
+        self.error = self._ended_by or " ".join(f"{left}: {reason}".split())
 
     def _read_result(self) -> dict[str, Any]:
         try:

@@ -21,6 +21,8 @@ from omegaconf.errors import (
 
 from trainer.lr import Refusal
 
+NOTHING = ";"
+
 
 def mistake(error: BaseException) -> str | None:
     """The line that tells a user's mistake, or None where `error` is not one."""
@@ -72,7 +74,8 @@ def _no_composition(error: ConfigCompositionException) -> str:
     if not isinstance(cause, OmegaConfBaseException):
         return one_line(str(error))
     override = str(error).removeprefix("Error merging override").strip()
-    return one_line(f"{override}: {_bad_value(cause)}" if override else _bad_value(cause))
+    bad = _bad_value(cause)
+    return one_line(f"{override}: {bad.removeprefix(f'{cause.full_key}: ')}" if override else bad)
 
 
 def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> str:
@@ -83,9 +86,10 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     node = str(parent._get_full_key(None) or "")
     names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
     names |= set() if node else set(groups)
-    near = [f"{node}.{name}".lstrip(".") for name in sorted(names)]
     place = f"keys of {node}" if node else "keys"
-    meant = _meant(key, [*near, *_leaves(parent, key)])
+    meant = _meant(key.rpartition(".")[2], sorted(names), f"{node}." if node else "")
+    if meant == NOTHING:
+        meant = _meant(key, list(_leaves(parent, key)))
     return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names))}"
 
 
@@ -101,11 +105,11 @@ def _leaves(node: Container, key: str) -> Iterator[str]:
             yield prefix
 
 
-def _meant(word: str, known: list[str]) -> str:
-    """`, did you mean ...?`: the nearest known word, or the known keys that end in just this word."""
-    same = sorted({name for name in known if name.rpartition(".")[2] == word})
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or same[:3]
-    return f", did you mean {' or '.join(near)}?" if near else ";"
+def _meant(word: str, known: list[str], prefix: str = "") -> str:
+    """`, did you mean ...?`: the known keys that end in just this word, else the nearest known word."""
+    same = sorted(name for name in known if name.rpartition(".")[2] == word)[:3]
+    near = [f"{prefix}{name}" for name in same or difflib.get_close_matches(word, known, n=1, cutoff=0.75)]
+    return f", did you mean {' or '.join(near)}?" if near else NOTHING
 
 
 def _bad_value(error: OmegaConfBaseException) -> str:

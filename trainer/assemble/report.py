@@ -97,9 +97,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     monitor = assembly.checkpointing.monitor
     test = outcome.get("test", {})
     newest = history(assembly.checkpointing.folder)
-    metrics = {f"test/{name}": value for name, value in test.items()}
-    if best["value"] is not None:
-        metrics |= {monitor: best["value"]}
+    metrics = {**best["scores"], **{f"test/{name}": value for name, value in test.items()}}
     result = {
         **outcome,
         "metrics": metrics,
@@ -114,7 +112,8 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     }
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_hparams(_flat(OmegaConf.to_container(assembly.cfg, resolve=True)), metrics, module.clock.t)
+            final = {f"final/{name}": value for name, value in metrics.items()}
+            logger.log_hparams(_flat(OmegaConf.to_container(assembly.cfg, resolve=True)), final, module.clock.t)
             logger.close()
     _write(assembly.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if outcome["status"] == "completed":
@@ -134,11 +133,16 @@ def _summarise(result: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     best = result["best"]
     if best["value"] is not None:
-        console.print(f"[bold]best[/]     {best['metric']} {best['value']:.4f} after update {best['update']}")
-    tested = "  ".join(f"{name} {value:.4f}" for name, value in result["test"].items())
-    console.print(f"[bold]test[/]     {tested or 'this data has no test set'}")
+        console.print(
+            f"[bold]best[/]     {_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
+        )
+    console.print(f"[bold]test[/]     {_scores(result['test']) or 'this data has no test set'}")
     console.print(f"[bold]updates[/]  {result['updates']} in {result['seconds']:.1f} s")
     console.print(f"[bold]folder[/]   {result['folder']}")
+
+
+def _scores(scores: dict[str, float]) -> str:
+    return "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in scores.items())
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Decided in this order; the first that applies wins:
 
 1. `CADENCE_STAMP`, set by whoever starts the run.
-2. The stamp of rank 0, for the ranks that Lightning starts from it.
-3. Under torchrun, the store of its agent: the first rank proposes (4 or 5), all ranks and restarts follow.
+2. Under torchrun, the store of its agent: the first rank proposes (4 or 5), all ranks and restarts follow.
+3. The stamp of rank 0, for the ranks that Lightning starts from it.
 4. Under Slurm, the job, the array task, the step and the command: a requeued run meets its old folder, while
    two different commands in one allocation do not meet.
 5. The clock to the second and six random hex digits: `20261121-034449-3f9a1c`.
@@ -44,10 +44,10 @@ def _decide() -> str:
     env = os.environ
     if given := env.get(VARIABLE):
         return _folder_name(given)
-    if int(env.get("LOCAL_RANK", 0)) > 0 and OF_RANK_ZERO in env:
-        return env[OF_RANK_ZERO]
     if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed(_slurm() or _clock())
+    if int(env.get("LOCAL_RANK", 0)) > 0 and "RANK" not in env and OF_RANK_ZERO in env:
+        return env[OF_RANK_ZERO]
     if int(env.get("WORLD_SIZE", 1)) > 1 and "RANK" in env and not _slurm():
         raise Refusal(
             f"rank {env['RANK']} of {env['WORLD_SIZE']} cannot know the run folder of the others: "

@@ -14,13 +14,14 @@ from trainer.module import Module
 class Checkpointing(pl.Callback):
     """Saves after every validation and, where `every` is given, after every so many updates.
 
-    `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` the newest ones, of which `keep` stay (0: all).
+    `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` are the newest ones, of
+    which `keep` stay (0: all).
     """
 
     def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every, self.keep = every, keep
-        self.best: dict[str, Any] = {"value": None, "update": None}
+        self.best: dict[str, Any] = {"value": None, "update": None, "scores": {}}
         self._saved = -1
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,7 +55,8 @@ class Checkpointing(pl.Callback):
             return
         value = trainer.callback_metrics[self.monitor].item()
         if self._improves(value):
-            self.best = {"value": value, "update": pl_module.clock.t}
+            scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
+            self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
             trainer.save_checkpoint(self.folder / BEST)
         self._save(trainer, pl_module)
 
@@ -70,6 +72,8 @@ class Checkpointing(pl.Callback):
             return
         self._saved = module.clock.t
         module.drain()
+        for logger in trainer.loggers:
+            logger.save()
         trainer.save_checkpoint(numbered(self.folder, module.clock.t))
         if trainer.is_global_zero and self.keep:
             for old in history(self.folder)[: -self.keep]:

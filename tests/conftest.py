@@ -1,0 +1,55 @@
+"""What many tests need: a config as the command line would compose it, and a run assembled from it."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+ROOT = Path(__file__).parent.parent
+QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=test")
+
+
+@pytest.fixture
+def compose():
+    """The config that `python train.py OVERRIDES` would see."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from trainer.assemble.stamp import register
+
+    def make(*overrides):
+        register()
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return hydra_compose("train", [*QUIET, *overrides])
+
+    return make
+
+
+@pytest.fixture
+def assembled(compose, tmp_path):
+    """A run assembled from overrides, in a folder of the test's own; `fit` it to train."""
+    from trainer.assemble.run import assemble
+
+    def make(*overrides, folder="run"):
+        return assemble(compose(*overrides), tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture
+def python():
+    """The interpreter's command, for tests that start real processes."""
+    return sys.executable
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with the real data sets."""
+    folder = os.environ.get("CADENCE_DATA")
+    if not folder:
+        pytest.skip("CADENCE_DATA does not name a folder with cifar10 and tinyshakespeare")
+    return Path(folder)

@@ -1,0 +1,51 @@
+"""The promise of the project: the rate that every update used is the policy's, to the bit, and so is the log."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.trainer.sweep_of_curves import COMBINATIONS, MIDDLE, ROOT, UPDATES, train_all
+
+
+def check(row, processes):
+    assert row["batch"] == 4 * processes * row["accumulate"]
+    assert len(row["groups"]) == 2
+    assert row["fresh"] == row["planned"]
+    assert row["resumed"] == row["planned"][MIDDLE:]
+    assert len({tuple(lrs) for lrs in row["planned"]}) > 1 or row["name"].startswith("constant-none")
+
+
+def check_log(folder, row):
+    events = EventAccumulator(str(folder / row["name"]), size_guidance={"scalars": 0})
+    events.Reload()
+    for i, group in enumerate(row["groups"]):
+        points = events.Scalars(f"lr/{group}")
+        assert [point.step for point in points] == list(range(UPDATES))
+        assert [point.value for point in points] == [float(np.float32(lrs[i])) for lrs in row["planned"]]
+
+
+def test_in_one_process_every_update_of_every_curve_uses_and_logs_the_planned_rate(tmp_path):
+    rows = train_all(tmp_path, processes=1)
+    assert len(rows) == len(COMBINATIONS) == 28
+    for row in rows:
+        check(row, processes=1)
+        check_log(tmp_path, row)
+
+
+@pytest.mark.slow
+def test_in_two_processes_every_update_of_every_curve_uses_and_logs_the_planned_rate(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(ROOT / "tests" / "trainer" / "sweep_of_curves.py")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*torchrun, script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0] == ranks[1]
+    for row in ranks[0]:
+        check(row, processes=2)
+        check_log(tmp_path, row)
