@@ -42,7 +42,9 @@ def test_in_two_processes_every_update_of_every_curve_uses_and_logs_the_planned_
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = str(ROOT / "tests" / "trainer" / "sweep_of_curves.py")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*torchrun, script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [*torchrun, script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0] == ranks[1]

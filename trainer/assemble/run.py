@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
-        outcome = {"status": "completed", "test": test(assembly)}
+        outcome = {"status": "completed", "test": evaluate(assembly)}
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         assembly.module.drain()
@@ -123,7 +123,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
     )
 
 
-def test(assembly: Assembly) -> dict[str, float]:
+def evaluate(assembly: Assembly) -> dict[str, float]:
     """Score the test data, if there is any, with the best checkpoint."""
     if not len(assembly.data.test_dataloader()):
         return {}
@@ -137,7 +137,9 @@ def test(assembly: Assembly) -> dict[str, float]:
 
 def _check_resumable(assembly: Assembly, path: Path) -> None:
     """The clock of a checkpoint counts updates of one batch size; told in one line where this run's differ."""
-    saved, horizon = read(path)["cadence"], assembly.module.horizon
+    checkpoint, horizon = read(path), assembly.module.horizon
+    saved = checkpoint["cadence"]
+    _check_shapes(path, checkpoint["state_dict"], assembly.module.state_dict())
     for name in ("batch_size", "updates_per_epoch"):
         if saved[name] != getattr(horizon, name):
             raise Refusal(
@@ -153,3 +155,14 @@ def _check_resumable(assembly: Assembly, path: Path) -> None:
     for logger in assembly.trainer.loggers:
         if hasattr(logger, "restart"):
             logger.restart(saved["updates"])
+
+
+def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """The checkpoint must hold the tensors of this model, each with its shape."""
+    for name in sorted(theirs.keys() | ours.keys()):
+        shapes = [list(state[name].shape) if name in state else "none" for state in (theirs, ours)]
+        if shapes[0] != shapes[1]:
+            raise Refusal(
+                f"resume={path} has {name} with shape {shapes[0]} where this model has {shapes[1]}: "
+                "it is of another model. Keep the model, or start a new run."
+            )

@@ -29,7 +29,7 @@ class LRControl(pl.Callback):
             group["lr"] = lr
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Read the learning rates of `optimizer` at each of its steps from now on."""
+        """Read the learning rates of `optimizer` before each of its steps from now on."""
         optimizer.register_step_pre_hook(self._prove)
 
     def _prove(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -54,7 +54,8 @@ class LRControl(pl.Callback):
                     f"the policy knows the groups {', '.join(self.names)}, "
                     f"but the optimizer has {len(optimizer.param_groups)}: name each group in the policy."
                 )
-            self.watch(optimizer)
+            # Under automatic optimization the rate is written inside the step, after the backward pass.
+            optimizer.register_step_post_hook(self._prove)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
