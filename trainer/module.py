@@ -164,8 +164,8 @@ class Module(pl.LightningModule):
     def _backward(self) -> Backward:
         """How this trainer makes gradients."""
         strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
+        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
         mixed = isinstance(precision, MixedPrecision)
-        scaler = precision.scaler if mixed else None
         if not isinstance(strategy, DDPStrategy):
             return Backward(self.device, scaler=scaler, autocast=mixed)
         ddp = strategy.model

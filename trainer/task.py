@@ -50,20 +50,23 @@ class Scores(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.loss = MeanMetric()
-        self.metrics = nn.ModuleDict({name: metric.clone() for name, metric in task.metrics.items()})
+        self.names = list(task.metrics)
+        self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
 
     @torch.no_grad()
     def update(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Count one batch; `loss` is its mean."""
         self.loss.update(loss, len(targets))
-        for metric in self.metrics.values():
+        for metric in self.metrics:
+            assert isinstance(metric, Metric)
             metric.update(outputs, targets)
 
     def compute(self) -> dict[str, float]:
         """The scores by name; the count starts afresh."""
         scores = {"loss": self.loss.compute().item()}
         self.loss.reset()
-        for name, metric in self.metrics.items():
+        for name, metric in zip(self.names, self.metrics):
+            assert isinstance(metric, Metric)
             scores[name] = metric.compute().item()
             metric.reset()
         return scores

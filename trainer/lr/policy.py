@@ -19,6 +19,7 @@ class Policy:
     `groups` names the parameter groups and their multipliers. Everything is a pure function of `t`, so any
     update can be asked for in any order: nothing is kept between two calls.
 
+    >>> from trainer.lr import no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
     >>> Policy(0.1, 4.0, warmup, schedule).explain(7)
     {'base_lr': 0.1, 'scale': 4.0, 'group_mult': 1.0, 'warmup': 1.0, 'schedule': 0.5}

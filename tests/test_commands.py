@@ -1,0 +1,211 @@
+"""The commands of the README as a user types them: real processes, real data, the files they leave."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.checkpoint import BEST, read
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "matplotlib.pyplot")
+
+
+@pytest.fixture
+def command(python, tmp_path):
+    """Run a command of the project in a folder of its own, and say how it went."""
+
+    def run(*words, code=0, **environment):
+        env = os.environ | {"CADENCE_STAMP": ""} | environment
+        script, *rest = words
+        words = [python, str(ROOT / script), *rest]
+        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    return run
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+@pytest.mark.slow
+def test_the_default_run_learns_the_digits_and_leaves_everything_in_its_folder(command, tmp_path):
+    done = command("train.py", "name=first")
+    folder = tmp_path / "outputs" / "first"
+    outcome = result(folder)
+    assert outcome["status"] == "completed"
+    assert outcome["test"]["accuracy"] >= 0.97
+    assert outcome["updates"] == outcome["total_updates"] == 780
+    assert {"config.yaml", "overrides.yaml", "plan.json", "result.json", "checkpoints"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert "global batch   32 = 32 per device × 1 devices × 1 nodes × 1 accumulated" in done.stdout
+    assert str(folder) in done.stdout
+    assert read(folder / "checkpoints" / BEST)["cadence"]["updates"] == outcome["best"]["update"]
+    events = scalars(folder)
+    tags = events.Tags()["scalars"]
+    for tag in ("train/loss", "train/grad_norm", "lr/decay", "lr_factors/no_decay/warmup"):
+        assert [point.step for point in events.Scalars(tag)] == list(range(780)), tag
+    assert {"val/loss", "val/accuracy", "test/accuracy", "train/samples_per_second"} <= set(tags)
+    assert {"plan", "config"} <= set(events.Tags()["tensors"])
+    assert events.Scalars("final/test/accuracy")[0].value == pytest.approx(outcome["test"]["accuracy"])
+
+
+@pytest.mark.slow
+def test_a_scaled_run_applies_the_rate_of_its_plan(command, tmp_path):
+    chosen = (
+        *("optimizer=sgd", "schedule=cosine", "warmup=linear", "warmup.duration=10%", "scaling=linear"),
+        *("data.batch_size=256", "scaling.base_batch_size=64", "optimizer.lr=0.05"),
+    )
+    command("scripts/plan.py", *chosen, "--out", str(tmp_path / "plan"))
+    done = command("train.py", "name=scaled", *chosen)
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    facts = json.loads((tmp_path / "outputs/scaled/plan.json").read_text())
+    assert (facts["kappa"], facts["scale"], facts["peak_lr"], facts["global_batch"]) == (4.0, 4.0, 0.2, 256)
+    assert "linear, κ = 4, scale 4" in done.stdout
+    points = [point.value for point in scalars(tmp_path / "outputs/scaled").Scalars("lr/decay")]
+    assert points == [float(np.float32(lr)) for lr in planned["lr"]]
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "words", [("train.py", "--cfg", "job"), ("train.py", "--help"), ("scripts/plan.py", "optimizer=sgd")]
+)
+def test_composing_helping_and_planning_import_neither_torch_nor_lightning(python, tmp_path, words):
+    script, *rest = words
+    done = subprocess.run(
+        [python, "-X", "importtime", str(ROOT / script), *rest],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, flags=re.MULTILINE))
+    assert "hydra" in imported
+    assert not imported & set(HEAVY)
+
+
+def test_help_shows_groups_options_and_examples(command):
+    text = command("train.py", "--help").stdout
+    for part in ("schedule: constant, cosine, cosine_warmup", "optimizer: adam, adamw, sgd", "python train.py -m"):
+        assert part in text
+    assert "example" in command("scripts/plan.py", "--help").stdout.lower()
+
+
+def test_the_shell_completes_groups_and_options_as_hydra_gives_it(python, tmp_path):
+    line = "train.py schedule=cos"
+    done = subprocess.run(
+        [python, str(ROOT / "train.py"), "-sc", "query=bash"],
+        env=os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
+        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert set(done.stdout.split()) == {"schedule=cosine", "schedule=cosine_warmup"}
+
+
+def test_planning_text_counts_its_windows_without_torch(command, real_data, tmp_path):
+    path = real_data / "tinyshakespeare" / "input.txt"
+    done = command("scripts/plan.py", "experiment=shakespeare_char", f"data.path={path}", "trainer.duration=1e6 tokens")
+    assert "T = 1302 updates of 12 samples, 1307 an epoch; warm-up W = 100" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_grid_gives_each_job_its_own_process_folder_and_result(command, tmp_path):
+    grid = ("optimizer.lr=0.01,0.03", "schedule=cosine,linear")
+    done = command("train.py", "-m", "name=grid", "trainer=debug", *grid)
+    folders = sorted((tmp_path / "outputs/grid").glob("[0-9]"))
+    assert len(folders) == 4
+    overrides = {(folder / "overrides.yaml").read_text() for folder in folders}
+    assert len(overrides) == 4
+    assert {result(folder)["status"] for folder in folders} == {"completed"}
+    facts = [json.loads((folder / "plan.json").read_text()) for folder in folders]
+    assert [fact["base_lr"] for fact in facts] == [0.01, 0.01, 0.03, 0.03]
+    assert len(json.loads((tmp_path / "outputs/grid/sweep.json").read_text())["jobs"]) == 4
+    assert "completed" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_that_accumulates(command, tmp_path):
+    common = ("trainer.accelerator=cpu", "trainer.duration=2ep", "optimizer=sgd", "trainer.threads=1")
+    command("train.py", "name=two", "trainer=ddp", "trainer.devices=2", *common)
+    command("train.py", "name=one", "trainer.accumulate=2", *common)
+    two, one = (tmp_path / "outputs" / name for name in ("two", "one"))
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
+    for tag in ("lr/decay", "lr/no_decay"):
+        rates = [[(p.step, p.value) for p in scalars(folder).Scalars(tag)] for folder in (two, one)]
+        assert rates[0] == rates[1]
+        assert len(rates[0]) == 38
+    losses = [[point.value for point in scalars(folder).Scalars("train/loss")] for folder in (two, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    weights = [read(folder / "checkpoints" / BEST)["state_dict"] for folder in (two, one)]
+    for name in weights[0]:
+        assert torch.allclose(weights[0][name].float(), weights[1][name].float(), rtol=1e-3, atol=1e-5), name
+    assert result(two)["metrics"]["val/loss"] == pytest.approx(result(one)["metrics"]["val/loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_resnet_learns_real_photographs(command, real_data, tmp_path):
+    command(
+        *("train.py", "experiment=cifar10_resnet", f"data.path={real_data / 'cifar10'}", "name=photos"),
+        *("model.width=8", "data.train_limit=6000", "data.samples=6000", "data.batch_size=100", "optimizer.lr=0.2"),
+        *("trainer.duration=2ep", "trainer.accelerator=cpu"),
+    )
+    outcome = result(tmp_path / "outputs/photos")
+    assert outcome["updates"] == 120
+    assert outcome["test"]["accuracy"] > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_small_gpt_learns_more_of_shakespeare_than_the_frequency_of_letters(command, real_data, tmp_path):
+    path = real_data / "tinyshakespeare" / "input.txt"
+    command(
+        *("train.py", "experiment=shakespeare_char", f"data.path={path}", "name=play", "trainer.accelerator=cpu"),
+        *("trainer.duration=300", "model.layers=2", "model.width=64", "warmup.duration=20", "optimizer.lr=3e-3"),
+    )
+    outcome = result(tmp_path / "outputs/play")
+    assert outcome["metrics"]["val/loss"] < 2.6
+    assert outcome["metrics"]["val/perplexity"] == pytest.approx(np.exp(outcome["metrics"]["val/loss"]), rel=1e-3)
+    assert outcome["test"] == {}
+
+
+@pytest.mark.slow
+def test_regression_learns_and_reports_its_errors(command, tmp_path):
+    command(
+        *("train.py", "data=synthetic_regression", "task=regression", "trainer.duration=5ep", "name=numbers"),
+        *("trainer.accelerator=cpu",),
+    )
+    outcome = result(tmp_path / "outputs/numbers")
+    assert set(outcome["test"]) == {"loss", "mse", "mae"}
+    first = scalars(tmp_path / "outputs/numbers").Scalars("train/loss")[0].value
+    assert outcome["test"]["mse"] < first / 3
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(command, tmp_path):
+    folder = tmp_path / "outputs" / "mine"
+    common = ("name=mine", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.checkpoint=10")
+    command("train.py", *common, "trainer.duration=2ep")
+    before = (folder / "result.json").read_bytes()
+    refused = command("train.py", *common, "trainer.duration=2ep", code=2)
+    assert "resume=auto" in refused.stderr
+    assert (folder / "result.json").read_bytes() == before
+    done = command("train.py", *common, "trainer.duration=3ep", "resume=auto")
+    assert "trainer.duration: 2ep → 3ep" in done.stderr
+    assert result(folder)["updates"] == 117
+    assert [point.step for point in scalars(folder).Scalars("lr/decay")] == list(range(117))
