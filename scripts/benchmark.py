@@ -99,7 +99,7 @@ def available(names: list[str]) -> tuple[dict[str, "Loop"], dict[str, str]]:
         try:
             loops[name] = getattr(importlib.import_module(f"scripts.benchmarks.{VARIANTS[name]}"), name)
         except ImportError as error:
-            skipped[name] = f"{' '.join(str(error).split())}; pip install '.[peers]' brings it"
+            skipped[name] = f"{' '.join(str(error).split())}: pip install '.[peers]' brings it"
     return loops, skipped
 
 

@@ -31,6 +31,7 @@ class Bare:
         matrices = [parameter for parameter in self.net.parameters() if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.net.parameters() if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+        self.parameters = [*matrices, *vectors]  # clipped in the order of the groups: another order, another rounding
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
         self.batches, self.t = batches(assembly), 0
 
@@ -42,7 +43,7 @@ class Bare:
                 group["lr"] = lr
             inputs, targets = next(self.batches)
             cross_entropy(self.net(inputs).flatten(0, 1), targets.flatten()).backward()
-            nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.t += 1

@@ -1,5 +1,7 @@
 """The benchmark's work in stock Lightning, as its documentation shows it."""
 
+import logging
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ class Stock(pl.LightningModule):
 
 def lightning(work: Work, folder: Path, every: int = 1) -> Outcome:
     """Stock Lightning: automatic optimization, self.log, LearningRateMonitor and its TensorBoard logger."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
     watch, module = Stopwatch(), Stock(work)
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from data.order import permutation
+from data.source import Memory
 from data.synthetic import Synthetic
 from models.mlp import MLP
 from trainer.assemble.run import assemble, fit
@@ -44,6 +45,7 @@ class Work:
         torch.manual_seed(0)
         sizes = {"features": FEATURES, "classes": CLASSES, "samples": SAMPLES, "batch_size": BATCH}
         train = Synthetic(kind="classification", val_samples=0, test_samples=0, **sizes).read().train
+        assert isinstance(train, Memory)
         return cls(updates, threads, train.inputs, train.targets, MLP(FEATURES, CLASSES, [WIDTH]))
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 PACKAGES = "torch pytorch-lightning tensorboard numpy transformers accelerate".split()
 NAMES = {
-    "bare": "bare PyTorch, nothing logged",
-    "cadence": "Cadence, every update logged",
-    "lightning": "Lightning, every update logged",
-    "lightning_sparse": "Lightning, every 50th logged",
-    "transformers": "transformers.Trainer, every update logged",
+    "bare": "bare PyTorch",
+    "cadence": "Cadence",
+    "lightning": "Lightning",
+    "lightning_sparse": "Lightning, 1 in 50",
+    "transformers": "transformers",
 }
 
 
@@ -63,13 +64,14 @@ def machine(threads: int) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """Print the table, and what else was found."""
-    console, where, rows = Console(), report["machine"], report["rows"]
-    table = Table("µs per update", *("median", "min", "max", "× bare", "lowest", "highest", "× bare, CPU time"))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    console, where, rows = Console(highlight=False), report["machine"], report["rows"]
+    table = Table("µs per update", box=SIMPLE)
+    for title in ("median", "min", "max", "× bare", "of a round", "CPU time"):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, row in rows.items():
         times = [f"{row[key]:,.0f}" for key in ("median_us", "min_us", "max_us")]
-        table.add_row(NAMES[name], *times, *(f"{row[k]:.2f}" for k in ("ratio", "ratio_min", "ratio_max", "ratio_cpu")))
+        spread = f"{row['ratio_min']:.2f}-{row['ratio_max']:.2f}"
+        table.add_row(NAMES[name], *times, f"{row['ratio']:.2f}", spread, f"{row['ratio_cpu']:.2f}")
     console.print(table)
     rounds = len(rows["bare"]["rounds_us"])
     console.print(
@@ -77,7 +79,7 @@ def show(report: dict[str, Any]) -> None:
         f"load {where['load']:.1f}; all loops end with the same weights to the bit."
     )
     for name, reason in report.get("skipped", {}).items():
-        console.print(f"{NAMES[name]}: skipped, {reason}")
+        console.print(f"{NAMES[name]}: skipped, {reason}", markup=False)
     for name, seconds in report.get("seconds", {}).items():
         console.print(f"{name.replace('_', ' ')}: {seconds:.1f} s in all")
     if "val_loss" in report:
