@@ -43,9 +43,10 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Tokens (N, T) int64 with T ≤ context, to logits (N, T, vocab_size) for the next token at each position.
 
-    GPT-2 (Radford et al. 2019): learned positions, head tied to the embedding, weights N(0, 0.02), those that
-    write to the residual stream divided by √(2 layers). ValueError where `heads` does not divide `width` or T
-    > context.
+    GPT-2 (Radford et al. 2019): learned positions, head tied to the embedding. Embeddings start at N(0, 0.02),
+    linear layers at N(0, √(2 / 5 width)) (Nguyen & Salazar 2019, arXiv:1910.05895; 0.02 for a width of 1000), those
+    that write to the residual stream at that divided by √(2 layers). ValueError where `heads` does not divide
+    `width` or T > context.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class GPT(nn.Module):
         self.blocks = nn.Sequential(*(Block(width, heads, dropout, bias) for _ in range(layers)))
         self.norm = nn.LayerNorm(width, bias=bias)
         self.head = nn.Linear(width, vocab_size, bias=False)
-        self._initialise(layers)
+        self._initialise(width, layers)
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -82,10 +83,13 @@ class GPT(nn.Module):
         positions = self.positions(torch.arange(length, device=tokens.device))
         return self.head(self.norm(self.blocks(self.dropout(self.tokens(tokens) + positions))))
 
-    def _initialise(self, layers: int) -> None:
+    def _initialise(self, width: int, layers: int) -> None:
+        spread = (2 / (5 * width)) ** 0.5
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
                 residual = name.endswith(("attention.out", "contract"))
-                nn.init.normal_(module.weight, std=0.02 / (2 * layers) ** 0.5 if residual else 0.02)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+                nn.init.normal_(module.weight, std=spread / (2 * layers) ** 0.5 if residual else spread)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -41,6 +41,8 @@ class Module(pl.LightningModule):
     The state is the weights, the optimizer and the clock: everything else follows from them.
     """
 
+    updater: Updater
+
     def __init__(self, net: nn.Module, task: Task, recipe: Recipe) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -68,20 +70,15 @@ class Module(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         self.control.watch(optimizer)
-        # A plain attribute: nn.Module must not take the Updater's net for a second child.
-        object.__setattr__(
-            self,
-            "updater",
-            Updater(
-                self.net,
-                self.loss,
-                optimizer,
-                self.control,
-                self.clock,
-                self.journal,
-                self._backward(),
-                self.recipe.clip,
-            ),
+        self.updater = Updater(
+            net=self.net,
+            loss=self.loss,
+            optimizer=optimizer,
+            control=self.control,
+            clock=self.clock,
+            journal=self.journal,
+            backward=self._backward(),
+            clip=self.recipe.clip,
         )
         self._tell_lightning()
 
@@ -117,8 +114,11 @@ class Module(pl.LightningModule):
         self.journal.since = time.time()
 
     def on_validation_epoch_start(self) -> None:
-        if not self.trainer.sanity_checking and self.trainer.state.fn == "fit":
+        if self.trainer.state.fn == "fit":
             self.drain()
+        if self.trainer.world_size > 1:
+            for buffer in self.net.buffers():  # running statistics: those of rank 0 are scored, and saved
+                torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._score("val", batch)

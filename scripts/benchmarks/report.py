@@ -64,7 +64,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """Print the table, and what else was found."""
-    console, where, rows = Console(highlight=False), report["machine"], report["rows"]
+    console, where, rows = Console(highlight=False, soft_wrap=True), report["machine"], report["rows"]
     table = Table("µs per update", box=SIMPLE)
     for title in ("median", "min", "max", "× bare", "of a round", "CPU time"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -76,7 +76,8 @@ def show(report: dict[str, Any]) -> None:
     rounds = len(rows["bare"]["rounds_us"])
     console.print(
         f"{report['updates']} updates; {rounds} {report['unit']}; {where['threads']} of {where['cores']} cores; "
-        f"load {where['load']:.1f}; all loops end with the same weights to the bit."
+        f"load {where['load']:.1f}. All loops end with the same weights to the bit; all but the bare one log every "
+        "update's loss and learning rate to TensorBoard, if not said otherwise."
     )
     for name, reason in report.get("skipped", {}).items():
         console.print(f"{NAMES[name]}: skipped, {reason}", markup=False)

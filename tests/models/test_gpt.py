@@ -70,9 +70,9 @@ def test_it_starts_at_the_loss_of_chance() -> None:
 def test_what_writes_to_the_residual_stream_starts_smaller_by_the_root_of_twice_the_layers() -> None:
     block = gpt(width=256).blocks[1]
     for weight in (block.attention.qkv.weight, block.expand.weight):
-        assert weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert weight.std().item() == pytest.approx((2 / (5 * 256)) ** 0.5, rel=0.02)
     for weight in (block.attention.out.weight, block.contract.weight):
-        assert weight.std().item() == pytest.approx(0.02 / math.sqrt(6), rel=0.02)
+        assert weight.std().item() == pytest.approx((2 / (5 * 256)) ** 0.5 / math.sqrt(6), rel=0.02)
 
 
 def test_it_runs_in_bfloat16_with_finite_gradients() -> None:
