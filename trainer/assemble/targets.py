@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.assemble.arguments import check_arguments
 from trainer.lr import Refusal
 
 ALLOWED = (
@@ -25,7 +27,6 @@ ALLOWED = (
     "pytorch_lightning.profilers",
     "pytorch_optimizer",
 )
-_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
 def build(node: DictConfig, key: str, allow: list[str], **more: Any) -> Any:
@@ -56,12 +57,6 @@ def refusing(key: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, OSError) as error:
         raise Refusal(_prefixed(key, error)) from error
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """A hint that names what `word` was meant to be, and what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
 
 
 def _prefixed(key: str, error: BaseException) -> str:
@@ -114,16 +109,3 @@ def _locate(path: str, target: str, allow: list[str]) -> Callable[..., Any]:
         _check_allowed(path, f"{getattr(found, '__module__', None)}.{parts[-1]}", allow)
         return found
     raise Refusal(f"{path}._target_={target} is not found: check its spelling, and that its package is installed.")
-
-
-def _check_arguments(path: str, called: Callable[..., Any], node: Any, more: dict[str, Any]) -> None:
-    """Every key of `node` must be a parameter of `called`: a misspelt one would be lost or fail much later."""
-    try:
-        parameters = inspect.signature(called).parameters
-    except ValueError:
-        return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in node or ():
-        if name not in _HYDRA and name not in parameters:
-            raise Refusal(f"{path}.{name} is not known to {called.__name__}: {nearest(name, list(parameters))}")

@@ -1,0 +1,99 @@
+"""What a target takes, read from its signature: an argument that is misspelt, missing or of the wrong kind."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from trainer.lr import Refusal
+
+OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+_LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
+
+
+def check_arguments(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str]) -> None:
+    """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
+
+    `filled` names the arguments that are added in code. A partial call may lack some; `**kwargs` take any name.
+    """
+    try:
+        parameters = _signature(called).parameters
+    except ValueError:
+        return
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [name for name, parameter in parameters.items() if parameter.kind not in (2, 4) and name not in filled]
+    for name, value in given.items():
+        if name in OF_HYDRA:
+            continue
+        if name in known:
+            _check_value(f"{path}.{name}", value, parameters[name], called)
+        elif not open_ended:
+            raise Refusal(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
+    if given.get("_partial_") or given.get("_args_"):
+        return
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in given:
+            raise Refusal(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint that names what `word` was meant to be, and what there is."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
+
+
+def _signature(called: Callable[..., Any]) -> inspect.Signature:
+    """The signature with its annotations evaluated, where they can be."""
+    try:
+        return inspect.signature(called, eval_str=True)
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return inspect.signature(called)
+
+
+def _check_value(path: str, value: Any, parameter: inspect.Parameter, called: Callable[..., Any]) -> None:
+    hint, default = parameter.annotation, parameter.default
+    if (value is not None or default is not None) and hint is not parameter.empty and not fits(value, hint):
+        raise Refusal(f"{path}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
+
+
+def fits(value: Any, hint: Any, strict: bool = False) -> bool:
+    """Whether a value of a config can be what the annotation `hint` says; True where that cannot be judged.
+
+    A text may stand for an object of a class (a path, a device) unless `strict`: a union that names plain types
+    means just these. A mapping with a `_target_` stands for the object that it will become.
+    """
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if kind in (Union, UnionType):
+        return any(fits(value, part, strict=bool({bool, int, float, str}.intersection(inner))) for part in inner)
+    if kind is Literal:
+        return value in inner
+    if kind in (float, int):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    if kind is tuple and inner and inner[-1] is not ...:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if kind is tuple or kind in _LISTS:
+        return isinstance(value, list) and all(fits(item, inner[0]) for item in value if inner)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(item, inner[1]) for item in value.values() if inner)
+    if kind is Callable:
+        return callable(value)
+    if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
+        return True
+    return isinstance(value, kind) or (isinstance(value, str) and not strict and kind not in _WORDS)
+
+
+def _words(hint: Any) -> str:
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_words(part) for part in inner))
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind is tuple and inner and inner[-1] is not ...:
+        return f"a list of {len(inner)}"
+    if kind is tuple or kind in _LISTS:
+        return "a list"
+    return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}"
