@@ -1,6 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009), from the hub or from a folder of Parquet files in the hub's schema."""
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,6 +115,8 @@ def load(path: str) -> "dict[str, datasets.Dataset]":
     """The `train` and `test` rows. FileNotFoundError without them, ValueError without their columns."""
     import datasets
 
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     files = _files(path)
     try:
         rows = datasets.load_dataset("parquet", data_files=files) if files else datasets.load_dataset(path)

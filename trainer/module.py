@@ -113,6 +113,9 @@ class Module(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         self.journal.since = time.time()
 
+    def on_train_epoch_end(self) -> None:
+        self.drain()
+
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.drain()

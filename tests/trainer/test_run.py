@@ -117,3 +117,16 @@ def test_frozen_parameters_belong_to_no_group_and_a_model_without_any_other_is_r
     assert [group.name for group in decay_groups(net, 0.0)] == ["all"]
     with pytest.raises(Refusal, match="no trainable parameter"):
         decay_groups(net.requires_grad_(False), 0.1)
+
+
+def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(assembled):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = ("data=synthetic", "data.samples=256", "data.val_samples=0", "data.test_samples=64", "data.batch_size=32")
+    assembly = assembled(*data, *BRIEF, "trainer.duration=17", "trainer.log_every=50")
+    fit(assembly, None)
+    assembly.trainer.logger.close()
+    events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
+    assert [point.step for point in events.Scalars("lr/decay")] == list(range(17))
+    assert [path.stem for path in history(assembly.checkpointing.folder)] == ["update-00000017"]
+    assert set(evaluate(assembly)) == {"loss", "accuracy"}

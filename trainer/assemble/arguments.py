@@ -10,32 +10,36 @@ from trainer.lr import Refusal
 
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 _LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
 
 
-def check_arguments(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str]) -> None:
+def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str] = ()) -> None:
     """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
 
     `filled` names the arguments that are added in code. A partial call may lack some; `**kwargs` take any name.
     """
-    try:
-        parameters = _signature(called).parameters
-    except ValueError:
-        return
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = [name for name, parameter in parameters.items() if parameter.kind not in (2, 4) and name not in filled]
-    for name, value in given.items():
-        if name in OF_HYDRA:
-            continue
-        if name in known:
-            _check_value(f"{path}.{name}", value, parameters[name], called)
-        elif not open_ended:
-            raise Refusal(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
+    parameters = _parameters(called)
+    known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for name in given:
+            if name not in OF_HYDRA and name not in known:
+                raise Refusal(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
     if given.get("_partial_") or given.get("_args_"):
         return
     for name in known:
         if parameters[name].default is inspect.Parameter.empty and name not in given:
             raise Refusal(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
+
+
+def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse a value in `given` that is not of the kind which the signature of `called` asks for."""
+    parameters = _parameters(called)
+    for name in given.keys() & parameters.keys():
+        value, hint = given[name], parameters[name].annotation
+        by_default = value is None and parameters[name].default is None
+        if not by_default and hint is not inspect.Parameter.empty and not fits(value, hint):
+            raise Refusal(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -44,18 +48,14 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
 
 
-def _signature(called: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations evaluated, where they can be."""
+def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters by name, their annotations evaluated where they can be; any, where nothing is known of them."""
     try:
-        return inspect.signature(called, eval_str=True)
+        return inspect.signature(called, eval_str=True).parameters
+    except ValueError:
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
     except (NameError, AttributeError, TypeError, SyntaxError):
-        return inspect.signature(called)
-
-
-def _check_value(path: str, value: Any, parameter: inspect.Parameter, called: Callable[..., Any]) -> None:
-    hint, default = parameter.annotation, parameter.default
-    if (value is not None or default is not None) and hint is not parameter.empty and not fits(value, hint):
-        raise Refusal(f"{path}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
+        return inspect.signature(called).parameters
 
 
 def fits(value: Any, hint: Any, strict: bool = False) -> bool:
@@ -87,13 +87,17 @@ def fits(value: Any, hint: Any, strict: bool = False) -> bool:
 
 
 def _words(hint: Any) -> str:
+    """What to give for an annotation, in words."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_words(part) for part in inner))
+        words = dict.fromkeys(_words(part) for part in inner if part is not int or float not in inner)
+        return " or ".join(words)
     if kind is Literal:
         return " or ".join(map(str, inner))
     if kind is tuple and inner and inner[-1] is not ...:
-        return f"a list of {len(inner)}"
+        return f"a list of {len(inner)}: {', '.join(map(_words, inner))}"
     if kind is tuple or kind in _LISTS:
-        return "a list"
+        return f"a list, each {_words(inner[0])}" if inner else "a list"
+    if kind in (dict, Mapping):
+        return f"names, each for {_words(inner[1])}" if inner else "names and values"
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}"

@@ -1,17 +1,21 @@
 """From a config to the learning-rate policy, without torch: what a plan needs, and what training uses."""
 
-from dataclasses import dataclass, fields
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from trainer.assemble.targets import build, nearest, refusing
-from trainer.lr import Horizon, Policy, Refusal, compose
-from trainer.lr.bounds import positive, whole
+from trainer.assemble.arguments import check_names, nearest
+from trainer.assemble.targets import build, expect, refusing
+from trainer.lr import Horizon, Policy, Refusal, Warmup, compose
+from trainer.lr.bounds import number, positive, whole
 
-KEYS = (
-    "data model task optimizer scaling warmup schedule trainer logger callbacks name seed composition resume allow"
-).split()
+GROUPS = "data model task optimizer scaling warmup schedule trainer logger callbacks".split()
+KEYS = [*GROUPS, *"name seed composition resume allow".split()]
+LONGEST = 10**8
+"""Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 
 
@@ -43,16 +47,19 @@ class Run:
             whole(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
         whole("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
         if self.threads is not None:
-            whole("trainer.threads", self.threads, "give a number of at least 1, or null.")
+            cores = os.cpu_count() or 1
+            whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
         if self.clip is not None:
             positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
         for name in ("compile", "channels_last", "deterministic"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
+        if not isinstance(self.lightning, dict):
+            raise Refusal(
+                f"trainer.lightning={self.lightning!r} is not a group of options: write lightning.NAME=VALUE."
+            )
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _one_of("trainer.strategy", self.strategy, ("auto", "ddp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)
-        if self.accelerator == "cpu" and self.precision == "16-mixed":
-            raise Refusal("trainer.precision=16-mixed needs a GPU: take bf16-mixed or 32-true on the CPU.")
 
     @property
     def world(self) -> int:
@@ -61,24 +68,40 @@ class Run:
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuse a key at the top that nothing reads, and a value that is still missing."""
+    """Refuse a key at the top that nothing reads, one that is missing, and a number that is none."""
     for key in cfg:
         if key not in KEYS:
-            raise Refusal(f"{key} is not a key of the config: {nearest(str(key), KEYS)}")
-    missing = sorted(OmegaConf.missing_keys(cfg))
+            raise Refusal(f"{key!s} is not a key of the config: {nearest(str(key), KEYS)}")
+    missing = sorted(OmegaConf.missing_keys(cfg)) or [key for key in KEYS if key not in cfg]
     if missing:
         raise Refusal(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
+    for key in GROUPS:
+        if not isinstance(cfg[key], DictConfig):
+            raise Refusal(f"{key}={cfg[key]!r} is not a group of settings: choose one of its options.")
+    for key, value in _leaves(cfg, ""):
+        if isinstance(value, float):
+            number(key, value, "nothing can be computed from it.")
+    if not (isinstance(cfg.allow, ListConfig) and all(isinstance(name, str) and name for name in cfg.allow)):
+        raise Refusal(f"allow={cfg.allow} is not a list of packages: write allow=[package].")
+    if not str(cfg.name or "").strip() or {".", ".."} & set(str(cfg.name).split("/")):
+        raise Refusal(f"name={cfg.name} cannot name the run's folder: give a plain name.")
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a config, resolved, with its dotted key."""
+    if not isinstance(node, DictConfig | ListConfig):
+        yield key, node
+        return
+    names: Any = node if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        yield from _leaves(node[name], f"{key}.{name}".lstrip("."))
 
 
 def trainer_settings(cfg: DictConfig) -> Run:
     """The checked `trainer` group of the config."""
-    values = OmegaConf.to_container(cfg.trainer, resolve=True)
-    assert isinstance(values, dict)
-    known = [field.name for field in fields(Run)]
-    for key in values:
-        if key not in known:
-            raise Refusal(f"trainer.{key} is not known: {nearest(str(key), known)}")
-    return Run(**{str(key): value for key, value in values.items()})
+    values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    check_names("trainer", Run, values)
+    return Run(**values)
 
 
 def global_batch(cfg: DictConfig, run: Run) -> int:
@@ -91,12 +114,13 @@ def horizon(cfg: DictConfig, run: Run, samples: int | None = None) -> Horizon:
     """The length of the run; `samples` is what the data really holds, where it has been read."""
     if samples is None:
         samples = declared_samples(cfg)
-    return Horizon.of(
-        run.duration,
-        samples=samples,
-        batch_size=global_batch(cfg, run),
-        tokens_per_sample=cfg.data.get("tokens_per_sample"),
-    )
+    tokens = cfg.data.get("tokens_per_sample")
+    if tokens is not None:
+        whole("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
+    length = Horizon.of(run.duration, samples=samples, batch_size=global_batch(cfg, run), tokens_per_sample=tokens)
+    if length.total > LONGEST:
+        raise Refusal(f"trainer.duration={run.duration} is {length.total} updates, beyond any plan: shorten it.")
+    return length
 
 
 def declared_samples(cfg: DictConfig) -> int | None:
@@ -115,16 +139,19 @@ def policy(cfg: DictConfig, length: Horizon, groups: dict[str, float] | None = N
     rule = build(cfg.scaling, "scaling", allow)
     if "lr" not in cfg.optimizer:
         raise Refusal("optimizer.lr is not set: the policy starts from it.")
+    reference = cfg.scaling.get("base_batch_size")
+    if reference is not None:
+        whole("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
     with refusing("scaling"):
         scale = rule(length.batch_size)
-    rise, fall = compose(length, _refusing("warmup", warmup), _refusing("schedule", schedule), cfg.composition)
+    rise, fall = compose(length, _refusing("warmup", warmup, Warmup), _refusing("schedule", schedule), cfg.composition)
     return Policy(cfg.optimizer.lr, scale, rise, fall, groups or {"all": 1.0})
 
 
-def _refusing(key: str, function: Any) -> Any:
+def _refusing(key: str, function: Any, kind: type = Callable) -> Any:  # type: ignore[assignment]
     def call(length: Horizon) -> Any:
         with refusing(key):
-            return function(length)
+            return expect(key, function(length), kind)
 
     return call
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from hydra.errors import ConfigCompositionException
 
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.sweep import SweepFailed
+from trainer.lr import Refusal
 
 DONE, FAILED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -47,24 +49,31 @@ def guarded(main: Callable[[], object]) -> int:
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
     """Let Hydra raise what it would otherwise print over several lines and turn into exit code 1."""
-    report, returned = hydra._internal.utils.run_and_report, JobReturn.return_value
+    report, returned, misread = hydra._internal.utils.run_and_report, JobReturn.return_value, ArgumentParser.error
     hydra._internal.utils.run_and_report = _composed
+    ArgumentParser.error = _misread  # type: ignore[method-assign,assignment]
     JobReturn.return_value = returned.getter(_return_value)  # type: ignore[method-assign,attr-defined]
     try:
         yield
     finally:
         hydra._internal.utils.run_and_report = report
+        ArgumentParser.error = misread  # type: ignore[method-assign]
         JobReturn.return_value = returned  # type: ignore[method-assign]
 
 
 def _composed(func: Callable[[], Any]) -> Any:
+    """Run a part of Hydra; an error before the job has begun is marked, and told the groups of the config."""
     try:
         return func()
-    except ConfigCompositionException as error:
-        if isinstance(app := GlobalHydra.instance().hydra, Hydra):
+    except (ConfigCompositionException, ValueError, TypeError, OSError) as error:
+        if not hasattr(error, "run_folder") and isinstance(app := GlobalHydra.instance().hydra, Hydra):
             groups = [name for name in app.list_all_config_groups() if not name.startswith("hydra")]
-            error.groups = groups  # type: ignore[attr-defined]
+            error.groups = groups  # type: ignore[union-attr]
         raise
+
+
+def _misread(parser: ArgumentParser, message: str) -> None:
+    raise Refusal(f"{message}: flags come first, then all settings together; --help shows both.")
 
 
 def _return_value(job: JobReturn) -> Any:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator
 
 from hydra.errors import (
@@ -42,6 +43,11 @@ def mistake(error: BaseException) -> str | None:
             return _bad_value(error)
         case HydraException():
             return one_line(str(error))
+        case OSError(filename=str(path)) if hasattr(error, "groups"):
+            return f"{path}: {error.strerror}: choose another folder for the run, by name or hydra.run.dir."
+        case ValueError() | TypeError() if hasattr(error, "groups"):
+            choices = [word for word in sys.argv[1:] if "." not in word.partition("=")[0]]
+            return one_line(f"cannot choose {' '.join(choices)}: {error}: give the name of an option.")
     return None
 
 
@@ -90,7 +96,7 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     meant = _meant(key.rpartition(".")[2], sorted(names), f"{node}." if node else "")
     if meant == NOTHING:
         meant = _meant(key, list(_leaves(parent, key)))
-    return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names))}"
+    return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names)) or 'none'}"
 
 
 def _leaves(node: Container, key: str) -> Iterator[str]:
@@ -113,8 +119,9 @@ def _meant(word: str, known: list[str], prefix: str = "") -> str:
 
 
 def _bad_value(error: OmegaConfBaseException) -> str:
-    if isinstance(error, MissingMandatoryValue):
-        key = error.full_key or "a value"
+    to_missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    if to_missing or isinstance(error, MissingMandatoryValue):
+        key = to_missing[1] if to_missing else error.full_key or "a value"
         return f"{key} has no value yet: set it, as in {key}=VALUE"
     first = one_line(str(error).partition("full_key:")[0])
     return f"{error.full_key}: {first}" if error.full_key and error.full_key not in first else first

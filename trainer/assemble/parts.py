@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -11,41 +12,61 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 from torch.optim import Optimizer
 
+from trainer.assemble.arguments import check_names, check_values
 from trainer.assemble.curve import Run
-from trainer.assemble.targets import build, refusing
+from trainer.assemble.targets import build, expect, refusing
 from trainer.checkpoint import AtomicCheckpointIO
 from trainer.lr import Refusal
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import fraction, number, whole
 from trainer.optim.groups import Group, decay_groups
+from trainer.task import Task
 
 OURS = (
     "accelerator devices num_nodes strategy precision logger callbacks plugins max_epochs min_epochs max_steps "
     "min_steps max_time gradient_clip_val accumulate_grad_batches val_check_interval check_val_every_n_epoch "
     "num_sanity_val_steps use_distributed_sampler deterministic barebones default_root_dir fast_dev_run "
-    "enable_checkpointing enable_progress_bar enable_model_summary"
+    "enable_checkpointing enable_progress_bar enable_model_summary limit_train_batches overfit_batches "
+    "log_every_n_steps reload_dataloaders_every_n_epochs"
 ).split()
+
+CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
+"""Any of these tells that another program starts the processes of a run on many nodes."""
+
+_MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 
 def prepare(settings: Run, seed: int) -> None:
     """Seeds, threads and quiet."""
-    whole("seed", seed, "give a number from 0 to 4294967295.", low=0)
-    if seed >= 2**32:
-        raise Refusal(f"seed={seed} is out of range: give a number from 0 to 4294967295.")
+    whole("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
+    _check_machine(settings)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+    warnings.filterwarnings("error", message="Using a target size")  # a loss of the wrong pairs
     pl.seed_everything(seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
 
+def _check_machine(settings: Run) -> None:
+    """What this machine lacks, told before anything is built."""
+    gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
+    if settings.accelerator == "gpu" and not gpu:
+        raise Refusal("trainer.accelerator=gpu, but PyTorch finds no GPU on this machine: take cpu or auto.")
+    if settings.precision == "16-mixed" and not gpu:
+        raise Refusal("trainer.precision=16-mixed needs a GPU: take bf16-mixed or 32-true on the CPU.")
+    if settings.nodes > 1 and not any(name in os.environ for name in CLUSTER):
+        raise Refusal(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
+
+
 def data(cfg: DictConfig) -> Any:
     """The data module, read and ready to say what it holds."""
-    module = build(cfg.data, "data", list(cfg.allow))
+    module = expect("data", build(cfg.data, "data", list(cfg.allow)), pl.LightningDataModule)
     with refusing("data"):
         module.prepare_data()
         module.setup("fit")
@@ -67,8 +88,11 @@ def net(cfg: DictConfig, shape: dict[str, int], settings: Run) -> nn.Module:
                     f"model: {cfg.model._target_} needs {name}, but {cfg.data._target_} knows only "
                     f"{', '.join(shape)}: choose a model and data that fit."
                 )
+        for name in shape.keys() & set(cfg.model):
+            raise Refusal(f"model.{name}={cfg.model[name]} is known from the data, {shape[name]}: leave it out.")
         with refusing("model"):
             factory = factory(**{name: value for name, value in shape.items() if name in wanted})
+    expect("model", factory, nn.Module)
     if settings.channels_last:
         factory = factory.to(memory_format=torch.channels_last)
     if settings.compile:
@@ -76,12 +100,24 @@ def net(cfg: DictConfig, shape: dict[str, int], settings: Run) -> nn.Module:
     return factory
 
 
+def task(cfg: DictConfig, shape: dict[str, int]) -> Task:
+    """What the model is asked for; a loss that can teach it nothing is refused."""
+    made = expect("task", build(cfg.task, "task", list(cfg.allow)), Task)
+    smoothing = getattr(made.loss, "label_smoothing", 0.0)
+    fraction("task.loss.label_smoothing", smoothing, "it is the share of a target that is spread over all classes.")
+    if isinstance(made.loss, nn.CrossEntropyLoss) and shape.get("classes") == 1:
+        raise Refusal("task.loss: the cross entropy over the 1 class of this data is always 0: take task=regression.")
+    return made
+
+
 def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[..., Optimizer]]:
     """The named parameter groups of the model, and what makes the optimizer from them."""
     factory = build(cfg.optimizer, "optimizer", list(cfg.allow))
+    if "momentum" in cfg.optimizer and number("optimizer.momentum", cfg.optimizer.momentum, _MOMENTUM, 0, 1) == 1:
+        raise Refusal(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
     groups = decay_groups(model, cfg.optimizer.get("weight_decay"))
     with refusing("optimizer"):
-        factory([group.options() for group in groups])
+        expect("optimizer", factory([group.options() for group in groups]), Optimizer)
     return groups, factory
 
 
@@ -90,11 +126,13 @@ def trainer(cfg: DictConfig, settings: Run, folder: Path, *more: pl.Callback) ->
     for key in settings.lightning:
         if key in OURS:
             raise Refusal(f"trainer.lightning.{key} is decided elsewhere: see the keys of trainer, logger, callbacks.")
-    loggers = []
-    for name, node in (cfg.logger or {}).items():
-        logger = build(node, f"logger.{name}", list(cfg.allow))
-        loggers.append(logger(str(folder)) if node.get("_partial_") else logger)
-    callbacks = [build(node, f"callbacks.{name}", list(cfg.allow)) for name, node in (cfg.callbacks or {}).items()]
+    check_names("trainer.lightning", pl.Trainer, settings.lightning)
+    check_values("trainer.lightning", pl.Trainer, settings.lightning)
+    loggers = [_logger(f"logger.{name}", node, list(cfg.allow), folder) for name, node in cfg.logger.items()]
+    callbacks = [
+        expect(f"callbacks.{name}", build(node, f"callbacks.{name}", list(cfg.allow)), pl.Callback)
+        for name, node in cfg.callbacks.items()
+    ]
     with refusing("trainer"):
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -115,6 +153,12 @@ def trainer(cfg: DictConfig, settings: Run, folder: Path, *more: pl.Callback) ->
             default_root_dir=str(folder),
             **settings.lightning,
         )
+
+
+def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
+    made = build(node, key, allow)
+    with refusing(key):
+        return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
 
 
 def _strategy(settings: Run) -> Strategy | str:

@@ -113,7 +113,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):
             final = {f"final/{name}": value for name, value in metrics.items()}
-            logger.log_hparams(_flat(OmegaConf.to_container(assembly.cfg, resolve=True)), final, module.clock.t)
+            logger.log_hparams(_ordered(OmegaConf.to_container(assembly.cfg, resolve=True)), final, module.clock.t)
             logger.close()
     _write(assembly.folder / "result.json", json.dumps(result, indent=2) + "\n")
     if outcome["status"] == "completed":
@@ -143,6 +143,14 @@ def _summarise(result: dict[str, Any]) -> None:
 
 def _scores(scores: dict[str, float]) -> str:
     return "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in scores.items())
+
+
+def _ordered(config: Any) -> dict[str, Any]:
+    """The config as dotted keys, what decides the learning rate first: a viewer shows the first few columns."""
+    groups = ["optimizer", "schedule", "warmup", "scaling", *config]
+    keys = _flat(config).items()
+    shown = [(key, value) for key, value in keys if not key.endswith("_partial_")]
+    return dict(sorted(shown, key=lambda item: groups.index(item[0].partition(".")[0])))
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble import curve, parts, report
-from trainer.assemble.targets import build
+from trainer.assemble.command import check_command, overrides
+from trainer.assemble.targets import refusing
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, history, read
 from trainer.lr import Plan, Refusal
@@ -35,15 +35,15 @@ def run(cfg: DictConfig) -> None:
     """Train what the config names; the run's folder then holds its config, plan, log, checkpoints and result."""
     started = time.time()
     job = HydraConfig.get()
-    if job.mode == RunMode.MULTIRUN:
-        raise Refusal(
-            f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
-        )
+    check_command(job)
     folder = Path(job.runtime.output_dir)
     assembly = assemble(cfg, folder)
     resumed = resume_point(cfg.resume, folder)
+    if resumed is not None:
+        with refusing("resume"):
+            check_resumable(assembly, resumed)
     if assembly.trainer.is_global_zero:
-        report.begin(assembly, job.overrides.task)
+        report.begin(assembly, overrides(job))
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
@@ -61,7 +61,6 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     """Every part of the run, built and checked against the others; nothing is trained yet."""
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
-    allow = list(cfg.allow)
     parts.prepare(settings, cfg.seed)
     length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
@@ -69,13 +68,14 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(cfg, net)
     plan = Plan(curve.policy(cfg, length, {group.name: group.lr_mult for group in groups}), length)
-    task = build(cfg.task, "task", allow)
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
+    task = parts.task(cfg, data.shape)
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
     recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, plain)
     module = Module(net, task, recipe)
     leg = length.updates(settings.validate, "trainer.validate", least=1)
-    every = length.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint else None
+    every = (
+        length.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
+    )
     data.follow(
         lambda: module.clock.t,
         total=length.total,
@@ -86,6 +86,7 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     trainer = parts.trainer(cfg, settings, folder, checkpointing)
+    _check_monitors(trainer, [f"val/{name}" for name in ("loss", *task.metrics)])
     facts = report.facts(cfg, settings, plan, groups)
     return Assembly(cfg, folder, module, data, trainer, checkpointing, facts)
 
@@ -93,27 +94,30 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
 def resume_point(resume: Any, folder: Path) -> Path | None:
     """The checkpoint to go on from: none, the newest of this run's folder, or the one named."""
     ours = history(folder / "checkpoints")
-    if resume in (None, "none"):
-        if ours or (folder / "result.json").exists():
-            raise Refusal(f"{folder} holds a run already: give another name, or go on with resume=auto.")
-        return None
     if resume == "auto":
         return ours[-1] if ours else None
-    path = Path(str(resume))
-    if path.is_dir():
-        found = history(path / "checkpoints") or history(path)
-        if not found:
-            raise Refusal(f"resume={path} holds no checkpoint: name a run's folder or a checkpoint file.")
-        return found[-1]
-    if not path.is_file():
-        raise Refusal(f"resume={path} does not exist: give none, auto, a run's folder or a checkpoint file.")
-    return path
+    path = None if resume in (None, "none") else Path(str(resume))
+    inside = path is not None and path.resolve().is_relative_to(folder.resolve())
+    if not inside and (ours or (folder / "result.json").exists()):
+        raise Refusal(f"{folder} holds a run already: give another name, or go on with resume=auto.")
+    if path is None or path.is_file():
+        return path
+    found = history(path / "checkpoints") or history(path)
+    if not found:
+        what = "holds no checkpoint" if path.is_dir() else "does not exist"
+        raise Refusal(f"resume={resume} {what}: give none, auto, a run's folder or a checkpoint file.")
+    return found[-1]
 
 
 def fit(assembly: Assembly, resumed: Path | None) -> None:
     """Train from the start, or from the checkpoint `resumed`."""
     if resumed is not None:
-        _check_resumable(assembly, resumed)
+        saved = check_resumable(assembly, resumed)
+        if assembly.trainer.is_global_zero:
+            report.tell_changes(saved, assembly.module.recipe.config)
+        for logger in assembly.trainer.loggers:
+            if hasattr(logger, "restart"):
+                logger.restart(saved["updates"])
         assembly.checkpointing.adopt(resumed)
     assembly.trainer.fit(
         assembly.module,
@@ -135,8 +139,11 @@ def evaluate(assembly: Assembly) -> dict[str, float]:
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
 
 
-def _check_resumable(assembly: Assembly, path: Path) -> None:
-    """The clock of a checkpoint counts updates of one batch size; told in one line where this run's differ."""
+def check_resumable(assembly: Assembly, path: Path) -> dict[str, Any]:
+    """What this framework keeps in the checkpoint at `path`; refused where it is not one of this run.
+
+    Its clock counts updates of one batch size, and its tensors belong to one model and one kind of optimizer.
+    """
     checkpoint, horizon = read(path), assembly.module.horizon
     saved = checkpoint["cadence"]
     _check_shapes(path, checkpoint["state_dict"], assembly.module.state_dict())
@@ -150,11 +157,8 @@ def _check_resumable(assembly: Assembly, path: Path) -> None:
         raise Refusal(
             f"resume={path} has all {saved['updates']} updates of this run: lengthen trainer.duration to go on."
         )
-    if assembly.trainer.is_global_zero:
-        report.tell_changes(saved, assembly.module.recipe.config)
-    for logger in assembly.trainer.loggers:
-        if hasattr(logger, "restart"):
-            logger.restart(saved["updates"])
+    _check_optimizer(path, checkpoint, assembly)
+    return saved
 
 
 def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -166,3 +170,27 @@ def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
                 f"resume={path} has {name} with shape {shapes[0]} where this model has {shapes[1]}: "
                 "it is of another model. Keep the model, or start a new run."
             )
+
+
+def _check_optimizer(path: Path, checkpoint: dict[str, Any], assembly: Assembly) -> None:
+    """The checkpoint must hold the state of this optimizer, for these parameter groups."""
+    theirs, ours = checkpoint["cadence"]["config"]["optimizer"]["_target_"], assembly.cfg.optimizer._target_
+    if theirs != ours:
+        raise Refusal(
+            f"resume={path} has the state of {theirs}, not of {ours}: keep the optimizer, or start a new run."
+        )
+    sizes = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+    if sizes != [len(group.parameters) for group in assembly.module.recipe.groups]:
+        raise Refusal(
+            f"resume={path} has parameter groups of {sizes} tensors, which this run has not: "
+            "keep optimizer.weight_decay above zero or at zero, as it was, or start a new run."
+        )
+
+
+def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
+    """What a callback watches must be computed, or it would fail at the first validation."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known:
+            name = type(callback).__name__
+            raise Refusal(f"monitor={monitor} of {name} is not computed: choose one of {', '.join(known)}.")

@@ -60,6 +60,10 @@ class Checkpointing(pl.Callback):
             trainer.save_checkpoint(self.folder / BEST)
         self._save(trainer, pl_module)
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Module)
+        self._save(trainer, pl_module)  # where no data validates; after a validation there is nothing new to save
+
     def _improves(self, value: float) -> bool:
         if not math.isfinite(value):
             return False

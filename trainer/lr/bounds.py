@@ -2,14 +2,17 @@
 
 import math
 
+LARGEST = 3.4e38
+"""About the largest number that a float32 can hold."""
+
 
 class Refusal(ValueError):
     """A user's mistake, told in one line: what, the value, why, what to do."""
 
 
 def number(name: str, value: object, why: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """`value` as a float if it is a finite number in [low, high]; refused with `why` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """`value` as a float if it is a number in [low, high], and finite as a float32; refused with `why` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise Refusal(f"{name}={value!r} is not a finite number: {why}")
     if not low <= value <= high:
         raise Refusal(f"{name}={value!r} is out of range: {why}")
@@ -28,8 +31,9 @@ def fraction(name: str, value: object, why: str) -> float:
     return number(name, value, why, low=0.0, high=1.0)
 
 
-def whole(name: str, value: object, why: str, low: int = 1) -> int:
-    """`value` as an int if it is a whole number of at least `low`."""
-    if number(name, value, why, low=low) != int(value):  # type: ignore[call-overload]
+def whole(name: str, value: object, why: str, low: int = 1, high: float = math.inf) -> int:
+    """`value` if it is an int in [low, high]."""
+    number(name, value, why, low, high)
+    if not isinstance(value, int):
         raise Refusal(f"{name}={value!r} is not a whole number: {why}")
-    return int(value)  # type: ignore[call-overload]
+    return value

@@ -1,0 +1,52 @@
+"""The command that started a run: what Hydra lets pass and would be lost."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.assemble.arguments import nearest
+from trainer.lr import Refusal
+
+
+def check_command(job: Any) -> None:
+    """Refuse, in the settings of Hydra, a sweep in one process, a setting made twice, a key that nothing reads."""
+    if job.mode == RunMode.MULTIRUN:
+        raise Refusal(
+            f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
+        )
+    first: dict[str, str] = {}
+    of_hydra = _plain(job.overrides.hydra)
+    for override in (*of_hydra, *overrides(job)):
+        other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
+        if other is not override:
+            raise Refusal(f"{other} and {override} set the same key: keep one.")
+    if not job.run.dir.strip():
+        raise Refusal(f"hydra.run.dir={job.run.dir} is no folder: name one, or leave it out.")
+    for override in of_hydra:
+        if override.startswith(("+hydra.", "++hydra.")):
+            _check_key(job, override.partition("=")[0].lstrip("+"))
+
+
+def overrides(job: Any) -> list[str]:
+    """The overrides as they were given; reading them through the config would resolve what is in `${}`."""
+    return _plain(job.overrides.task)
+
+
+def _plain(given: Any) -> list[str]:
+    words: Any = OmegaConf.to_container(given, resolve=False)
+    return words
+
+
+def _check_key(node: Any, key: str) -> None:
+    """A part of Hydra's settings that has a schema takes no other keys."""
+    _, *parts = key.split(".")
+    for part in parts:
+        if not isinstance(node, DictConfig):
+            return
+        schema = OmegaConf.get_type(node)
+        known = [field.name for field in fields(schema)] if is_dataclass(schema) else [part]
+        if part not in known:
+            raise Refusal(f"{key} is not known to Hydra: {nearest(part, known)}")
+        node = node[part]
