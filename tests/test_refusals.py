@@ -1,4 +1,4 @@
-"""A user's mistake costs one line and exit code 2: no traceback, no file, no repair, no silence. This makes them all."""
+"""A user's mistake costs one line and exit code 2: no traceback, no file, no repair, no silence. Many are made here."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import hydra
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor
 from torchmetrics import Metric
@@ -65,7 +66,6 @@ COMMANDS = [
     ("name=..", "name=.. cannot name the run's folder"),
     ("name=", "name= cannot name the run's folder"),
     ("allow=os", "allow=os is not a list"),
-    ("allow=null", "allow=None is not a list"),
     ("composition=x", "composition='x'"),
     ("hydra.run.dir=", "hydra.run.dir= is no folder"),
     ("hydra.run.dir={inputs}/a_file/run", "{inputs}/a_file/run: Not a directory"),
@@ -73,39 +73,35 @@ COMMANDS = [
     ("-m seed=1,2 hydra.launcher.jobs=0", "hydra.launcher.jobs=0"),
 ]
 NUMBERS = [
-    *((f"optimizer.lr={value}", "optimizer") for value in ("nan", "inf", "-1", "0", "1e39", "true", "null", "abc", "")),
-    *((f"optimizer.weight_decay={value}", "weight_decay") for value in ("nan", "inf", "-1", "true", "null", "abc")),
-    ("optimizer.betas=[0.9]", "optimizer.betas=[0.9] does not fit AdamW: give a list of 2"),
+    *((f"optimizer.lr={value}", "optimizer") for value in ("nan", "-1", "0", "1e39", "true", "abc", "")),
+    *((f"optimizer.weight_decay={value}", "weight_decay") for value in ("inf", "-1", "true")),
     ("optimizer.betas=[0.9,0.99,0.999]", "optimizer.betas=[0.9, 0.99, 0.999]"),
-    ("optimizer.betas=[0.9,1.5]", "optimizer: Invalid beta parameter at index 1: 1.5"),
     ("optimizer.betas=[0.9,nan]", "optimizer.betas.1=nan"),
     ("optimizer.fused=maybe", "optimizer.fused='maybe'"),
-    *((f"optimizer=sgd optimizer.momentum={value}", "momentum") for value in ("nan", "-1", "1", "true", "null")),
+    *((f"optimizer=sgd optimizer.momentum={value}", "momentum") for value in ("nan", "1")),
     ("optimizer=sgd optimizer.nesterov=3", "optimizer.nesterov=3"),
-    *((f"schedule.floor={value}", "floor") for value in ("nan", "-1", "2", "null", "true")),
-    *((f"schedule=step schedule.gamma={value}", "gamma") for value in ("nan", "0", "2", "null")),
+    *((f"schedule.floor={value}", "floor") for value in ("-1", "2")),
+    *((f"schedule=step schedule.gamma={value}", "gamma") for value in ("0", "2")),
     ("schedule=step schedule.every=1000", "every=1000 is 1000 updates, but the schedule has 40"),
     ("schedule=wsd schedule.decay=200%", "decay=200% is 80 updates, but the schedule has 40"),
     ("schedule=wsd schedule.shape=[1]", "schedule.shape=[1]"),
     ("warmup.duration=40", "the warm-up of 40 updates leaves nothing of a run of 40"),
-    *((f"warmup.duration={value}", "duration") for value in ("-1", "nan", "true", "null", "5epochs", "1.5")),
+    *((f"warmup.duration={value}", "duration") for value in ("-1", "null", "5epochs", "1.5")),
     ("warmup.duration='3 tokens'", "counts tokens, and this data has none"),
-    ("warmup.start=2", "start=2"),
-    *((f"trainer.duration={value}", "trainer.duration=") for value in ("0", "-5", "null", "10%", "inf", "999999999")),
+    *((f"trainer.duration={value}", "trainer.duration=") for value in ("0", "10%", "inf", "999999999")),
     ("trainer.validate=0", "trainer.validate=0"),
-    *((f"trainer.checkpoint={value}", "trainer.checkpoint=") for value in ("0", "false", "''")),
-    *((f"data.batch_size={value}", "data.batch_size=") for value in ("0", "-1", "nan", "2.5", "64.0", "true", "null")),
+    *((f"trainer.checkpoint={value}", "trainer.checkpoint=") for value in ("0", "false")),
+    *((f"data.batch_size={value}", "data.batch_size=") for value in ("0", "nan", "64.0", "true")),
     ("data.batch_size=100000", "the global batch of 100000 is larger than the 1257 training samples"),
     (f"data.batch_size=1{'0' * 400}", "data.batch_size=10000"),
     ("data.samples=1000", "data.samples=1000, but the data holds 1257"),
     ("data.tokens_per_sample=x trainer.duration='10 tokens'", "data.tokens_per_sample='x'"),
-    *((f"trainer.accumulate={value}", "trainer.accumulate=") for value in ("0", "1.5", "2.0", "null")),
+    *((f"trainer.accumulate={value}", "trainer.accumulate=") for value in ("0", "2.0", "null")),
     ("trainer.accumulate=100000", "the global batch of 6400000"),
-    *((f"trainer.devices={value}", "trainer.devices=") for value in ("auto", "-1", "0", "1.0", "[0,1]")),
+    *((f"trainer.devices={value}", "trainer.devices=") for value in ("auto", "-1", "0", "[0,1]")),
     ("trainer.nodes=2", "trainer.nodes=2, but nothing has started the others"),
-    *((f"seed={value}", "seed=") for value in ("-1", "1099511627776", "x", "1.0", "null", "true")),
+    *((f"seed={value}", "seed=") for value in ("-1", "1099511627776", "x")),
     *((f"trainer.{name}=0", f"trainer.{name}=0") for name in ("log_every", "updates_per_call", "clip", "threads")),
-    ("trainer.keep=-1", "trainer.keep=-1"),
     ("trainer.clip=inf", "trainer.clip=inf"),
     ("trainer.threads=1000000", "trainer.threads=1000000 is out of range"),
     ("scaling=linear", "scaling.base_batch_size is not set"),
@@ -125,7 +121,6 @@ CHOICES = [
     ("+trainer.lightning.profiler=x", "trainer: MisconfigurationException"),
     ("logger.tensorboard.flush_seconds=x", "logger.tensorboard.flush_seconds='x'"),
     ("callbacks=early_stopping callbacks.early_stopping.monitor=x", "monitor=x of EarlyStopping is not computed"),
-    ("callbacks=early_stopping callbacks.early_stopping.patience=x", "callbacks.early_stopping.patience='x'"),
     ("model.hidden=[x]", "model.hidden=['x'] does not fit MLP: give a list, each a whole number"),
     ("model.dropout=1", "model.dropout=1"),
     ("+model.in_features=3", "model.in_features=3 is known from the data, 64"),
@@ -133,10 +128,8 @@ CHOICES = [
     ("model=resnet9 data=synthetic", "needs in_channels"),
     ("data=synthetic_regression", "task.loss: the cross entropy over the 1 class of this data is always 0"),
     ("task.monitor=x", "task.monitor='x'"),
-    ("task.mode=x", "task.mode='x'"),
     ("task.loss=foo", "task.loss='foo'"),
     ("task.loss.label_smoothing=2", "task.loss.label_smoothing=2"),
-    ("task.loss.label_smoothing=nan", "task.loss.label_smoothing=nan"),
     ("resume=nowhere.ckpt", "resume=nowhere.ckpt does not exist"),
     ("resume={inputs}/empty_folder", "empty_folder holds no checkpoint"),
     ("resume={inputs}/a_file", "a_file is not a checkpoint that can be read"),
@@ -195,11 +188,15 @@ def arguments(words: str, folder: Path) -> list[str]:
 
 
 def enter(words: str, folder: Path) -> int:
-    """The exit code of `python train.py WORDS`, made in this process through the real front door."""
+    """The exit code of `python train.py WORDS`, made in this process through the real front door.
+
+    Hydra composes the config once only to learn its mode; that is left out here, for it takes half of the time.
+    """
     GlobalHydra.instance().clear()
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="train")(train.main.__wrapped__)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", *arguments(words, folder)])
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.chdir(folder.parent)
         return guarded(main)
 
@@ -344,7 +341,7 @@ def test_what_is_no_mistake_is_accepted(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_real_process_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    several = ["optimizer=adamm", "seed=[1", "+foo=1", "trainer.devices=auto", "model._target_=os.system"]
+    several = ["optimizer=adamm", "seed=[1", "optimizer.lrr=1", "+data=digits", "model._target_=os.system"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "CADENCE_STAMP"))}
     started = [
         subprocess.Popen(

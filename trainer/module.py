@@ -93,22 +93,26 @@ class Module(pl.LightningModule):
         if self.clock.t >= self.horizon.total:
             self.trainer.should_stop = True
 
-    def drain(self) -> None:
-        """Log every update since the last drain: what was applied, by which factors, with what loss."""
+    def drain(self, alone: bool = False) -> None:
+        """Log every update since the last drain: what was applied, by which factors, with what loss.
+
+        `alone`: after a failure, when the other processes may be gone, with this one's losses.
+        """
         if not len(self.journal):
             return
         updates, times = self.journal.updates, self.journal.times
-        columns = self.journal.columns(self.recipe.policy, self._over_ranks)
+        columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
         losses, speed = columns["train/loss"], self.journal.speed() * self.horizon.batch_size
         self.journal.clear()
-        for row in zip(updates, losses, columns["train/grad_norm"]):
-            Updater.check(*row)
         self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{self.control.names[0]}"][-1]}
         self.recent["samples_per_second"] = speed
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_updates(updates, times, columns)
                 logger.log_metrics({"train/samples_per_second": speed}, updates[-1])
+        if not alone:
+            for row in zip(updates, losses, columns["train/grad_norm"]):
+                Updater.check(*row)
 
     def on_train_epoch_start(self) -> None:
         self.journal.since = time.time()

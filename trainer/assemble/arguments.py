@@ -81,7 +81,7 @@ def fits(value: Any, hint: Any, strict: bool = False) -> bool:
         return isinstance(value, Mapping) and all(fits(item, inner[1]) for item in value.values() if inner)
     if kind is Callable:
         return callable(value)
-    if not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
+    if kind is Any or not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
         return True
     return isinstance(value, kind) or (isinstance(value, str) and not strict and kind not in _WORDS)
 

@@ -157,5 +157,5 @@ def _refusing(key: str, function: Any, kind: type = Callable) -> Any:  # type: i
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
-    if value not in known or isinstance(value, int) != isinstance(known[0], int):
+    if value not in known or type(value) is not type(known[0]):
         raise Refusal(f"{name}={value!r} is not known: choose one of {', '.join(map(str, known))}.")

@@ -40,7 +40,7 @@ def run(cfg: DictConfig) -> None:
     assembly = assemble(cfg, folder)
     resumed = resume_point(cfg.resume, folder)
     if resumed is not None:
-        with refusing("resume"):
+        with refusing(f"resume={resumed}"):
             check_resumable(assembly, resumed)
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job))
@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> None:
         outcome = {"status": "completed", "test": evaluate(assembly)}
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        assembly.module.drain()
+        assembly.module.drain(alone=True)
         raise
     finally:
         if assembly.trainer.is_global_zero:
