@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainer.checkpoint import BEST, read
+from trainer.checkpoint import BEST, history, read
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "matplotlib.pyplot")
@@ -209,3 +210,32 @@ def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(command
     assert "trainer.duration: 2ep → 3ep" in done.stderr
     assert result(folder)["updates"] == 117
     assert [point.step for point in scalars(folder).Scalars("lr/decay")] == list(range(117))
+
+
+@pytest.mark.slow
+def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
+    command(
+        *("train.py", "-m", "name=grid", "seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"),
+        *("trainer.duration=20", "trainer.threads=1", "warmup=none", "model=resnet9", "model.width=4"),
+    )
+    folders = [tmp_path / "outputs/grid" / number for number in "01"]
+    assert [result(folder)["updates"] for folder in folders] == [20, 20]
+    assert len({result(folder)["metrics"]["test/loss"] for folder in folders}) == 2
+    assert {path.name for path in (tmp_path / "outputs/grid").iterdir()} == {"0", "1", "multirun.yaml", "sweep.json"}
+
+
+@pytest.mark.slow
+def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(python, tmp_path):
+    words = [python, str(ROOT / "train.py"), "name=long", "trainer.accelerator=cpu", "trainer.threads=1"]
+    words += ["trainer.duration=30000", "trainer.validate=30000", "resume=auto"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    events = tmp_path / "outputs/long"
+    for _ in range(600):
+        time.sleep(0.1)
+        if [path for path in events.glob("events*") if path.stat().st_size > 10_000]:
+            break
+    process.terminate()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 143, err
+    (saved,) = history(events / "checkpoints")
+    assert 0 < read(saved)["cadence"]["updates"] == result(events)["updates"] < 30000

@@ -104,7 +104,7 @@ def start(app: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
 
 def sweep(app: Path, *words: str, **env: str) -> tuple[int, str, str]:
     process = start(app, "-m", "name=s", *words, **env)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     return process.returncode, out, err
 
 
@@ -126,7 +126,7 @@ def alive(pid: int) -> bool:
 
 def test_every_job_of_a_grid_is_a_process_with_its_own_folder_and_stamp(app: Path) -> None:
     process = start(app, "-m", "x=1,2", "text=a,b")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert (process.returncode, err) == (0, "")
     (folder,) = (app / "outputs").iterdir()
     done = results(app, folder.name)
@@ -183,7 +183,7 @@ def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, sig
     assert len(pids) == 2
     assert all(alive(pid) for pid in pids)
     driver.send_signal(signum)
-    _, err = driver.communicate(timeout=30)
+    _, err = driver.communicate(timeout=90)
     assert driver.returncode == 128 + signum
     assert not any(alive(pid) for pid in pids)
     assert [job["status"] for job in summary(app)] == ["stopped", "waiting", "waiting"]

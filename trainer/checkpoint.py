@@ -45,8 +45,8 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        cause = str(error).strip().partition("\n")[0]
-        raise Refusal(f"resume={path} is not a checkpoint that can be read ({cause}): name another.") from error
+        why = "it is damaged, or holds more than plain data"
+        raise Refusal(f"resume={path} is not a checkpoint that can be read: {why}. Name another.") from error
     if not isinstance(checkpoint, dict) or "cadence" not in checkpoint:
         raise Refusal(f"resume={path} was not written by this framework: it has no clock. Name another.")
     return checkpoint

@@ -1,5 +1,6 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,15 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.precision import MixedPrecision
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
 from trainer.journal import Journal
-from trainer.lr import Horizon, Policy, Refusal
+from trainer.lr import Horizon, Policy
 from trainer.optim.groups import Group
 from trainer.task import Scores, Task
 from trainer.tensorboard import TensorBoard
@@ -77,7 +76,7 @@ class Module(pl.LightningModule):
             control=self.control,
             clock=self.clock,
             journal=self.journal,
-            backward=self._backward(),
+            backward=Backward.of(self.trainer, self.device),
             clip=self.recipe.clip,
         )
         self._tell_lightning()
@@ -109,9 +108,12 @@ class Module(pl.LightningModule):
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_updates(updates, times, columns)
-                logger.log_metrics({"train/samples_per_second": speed}, updates[-1])
+            else:
+                for i, t in enumerate(updates):
+                    logger.log_metrics({tag: column[i] for tag, column in columns.items()}, t)
+            logger.log_metrics({"train/samples_per_second": speed}, updates[-1])
         if not alone:
-            for row in zip(updates, losses, columns["train/grad_norm"]):
+            for row in zip(updates, columns["train/grad_norm"], losses):
                 Updater.check(*row)
 
     def on_train_epoch_start(self) -> None:
@@ -123,9 +125,10 @@ class Module(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.drain()
-        if self.trainer.world_size > 1:
-            for buffer in self.net.buffers():  # running statistics: those of rank 0 are scored, and saved
-                torch.distributed.broadcast(buffer, src=0)
+        self._share_statistics()
+
+    def on_test_epoch_start(self) -> None:
+        self._share_statistics()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._score("val", batch)
@@ -152,6 +155,12 @@ class Module(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.clock.t = checkpoint["cadence"]["updates"]
 
+    def _share_statistics(self) -> None:
+        """Running statistics are each process's own while it trains; those of rank 0 are scored, and saved."""
+        if self.trainer.world_size > 1:
+            for buffer in self.net.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def _score(self, stage: str, batch: Any) -> None:
         inputs, targets = batch
         outputs = self.net(inputs)
@@ -168,17 +177,6 @@ class Module(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(values, max(self.clock.t - 1, 0))
 
-    def _backward(self) -> Backward:
-        """How this trainer makes gradients."""
-        strategy, precision = self.trainer.strategy, self.trainer.precision_plugin
-        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
-        mixed = isinstance(precision, MixedPrecision)
-        if not isinstance(strategy, DDPStrategy):
-            return Backward(self.device, scaler=scaler, autocast=mixed)
-        ddp = strategy.model
-        assert isinstance(ddp, nn.parallel.DistributedDataParallel)
-        return Backward(self.device, strategy.pre_backward, ddp.no_sync, scaler, mixed)
-
     def _over_ranks(self, measures: Tensor) -> Tensor:
         """Measures of updates as means over the processes."""
         if self.trainer.world_size == 1:
@@ -194,7 +192,9 @@ class Module(pl.LightningModule):
 
 def _keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """A resumed optimizer takes its state from the checkpoint and its numbers from the configuration."""
-    saved, now = state["param_groups"], optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in now]:
-        raise Refusal("the checkpoint holds other parameter groups than this model and optimizer: start a new run.")
-    return {**state, "param_groups": now}
+    settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
+    groups = [
+        {key: now[key] if key in settings and key in now else value for key, value in saved.items()}
+        for saved, now in zip(state["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
+    ]
+    return {**state, "param_groups": groups}

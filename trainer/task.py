@@ -49,7 +49,7 @@ class Scores(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")
         self.names = list(task.metrics)
         self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
 

@@ -82,7 +82,9 @@ class TensorBoard(Logger):
         self.hparams.update(vars(params) if isinstance(params, Namespace) else params)
 
     @rank_zero_only
-    def log_hparams(self, params: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+    def log_hparams(
+        self, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, completed: bool = True
+    ) -> None:
         """Write the run's row of the HParams tab: its hyper-parameters and, as scalars, its final metrics.
 
         A value that is no finite number, bool or string is stored as its text. No experiment summary goes with
@@ -91,7 +93,7 @@ class TensorBoard(Logger):
         plain = {name: _scalar(value) for name, value in params.items()}
         self._write(hparams_pb(plain, start_time_secs=self._started), step)
         self.log_metrics(metrics, step)
-        self._write(_session_end(), step)
+        self._write(_session_end(completed), step)
 
     @rank_zero_only
     def restart(self, step: int) -> None:
@@ -160,8 +162,9 @@ def _scalar(value: Any) -> Scalar:
     return value if isinstance(value, bool | int | str) else str(value)
 
 
-def _session_end() -> Summary:
-    ended = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+def _session_end(completed: bool) -> Summary:
+    status = api_pb2.STATUS_SUCCESS if completed else api_pb2.STATUS_FAILURE
+    ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=ended))
     value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=described, tensor=metadata.NULL_TENSOR)
     return Summary(value=[value])

@@ -6,7 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -33,17 +36,29 @@ class Backward:
     """How gradients are made on this machine: precision, loss scaling, and when processes exchange them."""
 
     device: torch.device
-    prepare: Callable[[Tensor], Any] | None = None  # processes exchange gradients: the norm alone is common to all
-    hold: Callable[[], AbstractContextManager] = nullcontext
+    before_backward: Callable[[Tensor], Any] | None = None
+    no_sync: Callable[[], AbstractContextManager] = nullcontext
     scaler: GradScaler | None = None
     autocast: bool = False
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer, device: torch.device) -> "Backward":
+        """How this trainer makes gradients."""
+        strategy, precision = trainer.strategy, trainer.precision_plugin
+        scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
+        mixed = isinstance(precision, MixedPrecision)
+        if not isinstance(strategy, DDPStrategy):
+            return cls(device, scaler=scaler, autocast=mixed)
+        ddp = strategy.model
+        assert isinstance(ddp, nn.parallel.DistributedDataParallel)
+        return cls(device, strategy.pre_backward, ddp.no_sync, scaler, mixed)
 
     def __call__(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the parameters."""
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        if self.prepare is not None:
-            self.prepare(loss)
+        if self.before_backward is not None:
+            self.before_backward(loss)
         loss.backward()
 
     def full_precision(self) -> AbstractContextManager:
@@ -59,10 +74,12 @@ class Backward:
 
 @dataclass
 class Updater:
-    """Forward, loss, backward, finite check, clip, write the learning rate, step, advance the clock.
+    """Forward, loss, backward, clip, write the learning rate, finite check, step, advance the clock.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
-    the same data at the same learning rate, with the scale that the scaler has lowered.
+    the same data at the same learning rate, with the scale that the scaler has lowered. Where a fused optimizer can
+    skip by itself what is not finite (on a GPU), no update waits for the check: the weights stay as they were, and
+    the run stops when the journal is drained next.
     """
 
     net: nn.Module
@@ -78,15 +95,15 @@ class Updater:
 
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.guarded = all(group.get("fused") for group in self.optimizer.param_groups)
-        self.looks = self.backward.device.type == "cpu" or not self.guarded
+        self.skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
+        self.checks_each = self.backward.device.type == "cpu" or not self.skips_nonfinite
 
     def __call__(self, update: Sequence[MicroBatch]) -> None:
         """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
         for _ in range(self.tries):
             loss = self._gradients(update)
             with self.backward.full_precision():
-                norm = self._norm()
+                norm = self._clip_gradients()
                 self.control.write(self.optimizer, self.clock.t)
                 applied = self._step(loss, norm)
             for parameter in self.parameters:
@@ -102,14 +119,14 @@ class Updater:
         losses = []
         for i, micro in enumerate(update, start=1):
             self.backward.reseed(micro.seed)
-            with nullcontext() if i == len(update) else self.backward.hold():
+            with nullcontext() if i == len(update) else self.backward.no_sync():
                 loss = self.loss(self.net(micro.inputs), micro.targets)
                 with self.backward.full_precision():
                     self.backward(loss / len(update) if len(update) > 1 else loss)
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
-    def _norm(self) -> Tensor:
+    def _clip_gradients(self) -> Tensor:
         """The norm of all gradients together; they are clipped to it where it exceeds `clip`."""
         if self.backward.scaler is not None:
             self.backward.scaler.unscale_(self.optimizer)
@@ -127,18 +144,20 @@ class Updater:
             scaler.step(self.optimizer)
             scaler.update()
             return scaler.get_scale() >= before
-        if self.looks:
-            self.check(self.clock.t, norm.item() if self.backward.prepare else loss.item(), norm.item())
+        if self.checks_each:
+            shared = self.backward.before_backward is not None  # the norm is common to all processes, the loss is not
+            self.check(self.clock.t, norm.item(), None if shared else loss.item())
         else:
             self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         return True
 
     @staticmethod
-    def check(t: int, loss: float, norm: float) -> None:
-        """Raise `Diverged` where the loss or the gradient norm of update `t` is not finite."""
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+    def check(t: int, norm: float, loss: float | None = None) -> None:
+        """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
+        if not math.isfinite(norm) or not math.isfinite(loss or 0.0):
+            told = f"gradient norm {norm}" if loss is None else f"loss {loss} and gradient norm {norm}"
             raise Diverged(
-                f"update {t} has loss {loss} and gradient norm {norm}: it was not applied. "
+                f"update {t} has {told}: the run stops, its checkpoints are from before. "
                 "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
             )

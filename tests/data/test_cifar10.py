@@ -44,8 +44,8 @@ def test_the_images_are_the_files_and_are_kept_as_bytes() -> None:
     import pyarrow.parquet as parquet
     from PIL import Image
 
-    rows = parquet.read_table(Path(os.environ["CADENCE_DATA"]) / "cifar10/test.parquet").slice(0, 50).to_pylist()
     test = cifar().splits.test
+    rows = parquet.read_table(Path(os.environ["CADENCE_DATA"]) / "cifar10/test.parquet").slice(0, 50).to_pylist()
     assert test.inputs.dtype == torch.uint8
     for stored, label, row in zip(test.inputs, test.targets, rows):
         pixels = np.asarray(Image.open(io.BytesIO(row["img"]["bytes"])).convert("RGB"))

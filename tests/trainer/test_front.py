@@ -208,7 +208,9 @@ def test_the_full_error_is_shown_on_demand_and_the_codes_stay(app: Path, words: 
 
 
 def test_one_rank_speaks_for_all_unless_it_is_not_the_first_to_fail(app: Path) -> None:
-    assert run(app, "act=refuse", LOCAL_RANK="1") == (2, [])
+    assert run(app, "act=refuse", RANK="1") == (2, [])
+    code, lines = run(app, "act=refuse", LOCAL_RANK="1")  # a child of rank 0, which met no mistake
+    assert (code, len(lines)) == (2, 1)
     code, lines = run(app, "act=raise", RANK="1")
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith("rank 1: RuntimeError: the loss")

@@ -60,3 +60,11 @@ def test_a_scheduler_of_the_module_cannot_change_the_rate_that_is_applied():
 def test_a_policy_for_other_groups_than_the_optimizer_has_is_refused():
     with pytest.raises(ValueError, match="knows the groups all, but the optimizer has 2"):
         fit(Theirs(), policy(40, {"all": 1.0}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_that_optimizes_by_hand_is_told_to_call_write_itself():
+    module = Theirs()
+    module.automatic_optimization = False
+    with pytest.raises(ValueError, match="call LRControl.write"):
+        fit(module, policy(40, {"body": 1.0, "head": 1.0}))

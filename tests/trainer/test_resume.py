@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from trainer.assemble.run import evaluate, fit, resume_point
+from trainer.assemble.resume import check_unused, resume_point
+from trainer.assemble.run import evaluate, fit
 from trainer.checkpoint import BEST, history, numbered, read
 from trainer.lr import Refusal
 
@@ -145,8 +146,13 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
         numbered(folder / "checkpoints", update).touch()
     assert resume_point("auto", folder) == numbered(folder / "checkpoints", 100)
     assert resume_point(str(folder), tmp_path) == numbered(folder / "checkpoints", 100)
-    with pytest.raises(Refusal, match="holds a run already"):
-        resume_point("none", folder)
+    assert resume_point("none", folder) is None
+    (folder / "config.yaml").touch()
+    check_unused(folder, "auto", None)
+    check_unused(folder, str(folder), numbered(folder / "checkpoints", 100))
+    for resumed in (None, tmp_path / "elsewhere" / "update-00000003.ckpt"):
+        with pytest.raises(Refusal, match="holds a run already"):
+            check_unused(folder, "none", resumed)
     for bad in ("nowhere.ckpt", str(tmp_path)):
         with pytest.raises(Refusal, match="resume="):
             resume_point(bad, folder)
@@ -170,3 +176,91 @@ def test_a_file_that_is_no_checkpoint_of_ours_is_refused_and_runs_no_code(tmp_pa
         read(path)
     assert "\n" not in str(refusal.value)
     assert not marker.exists()
+
+
+def test_a_branch_inside_the_folder_of_newer_checkpoints_is_refused_and_loses_nothing(assembled):
+    first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
+    fit(first, None)
+    before = {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()}
+    with pytest.raises(Refusal, match="resume=auto, or give another name"):
+        fit(assembled(*DIGITS, "optimizer.lr=1e-4"), numbered(first.checkpointing.folder, 10))
+    assert {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()} == before
+
+
+def test_a_run_that_only_lacks_its_test_is_tested_and_not_trained(assembled):
+    first = assembled(*DIGITS)
+    fit(first, None)
+    expected = evaluate(first)
+    again = assembled(*DIGITS, folder="again")
+    fit(again, numbered(first.checkpointing.folder, 40))
+    assert len(again.trainer.optimizers) == 0
+    assert (again.module.clock.t, again.checkpointing.best) == (40, first.checkpointing.best)
+    assert evaluate(again) == expected
+
+
+def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
+    class Counting(torch.optim.SGD):
+        def __init__(self, params, lr=0.1, weight_decay=0.0):
+            super().__init__(params, lr=lr, weight_decay=weight_decay)
+
+        def step(self, closure=None):
+            for group in self.param_groups:
+                group["count"] = group.get("count", 0) + 1
+            return super().step(closure)
+
+    def counted(folder, point):
+        assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder)
+        object.__setattr__(assembly.module.recipe, "optimizer", Counting)
+        fit(assembly, point)
+        return assembly
+
+    first = counted("first", None)
+    second = counted("second", numbered(first.checkpointing.folder, 20))
+    for assembly in (first, second):
+        assert [group["count"] for group in assembly.trainer.optimizers[0].param_groups] == [40, 40]
+
+
+def test_best_is_not_compared_across_two_measures(assembled):
+    first = assembled(*DIGITS, "task.monitor=accuracy", "task.mode=max", "trainer.checkpoint=10", "trainer.keep=0")
+    fit(first, None)
+    second = assembled(*DIGITS, folder="second")
+    fit(second, numbered(first.checkpointing.folder, 20))
+    assert second.checkpointing.best["value"] == second.checkpointing.best["scores"]["val/loss"]
+    assert second.checkpointing.best["update"] > 20
+    assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
+
+
+def test_a_best_checkpoint_from_after_the_resumed_update_is_not_taken_for_the_best(assembled):
+    first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
+    fit(first, None)
+    assert first.checkpointing.best["update"] > 20
+    second = assembled(*DIGITS, "optimizer.lr=10.0", folder="second")
+    fit(second, numbered(first.checkpointing.folder, 20))
+    best = second.checkpointing.best
+    assert best["update"] > 20
+    assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == best["update"]
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_doubled_rows(assembled):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = assembled(*DIGITS, "trainer.log_every=1")
+    first.module.clock.t = 0
+    add, died = first.module.journal.add, RuntimeError("killed")
+
+    def dying(t, *rest):
+        if t == 7:
+            raise died
+        add(t, *rest)
+
+    first.module.journal.add = dying
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(first, None)
+    first.module.drain(alone=True)
+    first.trainer.logger.close()
+    assert resume_point("auto", first.folder) is None
+    second = assembled(*DIGITS)
+    fit(second, None)
+    second.trainer.logger.close()
+    events = EventAccumulator(str(second.folder), size_guidance={"scalars": 0}).Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == list(range(40))

@@ -130,3 +130,18 @@ def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(as
     assert [point.step for point in events.Scalars("lr/decay")] == list(range(17))
     assert [path.stem for path in history(assembly.checkpointing.folder)] == ["update-00000017"]
     assert set(evaluate(assembly)) == {"loss", "accuracy"}
+
+
+def test_another_logger_gets_every_update_too(assembled, tmp_path):
+    csv = (
+        "logger=none",
+        "+logger.csv._target_=pytorch_lightning.loggers.CSVLogger",
+        f"+logger.csv.save_dir={tmp_path}",
+    )
+    assembly = assembled(*SMALL, *BRIEF, *csv)
+    fit(assembly, None)
+    assembly.trainer.logger.save()
+    rows = next(tmp_path.glob("lightning_logs/*/metrics.csv")).read_text().splitlines()
+    columns = rows[0].split(",")
+    written = [row.split(",")[columns.index("lr/decay")] for row in rows[1:]]
+    assert [float(lr) for lr in written if lr] == [assembly.module.recipe.policy.lr(t) for t in range(16)]

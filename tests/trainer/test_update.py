@@ -103,7 +103,7 @@ def test_an_update_that_is_not_finite_is_not_applied_and_stops_the_clock(poison)
 def test_without_a_look_at_each_update_a_fused_optimizer_still_leaves_the_weights_alone():
     model = net().float()
     update = updater(model, kind=torch.optim.AdamW, fused=True)
-    update.looks = False
+    update.checks_each = False
     good, bad = (Micro(b.inputs.float(), b.targets.float(), b.seed) for b in batches(2))
     update([good])
     before = [p.clone() for p in model.parameters()]

@@ -1,5 +1,6 @@
 """The command that started a run: what Hydra lets pass and would be lost."""
 
+import os
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -16,17 +17,22 @@ def check_command(job: Any) -> None:
         raise Refusal(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
-    first: dict[str, str] = {}
     of_hydra = _plain(job.overrides.hydra)
-    for override in (*of_hydra, *overrides(job)):
-        other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
-        if other is not override:
-            raise Refusal(f"{other} and {override} set the same key: keep one.")
+    if "RANK" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:  # Lightning's launcher repeats hydra.run.dir
+        _check_once([*of_hydra, *overrides(job)])
     if not job.run.dir.strip():
         raise Refusal(f"hydra.run.dir={job.run.dir} is no folder: name one, or leave it out.")
     for override in of_hydra:
         if override.startswith(("+hydra.", "++hydra.")):
             _check_key(job, override.partition("=")[0].lstrip("+"))
+
+
+def _check_once(given: list[str]) -> None:
+    first: dict[str, str] = {}
+    for override in given:
+        other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
+        if other is not override:
+            raise Refusal(f"{other} and {override} set the same key: keep one.")
 
 
 def overrides(job: Any) -> list[str]:

@@ -20,7 +20,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainerSettings:
     """The `trainer` config, checked: how long, on how many processes, and how each update is made."""
 
     accelerator: str
@@ -97,20 +97,20 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(node[name], f"{key}.{name}".lstrip("."))
 
 
-def trainer_settings(cfg: DictConfig) -> Run:
+def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    check_names("trainer", Run, values)
-    return Run(**values)
+    check_names("trainer", TrainerSettings, values)
+    return TrainerSettings(**values)
 
 
-def global_batch(cfg: DictConfig, run: Run) -> int:
+def global_batch(cfg: DictConfig, run: TrainerSettings) -> int:
     """B = per-device batch × devices × nodes × accumulation."""
     batch = whole("data.batch_size", cfg.data.get("batch_size"), "it is a number of samples, at least 1.")
     return batch * run.world * run.accumulate
 
 
-def horizon(cfg: DictConfig, run: Run, samples: int | None = None) -> Horizon:
+def horizon(cfg: DictConfig, run: TrainerSettings, samples: int | None = None) -> Horizon:
     """The length of the run; `samples` is what the data really holds, where it has been read."""
     if samples is None:
         samples = declared_samples(cfg)

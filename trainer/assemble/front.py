@@ -105,7 +105,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, SweepFailed):
         return _tell(str(error), FAILED)
     if told := mistake(error):
-        return _tell(told, MISTAKE)
+        return _tell(told, MISTAKE, first="RANK" not in os.environ)  # a child of rank 0 meets what rank 0 did not
     text = one_line(f"{type(error).__name__}: {error}")
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.assemble.arguments import check_names, check_values
-from trainer.assemble.curve import Run
+from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.targets import build, expect, refusing
 from trainer.checkpoint import AtomicCheckpointIO
 from trainer.lr import Refusal
@@ -40,7 +40,7 @@ CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
 _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 
-def prepare(settings: Run, seed: int) -> None:
+def prepare(settings: TrainerSettings, seed: int) -> None:
     """Seeds, threads and quiet."""
     whole("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
     _check_machine(settings)
@@ -53,7 +53,7 @@ def prepare(settings: Run, seed: int) -> None:
         torch.set_num_threads(settings.threads)
 
 
-def _check_machine(settings: Run) -> None:
+def _check_machine(settings: TrainerSettings) -> None:
     """What this machine lacks, told before anything is built."""
     gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
     if settings.accelerator == "gpu" and not gpu:
@@ -73,7 +73,7 @@ def data(cfg: DictConfig) -> Any:
     return module
 
 
-def net(cfg: DictConfig, shape: dict[str, int], settings: Run) -> nn.Module:
+def net(cfg: DictConfig, shape: dict[str, int], settings: TrainerSettings) -> nn.Module:
     """The model, given what it asks for of the data's shape."""
     factory = build(cfg.model, "model", list(cfg.allow))
     if not isinstance(factory, nn.Module):
@@ -121,7 +121,7 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[
     return groups, factory
 
 
-def trainer(cfg: DictConfig, settings: Run, folder: Path, *more: pl.Callback) -> pl.Trainer:
+def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
     for key in settings.lightning:
         if key in OURS:
@@ -161,7 +161,7 @@ def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
 
 
-def _strategy(settings: Run) -> Strategy | str:
+def _strategy(settings: TrainerSettings) -> Strategy | str:
     """One process, or several that exchange gradients and do nothing else behind the update's back."""
     if settings.world == 1 and settings.strategy == "auto":
         return "auto"

@@ -1,6 +1,7 @@
 """What a run says of itself: the table at its start, the files in its folder, the summary at its end."""
 
 import json
+import math
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from trainer.assemble.curve import Run
+from trainer.assemble.curve import TrainerSettings
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
 from trainer.optim.groups import Group
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from trainer.assemble.run import Assembly
 
 
-def facts(cfg: DictConfig, settings: Run, plan: Plan, groups: list[Group]) -> dict[str, Any]:
+def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[Group]) -> dict[str, Any]:
     """Everything that decides the learning rate, as plain numbers."""
     reference = cfg.scaling.get("base_batch_size")
+    rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
     batch = plan.horizon.batch_size
     return {
         "global_batch": batch,
@@ -30,7 +32,7 @@ def facts(cfg: DictConfig, settings: Run, plan: Plan, groups: list[Group]) -> di
         "devices": settings.devices,
         "nodes": settings.nodes,
         "accumulate": settings.accumulate,
-        "scaling": cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling"),
+        "scaling": {"no": "none"}.get(rule, rule),
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         **plan.facts(),
@@ -55,7 +57,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     epoch = facts["updates_per_epoch"]
     length = f"{epoch} an epoch, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
     groups = [
-        f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, lr × {g['lr_mult']:g}, "
+        f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
         for g in facts["groups"]
     ]
@@ -73,22 +75,27 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def begin(assembly: "Assembly", overrides: list[str]) -> None:
-    """Show the table, and keep it with the config in the folder and the log."""
+def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
+    """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     lines = rows(assembly.facts)
     for name, text in lines:
         table.add_row(f"[bold]{name}", text)
     Console(file=sys.stdout, highlight=False).print(table)
     folder = assembly.folder
+    for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
+        if (folder / name).exists():
+            (folder / name).replace(folder / name.replace(".", f"-until-{start}."))
     _write(folder / "config.yaml", OmegaConf.to_yaml(assembly.cfg, resolve=False))
     _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
     _write(folder / "plan.json", json.dumps(assembly.facts, indent=2) + "\n")
     text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *lines])
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_text("plan", text, assembly.module.clock.t)
-            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(assembly.cfg)}```", assembly.module.clock.t)
+            logger.log_text("plan", text, start)
+            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(assembly.cfg)}```", start)
+        else:
+            logger.log_hyperparams(_flat(OmegaConf.to_container(assembly.cfg)))
 
 
 def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
@@ -113,9 +120,10 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):
             final = {f"final/{name}": value for name, value in metrics.items()}
-            logger.log_hparams(_ordered(OmegaConf.to_container(assembly.cfg, resolve=True)), final, module.clock.t)
+            config = _ordered(OmegaConf.to_container(assembly.cfg, resolve=True))
+            logger.log_hparams(config, final, module.clock.t, outcome["status"] == "completed")
             logger.close()
-    _write(assembly.folder / "result.json", json.dumps(result, indent=2) + "\n")
+    _write(assembly.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     if outcome["status"] == "completed":
         _summarise(result)
 
@@ -143,6 +151,13 @@ def _summarise(result: dict[str, Any]) -> None:
 
 def _scores(scores: dict[str, float]) -> str:
     return "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in scores.items())
+
+
+def _finite(tree: Any) -> Any:
+    """The same with null for each number that JSON cannot hold."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _ordered(config: Any) -> dict[str, Any]:

@@ -28,6 +28,8 @@ ALLOWED = (
     "pytorch_optimizer",
 )
 
+_FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # of code, not of a value
+
 
 def build(node: Any, key: str, allow: list[str], **more: Any) -> Any:
     """The object that `node`, found at `key` of the config, describes.
@@ -61,8 +63,12 @@ def refusing(key: str) -> Iterator[None]:
     try:
         yield
     except InstantiationException as error:
+        if isinstance(error.__cause__, _FAULTS):
+            raise
         place = re.search(r"full_key: (\S+)", str(error))
         raise Refusal(_prefixed(place[1] if place else key, error.__cause__ or error)) from error
+    except _FAULTS:
+        raise
     except Exception as error:
         raise Refusal(_prefixed(key, error)) from error
 

@@ -1,14 +1,16 @@
 """Keeps the best and the newest checkpoint of a run."""
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from trainer.checkpoint import BEST, history, numbered
+from trainer.checkpoint import BEST, history, numbered, read
 from trainer.module import Module
+
+NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}}
 
 
 class Checkpointing(pl.Callback):
@@ -21,25 +23,38 @@ class Checkpointing(pl.Callback):
     def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every, self.keep = every, keep
-        self.best: dict[str, Any] = {"value": None, "update": None, "scores": {}}
+        self.source: Path | None = None
+        self.best: dict[str, Any] = dict(NONE_YET)
         self._saved = -1
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.best)
+        return {**self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = dict(state_dict)
+        """Go on from the best so far, unless it was the best by another measure."""
+        if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
+            self.best = {name: state_dict[name] for name in NONE_YET}
 
-    def adopt(self, checkpoint: Path) -> None:
-        """Take along the best checkpoint of the folder that this run resumes from."""
-        theirs, ours = checkpoint.parent / BEST, self.folder / BEST
-        if theirs.exists() and not ours.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(theirs, ours)
+    def adopt(self, trainer: pl.Trainer) -> None:
+        """Have the file of the best so far here, from the folder that this run resumes from; else start afresh."""
+        places = [self.folder / BEST, *([self.source.parent / BEST] if self.source else [])]
+        found = [path for path in places if path.exists() and read(path)["cadence"]["updates"] == self.best["update"]]
+        if not found:
+            self.best = dict(NONE_YET)
+        elif found[0] != self.folder / BEST:
+            trainer.strategy.checkpoint_io.save_checkpoint(read(found[0]), self.folder / BEST)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
         self._saved = pl_module.clock.t
+        if self.best["update"] is not None:
+            self.adopt(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """SIGTERM stops a run between two blocks of updates: what is there can be kept."""
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and trainer.state.fn == "fit":
+            assert isinstance(pl_module, Module)
+            self._save(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -48,6 +48,11 @@ class LRControl(pl.Callback):
         return f"{'; '.join(wrong)}: something else writes the learning rate, such as a scheduler or a callback."
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not pl_module.automatic_optimization:
+            raise ValueError(
+                f"{type(pl_module).__name__} optimizes by hand, so that no hook comes before its step: "
+                "call LRControl.write(optimizer, t) before each optimizer.step() instead of adding it as a callback."
+            )
         for optimizer in trainer.optimizers:
             if len(optimizer.param_groups) != len(self.names):
                 raise ValueError(
@@ -60,5 +65,4 @@ class LRControl(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        if pl_module.automatic_optimization:
-            self.write(optimizer, trainer.global_step)
+        self.write(optimizer, trainer.global_step)
