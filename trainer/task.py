@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric, SumMetric
 
 from trainer.lr import Refusal
 
@@ -49,22 +49,24 @@ class Scores(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.loss = MeanMetric(nan_strategy="disable")
+        self.total, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
         self.names = list(task.metrics)
         self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
 
     @torch.no_grad()
     def update(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Count one batch; `loss` is its mean."""
-        self.loss.update(loss, len(targets))
+        self.total.update(loss * len(targets))
+        self.count.update(len(targets))
         for metric in self.metrics:
             assert isinstance(metric, Metric)
             metric.update(outputs, targets)
 
     def compute(self) -> dict[str, float]:
         """The scores by name; the count starts afresh."""
-        scores = {"loss": self.loss.compute().item()}
-        self.loss.reset()
+        scores = {"loss": (self.total.compute() / self.count.compute()).item()}
+        self.total.reset()
+        self.count.reset()
         for name, metric in zip(self.names, self.metrics):
             assert isinstance(metric, Metric)
             scores[name] = metric.compute().item()

@@ -64,7 +64,7 @@ def train_all(folder: Path, processes: int) -> list[dict]:
         first = assemble(cfg, where)
         row = {"name": where.name, "fresh": applied(first, None)}
         middle = next(path for path in history(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
-        second = assemble(cfg, where)
+        second = assemble(cfg, where / "resumed")
         row["resumed"] = applied(second, middle)
         policy = first.module.recipe.policy
         row["planned"] = [policy.lrs(t) for t in range(UPDATES)]

@@ -21,12 +21,12 @@ def check(row, processes):
 
 
 def check_log(folder, row):
-    events = EventAccumulator(str(folder / row["name"]), size_guidance={"scalars": 0})
-    events.Reload()
-    for i, group in enumerate(row["groups"]):
-        points = events.Scalars(f"lr/{group}")
-        assert [point.step for point in points] == list(range(UPDATES))
-        assert [point.value for point in points] == [float(np.float32(lrs[i])) for lrs in row["planned"]]
+    for where, first in ((folder / row["name"], 0), (folder / row["name"] / "resumed", MIDDLE)):
+        events = EventAccumulator(str(where), size_guidance={"scalars": 0}).Reload()
+        for i, group in enumerate(row["groups"]):
+            points = events.Scalars(f"lr/{group}")
+            assert [point.step for point in points] == list(range(first, UPDATES))
+            assert [point.value for point in points] == [float(np.float32(lrs[i])) for lrs in row["planned"][first:]]
 
 
 def test_in_one_process_every_update_of_every_curve_uses_and_logs_the_planned_rate(tmp_path):
