@@ -91,10 +91,16 @@ def environment(**more: str) -> dict[str, str]:
     return ours | {"PYTHONPATH": str(ROOT)} | more
 
 
+def hear_ctrl_c() -> None:
+    """A shell starts what it puts in the background deaf to SIGINT, and these tests with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(app: Path, *words: str, **env: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "train.py", *words],
         cwd=app,
+        preexec_fn=hear_ctrl_c,
         env=environment(**env),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -177,7 +183,7 @@ def hanging(app: Path, job: int = 0) -> list[int]:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, signum: signal.Signals) -> None:
     driver = start(app, "-m", "name=s", "act=hang", "x=1,2,3")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not (pids := hanging(app)) and time.monotonic() < until:
         time.sleep(0.05)
     assert len(pids) == 2
