@@ -28,7 +28,7 @@ class MicroBatch(Protocol):
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient was not finite: the update was not applied."""
+    """A loss or a gradient was not finite."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ class Updater:
 
     def __post_init__(self) -> None:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
-        self.checks_each = self.backward.device.type == "cpu" or not self.skips_nonfinite
+        skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
+        self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
 
     def __call__(self, update: Sequence[MicroBatch]) -> None:
         """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""

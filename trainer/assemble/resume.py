@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.checkpoint import history, read
+from trainer.checkpoint import history, numbered, read
 from trainer.lr import Refusal
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
                 f"resume={path} counts updates with {name}={saved[name]}, but this run has {getattr(horizon, name)}: "
                 "its clock does not fit. Keep the global batch and the data, or start a new run."
             )
-    newest = (history(assembly.folder / "checkpoints") or [path])[-1]
-    if path.parent.resolve() == newest.parent.resolve() and read(newest)["cadence"]["updates"] > saved["updates"]:
+    ours = assembly.folder / "checkpoints"
+    newer = [other for other in history(ours) if other.name > numbered(ours, saved["updates"]).name]
+    if newer and path.parent.resolve() == ours.resolve():
         raise Refusal(
-            f"resume={path} lies before {newest.name} in this run's own folder: go on with resume=auto, "
+            f"resume={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
             "or give another name to branch off."
         )
     finished = saved["updates"] == horizon.total and _status(assembly.folder) == "completed"

@@ -43,11 +43,12 @@ def run(cfg: DictConfig) -> None:
     resumed = resume_point(cfg.resume, folder)
     if assembly.trainer.is_global_zero:
         check_unused(folder, cfg.resume, resumed)
+    start = 0
     if resumed is not None:
         with refusing(f"resume={resumed}"):
-            check_resumable(assembly, resumed)
+            start = check_resumable(assembly, resumed)["updates"]
     if assembly.trainer.is_global_zero:
-        report.begin(assembly, overrides(job), read(resumed)["cadence"]["updates"] if resumed else 0)
+        report.begin(assembly, overrides(job), start)
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
