@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from trainer.lr.bounds import Refusal, whole
+from trainer.lr.convention import OURS, Convention
 
 Duration = int | float | str
 """A number of updates, or a string with a unit: "500", "5ep", "10%", "2e6 samples", "1e9 tokens"."""
@@ -18,7 +19,8 @@ class Horizon:
     """The length of a run in optimizer updates, and what one update is worth in every other unit.
 
     `t = 0 … total-1` counts applied updates. A schedule that follows a warm-up sees the horizon
-    `after` it: `start` updates are gone and `span = total - start` are left.
+    `after` it: `start` updates are gone and `span = total - start` are left. `convention` says how a curve over
+    it is read. With `stretch`, every duration that is no percentage counts so many times.
 
     >>> run = Horizon.of("20ep", samples=1000, batch_size=50)
     >>> run.total, run.updates("10%"), run.updates("2ep"), run.updates("500 samples")
@@ -30,6 +32,8 @@ class Horizon:
     updates_per_epoch: int | None = None
     tokens_per_sample: int | None = None
     start: int = 0
+    convention: Convention = OURS
+    stretch: Fraction = Fraction(1)
 
     @classmethod
     def of(
@@ -59,8 +63,8 @@ class Horizon:
 
     @property
     def span(self) -> int:
-        """Updates that are left from `start` to the end."""
-        return self.total - self.start
+        """Updates from `start` to the end of a decay: to T, or to T-1 where the convention says so."""
+        return self.total - self.start - self.convention.early
 
     def after(self, updates: int) -> "Horizon":
         """The horizon that begins `updates` updates later."""
@@ -73,7 +77,7 @@ class Horizon:
         above zero that is less than half an update.
         """
         amount, unit = _parse(duration, name)
-        exact = amount * self._worth(unit, duration, name)
+        exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
         count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
         if count < least or (count == 0 and exact > 0):
             raise Refusal(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")

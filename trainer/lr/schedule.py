@@ -5,14 +5,31 @@ Every schedule runs over `x = t / span` in [0, 1), where `t = 0` is the first up
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from trainer.lr.bounds import Refusal, fraction, positive
 from trainer.lr.horizon import Duration, Horizon
 
 Schedule = Callable[[int], float]
 
-_FLOOR = "it is a share of the peak learning rate, from 0 to 1."
+FLOOR = "it is a share of the peak learning rate, from 0 to 1."
+_FLOOR = FLOOR
+
+
+def mark(schedule: Schedule, **places: Iterable[int]) -> Schedule:
+    """`schedule`, with the updates worth knowing of it: for the plan that lists them and the checks on the curve.
+
+    jumps: updates from which on the value is another (a stair, a restart).
+    knots: updates at which the curve bends (the end of a plateau, the peak of a cycle).
+    ends: updates at which a cycle is complete, the first update after it.
+    """
+    schedule.marks = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
+    return schedule
+
+
+def marks(schedule: Schedule) -> Mapping[str, tuple[int, ...]]:
+    """What `mark` has noted on a schedule: nothing, for a plain function."""
+    return getattr(schedule, "marks", {})
 
 
 def constant(horizon: Horizon) -> Schedule:
@@ -59,7 +76,7 @@ def step(horizon: Horizon, *, every: Duration, gamma: float = 0.1, floor: float 
 
 
 def wsd(horizon: Horizon, *, decay: Duration = "20%", shape: str = "1-sqrt", floor: float = 0.0) -> Schedule:
-    """Warm-up, stable, decay: 1, then over the last `decay` updates floor + (1 - floor) d(x).
+    """Warm-up, stable, decay: m(t) = 1, then over the last `decay` updates floor + (1 - floor) d(x).
 
     `shape` is d: "linear" 1 - x, "cosine" (1 + cos πx) / 2, "1-sqrt" 1 - √x.  Hägele et al. 2024, arXiv:2405.18392.
 
@@ -72,24 +89,41 @@ def wsd(horizon: Horizon, *, decay: Duration = "20%", shape: str = "1-sqrt", flo
     return _decay(horizon.span, width, shape, floor)
 
 
-_SHAPES: dict[str, Callable[[float], float]] = {
+SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1.0 - x,
     "cosine": lambda x: 0.5 * (1.0 + math.cos(math.pi * x)),
     "1-sqrt": lambda x: 1.0 - math.sqrt(x),
+    "1-square": lambda x: 1.0 - x * x,
+    "square": lambda x: (1.0 - x) ** 2,
+    "exponential": lambda x: (_STEEP**x - _STEEP) / (1.0 - _STEEP),
 }
+"""How a decay falls from 1 at x = 0 to 0 at x = 1; exponential: (r^x - r) / (1 - r) with r = 0.01."""
+_STEEP = 0.01
 
 
 def _decay(span: int, width: int, shape: str, floor: float) -> Schedule:
-    """1 until the last `width` of `span` updates, then down to `floor` along `shape`, and there for ever."""
-    if shape not in _SHAPES:
-        raise Refusal(f"shape={shape!r} is not known: choose one of {', '.join(_SHAPES)}.")
-    low, curve, begin = fraction("floor", floor, _FLOOR), _SHAPES[shape], span - width
+    return falling(span - width, span, one_of("shape", shape, SHAPES), floor)
+
+
+def one_of(name: str, value: str, known: Mapping[str, Callable[[float], float]]) -> Callable[[float], float]:
+    """The function that `known` has for the word `value`."""
+    if not isinstance(value, str) or value not in known:
+        raise Refusal(f"{name}={value!r} is not known: choose one of {', '.join(known)}.")
+    return known[value]
+
+
+def falling(begin: int, end: int, shape: Callable[[float], float], floor: float) -> Schedule:
+    """1 until update `begin`, then down along `shape` to `floor` at update `end`, and there for ever.
+
+    m(t) = floor + (1 - floor) d(x), x = (t - begin) / (end - begin).
+    """
+    low, width = fraction("floor", floor, FLOOR), end - begin
 
     def factor(t: int) -> float:
         if t <= begin:
             return 1.0
-        if t >= span:
+        if t >= end:
             return low
-        return low + (1.0 - low) * curve((t - begin) / width)
+        return low + (1.0 - low) * shape((t - begin) / width)
 
     return factor

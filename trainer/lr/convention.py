@@ -1,0 +1,37 @@
+"""What tools mean differently by the same words: where a ramp starts, a decay ends and a stair falls."""
+
+from dataclasses import dataclass
+
+from trainer.lr.bounds import Refusal, whole
+
+RAMPS = {"(t+1)/W": (1, 0), "t/W": (0, 0), "(t+1)/(W+1)": (1, 1)}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a curve is read. The defaults are this framework's own.
+
+    ramp: how far a warm-up of W updates is at update t: "(t+1)/W" reaches 1 at t = W-1, "t/W" begins at 0 and
+        reaches 1 at t = W, "(t+1)/(W+1)" begins above 0 and reaches 1 at t = W.
+    early: the decay ends this many updates before T: 1 puts its floor on the last update, T-1, in place of T, which
+        no update uses.
+    shift: a stair falls this many updates after its milestone.
+    """
+
+    ramp: str = "(t+1)/W"
+    early: int = 0
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ramp not in RAMPS:
+            raise Refusal(f"compat.ramp={self.ramp!r} is not known: choose one of {', '.join(RAMPS)}.")
+        whole("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
+        whole("compat.shift", self.shift, "a stair falls at its milestone, or one update off: give -1, 0 or 1.", -1, 1)
+
+    def progress(self, width: int) -> tuple[int, int]:
+        """(a, b) of the ramp u = (t + a) / b of a warm-up of `width` updates."""
+        lead, extra = RAMPS[self.ramp]
+        return lead, width + extra
+
+
+OURS = Convention()
