@@ -7,11 +7,22 @@ import pytest
 from omegaconf import OmegaConf
 
 from trainer.assemble import curve, parts
+from trainer.assemble.policy import policy, settings
 from trainer.lr import Plan
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
 OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+
+
+FOLDER = Path(__file__).parent
+NEEDED = {
+    "schedule=table": [f"schedule.path={FOLDER / 'trainer' / 'curve.csv'}"],
+    "schedule=function": ["schedule.of._target_=tests.trainer.test_every_option.falling", "allow=[tests]"],
+    "hyper=dropout_linear": ["model.dropout=0.1"],
+    "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
+}
+"""What an option has no default for."""
 
 
 @pytest.fixture
@@ -29,16 +40,15 @@ def overrides_for(group, option, path):
         chosen += [f"data.path={path}"]
     if group == "scaling" and option != "none":
         chosen += ["scaling.base_batch_size=16"]
-    return chosen
+    return chosen + NEEDED.get(f"{group}={option}", [])
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
     cfg = compose(*overrides_for(group, option, text_file), "trainer.duration=150", "trainer.validate=50")
     curve.check_keys(cfg)
-    settings = curve.trainer_settings(cfg)
-    length = curve.horizon(cfg, settings)
-    plan = Plan(curve.policy(cfg, length), length)
+    length = curve.horizon(cfg, curve.trainer_settings(cfg))
+    plan = Plan(policy(cfg, length), length, settings(cfg))
     assert len(plan.curve) == 150
 
 
@@ -46,8 +56,7 @@ def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
 def test_a_model_and_an_optimizer_build_and_step(compose, text_file, option):
     group = "model" if (CONF / "model" / f"{option}.yaml").exists() else "optimizer"
     cfg = compose(*overrides_for(group, option, text_file), *(["model.width=8"] if "resnet" in option else []))
-    settings = curve.trainer_settings(cfg)
-    net = parts.net(cfg, parts.data(cfg).shape, settings)
+    net = parts.net(cfg, parts.data(cfg).shape, curve.trainer_settings(cfg))
     groups, factory = parts.optimizer(cfg, net)
     optimizer = factory([entry.options() for entry in groups])
     claimed = [id(parameter) for entry in groups for parameter in entry.parameters]
@@ -101,6 +110,6 @@ def test_the_scaled_peak_is_the_one_the_rule_gives(compose):
         *("data.batch_size=256", "scaling.base_batch_size=64", "trainer.accumulate=2"),
     )
     length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    policy = curve.policy(cfg, length)
+    rates = policy(cfg, length)
     assert (length.batch_size, length.updates_per_epoch, length.total) == (512, 2, 40)
-    assert (policy.base_lr, policy.scale, policy.peak_lr, policy.warmup.updates) == (0.1, 8.0, 0.8, 4)
+    assert (rates.base_lr, rates.scale, rates.peak_lr, rates.warmup.updates) == (0.1, 8.0, 0.8, 4)

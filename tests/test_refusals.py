@@ -130,10 +130,10 @@ CHOICES = [
     ("task.monitor=x", "task.monitor='x'"),
     ("task.loss=foo", "task.loss='foo'"),
     ("task.loss.label_smoothing=2", "task.loss.label_smoothing=2"),
-    ("resume=nowhere.ckpt", "resume=nowhere.ckpt does not exist"),
-    ("resume={inputs}/empty_folder", "empty_folder holds no checkpoint"),
-    ("resume={inputs}/a_file", "a_file is not a checkpoint that can be read"),
-    ("resume={inputs}/foreign.ckpt", "foreign.ckpt"),
+    ("resume.path=nowhere.ckpt", "resume.path=nowhere.ckpt does not exist"),
+    ("resume.path={inputs}/empty_folder", "empty_folder holds no checkpoint"),
+    ("resume.path={inputs}/a_file", "a_file is not a checkpoint that can be read"),
+    ("resume.path={inputs}/foreign.ckpt", "foreign.ckpt"),
 ]
 DATA = [
     ("data=text", "data.path has no value yet"),
@@ -282,9 +282,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("words", "told"),
     [
         ("", "holds a run already: give another name, or go on with resume=auto"),
-        ("resume={inputs}/foreign.ckpt", "holds a run already"),
+        ("resume.path={inputs}/foreign.ckpt", "holds a run already"),
         ("resume=auto", "has all 40 updates of this run: lengthen trainer.duration"),
-        ("resume=auto trainer.duration=80 data.batch_size=32", "batch_size=64, but this run has 32"),
+        ("resume=auto trainer.duration=80 data.batch_size=32", "another curve (global batch 64 → 32): resume.policy=continue"),
         ("resume=auto trainer.duration=80 model.hidden=[9]", "it is of another model"),
         ("resume=auto trainer.duration=80 optimizer=sgd", "has the state of torch.optim.AdamW, not of torch.optim.SGD"),
         ("resume=auto trainer.duration=80 optimizer.weight_decay=0", "parameter groups of [2, 2] tensors"),
@@ -335,7 +335,7 @@ def test_a_run_that_fails_has_code_1_one_line_a_result_and_its_log(
 
 
 def test_what_is_no_mistake_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "data.eval_batch_size=${data.batch_size} optimizer.lr=1 optimizer.fused=null resume=null optimizer={} "
+    words = "data.eval_batch_size=${data.batch_size} optimizer.lr=1 optimizer.fused=null resume.path=null optimizer={} "
     assert enter(f"{words} +trainer.lightning.benchmark=false +hydra.job.env_set.A=1", tmp_path / "run") == 0
     assert capsys.readouterr().err == ""
 

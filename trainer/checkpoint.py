@@ -46,9 +46,9 @@ def read(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         why = "it is damaged, or holds more than plain data"
-        raise Refusal(f"resume={path} is not a checkpoint that can be read: {why}. Name another.") from error
+        raise Refusal(f"resume.path={path} is not a checkpoint that can be read: {why}. Name another.") from error
     if not isinstance(checkpoint, dict) or "cadence" not in checkpoint:
-        raise Refusal(f"resume={path} was not written by this framework: it has no clock. Name another.")
+        raise Refusal(f"resume.path={path} was not written by this framework: it has no clock. Name another.")
     return checkpoint
 
 

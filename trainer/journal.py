@@ -3,14 +3,23 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from trainer.lr import Policy
 
-VARYING = ("warmup", "schedule")
+VARYING = ("warmup", "schedule", "plateau")
 """The factors that change with the update; the others stand in the table at the start of the run."""
+
+
+class Applied(Protocol):
+    """What an update was applied with: a rate for each group, the metric-driven factor, the other scheduled values."""
+
+    applied: list[float]
+    plateau: float
+    values: dict[str, list[float]]
 
 
 @dataclass
@@ -21,26 +30,33 @@ class Journal:
     times: list[float] = field(default_factory=list)
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
+    plateaus: list[float] = field(default_factory=list)
+    values: list[dict[str, list[float]]] = field(default_factory=list)
     since: float = 0.0
 
     def __len__(self) -> int:
         return len(self.updates)
 
-    def add(self, t: int, loss: Tensor, grad_norm: Tensor, lrs: list[float]) -> None:
-        """Note update `t`: its loss and gradient norm (scalars on the device), the rates it was applied with."""
+    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied) -> None:
+        """Note update `t`: its loss and gradient norm (scalars on the device), and what it was applied with."""
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
-        self.lrs.append(lrs)
+        self.lrs.append(with_.applied)
+        self.plateaus.append(with_.plateau)
+        self.values.append(with_.values)
 
     def columns(self, policy: Policy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
         """The rows so far by tag: losses (means over the processes), gradient norms, rates and their factors."""
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms}
         for i, name in enumerate(policy.groups):
-            factors = [policy.explain(t, name) for t in self.updates]
+            factors = [policy.explain(t, name, plateau) for t, plateau in zip(self.updates, self.plateaus)]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in VARYING}
+        for key, dial in policy.dials.items():
+            names = [f"hyper/{name}/{key}" for name in policy.groups] if len(dial.bases) > 1 else [f"hyper/{key}"]
+            columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
         return columns
 
     def speed(self) -> float:
@@ -50,5 +66,6 @@ class Journal:
 
     def clear(self) -> None:
         """Forget the rows; the time starts afresh."""
-        self.updates, self.times, self.measures, self.lrs = [], [], [], []
+        self.updates, self.times, self.measures = [], [], []
+        self.lrs, self.plateaus, self.values = [], [], []
         self.since = time.time()

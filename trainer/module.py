@@ -1,6 +1,5 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from trainer.clock import Clock
 from trainer.journal import Journal
 from trainer.lr import Horizon, Policy
 from trainer.optim.groups import Group
+from trainer.optim.state import keep_configured
+from trainer.outlets import GradientNoise, outlets
 from trainer.task import Scores, Task
 from trainer.tensorboard import TensorBoard
 from trainer.update import Backward, Updater
@@ -23,7 +24,10 @@ from trainer.update import Backward, Updater
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a net is trained: the curve, its length, what steps, and how gradients are clipped and logged."""
+    """How a net is trained: the curve, its length, what steps, and how gradients are clipped, noised and logged.
+
+    `origin` is kept in each checkpoint: the config, and where the curve comes from.
+    """
 
     policy: Policy
     horizon: Horizon
@@ -31,7 +35,9 @@ class Recipe:
     groups: Sequence[Group]
     clip: float | None = None
     log_every: int = 50
-    config: dict[str, Any] = field(default_factory=dict)
+    gradient_noise: float | None = None
+    seed: int = 0
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 class Module(pl.LightningModule):
@@ -49,7 +55,8 @@ class Module(pl.LightningModule):
         self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
         self.clock, self.journal = Clock(), Journal()
-        self.control = LRControl(recipe.policy)
+        self.noise = GradientNoise(recipe.gradient_noise, recipe.seed) if recipe.gradient_noise else None
+        self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, self.noise))
         self.recent: dict[str, float] = {}
 
     @property
@@ -62,7 +69,7 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.recipe.optimizer([group.options() for group in self.recipe.groups])
-        optimizer.register_load_state_dict_pre_hook(_keep_configured)
+        optimizer.register_load_state_dict_pre_hook(keep_configured)
         return optimizer
 
     def on_fit_start(self) -> None:
@@ -78,6 +85,7 @@ class Module(pl.LightningModule):
             journal=self.journal,
             backward=Backward.of(self.trainer, self.device),
             clip=self.recipe.clip,
+            noise=self.noise,
         )
         self._tell_lightning()
 
@@ -125,10 +133,10 @@ class Module(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.drain()
-        self._share_statistics()
+        self._prepare_scoring()
 
     def on_test_epoch_start(self) -> None:
-        self._share_statistics()
+        self._prepare_scoring()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._score("val", batch)
@@ -150,13 +158,15 @@ class Module(pl.LightningModule):
         """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
         del checkpoint["loops"]
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
-        checkpoint["cadence"] = {"updates": self.clock.t, **batch, "config": self.recipe.config}
+        checkpoint["cadence"] = {"updates": self.clock.t, **batch, **self.recipe.origin}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.clock.t = checkpoint["cadence"]["updates"]
+        saved = checkpoint["cadence"]
+        self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
 
-    def _share_statistics(self) -> None:
-        """Running statistics are each process's own while it trains; those of rank 0 are scored, and saved."""
+    def _prepare_scoring(self) -> None:
+        """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""
+        self.control.rest()
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -188,13 +198,3 @@ class Module(pl.LightningModule):
         loop = self.trainer.fit_loop.epoch_loop
         loop.manual_optimization.optim_step_progress.total.completed = self.clock.t
         loop._batches_that_stepped = self.clock.t
-
-
-def _keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A resumed optimizer takes its state from the checkpoint and its numbers from the configuration."""
-    settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
-    groups = [
-        {key: now[key] if key in settings and key in now else value for key, value in saved.items()}
-        for saved, now in zip(state["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
-    ]
-    return {**state, "param_groups": groups}

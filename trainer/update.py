@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
 from trainer.journal import Journal
+from trainer.outlets import GradientNoise
 
 
 class MicroBatch(Protocol):
@@ -74,7 +75,7 @@ class Backward:
 
 @dataclass
 class Updater:
-    """Forward, loss, backward, clip, write the learning rate, finite check, step, advance the clock.
+    """Forward, loss, backward, clip, noise, write the learning rate, finite check, step, advance the clock.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
     the same data at the same learning rate, with the scale that the scaler has lowered. Where a fused optimizer can
@@ -90,6 +91,7 @@ class Updater:
     journal: Journal
     backward: Backward
     clip: float | None = None
+    noise: GradientNoise | None = None
 
     tries = 40
 
@@ -100,16 +102,20 @@ class Updater:
 
     def __call__(self, update: Sequence[MicroBatch]) -> None:
         """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
+        if self.control.policy.dials:
+            self.control.turn(self.clock.t)
         for _ in range(self.tries):
             loss = self._gradients(update)
             with self.backward.full_precision():
                 norm = self._clip_gradients()
+                if self.noise is not None:
+                    self.noise.add(self.parameters, self.clock.t)
                 self.control.write(self.optimizer, self.clock.t)
                 applied = self._step(loss, norm)
             for parameter in self.parameters:
                 parameter.grad = None
             if applied:
-                self.journal.add(self.clock.t, loss, norm, self.control.applied)
+                self.journal.add(self.clock.t, loss, norm, self.control)
                 self.clock.t += 1
                 return
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")

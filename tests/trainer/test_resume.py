@@ -154,7 +154,7 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
         with pytest.raises(Refusal, match="holds a run already"):
             check_unused(folder, "none", resumed)
     for bad in ("nowhere.ckpt", str(tmp_path)):
-        with pytest.raises(Refusal, match="resume="):
+        with pytest.raises(Refusal, match="resume.path="):
             resume_point(bad, folder)
 
 

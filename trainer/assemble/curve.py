@@ -1,19 +1,21 @@
-"""From a config to the learning-rate policy, without torch: what a plan needs, and what training uses."""
+"""How long a run is and how its updates are made, from the config alone; and the keys that a config may have."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.assemble.arguments import check_names, nearest
-from trainer.assemble.targets import build, expect, refusing
-from trainer.lr import Horizon, Policy, Refusal, Warmup, compose
+from trainer.assemble.targets import build
+from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
 
-GROUPS = "data model task optimizer scaling warmup schedule trainer logger callbacks".split()
-KEYS = [*GROUPS, *"name seed composition resume allow".split()]
+GROUPS = (
+    "data model task optimizer scaling warmup schedule cooldown compat hyper plateau resume trainer logger callbacks"
+).split()
+KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
 LONGEST = 10**8
 """Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
@@ -34,6 +36,7 @@ class TrainerSettings:
     keep: int
     accumulate: int
     clip: float | None
+    gradient_noise: float | None
     updates_per_call: int
     log_every: int
     compile: bool
@@ -51,6 +54,10 @@ class TrainerSettings:
             whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
         if self.clip is not None:
             positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
+        if self.gradient_noise is not None:
+            positive(
+                "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
+            )
         for name in ("compile", "channels_last", "deterministic"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
@@ -75,7 +82,7 @@ def check_keys(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg)) or [key for key in KEYS if key not in cfg]
     if missing:
         raise Refusal(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
-    for key in GROUPS:
+    for key in (*GROUPS, "group_schedule", "lint"):
         if not isinstance(cfg[key], DictConfig):
             raise Refusal(f"{key}={cfg[key]!r} is not a group of settings: choose one of its options.")
     for key, value in _leaves(cfg, ""):
@@ -129,31 +136,6 @@ def declared_samples(cfg: DictConfig) -> int | None:
     if isinstance(samples, DictConfig):
         samples = build(samples, "data.samples", list(cfg.allow))
     return None if samples is None else whole("data.samples", samples, "an epoch has at least one sample.")
-
-
-def policy(cfg: DictConfig, length: Horizon, groups: dict[str, float] | None = None) -> Policy:
-    """The learning rate of every update: optimizer.lr, scaling, warm-up and schedule of the config, composed."""
-    allow = list(cfg.allow)
-    warmup = build(cfg.warmup, "warmup", allow)
-    schedule = build(cfg.schedule, "schedule", allow)
-    rule = build(cfg.scaling, "scaling", allow)
-    if "lr" not in cfg.optimizer:
-        raise Refusal("optimizer.lr is not set: the policy starts from it.")
-    reference = cfg.scaling.get("base_batch_size")
-    if reference is not None:
-        whole("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
-    with refusing("scaling"):
-        scale = rule(length.batch_size)
-    rise, fall = compose(length, _refusing("warmup", warmup, Warmup), _refusing("schedule", schedule), cfg.composition)
-    return Policy(cfg.optimizer.lr, scale, rise, fall, groups or {"all": 1.0})
-
-
-def _refusing(key: str, function: Any, kind: type = Callable) -> Any:  # type: ignore[assignment]
-    def call(length: Horizon) -> Any:
-        with refusing(key):
-            return expect(key, function(length), kind)
-
-    return call
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -119,20 +119,20 @@ def _failed(error: Exception) -> int:
 
 def _append(path: Path, error: Exception) -> None:
     with path.open("a") as log:
-        log.write(f"rank {_rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        log.write(f"rank {rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         log.writelines(traceback.format_exception(error))
         log.write("\n")
 
 
 def _tell(line: str, code: int, first: bool = False) -> int:
     """Print the line on rank 0; another rank speaks only where it is the first to fail."""
-    rank = _rank()
-    if rank == 0 or first:
-        print(f"rank {rank}: {line}" if rank else line, file=sys.stderr, flush=True)
+    own = rank()
+    if own == 0 or first:
+        print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)
     return code
 
 
-def _rank() -> int:
+def rank() -> int:
     """The rank as torchrun, Lightning's launcher or Slurm gives it; 0 in a single process."""
     env = os.environ
     return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)

@@ -121,6 +121,13 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[
     return groups, factory
 
 
+def plateau(cfg: DictConfig) -> list[pl.Callback]:
+    """The callback that lowers the learning rate where a metric says so, if the config has one."""
+    if not cfg.plateau:
+        return []
+    return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau))]
+
+
 def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
     for key in settings.lightning:

@@ -132,7 +132,7 @@ def tell_changes(saved: dict[str, Any], config: dict[str, Any]) -> None:
     """One line for each key of the config that differs from the checkpoint's: it holds from here on."""
     before, after = _flat(saved["config"]), _flat(config)
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key) and key not in ("name", "resume"):
+        if before.get(key) != after.get(key) and key != "name" and not key.startswith("resume."):
             change = f"{key}: {before.get(key)} → {after.get(key)}"
             print(f"resumed at update {saved['updates']}, from there on {change}", file=sys.stderr)
 

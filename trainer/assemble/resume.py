@@ -1,16 +1,32 @@
 """Going on from a checkpoint: which one, whether it fits this run, and a run that lacks only its test."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from trainer.assemble.lineage import lineage
 from trainer.checkpoint import history, numbered, read
-from trainer.lr import Refusal
+from trainer.lr import Horizon, Refusal
+from trainer.optim.groups import Group
 
 if TYPE_CHECKING:
     from trainer.assemble.run import Assembly
 
-_KEPT = {"updates", "batch_size", "updates_per_epoch", "config"}
+_KEPT = {"updates", "batch_size", "updates_per_epoch", "config", "lineage"}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a checkpoint must fit: the net, its parameter groups, the kind of optimizer, the length of the run."""
+
+    net: nn.Module
+    groups: Sequence[Group]
+    optimizer: str
+    length: Horizon
 
 
 def resume_point(resume: Any, folder: Path) -> Path | None:
@@ -26,7 +42,7 @@ def resume_point(resume: Any, folder: Path) -> Path | None:
     found = history(path / "checkpoints") or history(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise Refusal(f"resume={resume} {what}: give none, auto, a run's folder or a checkpoint file.")
+        raise Refusal(f"resume.path={resume} {what}: give none, auto, a run's folder or a checkpoint file.")
     return found[-1]
 
 
@@ -37,43 +53,63 @@ def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
         raise Refusal(f"{folder} holds a run already: give another name, or go on with resume=auto.")
 
 
-def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
-    """What this framework keeps in the checkpoint at `path`; refused where it is not one of this run.
+def whole(path: Path) -> dict[str, Any]:
+    """The checkpoint at `path`; refused where a part of it is missing."""
+    checkpoint = read(path)
+    if lacking := {"state_dict", "optimizer_states"} - set(checkpoint) or _KEPT - set(checkpoint["cadence"]):
+        raise Refusal(f"resume.path={path} lacks {', '.join(sorted(lacking))}: it is no whole checkpoint.")
+    return checkpoint
 
-    Its clock counts updates of one batch size, and its tensors belong to one model and one kind of optimizer.
+
+def check_fits(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
+    """Refuse a checkpoint of another model, another kind of optimizer, or data whose epochs are of another length."""
+    saved, length = checkpoint["cadence"], fitted.length
+    state = checkpoint["state_dict"].items()
+    _check_shapes(path, {k[4:]: v for k, v in state if k.startswith("net.")}, fitted.net.state_dict())
+    if not _same_data(saved, length):
+        raise Refusal(
+            f"resume.path={path} counts {saved['updates_per_epoch']} updates of {saved['batch_size']} samples an "
+            f"epoch, but this run has {length.updates_per_epoch} of {length.batch_size}: keep the data."
+        )
+    _check_optimizer(path, checkpoint, fitted)
+
+
+def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
+    """What this framework keeps in the checkpoint at `path`, its updates counted on the clock of this run.
+
+    Refused where it is not one of this run: its tensors belong to one model and one kind of optimizer, and its curve
+    is a part of this run's.
     """
-    checkpoint, horizon = read(path), assembly.module.horizon
-    saved = checkpoint["cadence"]
-    if lacking := {"state_dict", "optimizer_states"} - set(checkpoint) or _KEPT - set(saved):
-        raise Refusal(f"resume={path} lacks {', '.join(sorted(lacking))}: it is no whole checkpoint. Name another.")
-    _check_shapes(path, checkpoint["state_dict"], assembly.module.state_dict())
-    for name in ("batch_size", "updates_per_epoch"):
-        if saved[name] != getattr(horizon, name):
-            raise Refusal(
-                f"resume={path} counts updates with {name}={saved[name]}, but this run has {getattr(horizon, name)}: "
-                "its clock does not fit. Keep the global batch and the data, or start a new run."
-            )
+    checkpoint, horizon = whole(path), assembly.module.horizon
+    module, saved = assembly.module, checkpoint["cadence"]
+    check_fits(path, checkpoint, Fitted(module.net, module.recipe.groups, assembly.cfg.optimizer._target_, horizon))
+    if module.recipe.origin["lineage"][: len(saved["lineage"])] != saved["lineage"]:
+        lineage(assembly.cfg, horizon, saved)
+    samples, batch = saved["updates"] * saved["batch_size"], horizon.batch_size
+    if samples % batch:
+        raise Refusal(
+            f"resume.path={path} is {samples} samples into its run, between two updates of {batch}: "
+            "resume from another checkpoint, or keep the global batch."
+        )
+    updates = samples // batch
     ours = assembly.folder / "checkpoints"
-    newer = [other for other in history(ours) if other.name > numbered(ours, saved["updates"]).name]
+    newer = [other for other in history(ours) if other.name > numbered(ours, updates).name]
     if newer and path.parent.resolve() == ours.resolve():
         raise Refusal(
-            f"resume={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
+            f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
             "or give another name to branch off."
         )
-    finished = saved["updates"] == horizon.total and _status(assembly.folder) == "completed"
-    if saved["updates"] > horizon.total or finished:
-        raise Refusal(
-            f"resume={path} has all {saved['updates']} updates of this run: lengthen trainer.duration to go on."
-        )
-    _check_optimizer(path, checkpoint, assembly)
-    return saved
+    finished = updates == horizon.total and _status(assembly.folder) == "completed"
+    if updates > horizon.total or finished:
+        raise Refusal(f"resume.path={path} has all {updates} updates of this run: lengthen trainer.duration to go on.")
+    return {**saved, "updates": updates}
 
 
 def restore(assembly: "Assembly", checkpoint: dict[str, Any]) -> None:
     """Take up a run that has made all its updates, and lacks its test and its result."""
     module, checkpointing = assembly.module, assembly.checkpointing
     module.load_state_dict(checkpoint["state_dict"])
-    module.clock.t = checkpoint["cadence"]["updates"]
+    module.on_load_checkpoint(checkpoint)
     checkpointing.load_state_dict(checkpoint["callbacks"][checkpointing.state_key])
     checkpointing.adopt(assembly.trainer)
 
@@ -84,27 +120,37 @@ def _status(folder: Path) -> str | None:
     return json.loads(path.read_text(encoding="utf-8"))["status"] if path.exists() else None
 
 
+def _same_data(saved: dict[str, Any], length: Horizon) -> bool:
+    """Whether an epoch has the samples that it had; with another batch, all but a rest of less than a batch."""
+    before, now = saved["updates_per_epoch"], length.updates_per_epoch
+    if before is None or now is None or saved["batch_size"] == length.batch_size:
+        return before == now
+    rest = before * saved["batch_size"] - now * length.batch_size
+    return abs(rest) < max(saved["batch_size"], length.batch_size)
+
+
 def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     """The checkpoint must hold the tensors of this model, each with its shape."""
     for name in sorted(theirs.keys() | ours.keys()):
         shapes = [list(state[name].shape) if name in state else "none" for state in (theirs, ours)]
         if shapes[0] != shapes[1]:
             raise Refusal(
-                f"resume={path} has {name} with shape {shapes[0]} where this model has {shapes[1]}: "
+                f"resume.path={path} has {name} with shape {shapes[0]} where this model has {shapes[1]}: "
                 "it is of another model. Keep the model, or start a new run."
             )
 
 
-def _check_optimizer(path: Path, checkpoint: dict[str, Any], assembly: "Assembly") -> None:
+def _check_optimizer(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
     """The checkpoint must hold the state of this optimizer, for these parameter groups."""
-    theirs, ours = checkpoint["cadence"]["config"]["optimizer"]["_target_"], assembly.cfg.optimizer._target_
-    if theirs != ours:
+    theirs = checkpoint["cadence"]["config"]["optimizer"]["_target_"]
+    if theirs != fitted.optimizer:
         raise Refusal(
-            f"resume={path} has the state of {theirs}, not of {ours}: keep the optimizer, or start a new run."
+            f"resume.path={path} has the state of {theirs}, not of {fitted.optimizer}: "
+            "keep the optimizer, or start a new run."
         )
     sizes = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
-    if sizes != [len(group.parameters) for group in assembly.module.recipe.groups]:
+    if sizes != [len(group.parameters) for group in fitted.groups]:
         raise Refusal(
-            f"resume={path} has parameter groups of {sizes} tensors, which this run has not: "
+            f"resume.path={path} has parameter groups of {sizes} tensors, which this run has not: "
             "keep optimizer.weight_decay above zero or at zero, as it was, or start a new run."
         )

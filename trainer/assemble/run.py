@@ -7,15 +7,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from trainer.assemble import curve, parts, report
+from trainer.assemble import curve, parts, policy, report
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.resume import check_resumable, check_unused, restore, resume_point
+from trainer.assemble.front import rank
+from trainer.assemble.lineage import lineage, woven
+from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
 from trainer.assemble.targets import refusing
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, read
-from trainer.lr import Plan, Refusal
+from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module, Recipe
 from trainer.tensorboard import TensorBoard
 
@@ -31,6 +33,7 @@ class Assembly:
     trainer: pl.Trainer
     checkpointing: Checkpointing
     facts: dict[str, Any]
+    warnings: list[str]
 
 
 def run(cfg: DictConfig) -> None:
@@ -39,13 +42,13 @@ def run(cfg: DictConfig) -> None:
     job = HydraConfig.get()
     check_command(job)
     folder = Path(job.runtime.output_dir)
-    assembly = assemble(cfg, folder)
-    resumed = resume_point(cfg.resume, folder)
-    if assembly.trainer.is_global_zero:
-        check_unused(folder, cfg.resume, resumed)
+    resumed = resume_point(cfg.resume.get("path"), folder)
+    if rank() == 0:
+        check_unused(folder, cfg.resume.get("path"), resumed)
+    assembly = assemble(cfg, folder, resumed)
     start = 0
     if resumed is not None:
-        with refusing(f"resume={resumed}"):
+        with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
@@ -62,8 +65,11 @@ def run(cfg: DictConfig) -> None:
             report.end(assembly, outcome, time.time() - started)
 
 
-def assemble(cfg: DictConfig, folder: Path) -> Assembly:
-    """Every part of the run, built and checked against the others; nothing is trained yet."""
+def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Assembly:
+    """Every part of the run, built and checked against the others; nothing is trained yet.
+
+    The curve of a run that goes on from the checkpoint `resumed` is made from that checkpoint's.
+    """
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     parts.prepare(settings, cfg.seed)
@@ -72,10 +78,22 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(cfg, net)
-    plan = Plan(curve.policy(cfg, length, {group.name: group.lr_mult for group in groups}), length)
+    segments = lineage(cfg, length, _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length)))
+    facts = {group.name: {"lr_mult": group.lr_mult, "weight_decay": group.weight_decay} for group in groups}
+    plan = Plan(woven(segments, facts), length, policy.settings(cfg, facts))
+    warnings = lint.check(plan, list(cfg.lint.ignore))
     task = parts.task(cfg, data.shape)
-    plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, plain)
+    recipe = Recipe(
+        plan.policy,
+        length,
+        optimizer,
+        groups,
+        settings.clip,
+        settings.log_every,
+        settings.gradient_noise,
+        cfg.seed,
+        {"config": segments[-1]["config"], "lineage": segments},
+    )
     module = Module(net, task, recipe)
     leg = length.updates(settings.validate, "trainer.validate", least=1)
     every = (
@@ -90,10 +108,20 @@ def assemble(cfg: DictConfig, folder: Path) -> Assembly:
         accumulate=settings.accumulate,
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
-    trainer = parts.trainer(cfg, settings, folder, checkpointing)
+    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg), checkpointing)
     _check_monitors(trainer, [f"val/{name}" for name in ("loss", *task.metrics)])
-    facts = report.facts(cfg, settings, plan, groups)
-    return Assembly(cfg, folder, module, data, trainer, checkpointing, facts)
+    told = report.facts(cfg, settings, plan, groups)
+    return Assembly(cfg, folder, module, data, trainer, checkpointing, told, warnings)
+
+
+def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str, Any] | None:
+    """What the checkpoint to go on from keeps, if there is one and it fits."""
+    if resumed is None:
+        return None
+    with refusing(f"resume.path={resumed}"):
+        checkpoint = whole(resumed)
+        check_fits(resumed, checkpoint, fitted)
+    return checkpoint["cadence"]
 
 
 def fit(assembly: Assembly, resumed: Path | None) -> None:
@@ -106,7 +134,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
     if resumed is not None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
-            report.tell_changes(saved, assembly.module.recipe.config)
+            report.tell_changes(saved, assembly.module.recipe.origin["config"])
         if saved["updates"] == assembly.module.horizon.total:
             return restore(assembly, read(resumed))
     assembly.trainer.fit(

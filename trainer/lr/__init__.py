@@ -1,30 +1,137 @@
 """The clock room: what the learning rate is at every update. Standard library only."""
 
+from trainer.lr.anneal import (
+    cosine,
+    half_cosine,
+    linear,
+    linear_rate,
+    polynomial,
+    rex,
+    sqrt_annealing,
+    square_annealing,
+    tanh,
+)
 from trainer.lr.bounds import Refusal
+from trainer.lr.chebyshev import chebyshev
+from trainer.lr.combine import product, repeat, sequence, stretch
+from trainer.lr.compose import Cooldown, compose, cooldown, cooled, no_cooldown, place
+from trainer.lr.constant import constant, constant_until
+from trainer.lr.convention import OURS, Convention
+from trainer.lr.cycles import cyclic, hard_restarts, restarts
+from trainer.lr.exponential import exponential, exponential_decay, final_exponential, inverse_time, natural_exponential
 from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.hyper import Dial, Rule, coupled, mirrored, scheduled, tied
+from trainer.lr.inverse_sqrt import inverse_sqrt, noam, noam_hold, power_law
+from trainer.lr.noise import noisy
+from trainer.lr.one_cycle import flat_cosine, one_cycle, one_cycle_stairs
 from trainer.lr.plan import Plan
-from trainer.lr.policy import Policy, compose
+from trainer.lr.policy import Policy
 from trainer.lr.scaling import linear_scaling, no_scaling, sqrt_scaling
-from trainer.lr.schedule import Schedule, constant, cosine, linear, step, wsd
-from trainer.lr.warmup import Warmup, linear_warmup, no_warmup
+from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.stairs import multi_step, piecewise, step
+from trainer.lr.table import function, table
+from trainer.lr.untuned import (
+    auto_updates,
+    radam_warmup,
+    saturating_warmup,
+    untuned_exponential_warmup,
+    untuned_linear_warmup,
+)
+from trainer.lr.warmup import (
+    Warmup,
+    constant_warmup,
+    cosine_warmup,
+    exponential_warmup,
+    hold_warmup,
+    linear_warmup,
+    log_warmup,
+    no_warmup,
+    one_minus_sqrt_warmup,
+    polynomial_warmup,
+    sqrt_warmup,
+)
+from trainer.lr.wsd import tri_stage, wsd, wsd_s
 
 __all__ = [
+    "Convention",
+    "Cooldown",
+    "Dial",
     "Duration",
     "Horizon",
+    "OURS",
     "Plan",
     "Policy",
     "Refusal",
+    "Rule",
     "Schedule",
     "Warmup",
+    "auto_updates",
+    "chebyshev",
     "compose",
     "constant",
+    "constant_until",
+    "constant_warmup",
+    "cooldown",
+    "cooled",
     "cosine",
+    "cosine_warmup",
+    "coupled",
+    "cyclic",
+    "exponential",
+    "exponential_decay",
+    "exponential_warmup",
+    "final_exponential",
+    "flat_cosine",
+    "function",
+    "half_cosine",
+    "hard_restarts",
+    "hold_warmup",
+    "inverse_sqrt",
+    "inverse_time",
     "linear",
+    "linear_rate",
     "linear_scaling",
     "linear_warmup",
+    "log_warmup",
+    "mark",
+    "marks",
+    "mirrored",
+    "multi_step",
+    "natural_exponential",
+    "no_cooldown",
     "no_scaling",
     "no_warmup",
+    "noam",
+    "noam_hold",
+    "noisy",
+    "one_cycle",
+    "one_cycle_stairs",
+    "one_minus_sqrt_warmup",
+    "piecewise",
+    "place",
+    "polynomial",
+    "polynomial_warmup",
+    "power_law",
+    "product",
+    "radam_warmup",
+    "repeat",
+    "restarts",
+    "rex",
+    "saturating_warmup",
+    "scheduled",
+    "sequence",
+    "sqrt_annealing",
     "sqrt_scaling",
+    "sqrt_warmup",
+    "square_annealing",
     "step",
+    "stretch",
+    "table",
+    "tanh",
+    "tied",
+    "tri_stage",
+    "untuned_exponential_warmup",
+    "untuned_linear_warmup",
     "wsd",
+    "wsd_s",
 ]

@@ -14,7 +14,7 @@ class Convention:
     ramp: how far a warm-up of W updates is at update t: "(t+1)/W" reaches 1 at t = W-1, "t/W" begins at 0 and
         reaches 1 at t = W, "(t+1)/(W+1)" begins above 0 and reaches 1 at t = W.
     early: the decay ends this many updates before T: 1 puts its floor on the last update, T-1, in place of T, which
-        no update uses.
+        no update uses. After a ramp (t+1)/W it then begins at W-1 too.
     shift: a stair falls this many updates after its milestone.
     """
 
@@ -26,7 +26,12 @@ class Convention:
         if self.ramp not in RAMPS:
             raise Refusal(f"compat.ramp={self.ramp!r} is not known: choose one of {', '.join(RAMPS)}.")
         whole("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
-        whole("compat.shift", self.shift, "a stair falls at its milestone, or one update off: give -1, 0 or 1.", -1, 1)
+        whole("compat.shift", self.shift, "it is by how many updates a stair misses its milestone.", low=-(10**9))
+
+    @property
+    def joins_early(self) -> bool:
+        """Whether the decay begins at T_0 = W-1: the warm-up is at 1 there, and each end lies an update earlier."""
+        return self.early == 1 and self.ramp == "(t+1)/W"
 
     def progress(self, width: int) -> tuple[int, int]:
         """(a, b) of the ramp u = (t + a) / b of a warm-up of `width` updates."""

@@ -1,42 +1,92 @@
-"""The whole curve before training, the checks on it, and a sketch of it for a terminal."""
+"""The whole curve before training: every rate of every group, what is worth knowing of it, and a sketch of it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from operator import mul
 
 from trainer.lr.bounds import Refusal
 from trainer.lr.horizon import Horizon
 from trainer.lr.policy import Policy
+from trainer.lr.schedule import marks
+from trainer.lr.trace import RUN, Course, Trace, Values, course, traced
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_WORDS = {"jumps": "jump", "knots": "bend", "ends": "cycle ends"}
 
 
 @dataclass(frozen=True)
 class Plan:
     """Every learning rate of a run, known before its first update.
 
-    Raises `Refusal` where a learning rate is negative or not finite, or where all are zero.
+    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy has a dial
+    of that name, the dial's values hold. Raises `Refusal` where a learning rate is negative or not finite, or where
+    all are zero.
+
+    >>> from trainer.lr import linear, linear_warmup, compose
+    >>> run = Horizon(8, 1)
+    >>> plan = Plan(Policy(1.0, 1.0, *compose(run, lambda h: linear_warmup(h, duration=4), linear)), run)
+    >>> list(plan.curve), plan.milestones()
+    ([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25], [(4, 'warm-up ends')])
     """
 
     policy: Policy
     horizon: Horizon
+    settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for t, lr in enumerate(self.curve):
-            if not 0.0 <= lr < math.inf:
-                raise Refusal(f"the learning rate of update {t} is {lr}: it must be finite and not negative.")
-        if not any(self.curve):
+        if not any(course.peak for course in self.courses.values()):
             raise Refusal("the learning rate is 0 at every update: nothing would be trained.")
 
-    @cached_property
-    def curve(self) -> list[float]:
-        """The learning rate of the first group at t = 0 … T-1."""
-        return [self.policy.lrs(t)[0] for t in range(self.horizon.total)]
+    @property
+    def curves(self) -> Mapping[str, Values]:
+        """The learning rates of each group at t = 0 … T-1, equal to `policy.lrs` to the bit."""
+        return self._trace.rates
+
+    @property
+    def dials(self) -> Mapping[str, Mapping[str, Values]]:
+        """The values of the other hyper-parameters that change, each by group, or once for the run (`RUN`)."""
+        return self._trace.dials
 
     @cached_property
+    def curve(self) -> Values:
+        """The learning rate of the first group at t = 0 … T-1."""
+        return next(iter(self.curves.values()))
+
+    @property
     def peak(self) -> int:
-        """The first update with the highest learning rate."""
-        return max(range(self.horizon.total), key=self.curve.__getitem__)
+        """The first update with the first group's highest learning rate."""
+        return next(iter(self.courses.values())).peak_update
+
+    @cached_property
+    def courses(self) -> Mapping[str, Course]:
+        """First, highest and last learning rate of each group, and their sum."""
+        known: dict[int, Course] = {}
+        for group, curve in self.curves.items():
+            if id(curve) not in known:
+                known[id(curve)] = course(group, curve)
+        return {group: known[id(curve)] for group, curve in self.curves.items()}
+
+    def alike(self) -> list[list[str]]:
+        """The groups that follow the same schedule, together: their curves differ by a factor only."""
+        found: dict[int, list[str]] = {}
+        for group in self.policy.groups:
+            found.setdefault(id(self.policy.schedule_of(group)), []).append(group)
+        return list(found.values())
+
+    def setting(self, name: str, group: str) -> Values | float | None:
+        """The values of a dial of a group, or else its fixed number; None where neither is known."""
+        if name in self.dials:
+            return self.dials[name].get(group, self.dials[name].get(RUN))
+        return self.settings.get(group, {}).get(name)
+
+    def decay_area(self, group: str) -> float | None:
+        """The sum of learning rate · weight decay over the run: how much of a weight AdamW would take away."""
+        decay = self.setting("weight_decay", group)
+        if decay is None or isinstance(decay, float | int):
+            return None if decay is None else decay * self.courses[group].area
+        return math.fsum(map(mul, self.curves[group], decay))
 
     def landmarks(self) -> list[int]:
         """The updates worth a row in a table: ends, end of warm-up, peak, quarters."""
@@ -44,27 +94,56 @@ class Plan:
         points = {0, width - 1, width, self.peak, *(total * i // 4 for i in (1, 2, 3)), total - 1}
         return sorted(t for t in points if 0 <= t < total)
 
+    def milestones(self, most: int = 16) -> list[tuple[int, str]]:
+        """The updates at which something happens, and what: the end of the warm-up, jumps, bends, ends of cycles.
+
+        Of more than `most`, the first and the last are told, and between them how many are left out.
+        """
+        found: dict[int, list[str]] = {}
+        if self.policy.warmup.updates:
+            found[self.policy.warmup.updates] = ["warm-up ends"]
+        for groups in self.alike():
+            whose = "" if len(self.alike()) == 1 else f" ({', '.join(groups)})"
+            for kind, updates in marks(self.policy.schedule_of(groups[0])).items():
+                for t in updates:
+                    found.setdefault(t, []).append(f"{_WORDS.get(kind, kind)}{whose}")
+        rows = [(t, ", ".join(what)) for t, what in sorted(found.items())]
+        if len(rows) <= most:
+            return rows
+        head, tail = most - most // 2, most // 2 - 1
+        return [*rows[:head], (rows[head][0], f"… and {len(rows) - head - tail} such"), *rows[len(rows) - tail :]]
+
     def facts(self) -> dict[str, object]:
-        """What a reader wants to know of the curve, as plain numbers."""
-        curve, horizon = self.curve, self.horizon
+        """What a reader wants to know of the curves, as plain numbers; those without a group are the first one's."""
+        first, horizon = next(iter(self.courses.values())), self.horizon
         return {
             "total_updates": horizon.total,
             "warmup_updates": self.policy.warmup.updates,
             "updates_per_epoch": horizon.updates_per_epoch,
             "base_lr": self.policy.base_lr,
             "scale": self.policy.scale,
-            "peak_lr": curve[self.peak],
-            "peak_update": self.peak,
-            "first_lr": curve[0],
-            "last_lr": curve[-1],
-            "mean_lr": math.fsum(curve) / len(curve),
+            "peak_lr": first.peak,
+            "peak_update": first.peak_update,
+            "first_lr": first.first,
+            "last_lr": first.last,
+            "mean_lr": first.area / horizon.total,
+            "curves": {
+                group: {**course._asdict(), "decay_area": self.decay_area(group)}
+                for group, course in self.courses.items()
+            },
         }
 
-    def sketch(self, width: int = 72, height: int = 10) -> list[str]:
-        """The curve as lines of block characters, the peak at full height."""
-        width, top = min(width, len(self.curve)), self.curve[self.peak]
-        columns = [self.curve[(2 * i + 1) * len(self.curve) // (2 * width)] / top for i in range(width)]
+    def sketch(self, width: int = 72, height: int = 10, group: str | None = None) -> list[str]:
+        """The curve of a group as lines of block characters, the peak at full height."""
+        name = next(iter(self.curves)) if group is None else group
+        curve, top = self.curves[name], self.courses[name].peak or 1.0
+        width = min(width, len(curve))
+        columns = [curve[(2 * i + 1) * len(curve) // (2 * width)] / top for i in range(width)]
         return [
             "".join(_BLOCKS[max(0, min(8, round((value * height - row) * 8)))] for value in columns).rstrip()
             for row in reversed(range(height))
         ]
+
+    @cached_property
+    def _trace(self) -> Trace:
+        return traced(self.policy, self.horizon.total)

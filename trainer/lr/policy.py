@@ -1,28 +1,28 @@
-"""The one formula: lr(t, group) = base_lr · scale · group_mult · warmup(t) · schedule(t)."""
+"""The one formula: lr(t, group) = base_lr · scale · group_mult · warmup(t) · schedule(t) · plateau."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from trainer.lr.bounds import Refusal, number, positive
-from trainer.lr.horizon import Horizon
+from trainer.lr.hyper import Dial
 from trainer.lr.schedule import Schedule
 from trainer.lr.warmup import Warmup
-
-COMPOSITIONS = ("prefix", "overlay")
 
 
 @dataclass(frozen=True)
 class Policy:
     """The learning rate of every parameter group at every update, as a product of named factors.
 
-    `groups` names the parameter groups and their multipliers. Everything is a pure function of `t`, so any
-    update can be asked for in any order: nothing is kept between two calls.
+    `groups` names the parameter groups and their multipliers, `own` the groups that follow another schedule than
+    `schedule`, `dials` the other hyper-parameters that change with the update. Everything is a pure function of `t`,
+    so any update can be asked for in any order; the one factor with a state, `plateau`, is an argument.
 
-    >>> from trainer.lr import no_warmup
+    >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
     >>> Policy(0.1, 4.0, warmup, schedule).explain(7)
-    {'base_lr': 0.1, 'scale': 4.0, 'group_mult': 1.0, 'warmup': 1.0, 'schedule': 0.5}
+    {'base_lr': 0.1, 'scale': 4.0, 'group_mult': 1.0, 'warmup': 1.0, 'schedule': 0.5, 'plateau': 1.0}
     """
 
     base_lr: float
@@ -30,6 +30,8 @@ class Policy:
     warmup: Warmup
     schedule: Schedule
     groups: Mapping[str, float] = field(default_factory=lambda: {"all": 1.0})
+    own: Mapping[str, Schedule] = field(default_factory=dict)
+    dials: Mapping[str, Dial] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         positive("optimizer.lr", self.base_lr, "the learning rate scales each update; try 0.001 to 0.1.")
@@ -38,51 +40,53 @@ class Policy:
             number(f"the multiplier of group {name}", mult, "give 0 to freeze, 1 to leave.", low=0.0)
             if not math.isfinite(self.base_lr * self.scale * mult):
                 raise Refusal(f"optimizer.lr={self.base_lr} times its factors is not finite: lower it.")
+        for name in self.own:
+            if name not in self.groups:
+                raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(self.groups)}.")
 
     @property
     def peak_lr(self) -> float:
         """base_lr · scale: the learning rate of a group with multiplier 1 where warm-up and schedule are 1."""
         return self.base_lr * self.scale
 
-    def explain(self, t: int, group: str | None = None) -> dict[str, float]:
+    def explain(self, t: int, group: str | None = None, plateau: float = 1.0) -> dict[str, float]:
         """The factors at update `t` by name; their product, in this order, is `lr(t, group)` to the bit."""
+        name = next(iter(self.groups)) if group is None else group
         return {
             "base_lr": self.base_lr,
             "scale": self.scale,
-            "group_mult": self.groups[group] if group is not None else next(iter(self.groups.values())),
+            "group_mult": self.groups[name],
             "warmup": self.warmup.factor(t),
-            "schedule": self.schedule(t),
+            "schedule": self.schedule_of(name)(t),
+            "plateau": plateau,
         }
 
-    def lr(self, t: int, group: str | None = None) -> float:
+    def schedule_of(self, group: str) -> Schedule:
+        """The schedule that a group follows."""
+        return self.own.get(group, self.schedule)
+
+    def lr(self, t: int, group: str | None = None, plateau: float = 1.0) -> float:
         """The learning rate of update `t` for `group` (the first one, where none is named)."""
-        return math.prod(self.explain(t, group).values())
+        return math.prod(self.explain(t, group, plateau).values())
 
-    def lrs(self, t: int) -> list[float]:
+    def lrs(self, t: int, plateau: float = 1.0) -> list[float]:
         """The learning rates of update `t` for all groups, in their order; equal to `lr` to the bit."""
-        warmup, schedule, peak = self.warmup.factor(t), self.schedule(t), self.peak_lr
-        return [peak * mult * warmup * schedule for mult in self.groups.values()]
+        warmup, common = self.warmup.factor(t), self.schedule(t)
+        if not self.own:
+            return [peak * warmup * common * plateau for peak, _ in self._rows]
+        return [peak * warmup * (own(t) if own else common) * plateau for peak, own in self._rows]
 
+    def values(self, t: int, plateau: float = 1.0) -> dict[str, list[float]]:
+        """The other hyper-parameters of update `t`, each for all groups, or as one number for the whole run."""
+        if not self.dials:
+            return {}
+        shares = [self.warmup.factor(t) * self.schedule_of(name)(t) * plateau for name in self.groups]
+        return {
+            name: [dial.rule(t, base, share) for base, share in zip(dial.bases, shares)]
+            for name, dial in self.dials.items()
+        }
 
-def compose(
-    horizon: Horizon,
-    warmup: Callable[[Horizon], Warmup],
-    schedule: Callable[[Horizon], Schedule],
-    composition: str = "prefix",
-) -> tuple[Warmup, Schedule]:
-    """Warm-up and schedule over one run, as functions of the run's `t`.
-
-    prefix: the warm-up comes first and the schedule has the rest: schedule(max(t - W, 0)) over T - W updates.
-    overlay: the schedule spans the whole run and the warm-up multiplies it.
-    """
-    if composition not in COMPOSITIONS:
-        raise Refusal(f"composition={composition!r} is not known: choose one of {', '.join(COMPOSITIONS)}.")
-    rise = warmup(horizon)
-    taken = rise.updates if composition == "prefix" else 0
-    if rise.updates >= horizon.span:
-        raise Refusal(
-            f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
-            "shorten warmup.duration or lengthen trainer.duration."
-        )
-    fall = schedule(horizon.after(taken))
-    return rise, (lambda t: fall(max(t - taken, 0))) if taken else fall
+    @cached_property
+    def _rows(self) -> list[tuple[float, Schedule | None]]:
+        """Each group's peak, and its own schedule where it has one."""
+        return [(self.peak_lr * mult, self.own.get(name)) for name, mult in self.groups.items()]

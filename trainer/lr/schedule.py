@@ -1,19 +1,18 @@
-"""Schedules: pure functions of the update `t`, as a share of the peak learning rate.
+"""What a schedule is: a pure function of the update `t`, as a share of the peak learning rate.
 
 Every schedule runs over `x = t / span` in [0, 1), where `t = 0` is the first update that the schedule owns
 (after a warm-up, or the first of the run) and `span` the updates it has. Past the end it holds its last value.
+Each is made by a function `name(horizon, *, …)`, in a module of its family.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from trainer.lr.bounds import Refusal, fraction, positive
-from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.bounds import Refusal, fraction
 
 Schedule = Callable[[int], float]
 
 FLOOR = "it is a share of the peak learning rate, from 0 to 1."
-_FLOOR = FLOOR
 
 
 def mark(schedule: Schedule, **places: Iterable[int]) -> Schedule:
@@ -32,63 +31,7 @@ def marks(schedule: Schedule) -> Mapping[str, tuple[int, ...]]:
     return getattr(schedule, "marks", {})
 
 
-def constant(horizon: Horizon) -> Schedule:
-    """m(t) = 1.
-
-    >>> constant(Horizon(10, 1))(7)
-    1.0
-    """
-    return lambda t: 1.0
-
-
-def linear(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
-    """m(t) = floor + (1 - floor) (1 - x).  Defazio et al. 2023, arXiv:2310.07831.
-
-    >>> linear(Horizon(10, 1))(5)
-    0.5
-    """
-    return _decay(horizon.span, horizon.span, "linear", floor)
-
-
-def cosine(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
-    """m(t) = floor + (1 - floor) (1 + cos πx) / 2.  Loshchilov & Hutter 2016, arXiv:1608.03983.
-
-    >>> cosine(Horizon(10, 1), floor=0.1)(5)
-    0.55
-    """
-    return _decay(horizon.span, horizon.span, "cosine", floor)
-
-
-def step(horizon: Horizon, *, every: Duration, gamma: float = 0.1, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, gamma^⌊t / every⌋).  He et al. 2015, arXiv:1512.03385.
-
-    >>> [step(Horizon(9, 1), every=3)(t) for t in (0, 2, 3)]
-    [1.0, 1.0, 0.1]
-    """
-    width = horizon.updates(every, "every", least=1)
-    low = fraction("floor", floor, _FLOOR)
-    if positive("gamma", gamma, "each step multiplies the learning rate by it.") > 1:
-        raise Refusal(f"gamma={gamma!r} raises the learning rate at each step: give a value up to 1.")
-    if width >= horizon.span:
-        raise Refusal(f"every={every} is {width} updates, but the schedule has {horizon.span}: no step is made.")
-    last = (horizon.span - 1) // width
-    return lambda t: max(low, gamma ** min(t // width, last))
-
-
-def wsd(horizon: Horizon, *, decay: Duration = "20%", shape: str = "1-sqrt", floor: float = 0.0) -> Schedule:
-    """Warm-up, stable, decay: m(t) = 1, then over the last `decay` updates floor + (1 - floor) d(x).
-
-    `shape` is d: "linear" 1 - x, "cosine" (1 + cos πx) / 2, "1-sqrt" 1 - √x.  Hägele et al. 2024, arXiv:2405.18392.
-
-    >>> [wsd(Horizon(10, 1), decay=4, shape="linear")(t) for t in (0, 6, 8)]
-    [1.0, 1.0, 0.5]
-    """
-    width = horizon.updates(decay, "decay", least=1)
-    if width > horizon.span:
-        raise Refusal(f"decay={decay} is {width} updates, but the schedule has {horizon.span}: shorten it.")
-    return _decay(horizon.span, width, shape, floor)
-
-
+_STEEP = 0.01
 SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1.0 - x,
     "cosine": lambda x: 0.5 * (1.0 + math.cos(math.pi * x)),
@@ -98,11 +41,6 @@ SHAPES: dict[str, Callable[[float], float]] = {
     "exponential": lambda x: (_STEEP**x - _STEEP) / (1.0 - _STEEP),
 }
 """How a decay falls from 1 at x = 0 to 0 at x = 1; exponential: (r^x - r) / (1 - r) with r = 0.01."""
-_STEEP = 0.01
-
-
-def _decay(span: int, width: int, shape: str, floor: float) -> Schedule:
-    return falling(span - width, span, one_of("shape", shape, SHAPES), floor)
 
 
 def one_of(name: str, value: str, known: Mapping[str, Callable[[float], float]]) -> Callable[[float], float]:

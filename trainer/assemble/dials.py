@@ -1,0 +1,58 @@
+"""Hyper-parameters beside the learning rate that change with the update: what the `hyper` config names."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.assemble.arguments import nearest
+from trainer.assemble.nested import expanded
+from trainer.assemble.targets import build, refusing
+from trainer.lr import Dial, Horizon, Policy, Refusal
+
+RUN = {
+    "label_smoothing": "task.loss.label_smoothing",
+    "dropout": "model.dropout",
+    "gradient_noise": "trainer.gradient_noise",
+}
+"""Settings of the whole run, and where the config has them; all others are settings of parameter groups."""
+_BELOW_ONE = ("momentum", "beta1", "beta2", "dropout", "alpha")
+
+
+def dials(cfg: DictConfig, policy: Policy, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Policy:
+    """The policy with a dial for each entry of `hyper`; refused where a value of the run makes no sense."""
+    made = {str(name): _dial(cfg, str(name), length, settings) for name in cfg.hyper}
+    if not made:
+        return policy
+    turned = replace(policy, dials=made)
+    for t in range(length.total):
+        for name, values in turned.values(t).items():
+            _check(name, t, values)
+    return turned
+
+
+def _dial(cfg: DictConfig, name: str, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Dial:
+    key = f"hyper.{name}"
+    if name in RUN:
+        bases = [OmegaConf.select(cfg, RUN[name])]
+        home = RUN[name]
+    else:
+        bases, home = [group.get(name) for group in settings.values()], f"optimizer.{name}"
+        if bases[0] is None:
+            known = sorted({*RUN, *next(iter(settings.values()))})
+            raise Refusal(f"{key}: there is no such hyper-parameter here: {nearest(name, known)}")
+    if not any(bases):
+        raise Refusal(f"{key} would be 0 at every update, for {home}={bases[0]}: set it above zero.")
+    node: Any = OmegaConf.to_container(cfg.hyper[name], resolve=True)
+    with refusing(key):
+        rule = build(OmegaConf.create(expanded(node, key)), key, list(cfg.allow))(length)
+    return Dial(rule, [float(base) for base in bases])
+
+
+def _check(name: str, t: int, values: list[float]) -> None:
+    for value in values:
+        below = value < 1 if name in _BELOW_ONE else value <= 1 if name == "label_smoothing" else value < 3e38
+        if not (value >= 0 and below):
+            limit = "below 1" if name in _BELOW_ONE else "at most 1" if name == "label_smoothing" else "finite"
+            raise Refusal(f"hyper.{name} is {value:.6g} at update {t}: it must be at least 0 and {limit}.")

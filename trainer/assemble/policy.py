@@ -1,0 +1,136 @@
+"""From a config to the learning-rate policy, without torch: what a plan shows, and what training applies."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.assemble.compat import Compat
+from trainer.assemble.dials import dials
+from trainer.assemble.nested import expanded, named
+from trainer.assemble.targets import build, expect, refusing
+from trainer.lr import Horizon, Policy, Refusal, Schedule, Warmup, auto_updates, compose, place
+from trainer.lr.bounds import number, positive, whole
+
+Groups = Mapping[str, Mapping[str, Any]]
+"""Parameter groups by name, each with its `lr_mult` and its `weight_decay`."""
+
+
+def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Policy:
+    """The learning rate of every update: optimizer.lr, scaling, warm-up, schedule and cooldown of the config.
+
+    Where the model is not known, `groups` are those that the optimizer's weight decay calls for.
+    """
+    if "lr" not in cfg.optimizer:
+        raise Refusal("optimizer.lr is not set: the policy starts from it.")
+    groups = assumed_groups(cfg) if groups is None else groups
+    base, scale = (
+        positive("optimizer.lr", cfg.optimizer.lr, "it is the learning rate at the peak."),
+        scaled(cfg, length),
+    )
+    compat = Compat.of(cfg)
+    read = compat.horizon(length)
+    made = _schedules(cfg, compat, {name: base * scale * group["lr_mult"] for name, group in groups.items()})
+    composition, cool = compat.composition(cfg.composition), _cooldown(cfg)
+    rise = _warmup(cfg, compat, read, scale, base * scale)
+    _, common = compose(read, lambda _: rise, next(iter(made.values())), composition, cool)
+    own = {name: place(read, rise.updates, curve, composition, cool) for name, curve in list(made.items())[1:] if curve}
+    whole_run = Policy(
+        base,
+        scale,
+        Warmup(rise.updates, compat.held(rise.factor, length)),
+        compat.held(common, length),
+        {name: group["lr_mult"] for name, group in groups.items()},
+        {name: compat.held(curve, length) for name, curve in own.items()},
+    )
+    return dials(cfg, whole_run, length, settings(cfg, groups))
+
+
+def assumed_groups(cfg: DictConfig) -> Groups:
+    """The groups that a model will have, as far as the config says: vectors are spared weight decay."""
+    decay = cfg.optimizer.get("weight_decay")
+    if not decay:
+        return {"all": {"lr_mult": 1.0, "weight_decay": decay}}
+    return {"decay": {"lr_mult": 1.0, "weight_decay": decay}, "no_decay": {"lr_mult": 1.0, "weight_decay": 0.0}}
+
+
+def settings(cfg: DictConfig, groups: Groups | None = None) -> dict[str, dict[str, float]]:
+    """The other numbers of each parameter group, as the config has them; `momentum` is β1 where there are betas."""
+    options: Any = OmegaConf.to_container(cfg.optimizer, resolve=True)
+    shared = {name: float(value) for name, value in options.items() if _is_number(value) and name != "lr"}
+    betas = options.get("betas")
+    if isinstance(betas, list) and len(betas) == 2 and all(map(_is_number, betas)):
+        shared |= {"beta1": float(betas[0]), "beta2": float(betas[1]), "momentum": float(betas[0])}
+    decays = assumed_groups(cfg) if groups is None else groups
+    return {
+        name: shared if group["weight_decay"] is None else {**shared, "weight_decay": float(group["weight_decay"])}
+        for name, group in decays.items()
+    }
+
+
+def scaled(cfg: DictConfig, length: Horizon) -> float:
+    """What the batch-size rule multiplies the learning rate by."""
+    rule = build(cfg.scaling, "scaling", list(cfg.allow))
+    reference = cfg.scaling.get("base_batch_size")
+    if reference is not None:
+        whole("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
+    with refusing("scaling"):
+        return rule(length.batch_size)
+
+
+def _warmup(cfg: DictConfig, compat: Compat, length: Horizon, scale: float, peak: float) -> Warmup:
+    """The warm-up of the config; what is `auto` or the optimizer's own is filled in."""
+    node: Any = OmegaConf.to_container(cfg.warmup, resolve=True)
+    betas = cfg.optimizer.get("betas")
+    beta2 = betas[1] if betas is not None and len(betas) == 2 else None
+    if node.get("duration") == "auto":
+        node["duration"] = auto_updates(length, beta2)
+    if node.get("start") == "auto":
+        node["start"] = 1.0 / scale if scale > 1.0 else 0.0
+    elif compat.start == "lr" and node.get("start"):
+        node["start"] = number("warmup.start", node["start"], "it is a learning rate.", 0.0, peak) / peak
+    if "beta2" in node and node["beta2"] is None:
+        node["beta2"] = beta2
+    return _called("warmup", build(OmegaConf.create(node), "warmup", list(cfg.allow)), Warmup)(length)
+
+
+def _schedules(cfg: DictConfig, compat: Compat, peaks: Mapping[str, float]) -> dict[str, Any]:
+    """What makes the schedule of each group; None for a group that follows the first one's."""
+    plain: Any = OmegaConf.to_container(cfg.schedule, resolve=True)
+    given: Any = OmegaConf.to_container(cfg.group_schedule, resolve=True)
+    for name in given:
+        if name not in peaks:
+            raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(peaks)}.")
+    nodes = {name: expanded(compat.relative(plain, peak), "schedule") for name, peak in peaks.items()}
+    for name, part in given.items():
+        nodes[name] = named(expanded(part, f"group_schedule.{name}"), f"group_schedule.{name}")
+    made: dict[str, Any] = {}
+    for name, node in nodes.items():
+        if not made or node != next(iter(nodes.values())):
+            key = f"group_schedule.{name}" if name in given else "schedule"
+            made[name] = _called(key, build(OmegaConf.create(node), key, list(cfg.allow)))
+        else:
+            made[name] = None
+    return made
+
+
+def _cooldown(cfg: DictConfig) -> Any:
+    made = build(cfg.cooldown, "cooldown", list(cfg.allow))
+
+    def call(length: Horizon, schedule: Schedule) -> Any:
+        with refusing("cooldown"):
+            return expect("cooldown", made(length, schedule), Callable)  # type: ignore[arg-type]
+
+    return call
+
+
+def _called(key: str, function: Any, kind: type = Callable) -> Any:  # type: ignore[assignment]
+    def call(length: Horizon) -> Any:
+        with refusing(key):
+            return expect(key, function(length), kind)
+
+    return call
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

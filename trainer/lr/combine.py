@@ -1,0 +1,121 @@
+"""Schedules made of schedules: one after another, multiplied, repeated, stretched.
+
+A part is a run of its own: its percentages are of its own length.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from trainer.lr.bounds import Refusal, number, positive, whole
+from trainer.lr.compose import part
+from trainer.lr.horizon import Horizon
+from trainer.lr.schedule import Schedule, mark, marks
+
+Factory = Callable[[Horizon], Schedule]
+
+
+def sequence(horizon: Horizon, *, parts: Sequence[Mapping[str, Any]]) -> Schedule:
+    """m(t) = scale_i · m_i(t - b_i) for b_i ≤ t < b_{i+1}: one schedule after another.
+
+    A part has `of` (its schedule), `duration` (the last part may leave it out, and has the rest) and `scale` (1).
+
+    >>> half = lambda horizon: lambda t: 0.5
+    >>> both = sequence(Horizon(10, 1), parts=[{"of": half, "duration": 4}, {"of": half, "scale": 0.2}])
+    >>> [both(t) for t in (3, 4)]
+    [0.5, 0.1]
+    """
+    if not parts:
+        raise Refusal(f"parts={parts!r} is empty: give a list of {{of: SCHEDULE, duration: UPDATES}}.")
+    begins, made, begin = [], [], 0
+    for i, entry in enumerate(parts):
+        of, length, scale = _entry(horizon, i, entry, rest=horizon.span - begin, last=i == len(parts) - 1)
+        made.append(_scaled(of(part(horizon, length)), scale))
+        begins.append(begin)
+        begin += length
+    return _joined(begins, made, begin)
+
+
+def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
+    """m(t) = m_1(t) · m_2(t) · …: schedules multiplied, each over the whole span.
+
+    >>> half = lambda horizon: lambda t: 0.5
+    >>> product(Horizon(10, 1), factors=[half, half])(3)
+    0.25
+    """
+    if not factors:
+        raise Refusal(f"factors={factors!r} is empty: give a list of schedules.")
+    made = [factor(horizon) for factor in factors]
+    places = {
+        kind: sorted({t for one in made for t in marks(one).get(kind, ())}) for kind in ("jumps", "knots", "ends")
+    }
+    return mark(lambda t: math.prod([one(t) for one in made]), **places)
+
+
+def repeat(
+    horizon: Horizon, *, of: Factory, cycles: int = 4, length_mult: float = 1.0, peak_mult: float = 1.0
+) -> Schedule:
+    """m(t) = peak_mult^i · m_i(t - b_i): a schedule `cycles` times over the span, cycle i length_mult^i as long.
+
+    >>> saw = repeat(Horizon(8, 1), of=lambda horizon: lambda t: 1 - t / horizon.span, cycles=2, peak_mult=0.5)
+    >>> [saw(t) for t in (0, 2, 4, 6)]
+    [1.0, 0.5, 0.5, 0.25]
+    """
+    whole("cycles", cycles, "give the number of repetitions.", low=1)
+    positive("length_mult", length_mult, "each cycle is so many times as long as the one before.")
+    positive("peak_mult", peak_mult, "each cycle is so many times as high as the one before.")
+    lengths = [length_mult**i for i in range(cycles)]
+    bounds = [round(horizon.span * math.fsum(lengths[:i]) / math.fsum(lengths)) for i in range(cycles + 1)]
+    if any(later <= earlier for earlier, later in zip(bounds, bounds[1:])):
+        raise Refusal(f"cycles={cycles} do not fit into {horizon.span} updates: take fewer.")
+    made = [
+        _scaled(of(part(horizon, later - earlier)), peak_mult**i)
+        for i, (earlier, later) in enumerate(zip(bounds, bounds[1:]))
+    ]
+    return _joined(bounds[:-1], made, horizon.span, ends=bounds[1:])
+
+
+def stretch(horizon: Horizon, *, of: Factory, ratio: float = 1.0) -> Schedule:
+    """m(t) = m_1(t / ratio): every duration of a schedule that is no percentage lasts `ratio` times as long.
+
+    >>> stretch(Horizon(100, 1), of=lambda horizon: lambda t: horizon.updates("20"), ratio=2.5)(0)
+    50
+    """
+    positive("ratio", ratio, "durations are multiplied by it.")
+    return of(replace(horizon, stretch=horizon.stretch * Fraction(str(ratio))))
+
+
+def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple[Factory, int, float]:
+    name = f"parts.{i}"
+    if not isinstance(entry, Mapping) or not callable(entry.get("of")) or set(entry) - {"of", "duration", "scale"}:
+        raise Refusal(f"{name}={entry!r} is no part: give of (a schedule), duration and, if you like, scale.")
+    scale = number(f"{name}.scale", entry.get("scale", 1.0), "the part is multiplied by it.", low=0.0)
+    if entry.get("duration") is None and not last:
+        raise Refusal(f"{name}.duration is not set: only the last part has the rest of the run.")
+    given = entry.get("duration")
+    length = rest if given is None else part(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
+    if length < 1:
+        raise Refusal(f"{name} has no update left: the parts before it take the whole span of {horizon.span}.")
+    return entry["of"], length, scale
+
+
+def _scaled(schedule: Schedule, scale: float) -> Schedule:
+    return schedule if scale == 1.0 else mark(lambda t: scale * schedule(t), **marks(schedule))
+
+
+def _joined(begins: list[int], made: list[Schedule], end: int, ends: Sequence[int] = ()) -> Schedule:
+    """One schedule of several that begin at `begins`; past the end it holds the last one's value."""
+    places: dict[str, list[int]] = {"jumps": [], "knots": [], "ends": list(ends)}
+    for begin, schedule in zip(begins, made):
+        for kind, updates in marks(schedule).items():
+            places[kind] += [begin + t for t in updates]
+    places["jumps" if len(begins) > 1 else "knots"] += begins[1:]
+
+    def value(t: int) -> float:
+        i = bisect_right(begins, t) - 1
+        return made[i](t - begins[i])
+
+    return mark(value, **{kind: sorted(set(updates)) for kind, updates in places.items()})

@@ -1,0 +1,107 @@
+"""Warm-up, schedule and cooldown over one run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from trainer.lr.bounds import Refusal
+from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.schedule import SHAPES, Schedule, falling, mark, marks, one_of
+from trainer.lr.warmup import Warmup
+
+COMPOSITIONS = ("prefix", "overlay", "splice")
+Cooldown = Callable[[Horizon, Schedule], Schedule]
+
+
+def compose(
+    horizon: Horizon,
+    warmup: Callable[[Horizon], Warmup],
+    schedule: Callable[[Horizon], Schedule],
+    composition: str = "prefix",
+    cooldown: Cooldown | None = None,
+) -> tuple[Warmup, Schedule]:
+    """Warm-up and schedule over one run, as functions of the run's `t`; see `place` for the composition."""
+    rise = warmup(horizon)
+    if rise.updates >= horizon.span:
+        raise Refusal(
+            f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
+            "shorten warmup.duration or lengthen trainer.duration."
+        )
+    return rise, place(horizon, rise.updates, schedule, composition, cooldown)
+
+
+def place(
+    horizon: Horizon,
+    width: int,
+    schedule: Callable[[Horizon], Schedule],
+    composition: str = "prefix",
+    cooldown: Cooldown | None = None,
+) -> Schedule:
+    """A schedule as a function of the run's `t`, beside a warm-up of W = `width` updates.
+
+    prefix: the warm-up comes first and the schedule has the rest: m(max(t - W, 0)) over T - W updates.
+    overlay: the schedule spans the whole run and the warm-up multiplies it.
+    splice: the schedule spans the whole run, and is 1 during the warm-up: a jump where they meet.
+    """
+    if composition not in COMPOSITIONS:
+        raise Refusal(f"composition={composition!r} is not known: choose one of {', '.join(COMPOSITIONS)}.")
+    if composition == "prefix" and width and horizon.convention.joins_early:
+        width -= 1
+    fall = schedule(horizon.after(width if composition == "prefix" else 0))
+    if width and composition == "prefix":
+        moved = {kind: tuple(t + width for t in updates) for kind, updates in marks(fall).items()}
+        local, fall = fall, lambda t: local(t - width if t > width else 0)
+        mark(fall, **moved)
+    elif width and composition == "splice":
+        whole = fall
+        fall = mark(lambda t: 1.0 if t < width else whole(t), **marks(whole))
+    return cooldown(horizon, fall) if cooldown else fall
+
+
+def no_cooldown(horizon: Horizon, schedule: Schedule) -> Schedule:
+    """m(t): the schedule as it is."""
+    return schedule
+
+
+def cooldown(
+    horizon: Horizon,
+    schedule: Schedule,
+    *,
+    duration: Duration = "20%",
+    shape: str = "linear",
+    floor: float = 0.0,
+) -> Schedule:
+    """m(t) until the last `duration` updates, which then fall from where it is: floor + (m(b) - floor) d(x).
+
+    b is the first update of the cooldown and x = (t - b) / (T - b). `shape` is d, as in `wsd`. It goes onto any
+    schedule. Hägele et al. 2024, arXiv:2405.18392; Zhai et al. 2021, arXiv:2106.04560.
+
+    >>> curve = cooldown(Horizon(10, 1), lambda t: 0.8, duration=4)
+    >>> [round(curve(t), 3) for t in (0, 6, 8, 10)]
+    [0.8, 0.8, 0.4, 0.0]
+    """
+    width = horizon.updates(duration, "cooldown.duration", least=1)
+    end = horizon.total - horizon.convention.early
+    begin = end - width
+    if begin < 0:
+        raise Refusal(f"cooldown.duration={duration} is {width} updates, but the run has {end}: shorten it.")
+    return cooled(schedule, begin, end, shape, floor)
+
+
+def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -> Schedule:
+    """`schedule` until update `begin`, then down from its value there to `floor` at update `end`."""
+    high, curve = schedule(begin), one_of("cooldown.shape", shape, SHAPES)
+    if floor > high:
+        raise Refusal(
+            f"cooldown.floor={floor} lies above {high:.4g}, where the schedule is when the cooldown begins: lower it."
+        )
+    if not high:
+        raise Refusal(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
+    tail = falling(begin, end, curve, floor / high)
+    kept = {kind: tuple(t for t in updates if t <= begin or t >= end) for kind, updates in marks(schedule).items()}
+    kept["knots"] = (*kept.get("knots", ()), begin)
+    return mark(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
+
+
+def part(horizon: Horizon, length: int) -> Horizon:
+    """A piece of a run as a run of its own: percent in it are of its length."""
+    return replace(horizon, total=length, start=0)

@@ -1,0 +1,154 @@
+"""Cycles: restarts that fall and jump back to a peak, and waves that go up and down."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+
+from trainer.lr.bounds import Refusal, fraction, number, positive, whole
+from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark, one_of
+
+_WAVES = {name: SHAPES[name] for name in ("linear", "cosine")}
+MODES = ("triangular", "triangular2", "exp_range")
+_cosine = SHAPES["cosine"]
+
+
+def restarts(
+    horizon: Horizon,
+    *,
+    first: Duration = "10%",
+    length_mult: float = 2.0,
+    peak_mult: float = 1.0,
+    floor: float = 0.0,
+    warmup: Duration = 0,
+    scales: str = "cosine",
+) -> Schedule:
+    """m(t) = low_i + high_i (1 + cos πx) / 2 in cycle i = 0, 1, …, of first · length_mult^i updates.
+
+    SGDR: Loshchilov & Hutter 2016, arXiv:1608.03983. x is the share of the cycle that is done. The first `warmup`
+    updates of each cycle rise in a line from the floor to its peak, and the cosine has the rest. `scales` says what
+    g = peak_mult^i makes smaller: "cosine", low_i = floor and high_i = g (1 - floor); "peak", high_i = g - floor;
+    "cycle", low_i = g · floor and high_i = g (1 - floor).
+
+    >>> [restarts(Horizon(12, 1), first=4)(t) for t in (0, 2, 4, 8, 12)]
+    [1.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    low = fraction("floor", floor, FLOOR)
+    if scales not in ("cosine", "peak", "cycle"):
+        raise Refusal(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
+    bounds = _bounds(horizon, first, length_mult)
+    starts, lengths = bounds[:-1], [end - begin for begin, end in zip(bounds, bounds[1:])]
+    width = horizon.updates(warmup, "warmup")
+    if width >= lengths[0]:
+        raise Refusal(f"warmup={warmup} is {width} updates, but the first cycle has {lengths[0]}: shorten it.")
+    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
+    peaks = [mult**i for i in range(len(starts))]
+    lows = [low * peak if scales == "cycle" else low for peak in peaks]
+    highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
+    if min(highs) < 0:
+        raise Refusal(f"peak_mult={peak_mult}: the peak of cycle {len(peaks) - 1} falls below the floor of {floor}.")
+    lead, extent = horizon.convention.progress(width)
+    span = horizon.span
+
+    def factor(t: int) -> float:
+        t = min(t, span)
+        i = bisect_right(starts, t) - 1
+        done = t - starts[i]
+        share = (done + lead) / extent if done < width else _cosine((done - width) / (lengths[i] - width))
+        return lows[i] + highs[i] * share
+
+    knots = [begin + extent - lead for begin in starts] if width else []
+    return mark(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
+
+
+def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> Schedule:
+    """m(t) = floor + (1 - floor) (1 + cos π(Cx mod 1)) / 2, C = `cycles`: SGDR, arXiv:1608.03983, in equal cycles.
+
+    >>> [hard_restarts(Horizon(8, 1), cycles=2)(t) for t in (0, 2, 4, 6, 8)]
+    [1.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    low, span = fraction("floor", floor, FLOOR), horizon.span
+    count = _cycles(horizon, cycles)
+
+    def factor(t: int) -> float:
+        return low + (1.0 - low) * _cosine(t * count % span / span) if t < span else low
+
+    ends = [-(-i * span // count) for i in range(1, count + 1)]
+    return mark(factor, jumps=ends[:-1], ends=ends)
+
+
+def cyclic(
+    horizon: Horizon,
+    *,
+    period: Duration | None = None,
+    cycles: int | None = 4,
+    rise: float = 0.5,
+    shape: str = "linear",
+    mode: str = "triangular",
+    gamma: float = 0.99994,
+    floor: float = 0.1,
+) -> Schedule:
+    """m(t) = floor + (1 - floor) d(y) s: up from the floor and down again, cycle by cycle.
+
+    Smith 2015, arXiv:1506.01186. A cycle c = 0, 1, … lasts `period` updates, or the schedule is split into `cycles`
+    equal ones; in each, the share `rise` goes up. y is the way from the peak, 1 at the floor; `shape` is d: "linear"
+    1 - y, "cosine" (1 + cos πy) / 2. `mode` is s: "triangular" 1, "triangular2" 2^-c, "exp_range" gamma^t.
+
+    >>> [cyclic(Horizon(16, 1), cycles=2, floor=0.0)(t) for t in (0, 2, 4, 8, 12)]
+    [0.0, 0.5, 1.0, 0.0, 1.0]
+    """
+    if (period is None) == (cycles is None):
+        raise Refusal(f"period={period} and cycles={cycles}: give one of them, and null for the other.")
+    low, up = fraction("floor", floor, FLOOR), fraction("rise", rise, "it is the share of a cycle that goes up.")
+    wave, scale, span = one_of("shape", shape, _WAVES), _scale(mode, gamma), horizon.span
+    many, over = (_cycles(horizon, cycles), span) if period is None else (1, horizon.updates(period, "period", 2))
+
+    def value(t: int, cycle: int, x: float) -> float:
+        away = 1.0 - x / up if x < up else (x - up) / (1.0 - up) if x > up else 0.0
+        return low + (1.0 - low) * wave(away) * scale(t, cycle)
+
+    complete = -(-span * many // over) - 1
+    held = value(span, complete, (span * many - complete * over) / over)
+
+    def factor(t: int) -> float:
+        return value(t, t * many // over, t * many % over / over) if t < span else held
+
+    ends = [-(-i * over // many) for i in range(1, complete + 2)]
+    tops = [math.floor((i + up) * over / many + 0.5) for i in range(complete + 1)]
+    return mark(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
+
+
+def _bounds(horizon: Horizon, first: Duration, length_mult: float) -> list[int]:
+    """Where the cycles begin, and the end of the last one: at the end of the schedule, or after it."""
+    length = float(horizon.updates(first, "first", least=1))
+    mult = number("length_mult", length_mult, "each cycle is so many times as long as the last one: 1 or more.", 1.0)
+    bounds, end = [0], 0.0
+    while bounds[-1] < horizon.span:
+        end += length
+        length *= mult
+        bounds.append(math.floor(end + 0.5))
+    return bounds
+
+
+def _cycles(horizon: Horizon, cycles: int | None) -> int:
+    return whole(
+        "cycles", cycles, f"the schedule has {horizon.span} updates, and a cycle at least 2.", 1, horizon.span // 2
+    )
+
+
+def _share(name: str, value: float, each: str) -> float:
+    if positive(name, value, each) > 1:
+        raise Refusal(f"{name}={value!r} would raise the learning rate above its peak: give a value up to 1.")
+    return float(value)
+
+
+def _scale(mode: str, gamma: float) -> Callable[[int, int], float]:
+    """The height of a wave at update t of cycle c."""
+    ratio = _share("gamma", gamma, "each update multiplies the height of the waves by it.")
+    if mode == "triangular":
+        return lambda t, cycle: 1.0
+    if mode == "triangular2":
+        return lambda t, cycle: 0.5**cycle
+    if mode == "exp_range":
+        return lambda t, cycle: ratio**t
+    raise Refusal(f"mode={mode!r} is not known: choose one of {', '.join(MODES)}.")

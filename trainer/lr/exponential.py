@@ -1,0 +1,111 @@
+"""Exponential and inverse-time decays: the rate loses the same share, or less and less, as time goes on."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+
+from trainer.lr.bounds import Refusal, fraction, positive
+from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.schedule import FLOOR, Schedule, mark
+
+Curve = Callable[[float], float]
+"""A decay from 1 at 0, as a function of the time gone."""
+
+
+def exponential(horizon: Horizon, *, gamma: float = 0.9999, floor: float = 0.0) -> Schedule:
+    """m(t) = max(floor, gamma^t).  The exponential decay of every toolbox; `gamma` is for each update.
+
+    What is left depends on the length of the run: `final_exponential` is told where to end instead.
+
+    >>> [exponential(Horizon(10, 1), gamma=0.5)(t) for t in (0, 1, 3)]
+    [1.0, 0.5, 0.125]
+    """
+    ratio = _share("gamma", gamma, "each update multiplies the learning rate by it.")
+    return _floored(lambda t: ratio**t, horizon.span, floor)
+
+
+def natural_exponential(horizon: Horizon, *, rate: float = 1e-4, floor: float = 0.0) -> Schedule:
+    """m(t) = max(floor, e^(-rate t)).  Known as natural exponential decay; `rate` is for each update.
+
+    >>> [round(natural_exponential(Horizon(10, 1), rate=0.5)(t), 6) for t in (0, 2)]
+    [1.0, 0.367879]
+    """
+    speed = positive("rate", rate, "1 / rate updates divide the learning rate by e; try 0.0001.")
+    return _floored(lambda t: math.exp(-speed * t), horizon.span, floor)
+
+
+def final_exponential(horizon: Horizon, *, final: float = 0.01) -> Schedule:
+    """m(t) = final^x: the exponential from 1 to `final` at the end, whatever the length of the run.
+
+    Known from fvcore and fastai. `final` is a share of the peak, and its floor.
+
+    >>> [final_exponential(Horizon(10, 1), final=0.25)(t) for t in (0, 5, 10)]
+    [1.0, 0.5, 0.25]
+    """
+    end, span = _share("final", final, "it is the share of the peak that is left at the end."), horizon.span
+    return lambda t: end ** (t / span) if t < span else end
+
+
+def exponential_decay(
+    horizon: Horizon,
+    *,
+    every: Duration = "10%",
+    rate: float = 0.5,
+    staircase: bool = False,
+    floor: float = 0.0,
+) -> Schedule:
+    """m(t) = max(floor, rate^(t / every)); with `staircase` max(floor, rate^⌊t / every⌋).
+
+    The exponential decay of TensorFlow: the rate is multiplied by `rate` over each `every`, smoothly or at once.
+
+    >>> [exponential_decay(Horizon(10, 1), every=4, rate=0.25)(t) for t in (0, 2, 4, 8)]
+    [1.0, 0.5, 0.25, 0.0625]
+    >>> [exponential_decay(Horizon(10, 1), every=4, rate=0.25, staircase=True)(t) for t in (0, 2, 4, 8)]
+    [1.0, 1.0, 0.25, 0.0625]
+    """
+    ratio = _share("rate", rate, "the learning rate is multiplied by it over each `every`.")
+    return _paced(lambda n: ratio**n, horizon, every, staircase, floor)
+
+
+def inverse_time(
+    horizon: Horizon,
+    *,
+    rate: float = 1.0,
+    every: Duration = "10%",
+    staircase: bool = False,
+    floor: float = 0.0,
+) -> Schedule:
+    """m(t) = max(floor, 1 / (1 + rate t / every)); with `staircase` ⌊t / every⌋ for t / every.
+
+    Robbins & Monro 1951: without a floor the rates of an endless run add up to infinity and their squares do not.
+
+    >>> [inverse_time(Horizon(12, 1), every=4)(t) for t in (0, 4, 12)]
+    [1.0, 0.5, 0.25]
+    """
+    speed = positive("rate", rate, "after `every` the learning rate is 1 / (1 + rate) of the peak.")
+    return _paced(lambda n: 1.0 / (1.0 + speed * n), horizon, every, staircase, floor)
+
+
+def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, floor: float) -> Schedule:
+    """max(floor, curve(n)), where n = t / every, or ⌊t / every⌋ in a staircase."""
+    if not isinstance(staircase, bool):
+        raise Refusal(f"staircase={staircase!r} is not true or false: choose one.")
+    width = horizon.updates(every, "every", least=1)
+    if not staircase:
+        return _floored(lambda t: curve(t / width), horizon.span, floor)
+    low, last = fraction("floor", floor, FLOOR), (horizon.total - horizon.start - 1) // width
+    jumps = range(width, max(last, 1) * width + 1, width)
+    return mark(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
+
+
+def _floored(curve: Curve, span: int, floor: float) -> Schedule:
+    """max(floor, curve(t)), held from `span` on; a knot where it comes to the floor."""
+    low = fraction("floor", floor, FLOOR)
+    reached = bisect_left(range(span), True, key=lambda t: curve(t) <= low)
+    return mark(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
+
+
+def _share(name: str, value: float, why: str) -> float:
+    if positive(name, value, why) > 1:
+        raise Refusal(f"{name}={value!r} would raise the learning rate: give a value up to 1.")
+    return float(value)

@@ -1,0 +1,169 @@
+"""The rules that `trainer.lr.lint` goes by: each yields a line for every curve that it finds at fault.
+
+Groups that follow the same schedule have the same curve but for a factor: a rule looks at the first of them.
+"""
+
+from collections.abc import Collection, Iterator
+from itertools import pairwise
+from operator import gt
+
+from trainer.lr.plan import Plan
+from trainer.lr.schedule import marks
+from trainer.lr.trace import Values
+
+HUGE = 1000.0
+TAIL = 0.201
+"""A fifth of the peak, in round numbers."""
+LONG, RISEN = 0.3, 0.9
+STEEP, LEAST = 3.0, 0.1
+SAME = 1e-9
+
+
+def zero(plan: Plan) -> Iterator[str]:
+    for whose, group in _apart(plan):
+        curve = plan.curves[group]
+        if not min(curve):
+            count, first = curve.count(0.0), curve.index(0.0)
+            more = f" and at {count - 1} more" if count > 1 else ""
+            yield (
+                f"the learning rate{whose} is 0 at update {first}{more}, where nothing is learned: "
+                "raise the start of the warm-up or the floor of the schedule."
+            )
+
+
+def last(plan: Plan) -> Iterator[str]:
+    for whose, group in _apart(plan):
+        curve, course = plan.curves[group], plan.courses[group]
+        if course.last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
+            yield (
+                f"the last learning rate{whose}, {course.last:.4g}, is {course.last / course.peak:.0%} of the peak, "
+                f"{course.peak:.4g}: lower the floor, add cooldown=linear, or fit the decay to the run."
+            )
+
+
+def rises(plan: Plan) -> Iterator[str]:
+    total = plan.horizon.total
+    for whose, group in _apart(plan):
+        last = plan.courses[group].last
+        for t in (total, total + 1, total + total // 2, 2 * total, 10 * total):
+            later = plan.policy.lr(t, group)
+            if later > last * (1 + SAME):
+                yield (
+                    f"the learning rate{whose} rises after the end of the run, from {last:.4g} at update {total - 1} "
+                    f"to {later:.4g} at {t}: let the schedule hold its last value, for a run that is lengthened."
+                )
+                break
+
+
+def unreached(plan: Plan) -> Iterator[str]:
+    total = plan.horizon.total
+    for whose, group in _apart(plan):
+        found = marks(plan.policy.schedule_of(group))
+        late = sorted(t for kind in ("jumps", "knots") for t in found.get(kind, ()) if t >= total)
+        if late:
+            more = f" and {len(late) - 1} more are" if len(late) > 1 else " is"
+            yield (
+                f"the change of the schedule{whose} at update {late[0]}{more} never reached, the last update is "
+                f"{total - 1}: place milestones and cycles within the run, in percent, or lengthen trainer.duration."
+            )
+
+
+def long_warmup(plan: Plan) -> Iterator[str]:
+    total, rise = plan.horizon.total, plan.policy.warmup
+    limit = int(LONG * total)
+    if rise.updates > LONG * total:
+        yield (
+            f"the warm-up of {rise.updates} updates is {rise.updates / total:.0%} of the run of {total}: "
+            "shorten warmup.duration or lengthen trainer.duration."
+        )
+    elif (risen := rise.factor(limit)) < RISEN:
+        yield (
+            f"the warm-up is only at {risen:.2f} after {LONG:.0%} of the run, at update {limit}: choose one of a set "
+            "length, such as warmup=linear, or lengthen trainer.duration."
+        )
+
+
+def floor_above_group(plan: Plan) -> Iterator[str]:
+    for whose, group in _apart(plan):
+        high, last = plan.policy.peak_lr * plan.policy.groups[group], plan.courses[group].last
+        if last > high * (1 + SAME):
+            yield (
+                f"the last learning rate{whose}, {last:.4g}, lies above {high:.4g}, where the schedule is 1: a floor "
+                "above the peak of the group makes a rise of the decay; give it as a share of the peak, up to 1."
+            )
+
+
+def jump(plan: Plan) -> Iterator[str]:
+    policy = plan.policy
+    begin = max(policy.warmup.updates, 1)
+    if policy.warmup.updates == 1:
+        begin = 2  # a ramp of one update is a jump by itself
+    for whose, group in _apart(plan):
+        known = {*marks(policy.warmup.factor).get("jumps", ()), *marks(policy.schedule_of(group)).get("jumps", ())}
+        curve, least = plan.curves[group], LEAST * plan.courses[group].peak
+        for t, (before, now) in enumerate(pairwise(curve[begin - 1 :]), start=begin):
+            steep = before > STEEP * now or now > STEEP * before
+            if steep and abs(now - before) > least and t not in known and not _on_a_slope(curve, t):
+                yield (
+                    f"the learning rate{whose} jumps from {before:.4g} to {now:.4g} at update {t}, and the schedule "
+                    "has no stair there: check where warm-up, schedule and cooldown meet, or mark the jump."
+                )
+                break
+
+
+def betas(plan: Plan) -> Iterator[str]:
+    for name in ("momentum", "beta1", "beta2"):
+        for (group, values), own in zip(
+            plan.dials.get(name, {}).items(), plan.policy.dials[name].bases if name in plan.dials else ()
+        ):
+            low, high = min(values), max(values)
+            if max(own - low, high - own) > SAME:
+                yield (
+                    f"hyper.{name} takes the {name} of group {group} away from its own number, {own:g}, to between "
+                    f"{low:.4g} and {high:.4g}: choose hyper=none to keep it."
+                )
+                break
+
+
+def unlogged(monitor: str | None, logged: Collection[str] | None) -> Iterator[str]:
+    if monitor is None or logged is None or monitor in logged:
+        return
+    names = f"choose one of {', '.join(logged)}." if logged else "the run never validates: lower trainer.validate."
+    yield f"the plateau watches {monitor}, which is never logged, and would never act: {names}"
+
+
+def huge(plan: Plan) -> Iterator[str]:
+    group, course = max(plan.courses.items(), key=lambda item: item[1].peak)
+    if course.peak > HUGE:
+        yield (
+            f"the learning rate of group {group} is {course.peak:.4g} at update {course.peak_update}, above {HUGE:g}: "
+            "lower optimizer.lr, the batch-size rule or the group's multiplier."
+        )
+
+
+def short_cycle(plan: Plan) -> Iterator[str]:
+    total = plan.horizon.total
+    for whose, group in _apart(plan):
+        ends = sorted(marks(plan.policy.schedule_of(group)).get("ends", ()))
+        if ends and not {total, total - 1} & {*ends}:  # a decay may end at T - 1 by its convention
+            before = max((t for t in ends if t < total), default=0)
+            after = min((t for t in ends if t > total), default=None)
+            until = f", which would be over at {after}" if after else ""
+            yield (
+                f"the run of {total} updates ends in the middle of a cycle{whose} that begins at {before}{until}: "
+                "make the run as long as its cycles, or give their number."
+            )
+
+
+def _apart(plan: Plan) -> Iterator[tuple[str, str]]:
+    """A group for each schedule, of those that are not frozen, with ` of group NAME` where there are several."""
+    for groups in plan.alike():
+        for group in [name for name in groups if plan.policy.groups[name]][:1]:
+            yield f" of group {group}" if len(plan.alike()) > 1 else "", group
+
+
+def _on_a_slope(curve: Values, t: int) -> bool:
+    """Whether the change at update `t` goes on from the one before it, or into the next one."""
+    change = curve[t] - curve[t - 1]
+    beside = [curve[i] - curve[i - 1] for i in (t - 1, t + 1) if 0 < i < len(curve)]
+    return any(1.5 * other / change > 1.0 for other in beside)

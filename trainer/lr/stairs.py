@@ -1,0 +1,152 @@
+"""Stairs and tables: schedules that are told update by update where to be.
+
+A stair has no end of its own: what the convention says of the end of a decay does not concern it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+from trainer.lr.bounds import Refusal, fraction, number, positive
+from trainer.lr.horizon import Duration, Horizon
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark
+
+HIGHEST = 1000.0
+INTERPOLATIONS = ("constant", "linear", "cosine")
+
+
+def step(horizon: Horizon, *, every: Duration = "30%", gamma: float = 0.1, floor: float = 0.0) -> Schedule:
+    """m(t) = max(floor, gamma^⌊t / every⌋).  He et al. 2015, arXiv:1512.03385.
+
+    >>> [step(Horizon(9, 1), every=3)(t) for t in (0, 2, 3)]
+    [1.0, 1.0, 0.1]
+    """
+    width = horizon.updates(every, "every", least=1)
+    low, ratio = fraction("floor", floor, FLOOR), _gamma("gamma", gamma)
+    last = (_left(horizon) - 1) // width
+
+    def factor(t: int) -> float:
+        return max(low, ratio ** min(t // width, last))
+
+    return mark(factor, jumps=range(width, max(last, 1) * width + 1, width))
+
+
+def multi_step(
+    horizon: Horizon,
+    *,
+    milestones: Sequence[Duration] = ["50%", "75%"],
+    gamma: float | Sequence[float] = 0.1,
+    floor: float = 0.0,
+) -> Schedule:
+    """m(t) = max(floor, gamma^n), n = #{i: milestone_i ≤ t}, as in He et al. 2015, arXiv:1512.03385.
+
+    The rate falls at the milestone itself, or `shift` updates after it where the convention says so. With one
+    gamma per milestone, m(t) is the product of those whose milestone is reached.
+
+    >>> [multi_step(Horizon(9, 1), milestones=[3, 6], gamma=0.5)(t) for t in (2, 3, 6)]
+    [1.0, 0.5, 0.25]
+    """
+    times = [
+        horizon.updates(given, f"milestones[{i}]", least=1) for i, given in enumerate(_list("milestones", milestones))
+    ]
+    _increasing("milestones", milestones, times)
+    low, shift = fraction("floor", floor, FLOOR), horizon.convention.shift
+    values = [max(low, value) for value in _powers(gamma, len(times))]
+    return _table([time + shift for time in times], values, _left(horizon) - 1)
+
+
+def piecewise(
+    horizon: Horizon,
+    *,
+    points: Sequence[Sequence[Duration]] = [[0, 1.0], ["50%", 0.1], ["75%", 0.01]],
+    interpolation: str = "linear",
+) -> Schedule:
+    """m(t) = v_i at t = t_i for each point (t_i, v_i), along `interpolation` between two, and the last v_i after them.
+
+    "constant" is v_i until t_{i+1}, "linear" a straight line, "cosine" half a cosine. The first t_i is 0. A stair of
+    "constant" comes `shift` updates after its point where the convention says so. Known as a piecewise schedule.
+
+    >>> [piecewise(Horizon(8, 1), points=[[0, 0.0], [4, 1.0]])(t) for t in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise Refusal(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
+    table = _points(horizon, points)
+    if interpolation != "constant":
+        return mark(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
+    times = [time + horizon.convention.shift for time, _ in table[1:]]
+    return _table(times, [value for _, value in table], _left(horizon) - 1)
+
+
+def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float], last: int) -> Schedule:
+    """Through `points`, from each to the next along `shape`; constant before the first, after the final one and `last`.
+
+    m(t) = low + (high - low) d(x), where x is the way from the higher of two neighbours to the lower one.
+    """
+    times = [time for time, _ in points]
+    pieces = [(0, 1, points[0][1], 0.0)]
+    for (begin, first), (end, second) in pairwise(points):
+        top = begin if first > second else end
+        pieces.append((top, end - begin, min(first, second), abs(first - second)))
+    pieces.append((0, 1, points[-1][1], 0.0))
+
+    def factor(t: int) -> float:
+        t = min(t, last)
+        top, width, low, gap = pieces[bisect_right(times, t)]
+        return low + gap * shape(abs(t - top) / width) if gap else low
+
+    return factor
+
+
+def _table(times: list[int], values: list[float], last: int) -> Schedule:
+    """values[n] at update t, n the number of `times` that are reached; nothing changes after update `last`."""
+    return mark(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
+
+
+def _left(horizon: Horizon) -> int:
+    """The updates that the schedule has."""
+    return horizon.total - horizon.start
+
+
+def _gamma(name: str, gamma: float) -> float:
+    ratio = positive(name, gamma, "each step multiplies the learning rate by it.")
+    if ratio > 1:
+        raise Refusal(f"{name}={gamma!r} raises the learning rate at each step: give a value up to 1.")
+    return ratio
+
+
+def _powers(gamma: float | Sequence[float], count: int) -> list[float]:
+    """What is left of the peak after 0, 1, … `count` milestones."""
+    if not isinstance(gamma, Sequence) or isinstance(gamma, str):
+        ratio = _gamma("gamma", gamma)
+        return [ratio**n for n in range(count + 1)]
+    if len(gamma) != count:
+        raise Refusal(f"gamma={gamma!r} has {len(gamma)} values for {count} milestones: give one, or one for each.")
+    ratios = [_gamma(f"gamma[{i}]", given) for i, given in enumerate(gamma)]
+    return list(accumulate(ratios, lambda product, ratio: product * ratio, initial=1.0))
+
+
+def _points(horizon: Horizon, points: Sequence[Sequence[Duration]]) -> list[tuple[int, float]]:
+    table = []
+    for i, pair in enumerate(_list("points", points)):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise Refusal(f"points[{i}]={pair!r} is not a pair: give [duration, share of the peak].")
+        value = number(f"points[{i}]", pair[1], "it is a share of the peak learning rate, from 0 on.", 0.0, HIGHEST)
+        table.append((horizon.updates(pair[0], f"points[{i}]"), value))
+    times = [time for time, _ in table]
+    if times[0] != 0:
+        raise Refusal(f"points[0]={points[0]!r} is at update {times[0]}: the first point is at 0.")
+    _increasing("points", points, times)
+    return table
+
+
+def _list(name: str, given: Sequence[object]) -> Sequence:
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        raise Refusal(f"{name}={given!r} is not a list: give one in brackets, of at least one entry.")
+    return given
+
+
+def _increasing(name: str, given: Sequence[object], times: list[int]) -> None:
+    for i, (earlier, later) in enumerate(pairwise(times), start=1):
+        if later <= earlier:
+            raise Refusal(f"{name}[{i}]={given[i]!r} is at update {later}, not after {earlier}: give them in order.")

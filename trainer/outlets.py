@@ -1,0 +1,65 @@
+"""Where scheduled settings of the whole run are set: dropout, label smoothing, gradient noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from trainer.lr import Policy, Refusal
+
+Outlet = Callable[[float], None]
+
+
+@dataclass
+class GradientNoise:
+    """Gaussian noise on the gradients, g + N(0, σ²): a function of (seed, t), and so the same in every process.
+
+    Neelakantan et al. 2015, arXiv:1511.06807.
+    """
+
+    sigma: float
+    seed: int
+
+    def add(self, parameters: Sequence[nn.Parameter], t: int) -> None:
+        """Add the noise of update `t` to the gradients of `parameters`."""
+        if not self.sigma:
+            return
+        device = parameters[0].device
+        generator = torch.Generator(device).manual_seed((self.seed << 32 | t) ^ 0x6E6F697365)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                noise = torch.randn(parameter.shape, generator=generator, device=device, dtype=parameter.grad.dtype)
+                parameter.grad.add_(noise, alpha=self.sigma)
+
+
+def outlets(policy: Policy, net: nn.Module, loss: object, noise: GradientNoise | None) -> dict[str, Outlet]:
+    """What sets each scheduled setting of the whole run; refused where the run has no such setting."""
+    made: dict[str, Outlet] = {}
+    if "dropout" in policy.dials:
+        made["dropout"] = _dropout(net, policy.dials["dropout"].bases[0])
+    if "label_smoothing" in policy.dials:
+        if not hasattr(loss, "label_smoothing"):
+            raise Refusal(f"hyper.label_smoothing: {type(loss).__name__} smooths no labels: choose another task.loss.")
+        made["label_smoothing"] = lambda value: setattr(loss, "label_smoothing", value)
+    if "gradient_noise" in policy.dials:
+        assert noise is not None
+        made["gradient_noise"] = lambda value: setattr(noise, "sigma", value)
+    return made
+
+
+def _dropout(net: nn.Module, rate: float) -> Outlet:
+    """Sets every dropout of `net` that has this rate: layers, and the `dropout` of attention and recurrent modules."""
+    layers = [module for module in net.modules() if isinstance(module, _DropoutNd) and module.p == rate]
+    others = [module for module in net.modules() if getattr(module, "dropout", None) == rate]
+    if not layers and not others:
+        raise Refusal(f"hyper.dropout: {type(net).__name__} has no dropout of {rate}: set model.dropout above zero.")
+
+    def outlet(value: float) -> None:
+        for layer in layers:
+            layer.p = value
+        for module in others:
+            setattr(module, "dropout", value)  # noqa: B010 - a module's attributes are not typed as numbers
+
+    return outlet
