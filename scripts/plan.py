@@ -1,13 +1,16 @@
-"""Show the whole learning-rate curve of a run before training it: numbers, a sketch, a picture.
+"""Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
 
-Takes every override that train.py takes, and imports no torch. Examples:
+Takes every override that train.py takes, reads no data and imports no torch. Examples:
 
     python scripts/plan.py optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
+    python scripts/plan.py schedule=wsd warmup=linear --updates 100000 --csv
+    python scripts/plan.py optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
     python scripts/plan.py --applied outputs/NAME        what a finished run planned, and what it applied
 """
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,34 +21,77 @@ sys.path.insert(0, str(ROOT))
 from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
-from trainer.assemble import curve  # noqa: E402
+from scripts.plans import files, tables  # noqa: E402
+from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
 from trainer.lr import Plan, Refusal  # noqa: E402
+from trainer.lr.bounds import whole  # noqa: E402
 
-BLUE, ORANGE = "#2a6f97", "#e07a1f"
 
-
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Compose the config, plan the run, and show it."""
+    options = parsed(words)
+    register()
+    if options.compare:
+        return compare(options)
+    if options.applied:
+        cfg, log = recorded(options.applied), applied(options.applied)
+    else:
+        cfg, log = composed(options.overrides, options.updates), {}
+    plan = planned(cfg, groups(options.applied) if options.applied else None)
+    print("\n".join(tables.single(plan, ignored(cfg))))
+    if not options.no_files:
+        print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
+    return None
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, as far as its parts fit together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
-    parser.add_argument("--out", type=Path, default=Path("outputs/plan"), help="stem of the .png and .json to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/plan"), metavar="STEM", help="stem of the files to write"
+    )
+    parser.add_argument("--csv", action="store_true", help="write every value of every group and update, too")
+    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    parser.add_argument("--updates", type=int, metavar="N", help="the length of the run, where it needs no data")
     parser.add_argument("--applied", type=Path, metavar="FOLDER", help="a run's folder: its plan, and what it applied")
-    options = parser.parse_args()
-    register()
-    if options.applied and options.overrides:
-        raise Refusal(f"--applied={options.applied} takes the config of that run: leave out {options.overrides[0]}.")
-    plan = planned(recorded(options.applied) if options.applied else composed(options.overrides))
-    log = applied(options.applied) if options.applied else {}
-    print("\n".join(lines(plan)))
-    print(f"\n{save(plan, options.out, log)}")
+    parser.add_argument(
+        *("--compare", "-c"), nargs="+", metavar="OVERRIDES", help="several policies, on top of the overrides before"
+    )
+    options = parser.parse_intermixed_args(words)
+    for name in ("overrides", "updates", "compare"):
+        if options.applied and getattr(options, name):
+            raise Refusal(f"--applied={options.applied} takes the config of that run: leave out {name}.")
+    return options
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The config that train.py would see."""
+def compare(options: argparse.Namespace) -> None:
+    """Show several policies beside each other."""
+    plans: dict[str, Plan] = {}
+    ignores: list[list[str]] = []
+    for text in options.compare:
+        cfg = composed([*options.overrides, *shlex.split(text)], options.updates)
+        plans[text] = planned(cfg)
+        ignores.append(ignored(cfg))
+    print("\n".join(tables.several(plans, ignores)))
+    if not options.no_files:
+        print(f"\n{files.save(plans, options.out, options.csv)}")
+
+
+def composed(overrides: list[str], updates: int | None = None) -> DictConfig:
+    """The config that train.py would see; with `updates`, data that is not there is not asked for."""
+    if updates is not None:
+        whole("--updates", updates, "a run has at least one update.")
+        overrides = [*overrides, f"trainer.duration={updates}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train", overrides)
+        cfg = compose("train", overrides)
+    told: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
+    lacking = [name for name, value in told.items() if value == "???"]
+    for name in [*lacking, "samples"] if lacking else []:
+        cfg.data[name] = None
+    return cfg
 
 
 def recorded(folder: Path) -> DictConfig:
@@ -58,11 +104,32 @@ def recorded(folder: Path) -> DictConfig:
     return cfg
 
 
-def planned(cfg: DictConfig) -> Plan:
+def groups(folder: Path) -> dict[str, Any] | None:
+    """The parameter groups that a run has had, if it says so."""
+    try:
+        told = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["groups"]
+        return {group["name"]: {key: group[key] for key in ("lr_mult", "weight_decay")} for group in told}
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def planned(cfg: DictConfig, groups: dict[str, Any] | None = None) -> Plan:
     """The plan of the run that a config describes."""
     curve.check_keys(cfg)
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    return Plan(curve.policy(cfg, length), length)
+    settings = curve.trainer_settings(cfg)
+    if cfg.data.get("samples") is None and str(settings.duration).strip().endswith("ep"):
+        raise Refusal(
+            f"trainer.duration={settings.duration} counts epochs, and only the data knows their length: "
+            "give --updates N, or data.samples."
+        )
+    length = curve.horizon(cfg, settings)
+    return Plan(policy.policy(cfg, length, groups), length, policy.settings(cfg, groups))
+
+
+def ignored(cfg: DictConfig) -> list[str]:
+    """The rules that the config ignores."""
+    value: Any = OmegaConf.to_container(cfg)
+    return (value.get("lint") or {}).get("ignore") or []
 
 
 def applied(folder: Path) -> dict[str, list[Any]]:
@@ -74,65 +141,6 @@ def applied(folder: Path) -> dict[str, list[Any]]:
     if not rates:
         raise Refusal(f"--applied={folder} holds no log of a learning rate: was it trained with logger=tensorboard?")
     return {"lr": events.Scalars(rates[0]), "loss": events.Scalars("train/loss")}
-
-
-def lines(plan: Plan) -> list[str]:
-    """The curve for a terminal: its sketch, then its factors at the updates that matter."""
-    facts, policy, sketch = plan.facts(), plan.policy, plan.sketch()
-    head = [f"{facts['peak_lr'] if i == 0 else '':>10.4} │{line}" for i, line in enumerate(sketch)]
-    ground = f"{'0':>10} └{'─' * max(map(len, sketch))}"
-    rows = [
-        f"{t:>10}  {policy.lr(t):>12.6g}  " + "  ".join(f"{value:>10.6g}" for value in policy.explain(t).values())
-        for t in plan.landmarks()
-    ]
-    names = "  ".join(f"{name:>10}" for name in policy.explain(0))
-    epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] else ""
-    return [
-        f"T = {facts['total_updates']} updates of {plan.horizon.batch_size} samples{epoch}; "
-        f"warm-up W = {facts['warmup_updates']}; peak {facts['peak_lr']:g} at update {facts['peak_update']}",
-        *["", *head, ground, ""],
-        f"{'update':>10}  {'lr':>12}  {names}",
-        *rows,
-    ]
-
-
-def save(plan: Plan, stem: Path, log: dict[str, list[Any]]) -> str:
-    """Write the curve as a picture and as numbers; where they are."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        draw(plan, log).savefig(f"{stem}.png", dpi=120)
-        numbers = json.dumps({**plan.facts(), "lr": plan.curve})
-        Path(f"{stem}.json").write_text(numbers + "\n", encoding="utf-8")
-    except OSError as error:
-        raise Refusal(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
-    return f"{stem}.png  {stem}.json"
-
-
-def draw(plan: Plan, log: dict[str, list[Any]]) -> Any:
-    """The planned curve; with a run's log, what was applied on it and the loss below it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5.4 if log else 3.6))
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2 if log else 1, 1, sharex=True, squeeze=False)[:, 0]
-    rate, width = panels[0], plan.policy.warmup.updates
-    if width:
-        rate.axvspan(0, width - 1, color=BLUE, alpha=0.08)
-        rate.annotate(f" warm-up, W = {width}", (width, 0), color=BLUE, va="bottom")
-    rate.plot(range(len(plan.curve)), plan.curve, color=BLUE, linewidth=2, label="planned")
-    rate.set(ylabel="learning rate", ylim=(0, None), xlim=(0, len(plan.curve)))
-    if log:
-        some = log["lr"][:: max(1, len(log["lr"]) // 48)]
-        rate.plot([p.step for p in some], [p.value for p in some], "o", color=ORANGE, ms=4, label="applied")
-        rate.legend(frameon=False)
-        panels[1].plot([p.step for p in log["loss"]], [p.value for p in log["loss"]], color=ORANGE, linewidth=0.8)
-        panels[1].set(ylabel="training loss", ylim=(0, None))
-    panels[-1].set_xlabel("update")
-    for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.subplots_adjust(left=0.1, right=0.98, top=0.97, bottom=0.1 if log else 0.14, hspace=0.12)
-    return figure
 
 
 if __name__ == "__main__":

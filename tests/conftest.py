@@ -31,11 +31,12 @@ def compose():
 
 @pytest.fixture
 def assembled(compose, tmp_path):
-    """A run assembled from overrides, in a folder of the test's own; `fit` it to train."""
+    """A run assembled from overrides, in a folder of the test's own, to go on from `resumed`; `fit` it to train."""
     from trainer.assemble.run import assemble
 
-    def make(*overrides, folder="run"):
-        return assemble(compose(*overrides), tmp_path / folder)
+    def make(*overrides, folder="run", resumed=None):
+        going_on = [f"resume.path={resumed}"] if resumed else []
+        return assemble(compose(*overrides, *going_on), tmp_path / folder, resumed)
 
     return make
 

@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent
 NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER / 'trainer' / 'curve.csv'}"],
     "schedule=function": ["schedule.of._target_=tests.trainer.test_every_option.falling", "allow=[tests]"],
+    "compat=timm": ["warmup.start=1e-4"],
     "hyper=dropout_linear": ["model.dropout=0.1"],
     "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
 }

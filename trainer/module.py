@@ -35,8 +35,7 @@ class Recipe:
     groups: Sequence[Group]
     clip: float | None = None
     log_every: int = 50
-    gradient_noise: float | None = None
-    seed: int = 0
+    noise: GradientNoise | None = None
     origin: dict[str, Any] = field(default_factory=dict)
 
 
@@ -55,8 +54,7 @@ class Module(pl.LightningModule):
         self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
         self.clock, self.journal = Clock(), Journal()
-        self.noise = GradientNoise(recipe.gradient_noise, recipe.seed) if recipe.gradient_noise else None
-        self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, self.noise))
+        self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
         self.recent: dict[str, float] = {}
 
     @property
@@ -85,7 +83,7 @@ class Module(pl.LightningModule):
             journal=self.journal,
             backward=Backward.of(self.trainer, self.device),
             clip=self.recipe.clip,
-            noise=self.noise,
+            noise=self.recipe.noise,
         )
         self._tell_lightning()
 

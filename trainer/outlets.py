@@ -1,5 +1,6 @@
 """Where scheduled settings of the whole run are set: dropout, label smoothing, gradient noise."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,11 +28,16 @@ class GradientNoise:
         if not self.sigma:
             return
         device = parameters[0].device
-        generator = torch.Generator(device).manual_seed((self.seed << 32 | t) ^ 0x6E6F697365)
+        generator = torch.Generator(device).manual_seed(_mixed(self.seed, t))
         for parameter in parameters:
             if parameter.grad is not None:
                 noise = torch.randn(parameter.shape, generator=generator, device=device, dtype=parameter.grad.dtype)
                 parameter.grad.add_(noise, alpha=self.sigma)
+
+
+def _mixed(seed: int, t: int) -> int:
+    """63 bits of (seed, t), each of which counts: the generator of the CPU reads only the lower half."""
+    return int.from_bytes(hashlib.blake2b(f"noise {seed} {t}".encode(), digest_size=8).digest()) >> 1
 
 
 def outlets(policy: Policy, net: nn.Module, loss: object, noise: GradientNoise | None) -> dict[str, Outlet]:

@@ -33,4 +33,4 @@ def test_an_option_trains_with_the_planned_rates(assembled, group, option):
     fit(assembly, None)
     policy = assembly.module.recipe.policy
     assert seen == [policy.lrs(t) for t in range(20)]
-    assert len({tuple(rates) for rates in seen}) > 1 or option in ("constant", "function")
+    assert len({tuple(rates) for rates in seen}) > 1 or option in ("constant", "wsd_s", "timm")

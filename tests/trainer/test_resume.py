@@ -86,8 +86,9 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
     fit(first, None)
     edits = ("optimizer.lr=0.0001", "optimizer.weight_decay=0.5", "optimizer.betas=[0.8,0.99]")
-    second = assembled(*DIGITS, *edits, folder="second")
-    fit(second, numbered(first.checkpointing.folder, 20))
+    middle = numbered(first.checkpointing.folder, 20)
+    second = assembled(*DIGITS, *edits, "resume.policy=override", folder="second", resumed=middle)
+    fit(second, middle)
     (optimizer,) = second.trainer.optimizers
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.99) or optimizer.param_groups[0]["betas"] == [0.8, 0.99]
@@ -100,8 +101,9 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
 def test_a_longer_run_goes_on_along_its_own_curve(assembled):
     short = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="short")
     fit(short, None)
-    long = assembled(*DIGITS, "trainer.duration=60", folder="long")
-    fit(long, numbered(short.checkpointing.folder, 20))
+    middle = numbered(short.checkpointing.folder, 20)
+    long = assembled(*DIGITS, "trainer.duration=60", "resume.policy=stretch", folder="long", resumed=middle)
+    fit(long, middle)
     assert long.module.clock.t == 60
     assert long.module.control.applied == long.module.recipe.policy.lrs(59)
 
@@ -109,8 +111,9 @@ def test_a_longer_run_goes_on_along_its_own_curve(assembled):
 def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
     fit(first, None)
-    second = assembled(*DIGITS, "optimizer.lr=1e-9", folder="second")
-    fit(second, numbered(first.checkpointing.folder, 36))
+    late = numbered(first.checkpointing.folder, 36)
+    second = assembled(*DIGITS, "optimizer.lr=1e-9", "resume.policy=override", folder="second", resumed=late)
+    fit(second, late)
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
     assert set(evaluate(second)) == {"loss", "accuracy"}
 
@@ -118,16 +121,17 @@ def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.batch_size=16"], "batch_size"),
-        (["trainer.accumulate=1"], "batch_size"),
-        (["trainer.duration=36"], "lengthen trainer.duration"),
+        (["data.batch_size=16"], "global batch 64 → 32"),
+        (["trainer.accumulate=1"], "global batch 64 → 32"),
+        (["trainer.duration=36", "resume.policy=continue"], "lengthen trainer.duration"),
     ],
 )
 def test_a_checkpoint_whose_clock_does_not_fit_is_refused(assembled, overrides, says):
     first = assembled(*DIGITS, folder="first")
     fit(first, None)
+    last = numbered(first.checkpointing.folder, 40)
     with pytest.raises(Refusal, match=says):
-        fit(assembled(*DIGITS, *overrides, folder="second"), numbered(first.checkpointing.folder, 40))
+        fit(assembled(*DIGITS, *overrides, folder="second", resumed=last), last)
 
 
 def test_another_model_or_grouping_is_refused(assembled):
@@ -183,7 +187,7 @@ def test_a_branch_inside_the_folder_of_newer_checkpoints_is_refused_and_loses_no
     fit(first, None)
     before = {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()}
     with pytest.raises(Refusal, match="resume=auto, or give another name"):
-        fit(assembled(*DIGITS, "optimizer.lr=1e-4"), numbered(first.checkpointing.folder, 10))
+        fit(assembled(*DIGITS), numbered(first.checkpointing.folder, 10))
     assert {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()} == before
 
 
@@ -234,8 +238,9 @@ def test_a_best_checkpoint_from_after_the_resumed_update_is_not_taken_for_the_be
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
     fit(first, None)
     assert first.checkpointing.best["update"] > 20
-    second = assembled(*DIGITS, "optimizer.lr=10.0", folder="second")
-    fit(second, numbered(first.checkpointing.folder, 20))
+    middle = numbered(first.checkpointing.folder, 20)
+    second = assembled(*DIGITS, "optimizer.lr=10.0", "resume.policy=override", folder="second", resumed=middle)
+    fit(second, middle)
     best = second.checkpointing.best
     assert best["update"] > 20
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == best["update"]

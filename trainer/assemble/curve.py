@@ -16,6 +16,8 @@ GROUPS = (
     "data model task optimizer scaling warmup schedule cooldown compat hyper plateau resume trainer logger callbacks"
 ).split()
 KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
+FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}
+"""The keys of groups that name no class."""
 LONGEST = 10**8
 """Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
@@ -85,6 +87,12 @@ def check_keys(cfg: DictConfig) -> None:
     for key in (*GROUPS, "group_schedule", "lint"):
         if not isinstance(cfg[key], DictConfig):
             raise Refusal(f"{key}={cfg[key]!r} is not a group of settings: choose one of its options.")
+    for group, known in FIXED.items():
+        for name in {*cfg[group], *known}:
+            if name not in known:
+                raise Refusal(f"{group}.{name} is not known: {nearest(str(name), known)}")
+            if name not in cfg[group]:
+                raise Refusal(f"{group}.{name} is not set: add {group}.{name}=VALUE to the command line.")
     for key, value in _leaves(cfg, ""):
         if isinstance(value, float):
             number(key, value, "nothing can be computed from it.")

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.assemble.changes import Changes, differences
 from trainer.assemble.policy import Groups, policy, scaled
 from trainer.lr import Horizon, Policy, Refusal, Schedule, cooled
 from trainer.lr.splice import joined, reclocked
@@ -30,7 +31,6 @@ OF_LENGTH = ("continue", "stretch", "branch_cooldown")
 """The policies for a curve of which only the length or the batch has changed."""
 
 Segment = dict[str, Any]
-Told = dict[str, tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def woven(segments: list[Segment], groups: Groups) -> Policy:
     return made
 
 
-def _check_fit(rule: str | None, told: Told, segments: list[Segment]) -> None:
+def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:
     """Refuse a change that no policy, or the wrong one, has an answer to."""
     other = {key: change for key, change in told.items() if key not in LENGTH}
     if rule is None:
@@ -98,19 +98,15 @@ def _check_fit(rule: str | None, told: Told, segments: list[Segment]) -> None:
         raise Refusal(f"resume.policy=stretch changes the length only, but {_words(told)}: take continue or override.")
 
 
-def changes(before: Segment, now: Segment) -> Told:
+def changes(before: Segment, now: Segment) -> Changes:
     """What of two segments makes their curves differ, by key: (before, now)."""
-    told: Told = {}
+    told: Changes = {}
     for name, key in zip(LENGTH, ("total", "batch_size")):
         if before["length"][key] != now["length"][key]:
             told[name] = (before["length"][key], now["length"][key])
     if set(told) == {"updates", "global batch"} and _samples(before) == _samples(now):
         del told["updates"]
-    old, new = _flat(_curve(before["config"])), _flat(_curve(now["config"]))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            told[key] = (old.get(key), new.get(key))
-    return told
+    return {**told, **differences(_curve(before["config"]), _curve(now["config"]))}
 
 
 def _continue(to: Change) -> Policy:
@@ -167,11 +163,5 @@ def _curve(config: dict[str, Any]) -> dict[str, Any]:
     return {**{key: config.get(key) for key in CURVE}, "optimizer": {"lr": config["optimizer"].get("lr")}}
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict) and tree:
-        return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): tree}
-
-
-def _words(told: Told) -> str:
+def _words(told: Changes) -> str:
     return ", ".join(f"{key} {before} → {now}" for key, (before, now) in told.items())

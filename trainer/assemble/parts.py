@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from trainer.assemble.arguments import check_names, check_values
 from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.targets import build, expect, refusing
+from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
-from trainer.lr import Refusal
+from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, whole
 from trainer.optim.groups import Group, decay_groups
 from trainer.task import Task

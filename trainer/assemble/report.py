@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -35,6 +36,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "scaling": {"no": "none"}.get(rule, rule),
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
+        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau") if cfg[key]},
         **plan.facts(),
         "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
         "groups": [
@@ -71,6 +73,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", f"T = {facts['total_updates']}, {length}"),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
+        ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
+        *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
@@ -82,6 +86,8 @@ def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
     for name, text in lines:
         table.add_row(f"[bold]{name}", text)
     Console(file=sys.stdout, highlight=False).print(table)
+    for warning in assembly.facts["lint"]:
+        print(f"warning: {warning}", file=sys.stderr)
     folder = assembly.folder
     for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
         if (folder / name).exists():
@@ -95,7 +101,7 @@ def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
             logger.log_text("plan", text, start)
             logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(assembly.cfg)}```", start)
         else:
-            logger.log_hyperparams(_flat(OmegaConf.to_container(assembly.cfg)))
+            logger.log_hyperparams(flat(OmegaConf.to_container(assembly.cfg)))
 
 
 def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
@@ -128,13 +134,10 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         _summarise(result)
 
 
-def tell_changes(saved: dict[str, Any], config: dict[str, Any]) -> None:
-    """One line for each key of the config that differs from the checkpoint's: it holds from here on."""
-    before, after = _flat(saved["config"]), _flat(config)
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key) and key != "name" and not key.startswith("resume."):
-            change = f"{key}: {before.get(key)} → {after.get(key)}"
-            print(f"resumed at update {saved['updates']}, from there on {change}", file=sys.stderr)
+def _name(node: DictConfig) -> str:
+    """What a part of the curve is called: its function, without the name of its kind."""
+    word = str(node.get("_target_")).rpartition(".")[2]
+    return {"no": "none"}.get(plain := word.removesuffix("_warmup").removesuffix("_cooldown"), plain)
 
 
 def _summarise(result: dict[str, Any]) -> None:
@@ -163,16 +166,9 @@ def _finite(tree: Any) -> Any:
 def _ordered(config: Any) -> dict[str, Any]:
     """The config as dotted keys, what decides the learning rate first: a viewer shows the first few columns."""
     groups = ["optimizer", "schedule", "warmup", "scaling", *config]
-    keys = _flat(config).items()
+    keys = flat(config).items()
     shown = [(key, value) for key, value in keys if not key.endswith("_partial_")]
     return dict(sorted(shown, key=lambda item: groups.index(item[0].partition(".")[0])))
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as one level of dotted keys."""
-    if isinstance(tree, dict) and tree:
-        return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): tree}
 
 
 def _write(path: Path, text: str) -> None:

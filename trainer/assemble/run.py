@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer.assemble import curve, parts, policy, report
+from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage, woven
@@ -19,6 +20,7 @@ from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module, Recipe
+from trainer.outlets import GradientNoise
 from trainer.tensorboard import TensorBoard
 
 
@@ -33,7 +35,6 @@ class Assembly:
     trainer: pl.Trainer
     checkpointing: Checkpointing
     facts: dict[str, Any]
-    warnings: list[str]
 
 
 def run(cfg: DictConfig) -> None:
@@ -42,9 +43,10 @@ def run(cfg: DictConfig) -> None:
     job = HydraConfig.get()
     check_command(job)
     folder = Path(job.runtime.output_dir)
-    resumed = resume_point(cfg.resume.get("path"), folder)
+    curve.check_keys(cfg)
+    resumed = resume_point(cfg.resume.path, folder)
     if rank() == 0:
-        check_unused(folder, cfg.resume.get("path"), resumed)
+        check_unused(folder, cfg.resume.path, resumed)
     assembly = assemble(cfg, folder, resumed)
     start = 0
     if resumed is not None:
@@ -81,19 +83,12 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     segments = lineage(cfg, length, _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length)))
     facts = {group.name: {"lr_mult": group.lr_mult, "weight_decay": group.weight_decay} for group in groups}
     plan = Plan(woven(segments, facts), length, policy.settings(cfg, facts))
-    warnings = lint.check(plan, list(cfg.lint.ignore))
     task = parts.task(cfg, data.shape)
-    recipe = Recipe(
-        plan.policy,
-        length,
-        optimizer,
-        groups,
-        settings.clip,
-        settings.log_every,
-        settings.gradient_noise,
-        cfg.seed,
-        {"config": segments[-1]["config"], "lineage": segments},
-    )
+    scored = [f"val/{name}" for name in ("loss", *task.metrics)]
+    warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
+    noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
+    origin = {"config": segments[-1]["config"], "lineage": segments}
+    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, noise, origin)
     module = Module(net, task, recipe)
     leg = length.updates(settings.validate, "trainer.validate", least=1)
     every = (
@@ -109,9 +104,18 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg), checkpointing)
-    _check_monitors(trainer, [f"val/{name}" for name in ("loss", *task.metrics)])
-    told = report.facts(cfg, settings, plan, groups)
-    return Assembly(cfg, folder, module, data, trainer, checkpointing, told, warnings)
+    _check_monitors(trainer, scored)
+    told = {
+        **report.facts(cfg, settings, plan, groups),
+        "changes": [_told(one) for one in segments[1:]],
+        "lint": warnings,
+    }
+    return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
+
+
+def _told(segment: dict[str, Any]) -> dict[str, Any]:
+    """When a resume has changed the curve, and how."""
+    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
 
 
 def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str, Any] | None:
@@ -134,7 +138,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
     if resumed is not None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
-            report.tell_changes(saved, assembly.module.recipe.origin["config"])
+            tell_changes(saved, assembly.module.recipe.origin["config"])
         if saved["updates"] == assembly.module.horizon.total:
             return restore(assembly, read(resumed))
     assembly.trainer.fit(

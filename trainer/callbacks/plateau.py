@@ -6,8 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from trainer.callbacks.lr_control import LRControl
-from trainer.lr import Refusal
-from trainer.lr.plateau import Plateau
+from trainer.lr import Plateau, Refusal
 from trainer.tensorboard import TensorBoard
 
 

@@ -25,11 +25,13 @@ from trainer.lr.inverse_sqrt import inverse_sqrt, noam, noam_hold, power_law
 from trainer.lr.noise import noisy
 from trainer.lr.one_cycle import flat_cosine, one_cycle, one_cycle_stairs
 from trainer.lr.plan import Plan
+from trainer.lr.plateau import CountPlateau, Greedy, Plateau
 from trainer.lr.policy import Policy
 from trainer.lr.scaling import linear_scaling, no_scaling, sqrt_scaling
 from trainer.lr.schedule import Schedule, mark, marks
 from trainer.lr.stairs import multi_step, piecewise, step
 from trainer.lr.table import function, table
+from trainer.lr.trend import TrendPlateau
 from trainer.lr.untuned import (
     auto_updates,
     radam_warmup,
@@ -55,15 +57,19 @@ from trainer.lr.wsd import tri_stage, wsd, wsd_s
 __all__ = [
     "Convention",
     "Cooldown",
+    "CountPlateau",
     "Dial",
     "Duration",
+    "Greedy",
     "Horizon",
     "OURS",
     "Plan",
+    "Plateau",
     "Policy",
     "Refusal",
     "Rule",
     "Schedule",
+    "TrendPlateau",
     "Warmup",
     "auto_updates",
     "chebyshev",

@@ -109,9 +109,9 @@ class Counting(Plateau, ABC):
 
     def _stalled(self, count: int) -> str:
         if self.best == math.inf:
-            return f"has not been a finite number for {count} validations"
+            return f"has not been a finite number for {_counted(count)}"
         best = self.best if self.mode == "min" else -self.best
-        return f"has not improved on {best:.6g} of update {self.best_at} for {count} validations"
+        return f"has not improved on {best:.6g} of update {self.best_at} for {_counted(count)}"
 
 
 @dataclass
@@ -155,9 +155,9 @@ class Greedy(Counting):
     >>> rule = Greedy(patience=0, factor=0.5, highest=4.0)
     >>> for t, loss in enumerate((0.9, 0.8, 0.8)):
     ...     print(rule.observe(loss, t))
-    plateau: val/loss has improved for 1 validations in a row, factor 1 -> 2
-    plateau: val/loss has improved for 1 validations in a row, factor 2 -> 4
-    plateau: val/loss has not improved on 0.8 of update 1 for 1 validations, factor 4 -> 2
+    plateau: val/loss has improved for 1 validation in a row, factor 1 -> 2
+    plateau: val/loss has improved for 1 validation in a row, factor 2 -> 4
+    plateau: val/loss has not improved on 0.8 of update 1 for 1 validation, factor 4 -> 2
     """
 
     factor: float = 0.95
@@ -187,8 +187,12 @@ class Greedy(Counting):
             return None
         if self.good:
             raised = max(self.value, min(self.value / self.factor, self.highest))
-            verdict = raised, f"has improved for {self.good} validations in a row"
+            verdict = raised, f"has improved for {_counted(self.good)} in a row"
         else:
             verdict = self._lower(), self._stalled(self.bad)
         self.wait, self.good, self.bad = self.cooldown, 0, 0
         return verdict
+
+
+def _counted(validations: int) -> str:
+    return "1 validation" if validations == 1 else f"{validations} validations"

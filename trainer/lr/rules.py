@@ -95,9 +95,7 @@ def floor_above_group(plan: Plan) -> Iterator[str]:
 
 def jump(plan: Plan) -> Iterator[str]:
     policy = plan.policy
-    begin = max(policy.warmup.updates, 1)
-    if policy.warmup.updates == 1:
-        begin = 2  # a ramp of one update is a jump by itself
+    begin = max(policy.warmup.updates, 1) + (policy.warmup.updates == 1)  # a ramp of one update is a jump by itself
     for whose, group in _apart(plan):
         known = {*marks(policy.warmup.factor).get("jumps", ()), *marks(policy.schedule_of(group)).get("jumps", ())}
         curve, least = plan.curves[group], LEAST * plan.courses[group].peak

@@ -11,14 +11,14 @@ from trainer.lr.warmup import Warmup
 def joined(old: Policy, new: Policy, begin: int, shift: int = 0) -> Policy:
     """`old` before update `begin`, from there on `new` as it is `shift` updates before.
 
-    The rates before `begin` are those of `old`, told as shares of the peak of `new`.
+    The rates before `begin` are those of `old`, told as shares of the peak of `new`, and W is its warm-up's.
     """
     ratio = old.peak_lr / new.peak_lr
     rise, later = old.warmup.factor, new.warmup.factor
     names = {*old.own, *new.own}
     return replace(
         new,
-        warmup=Warmup(new.warmup.updates + shift, lambda t: later(t - shift) if t >= begin else rise(t)),
+        warmup=Warmup(old.warmup.updates, lambda t: later(t - shift) if t >= begin else rise(t)),
         schedule=_joined(old.schedule, new.schedule, begin, shift, ratio),
         own={
             name: _joined(old.schedule_of(name), new.schedule_of(name), begin, shift, ratio)

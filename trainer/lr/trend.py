@@ -14,9 +14,10 @@ class TrendPlateau(Plateau):
     """plateau(t) times `factor` where the last `window` validations do not improve with `confidence`.
 
     The one-sided test of Mann 1945 and Kendall for a trend: with S the pairs of validations of which the later one is
-    better, less those of which it is worse, p = 1 - Φ((S - 1) / √V) for S > 0, and at least a half otherwise;
-    V = (n(n-1)(2n+5) - Σ k(k-1)(2k+5)) / 18 over each k that tie. It reduces when p > 1 - confidence, and the window
-    then starts afresh. Only the order counts, so one outlier, good or bad, is one vote of `window`.
+    better, less those of which it is worse, p = 1 - Φ((S - 1) / √V) with V = (n(n-1)(2n+5) - Σ k(k-1)(2k+5)) / 18,
+    where n is `window` and each k is a number of equal values. It reduces when p > 1 - confidence, and the window
+    then starts afresh. Only the order counts, so an outlier, good or bad, is one vote among n. A window of 15 sees a
+    fall that is half the noise's σ at each validation; the longer, the finer.
 
     >>> rule = TrendPlateau(window=5)
     >>> [rule.observe(loss, t) for t, loss in enumerate((5.0, 4.0, 3.0, 2.0, 1.0))]
@@ -25,7 +26,7 @@ class TrendPlateau(Plateau):
     'plateau: val/loss does not surely fall over 5 validations (p = 0.4), factor 1 -> 0.1'
     """
 
-    window: int = 10
+    window: int = 15
     confidence: float = 0.95
 
     _memory = ("costs",)
@@ -33,7 +34,7 @@ class TrendPlateau(Plateau):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("window", self.window, "it is a number of validations, from 2 to 1000.", low=2, high=1000)
-        number("confidence", self.confidence, "it is how sure an improvement must be, from 0.5.", low=0.5, high=1.0)
+        number("confidence", self.confidence, "it is how sure an improvement must be, 0.5 to 0.9999.", 0.5, 0.9999)
         if chance([float(-i) for i in range(self.window)]) > 1.0 - self.confidence:
             raise Refusal(
                 f"window={self.window} is too short: even an improvement at each validation is then not "
@@ -57,11 +58,9 @@ def chance(series: list[float]) -> float:
     """p: how probably a series without a trend would fall as clearly as this one, by the Mann-Kendall test.
 
     >>> round(chance([5.0, 4.0, 3.0, 2.0, 1.0]), 4), chance([1.0, 1.0, 1.0])
-    (0.0137, 0.5)
+    (0.0137, 1.0)
     """
     n, score = len(series), sum((a > b) - (a < b) for a, b in combinations(series, 2))
     ties = sum(k * (k - 1) * (2 * k + 5) for k in map(series.count, set(series)))
-    if score == 0:
-        return 0.5
     spread = math.sqrt((n * (n - 1) * (2 * n + 5) - ties) / 18)
-    return 1.0 - NormalDist().cdf((score - math.copysign(1, score)) / spread)
+    return 1.0 - NormalDist().cdf((score - 1) / spread) if spread else 1.0
