@@ -125,6 +125,8 @@ def test_a_rule_fires_on_a_curve_made_for_it_and_says_so_in_one_line_with_number
         lambda: plan(wsd, lambda h: constant_warmup(h, duration="5%")),
         lambda: plan(one_cycle),
         lambda: plan(groups={"all": 1.0, "frozen": 0.0}),
+        lambda: plan(hard_restarts, total=20),  # steep, but no jump
+        lambda: raw(lambda t: max(0.05, 1.0 - t / 105) if t < 150 else 0.001),  # a factor of 50, of next to nothing
         lambda: plan(lr=1000.0),
         lambda: plan(dials={"weight_decay": Dial(tied(Horizon(200, 1)), [0.1])}),
         lambda: plan(dials={"momentum": Dial(lambda t, base, share: base, [0.9])}),

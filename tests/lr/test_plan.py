@@ -31,10 +31,8 @@ from trainer.lr.schedule import mark
 GROUPS = {"decay": 1.0, "no_decay": 1.0, "head": 0.1, "frozen": 0.0}
 
 
-def policy(schedule, total, warmup=no_warmup, **more):
-    return Policy(
-        more.pop("base_lr", 0.3), more.pop("scale", 1.0), *compose(Horizon(total, 1), warmup, schedule), **more
-    )
+def policy(schedule, total, warmup=no_warmup, base_lr=0.3, scale=1.0, composition="prefix", **more):
+    return Policy(base_lr, scale, *compose(Horizon(total, 1), warmup, schedule, composition), **more)
 
 
 def plan(schedule=cosine, total=200, warmup=no_warmup, settings=None, **more):
@@ -49,10 +47,11 @@ def ten_percent(horizon):
 def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
     warmup = lambda h: linear_warmup(h, duration=width, start=0.1)  # noqa: E731
     own = {"head": compose(Horizon(total, 1), warmup, linear)[1]}
-    made = plan(cosine, total, warmup, scale=scale, groups=GROUPS, own=own)
-    for t in {0, 1, width, total // 3, 16383, 16384, total - 1} & {*range(total)}:
-        assert [made.curves[group][t] for group in GROUPS] == made.policy.lrs(t)
-    assert {len(curve) for curve in made.curves.values()} == {total}
+    for composition in ("prefix", "overlay"):
+        made = plan(cosine, total, warmup, scale=scale, groups=GROUPS, own=own, composition=composition)
+        for t in {*range(20), total // 3, 16383, 16384, total - 1} & {*range(total)}:
+            assert [made.curves[group][t] for group in GROUPS] == made.policy.lrs(t)
+        assert {len(curve) for curve in made.curves.values()} == {total}
 
 
 @pytest.mark.parametrize("rule", [tied, mirrored, lambda h: scheduled(h, of=cosine)])

@@ -122,11 +122,14 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[
     return groups, factory
 
 
-def plateau(cfg: DictConfig) -> list[pl.Callback]:
-    """The callback that lowers the learning rate where a metric says so, if the config has one."""
+def plateau(cfg: DictConfig, fresh: bool) -> list[pl.Callback]:
+    """The callback that lowers the learning rate where a metric says so, if the config has one.
+
+    `fresh`: it begins at 1, whatever the checkpoint says.
+    """
     if not cfg.plateau:
         return []
-    return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau))]
+    return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau), fresh)]
 
 
 def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:

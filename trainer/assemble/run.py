@@ -80,7 +80,8 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(cfg, net)
-    segments = lineage(cfg, length, _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length)))
+    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
+    segments = lineage(cfg, length, saved)
     facts = {group.name: {"lr_mult": group.lr_mult, "weight_decay": group.weight_decay} for group in groups}
     plan = Plan(woven(segments, facts), length, policy.settings(cfg, facts))
     task = parts.task(cfg, data.shape)
@@ -103,7 +104,8 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
         accumulate=settings.accumulate,
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
-    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg), checkpointing)
+    rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
+    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg, fresh=rewarmed), checkpointing)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),

@@ -51,8 +51,12 @@ class Checkpointing(pl.Callback):
             self.adopt(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """SIGTERM stops a run between two blocks of updates: what is there can be kept."""
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and trainer.state.fn == "fit":
+        """SIGTERM stops a run between two blocks of updates: what is there can be kept.
+
+        Not within a validation: a run that goes on from its end would miss what it says.
+        """
+        training = trainer.state.fn == "fit" and not trainer.validating
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and training:
             assert isinstance(pl_module, Module)
             self._save(trainer, pl_module)
 

@@ -15,11 +15,12 @@ class PlateauControl(pl.Callback):
 
     The factor is logged after each validation as `plateau/factor`; a change is an event, one line on stderr and in
     the log's texts. All processes follow the metric of rank zero. The state of the rule lies in the checkpoint, so
-    this callback comes before the one that saves. It also serves a module of your own, beside an `LRControl`.
+    this callback comes before the one that saves; a `fresh` one begins at 1 all the same. It also serves a module of
+    your own, beside an `LRControl`.
     """
 
-    def __init__(self, rule: Plateau) -> None:
-        self.rule = rule
+    def __init__(self, rule: Plateau, fresh: bool = False) -> None:
+        self.rule, self.fresh = rule, fresh
 
     @property
     def monitor(self) -> str:
@@ -30,7 +31,8 @@ class PlateauControl(pl.Callback):
         return self.rule.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rule.load_state_dict(state_dict)
+        if not self.fresh:
+            self.rule.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the factor of the checkpoint."""
