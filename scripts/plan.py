@@ -12,6 +12,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from scripts.plans import files, tables  # noqa: E402
 from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
+from trainer.assemble.lineage import woven  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
 from trainer.lr import Plan, Refusal  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
@@ -37,9 +39,10 @@ def main(words: list[str] | None = None) -> None:
         return compare(options)
     if options.applied:
         cfg, log = recorded(options.applied), applied(options.applied)
+        plan = planned(cfg, *told(options.applied))
     else:
         cfg, log = composed(options.overrides, options.updates), {}
-    plan = planned(cfg, groups(options.applied) if options.applied else None)
+        plan = planned(cfg)
     print("\n".join(tables.single(plan, ignored(cfg))))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
@@ -104,17 +107,18 @@ def recorded(folder: Path) -> DictConfig:
     return cfg
 
 
-def groups(folder: Path) -> dict[str, Any] | None:
-    """The parameter groups that a run has had, if it says so."""
+def told(folder: Path) -> tuple[dict[str, Any] | None, list[Any]]:
+    """The parameter groups that a run has had and where its curve comes from, if it says so."""
     try:
-        told = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["groups"]
-        return {group["name"]: {key: group[key] for key in ("lr_mult", "weight_decay")} for group in told}
+        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        groups = {group["name"]: {key: group[key] for key in ("lr_mult", "weight_decay")} for group in facts["groups"]}
+        return groups, facts["lineage"]
     except (OSError, ValueError, LookupError, TypeError):
-        return None
+        return None, []
 
 
-def planned(cfg: DictConfig, groups: dict[str, Any] | None = None) -> Plan:
-    """The plan of the run that a config describes."""
+def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequence[Any] = ()) -> Plan:
+    """The plan of the run that a config describes; of one that was resumed, with what became of its curve."""
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     if cfg.data.get("samples") is None and str(settings.duration).strip().endswith("ep"):
@@ -123,7 +127,8 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None) -> Plan:
             "give --updates N, or data.samples."
         )
     length = curve.horizon(cfg, settings)
-    return Plan(policy.policy(cfg, length, groups), length, policy.settings(cfg, groups))
+    rates = woven(list(lineage), groups) if lineage and groups else policy.policy(cfg, length, groups)
+    return Plan(rates, length, policy.settings(cfg, groups))
 
 
 def ignored(cfg: DictConfig) -> list[str]:

@@ -103,7 +103,7 @@ def test_composing_helping_and_planning_import_neither_torch_nor_lightning(pytho
 
 def test_help_shows_groups_options_and_examples(command):
     text = command("train.py", "--help").stdout
-    for part in ("schedule: constant, cosine, cosine_warmup", "optimizer: adam, adamw, sgd", "python train.py -m"):
+    for part in ("schedule: chebyshev, constant", "optimizer: adam, adamw, sgd", "python train.py -m"):
         assert part in text
     assert "example" in command("scripts/plan.py", "--help").stdout.lower()
 
@@ -115,7 +115,7 @@ def test_the_shell_completes_groups_and_options_as_hydra_gives_it(python, tmp_pa
         env=os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
         cwd=tmp_path, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
-    assert set(done.stdout.split()) == {"schedule=cosine", "schedule=cosine_warmup"}
+    assert set(done.stdout.split()) == {f"schedule={name}" for name in ("cosine", "cosine_cyclic", "cosine_warmup")}
 
 
 def test_planning_text_counts_its_windows_without_torch(command, real_data, tmp_path):

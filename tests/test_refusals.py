@@ -284,7 +284,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("", "holds a run already: give another name, or go on with resume=auto"),
         ("resume.path={inputs}/foreign.ckpt", "holds a run already"),
         ("resume=auto", "has all 40 updates of this run: lengthen trainer.duration"),
-        ("resume=auto trainer.duration=80 data.batch_size=32", "another curve (global batch 64 → 32): resume.policy=continue"),
+        ("resume=auto trainer.duration=80 data.batch_size=32", "another curve (global batch 64 → 32): resume.policy="),
         ("resume=auto trainer.duration=80 model.hidden=[9]", "it is of another model"),
         ("resume=auto trainer.duration=80 optimizer=sgd", "has the state of torch.optim.AdamW, not of torch.optim.SGD"),
         ("resume=auto trainer.duration=80 optimizer.weight_decay=0", "parameter groups of [2, 2] tensors"),

@@ -1,5 +1,7 @@
 """The other hyper-parameters: each a function of the update, around the user's own number."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from trainer.lr import (
     Dial,
     Horizon,
+    Plan,
     Policy,
     Refusal,
     compose,
@@ -61,6 +64,23 @@ def test_a_value_of_the_whole_run_is_one_number():
 
 def test_without_dials_there_are_no_values():
     assert policy().values(3) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "says"),
+    [
+        ("momentum", 1.0, r"momentum is 1 at update 3.*below 1"),
+        ("beta2", 1.2, "at update 3"),
+        ("label_smoothing", 1.1, "at most 1"),
+        ("dropout", -0.1, "at update 0"),
+        ("weight_decay", math.inf, "finite"),
+        ("eps", math.nan, "finite"),
+    ],
+)
+def test_a_plan_refuses_a_value_that_leaves_its_range(name, base, says):
+    with pytest.raises(Refusal, match=f"hyper.{name}.*{says}" if "is 1" not in says else says):
+        Plan(policy(**{name: Dial(tied(RUN), (base, base))}), RUN)
+    Plan(policy(weight_decay=Dial(tied(RUN), (2.0, 0.0)), label_smoothing=Dial(tied(RUN), (1.0,))), RUN)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,6 @@ TOLD = {  # all that lint says of the options as they are, and it is right each 
     "noam": {"last-lr"},
     "noam_hold": {"last-lr"},
     "power_law": {"last-lr"},
-    "noisy": {"jump"},  # two thirds up or down between two updates is what was asked for
-    "restarts": {"last-lr", "short-cycle"},  # cycles of 10, 20, 40 and 80 %: the last one does not end
 }
 
 

@@ -99,7 +99,7 @@ def test_the_rate_is_never_negative_whatever_the_noise(limit, std, seed, t):
 
 def test_what_is_noted_on_a_schedule_stays_noted_with_noise_on_it():
     curve = noisy(RUN, of=lambda horizon: mark(lambda t: 1.0, jumps=[5], ends=[7]))
-    assert marks(curve) == {"jumps": (5,), "ends": (7,)}
+    assert marks(curve) == {"jumps": (5,), "ends": (7,), "noise": (1,)}
 
 
 @pytest.mark.parametrize(

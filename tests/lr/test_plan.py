@@ -57,7 +57,7 @@ def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
 @pytest.mark.parametrize("rule", [tied, mirrored, lambda h: scheduled(h, of=cosine)])
 def test_every_dial_is_the_policys_to_the_bit(rule):
     run = Horizon(300, 1)
-    dials = {"weight_decay": Dial(rule(run), [0.1, 0.0, 0.2, 0.3]), "dropout": Dial(rule(run), [0.5])}
+    dials = {"weight_decay": Dial(rule(run), [0.1, 0.06, 0.2, 0.3]), "dropout": Dial(rule(run), [0.5])}
     made = plan(linear, 300, ten_percent, groups=GROUPS, dials=dials)
     assert list(made.dials["weight_decay"]) == list(GROUPS)
     assert list(made.dials["dropout"]) == ["run"]

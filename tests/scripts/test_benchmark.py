@@ -44,6 +44,7 @@ def test_updates_are_measured_in_every_loop_that_is_installed_and_told_why_not_i
 
 def test_transformers_does_the_same_work_where_it_is_installed(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
     found = measured(tmp_path, "updates", "--updates", "20", "--rounds", "1", "--variants", "transformers")
     assert list(found["rows"]) == ["bare", "transformers"]
 

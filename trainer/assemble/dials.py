@@ -17,19 +17,12 @@ RUN = {
     "gradient_noise": "trainer.gradient_noise",
 }
 """Settings of the whole run, and where the config has them; all others are settings of parameter groups."""
-_BELOW_ONE = ("momentum", "beta1", "beta2", "dropout", "alpha")
 
 
 def dials(cfg: DictConfig, policy: Policy, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Policy:
-    """The policy with a dial for each entry of `hyper`; refused where a value of the run makes no sense."""
+    """The policy with a dial for each entry of `hyper`."""
     made = {str(name): _dial(cfg, str(name), length, settings) for name in cfg.hyper}
-    if not made:
-        return policy
-    turned = replace(policy, dials=made)
-    for t in range(length.total):
-        for name, values in turned.values(t).items():
-            _check(name, t, values)
-    return turned
+    return replace(policy, dials=made)
 
 
 def _dial(cfg: DictConfig, name: str, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Dial:
@@ -48,11 +41,3 @@ def _dial(cfg: DictConfig, name: str, length: Horizon, settings: Mapping[str, Ma
     with refusing(key):
         rule = build(OmegaConf.create(expanded(node, key)), key, list(cfg.allow))(length)
     return Dial(rule, [float(base) for base in bases])
-
-
-def _check(name: str, t: int, values: list[float]) -> None:
-    for value in values:
-        below = value < 1 if name in _BELOW_ONE else value <= 1 if name == "label_smoothing" else value < 3e38
-        if not (value >= 0 and below):
-            limit = "below 1" if name in _BELOW_ONE else "at most 1" if name == "label_smoothing" else "finite"
-            raise Refusal(f"hyper.{name} is {value:.6g} at update {t}: it must be at least 0 and {limit}.")

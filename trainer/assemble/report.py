@@ -36,7 +36,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "scaling": {"no": "none"}.get(rule, rule),
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
-        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau") if cfg[key]},
+        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau")},
         **plan.facts(),
         "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
         "groups": [
@@ -135,9 +135,10 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
 
 
 def _name(node: DictConfig) -> str:
-    """What a part of the curve is called: its function, without the name of its kind."""
-    word = str(node.get("_target_")).rpartition(".")[2]
-    return {"no": "none"}.get(plain := word.removesuffix("_warmup").removesuffix("_cooldown"), plain)
+    """What a part of the curve is called: its function without the name of its kind, or its shape."""
+    word = str(node.get("_target_", "none")).rpartition(".")[2]
+    plain = word.removesuffix("_warmup").removesuffix("_cooldown")
+    return {"no": "none", "cooldown": node.get("shape")}.get(plain, plain)
 
 
 def _summarise(result: dict[str, Any]) -> None:

@@ -110,6 +110,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     told = {
         **report.facts(cfg, settings, plan, groups),
         "changes": [_told(one) for one in segments[1:]],
+        "lineage": segments,
         "lint": warnings,
     }
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)

@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer.lr.bounds import Refusal, number, positive, whole
 from trainer.lr.compose import part
+from trainer.lr.cycles import geometric
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import Schedule, mark, marks
 
@@ -49,9 +50,8 @@ def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
     if not factors:
         raise Refusal(f"factors={factors!r} is empty: give a list of schedules.")
     made = [factor(horizon) for factor in factors]
-    places = {
-        kind: sorted({t for one in made for t in marks(one).get(kind, ())}) for kind in ("jumps", "knots", "ends")
-    }
+    kinds = {kind for one in made for kind in marks(one)}
+    places = {kind: sorted({t for one in made for t in marks(one).get(kind, ())}) for kind in kinds}
     return mark(lambda t: math.prod([one(t) for one in made]), **places)
 
 
@@ -67,10 +67,7 @@ def repeat(
     whole("cycles", cycles, "give the number of repetitions.", low=1)
     positive("length_mult", length_mult, "each cycle is so many times as long as the one before.")
     positive("peak_mult", peak_mult, "each cycle is so many times as high as the one before.")
-    lengths = [length_mult**i for i in range(cycles)]
-    bounds = [round(horizon.span * math.fsum(lengths[:i]) / math.fsum(lengths)) for i in range(cycles + 1)]
-    if any(later <= earlier for earlier, later in zip(bounds, bounds[1:])):
-        raise Refusal(f"cycles={cycles} do not fit into {horizon.span} updates: take fewer.")
+    bounds = geometric(horizon.span, cycles, length_mult)
     made = [
         _scaled(of(part(horizon, later - earlier)), peak_mult**i)
         for i, (earlier, later) in enumerate(zip(bounds, bounds[1:]))
@@ -111,7 +108,7 @@ def _joined(begins: list[int], made: list[Schedule], end: int, ends: Sequence[in
     places: dict[str, list[int]] = {"jumps": [], "knots": [], "ends": list(ends)}
     for begin, schedule in zip(begins, made):
         for kind, updates in marks(schedule).items():
-            places[kind] += [begin + t for t in updates]
+            places.setdefault(kind, []).extend(begin + t for t in updates)
     places["jumps" if len(begins) > 1 else "knots"] += begins[1:]
 
     def value(t: int) -> float:

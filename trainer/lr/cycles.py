@@ -1,5 +1,6 @@
 """Cycles: restarts that fall and jump back to a peak, and waves that go up and down."""
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -16,7 +17,8 @@ _cosine = SHAPES["cosine"]
 def restarts(
     horizon: Horizon,
     *,
-    first: Duration = "10%",
+    first: Duration | None = None,
+    cycles: int = 3,
     length_mult: float = 2.0,
     peak_mult: float = 1.0,
     floor: float = 0.0,
@@ -25,7 +27,8 @@ def restarts(
 ) -> Schedule:
     """m(t) = low_i + high_i (1 + cos πx) / 2 in cycle i = 0, 1, …, of first · length_mult^i updates.
 
-    SGDR: Loshchilov & Hutter 2016, arXiv:1608.03983. x is the share of the cycle that is done. The first `warmup`
+    SGDR: Loshchilov & Hutter 2016, arXiv:1608.03983. x is the share of the cycle that is done. Where `first` is None,
+    it is such that `cycles` of them fill the span; else there are as many as it takes. The first `warmup`
     updates of each cycle rise in a line from the floor to its peak, and the cosine has the rest. `scales` says what
     g = peak_mult^i makes smaller: "cosine", low_i = floor and high_i = g (1 - floor); "peak", high_i = g - floor;
     "cycle", low_i = g · floor and high_i = g (1 - floor).
@@ -36,7 +39,7 @@ def restarts(
     low = fraction("floor", floor, FLOOR)
     if scales not in ("cosine", "peak", "cycle"):
         raise Refusal(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
-    bounds = _bounds(horizon, first, length_mult)
+    bounds = _bounds(horizon, first, cycles, length_mult)
     starts, lengths = bounds[:-1], [end - begin for begin, end in zip(bounds, bounds[1:])]
     width = horizon.updates(warmup, "warmup")
     if width >= lengths[0]:
@@ -118,15 +121,30 @@ def cyclic(
     return mark(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
 
 
-def _bounds(horizon: Horizon, first: Duration, length_mult: float) -> list[int]:
+def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> list[int]:
     """Where the cycles begin, and the end of the last one: at the end of the schedule, or after it."""
-    length = float(horizon.updates(first, "first", least=1))
     mult = number("length_mult", length_mult, "each cycle is so many times as long as the last one: 1 or more.", 1.0)
+    if first is None:
+        return geometric(horizon.span, _cycles(horizon, cycles), mult)
+    length = float(horizon.updates(first, "first", least=1))
     bounds, end = [0], 0.0
     while bounds[-1] < horizon.span:
         end += length
         length *= mult
         bounds.append(math.floor(end + 0.5))
+    return bounds
+
+
+def geometric(span: int, cycles: int, mult: float) -> list[int]:
+    """The bounds of `cycles` cycles that fill `span` updates, each `mult` times as long as the one before.
+
+    >>> geometric(14, 3, 2.0)
+    [0, 2, 6, 14]
+    """
+    lengths = [mult**i for i in range(cycles)]
+    bounds = [round(span * math.fsum(lengths[:i]) / math.fsum(lengths)) for i in range(cycles + 1)]
+    if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
+        raise Refusal(f"cycles={cycles} do not fit into {span} updates: take fewer.")
     return bounds
 
 

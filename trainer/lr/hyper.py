@@ -7,7 +7,7 @@ differ), `share` is the learning rate of the update as a share of its peak, warm
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from trainer.lr.bounds import number, positive
+from trainer.lr.bounds import LARGEST, Refusal, number, positive
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import Schedule
 
@@ -19,6 +19,21 @@ class Dial(NamedTuple):
 
     rule: Rule
     bases: Sequence[float]
+
+
+BELOW_ONE = ("momentum", "beta1", "beta2", "dropout", "alpha")
+AT_MOST_ONE = ("label_smoothing",)
+
+
+def check_values(name: str, values: Sequence[float]) -> None:
+    """Refuse what a hyper-parameter of this name cannot be, with the first update at which it would be so."""
+    high = 1.0 if name in (*BELOW_ONE, *AT_MOST_ONE) else LARGEST
+    if min(values) >= 0.0 and max(values) < high or (max(values) == high and name in AT_MOST_ONE):
+        return
+    limit = "below 1" if name in BELOW_ONE else "at most 1" if name in AT_MOST_ONE else "finite"
+    for t, value in enumerate(values):
+        if not 0.0 <= value <= high or (value == high and name not in AT_MOST_ONE):
+            raise Refusal(f"hyper.{name} is {value:.6g} at update {t}: it must be at least 0 and {limit}.")
 
 
 def scheduled(horizon: Horizon, *, of: Callable[[Horizon], Schedule]) -> Rule:

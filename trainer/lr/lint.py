@@ -68,7 +68,8 @@ def check(
     found = [one for one in lint(plan, monitor=monitor, logged=logged) if one.rule not in ignore]
     for rule, level, message in found:
         if level == ERROR:
-            raise Refusal(f"lint {rule}: {message} (lint.ignore=[{rule}] trains anyway)")
+            way = "" if rule == "monitor" else f" (lint.ignore=[{rule}] trains anyway)"
+            raise Refusal(f"lint {rule}: {message}{way}")
     return [f"{rule}: {message}" for rule, _, message in found]
 
 

@@ -26,8 +26,8 @@ def noisy(
     """m(t) = m_1(t) (1 + ε(t)), |ε(t)| < `limit`: the schedule `of` with noise, from update `start` to the end.
 
     `kind` is the law of ε: "normal" with deviation `std`, cut off at the limit, or "uniform". ε(t) is a function of
-    `seed` and t alone, so any update can be asked for in any order. Past the end there is no noise. The learning rate
-    noise of timm; it costs about a microsecond per update.
+    `seed` and t alone, so any update can be asked for in any order. The first update, to which a warm-up leads, has
+    none, nor has what comes past the end. The learning rate noise of timm; it costs a microsecond per update.
 
     >>> curve = noisy(Horizon(100, 1), of=lambda horizon: lambda t: 0.5, limit=0.1)
     >>> curve(7) == curve(7) != curve(8), curve(100), all(0.45 < curve(t) < 0.55 for t in range(100))
@@ -39,7 +39,7 @@ def noisy(
         raise Refusal(f"limit={limit!r} is out of range: the noise stays below the learning rate, so give less than 1.")
     law = _law(kind, std, limit)
     key = _mixed(whole("seed", seed, "give a whole number from 0 on.", 0, _WORD) + _STEP)
-    begin, end, schedule = horizon.updates(start, "start"), horizon.span, of(horizon)
+    begin, end, schedule = max(horizon.updates(start, "start"), 1), horizon.span, of(horizon)
 
     def factor(t: int) -> float:
         value = schedule(t)
@@ -47,7 +47,7 @@ def noisy(
             return value
         return value * (1.0 + law(((_mixed(key + t * _STEP) >> 12) + 0.5) * 2.0**-52))
 
-    return mark(factor, **marks(schedule))
+    return mark(factor, **{**marks(schedule), "noise": (begin,)})
 
 
 def _law(kind: str, std: float, limit: float) -> Callable[[float], float]:

@@ -8,6 +8,7 @@ from operator import mul
 
 from trainer.lr.bounds import Refusal
 from trainer.lr.horizon import Horizon
+from trainer.lr.hyper import check_values
 from trainer.lr.policy import Policy
 from trainer.lr.schedule import marks
 from trainer.lr.trace import RUN, Course, Trace, Values, course, traced
@@ -21,8 +22,8 @@ class Plan:
     """Every learning rate of a run, known before its first update.
 
     `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy has a dial
-    of that name, the dial's values hold. Raises `Refusal` where a learning rate is negative or not finite, or where
-    all are zero.
+    of that name, the dial's values hold. Raises `Refusal` where a learning rate is negative or not finite, where all
+    are zero, and where another hyper-parameter leaves its range.
 
     >>> from trainer.lr import linear, linear_warmup, compose
     >>> run = Horizon(8, 1)
@@ -38,6 +39,9 @@ class Plan:
     def __post_init__(self) -> None:
         if not any(course.peak for course in self.courses.values()):
             raise Refusal("the learning rate is 0 at every update: nothing would be trained.")
+        for name, groups in self.dials.items():
+            for values in groups.values():
+                check_values(name, values)
 
     @property
     def curves(self) -> Mapping[str, Values]:

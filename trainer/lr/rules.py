@@ -97,6 +97,8 @@ def jump(plan: Plan) -> Iterator[str]:
     policy = plan.policy
     begin = max(policy.warmup.updates, 1) + (policy.warmup.updates == 1)  # a ramp of one update is a jump by itself
     for whose, group in _apart(plan):
+        if "noise" in marks(policy.schedule_of(group)):
+            continue
         known = {*marks(policy.warmup.factor).get("jumps", ()), *marks(policy.schedule_of(group)).get("jumps", ())}
         curve, least = plan.curves[group], LEAST * plan.courses[group].peak
         for t, (before, now) in enumerate(pairwise(curve[begin - 1 :]), start=begin):

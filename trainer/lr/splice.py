@@ -53,7 +53,7 @@ def reclocked(policy: Policy, before: int, after: int) -> Policy:
 def _joined(old: Schedule, new: Schedule, begin: int, shift: int, ratio: float) -> Schedule:
     first = {kind: [t for t in updates if t < begin] for kind, updates in marks(old).items()}
     second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in marks(new).items()}
-    places = {kind: [*first.get(kind, ()), *second.get(kind, ())] for kind in ("jumps", "knots", "ends")}
+    places = {kind: [*first.get(kind, ()), *second.get(kind, ())] for kind in {"jumps", *first, *second}}
     places["jumps"] = sorted({*places["jumps"], begin})
     return mark(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
 
