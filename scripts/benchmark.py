@@ -2,11 +2,13 @@
 
 updates  a tiny MLP, where the loop is all there is: bare PyTorch, Cadence, stock Lightning, transformers.Trainer
 gpt      nanoGPT's CPU setting (experiment=shakespeare_char): Cadence and a bare loop, block by block in turn
+lr       one evaluation of a policy and one step of a scheduler of torch and transformers; and the plan of a long run
 
 Trust the ratios: microseconds depend on the machine and on what else it does. Examples:
 
     python scripts/benchmark.py updates --rounds 7 --out outputs/updates.json
     python scripts/benchmark.py gpt --data FOLDER/input.txt --full --threads 2
+    python scripts/benchmark.py lr
 """
 
 import argparse
@@ -46,11 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    report = updates(options) if options.what == "updates" else gpt(options)
-    times = report.pop("times")
-    rows = {name: summary([one[name] for one in times], [one["bare"] for one in times]) for name in times[0]}
+    report = {"updates": updates, "gpt": gpt, "lr": lr}[options.what](options)
+    times, base = report.pop("times"), "cadence" if options.what == "lr" else "bare"
+    rows = {name: summary([one[name] for one in times], [one[base] for one in times]) for name in times[0]}
     report = {"what": options.what, "machine": machine(options.threads), **report, "rows": rows}
-    show(report)
+    if options.what == "lr":
+        from scripts.benchmarks.lr import show as show_lr
+
+        show_lr(report)
+    else:
+        show(report)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -60,17 +67,19 @@ def main(arguments: list[str] | None = None) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("updates", "gpt"), default="updates")
-    parser.add_argument("--updates", type=int, help="updates of a run: 1000; gpt: 300, or 2000 with --full")
-    parser.add_argument("--rounds", type=int, default=7, help="updates: measured rounds, after one to warm up")
+    parser.add_argument("what", nargs="?", choices=("updates", "gpt", "lr"), default="updates")
+    parser.add_argument("--updates", type=int, help="of a run: 1000; gpt: 300, or 2000 with --full; lr: 10000")
+    parser.add_argument("--rounds", type=int, default=7, help="updates, lr: measured rounds, after one to warm up")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="updates: which")
     parser.add_argument("--data", type=Path, help="gpt: the text file to train on")
     parser.add_argument("--block", type=int, default=50, help="gpt: updates of one loop before the other's turn")
     parser.add_argument("--full", action="store_true", help="gpt: train to the end, and validate on the way")
+    parser.add_argument("--planned", type=int, default=1_000_000, help="lr: updates of the run that is planned")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args(arguments)
-    for name, least in (("updates", 2), ("rounds", 1), ("block", 1), ("threads", 1)):
+    leasts = {"updates": 100 if options.what == "lr" else 2, "rounds": 1, "block": 1, "planned": 100, "threads": 1}
+    for name, least in leasts.items():
         if (value := getattr(options, name)) is not None and value < least:
             raise Refusal(f"--{name}={value} is too few: give at least {least}.")
     if options.what == "gpt" and options.data is None:
@@ -132,6 +141,13 @@ def gpt(options: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         return side_by_side(options, Path(folder))
+
+
+def lr(options: argparse.Namespace) -> dict[str, Any]:
+    """What the learning rates of an update took, in Cadence and its peers."""
+    from scripts.benchmarks.lr import evaluations
+
+    return evaluations(options)
 
 
 if __name__ == "__main__":

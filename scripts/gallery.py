@@ -8,6 +8,8 @@ Writes OUT/gallery.md and OUT/gallery/*.svg, the same bytes each time. Run it wh
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,16 +27,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "docs", metavar="FOLDER", help="where to write: docs")
     out = parser.parse_args(arguments).out
-    try:
+    with writing(out):
         (out / "gallery").mkdir(parents=True, exist_ok=True)
-        (out / "gallery.md").open("a").close()
-        shown = exhibits()
+    shown = exhibits()
+    with writing(out):
         for one in shown:
             (out / "gallery" / f"{one.stem}.svg").write_bytes(picture(one.plan, one.floor))
         (out / "gallery.md").write_text(page(shown), encoding="utf-8")
+    print(f"{out / 'gallery.md'}: {len(shown)} pictures")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Refuse a folder that cannot be written, in one line."""
+    try:
+        yield
     except OSError as error:
         raise Refusal(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
-    print(f"{out / 'gallery.md'}: {len(shown)} pictures")
 
 
 if __name__ == "__main__":

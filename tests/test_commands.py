@@ -206,7 +206,9 @@ def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(command
     refused = command("train.py", *common, "trainer.duration=2ep", code=2)
     assert "resume=auto" in refused.stderr
     assert (folder / "result.json").read_bytes() == before
-    done = command("train.py", *common, "trainer.duration=3ep", "resume=auto")
+    unsaid = command("train.py", *common, "trainer.duration=3ep", "resume=auto", code=2)
+    assert "another curve (updates 78 → 117): resume.policy=continue" in unsaid.stderr
+    done = command("train.py", *common, "trainer.duration=3ep", "resume=auto", "resume.policy=stretch")
     assert "trainer.duration: 2ep → 3ep" in done.stderr
     assert result(folder)["updates"] == 117
     assert [point.step for point in scalars(folder).Scalars("lr/decay")] == list(range(117))

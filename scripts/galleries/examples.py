@@ -34,7 +34,7 @@ SCHEDULES = {
     "restarts": ["schedule.first=14.5%", "schedule.peak_mult=0.8"],
     "step": ["schedule.every=20%", "schedule.gamma=0.5"],
     "stretch": ["++schedule.of={schedule: step, every: 50, gamma: 0.5}", "schedule.ratio=2"],
-    "table": ["schedule.path=curve.csv"],
+    "table": ["schedule.path=curve.csv", "schedule.interpolation=linear"],
     "wsd": ["warmup=linear"],
 }
 WARMUPS = {
@@ -96,7 +96,7 @@ COMBINATIONS = [
     Combination("stretch", "Stretch", "Steps that were counted in updates, for a run that is 2.5 times as long.",
         ["schedule=stretch", "++schedule.of={schedule: step, every: 60, gamma: 0.6}",
          "schedule.ratio=2.5"]),
-    Combination("noisy", "Noise", "On a part of the run, bounded, and the same for each seed.",
+    Combination("noisy", "Noise on a part", "From an update on, bounded, and the same each time for one seed.",
         ["schedule=noisy", "schedule.of={schedule: wsd, floor: 0.1}", "schedule.kind=uniform", "schedule.limit=0.1",
          "schedule.start=30%"]),
     Combination("nested", "To any depth", "A sequence whose second part repeats a product.",

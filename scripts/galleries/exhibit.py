@@ -29,9 +29,9 @@ FAMILIES = {
     "one_cycle": "One cycle",
     "cycles": "Cycles and restarts",
     "stairs": "Steps and points",
-    "chebyshev": "Chebyshev",
+    "chebyshev": "Steps and points",
     "combine": "Schedules of schedules",
-    "noise": "Noise",
+    "noise": "Schedules of schedules",
     "table": "Your own",
 }
 """Schedules by the module of trainer.lr that makes them; what is made elsewhere is `OTHERS`."""
@@ -70,7 +70,7 @@ def exhibits() -> list[Exhibit]:
             yaml = experiment(one.words)
             words = (f"combined-{one.name}", COMBINED, one.title, one.told, "", one.words, yaml, "")
             found.append(Exhibit(*words, _floor(cfg), plan))
-    families = [*FAMILIES.values(), OTHERS, WARMUP, COOLDOWN, COMBINED, HYPER]
+    families = [*dict.fromkeys(FAMILIES.values()), OTHERS, WARMUP, COOLDOWN, COMBINED, HYPER]
     return sorted(found, key=lambda exhibit: families.index(exhibit.family))
 
 

@@ -8,14 +8,15 @@ from scripts.galleries.examples import FILES
 from scripts.galleries.exhibit import UPDATES, Exhibit
 from scripts.galleries.picture import WIDTH
 
-COLUMN, LINE = 26, 72
+COLUMN, LINE = 26, 62
 HEAD = f"""# Gallery
 
-Every schedule, warm-up and cooldown, what they make together, and the other hyper-parameters that change with them.
-Each picture is a run of {UPDATES} updates; upwards is the learning rate as a share of its peak, the band is the warm-up,
-and dotted lines are the peak and, where one is set, the floor.
+Every schedule, warm-up and cooldown, what they make together, and the other hyper-parameters that change with them
+(orange). Each picture is a run of {UPDATES} updates; upwards is the learning rate as a share of its peak. The band is
+the warm-up, dotted lines are the peak and, where one is set, the floor.
 
-The line below a picture is what makes it. Put it behind `python train.py` to train with it, or look at it first:
+The line below a picture is what makes it, and beside it are all settings of the option, with their defaults. Put the
+line behind `python train.py` to train with it, or look at it first:
 
     python scripts/plan.py schedule=cosine schedule.floor=0.1 --updates {UPDATES}
 

@@ -13,7 +13,7 @@ from trainer.lr import Plan
 WIDTH, HEIGHT = 320, 140
 BLUE, ORANGE, GREY, DARK = "#2a6f97", "#e07a1f", "#b5b5b5", "#555555"
 TOP = 1.1
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "gallery",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -26,7 +26,7 @@ _NOTHING = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def picture(plan: Plan, floor: float = 0.0) -> bytes:
-    """The learning rates of a plan as shares of the peak, and its first other hyper-parameter in orange, as SVG."""
+    """The learning rates of a plan as shares of the peak, and another hyper-parameter in orange, as SVG."""
     with rc_context(_STYLE):
         figure = drawn(plan, floor)
         file = BytesIO()
@@ -71,11 +71,11 @@ def _axes(panel: Any, plan: Plan, floor: float) -> None:
 def _dial(panel: Any, name: str, values: Sequence[float]) -> None:
     """Another hyper-parameter on an axis of its own, at the right."""
     side = panel.twinx()
-    side.plot(values, color=ORANGE, linewidth=1.5, solid_joinstyle="round", clip_on=False)
+    side.plot(values, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), clip_on=False)
     low, high = min(values), max(values)
     base = 0.0 if low < 0.5 * high else low
     side.set_ylim(base, base + (high - base) * TOP)
     side.set_yticks([base, high], [f"{base:.3g}", f"{high:.3g}"])
-    side.text(0.98, 0.98, name.replace("_", " "), transform=side.transAxes, color=ORANGE, ha="right", va="top")
+    side.text(0.98, 1.02, name.replace("_", " "), transform=side.transAxes, color=ORANGE, ha="right", va="top")
     side.spines[["top", "left", "bottom", "right"]].set_visible(False)
     side.tick_params(colors=ORANGE, width=0.6, length=2, pad=2, color=GREY)

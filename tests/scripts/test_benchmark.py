@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scripts import benchmark
-from scripts.benchmarks import report
+from scripts.benchmarks import lr, report
 from scripts.benchmarks.loops import PEAK_LR, Outcome, Spent, Work, bare, prove
 from trainer.lr import Refusal
 from trainer.tensorboard import TensorBoard
@@ -66,6 +66,25 @@ def test_the_gpt_is_measured_block_by_block_beside_a_bare_loop_that_ends_with_th
         assert set(found["seconds"]) == {"bare", "cadence", "cadence_with_validation"}
 
 
+def test_one_evaluation_is_measured_beside_the_steps_of_peers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found = measured(tmp_path, "lr", "--updates", "200", "--rounds", "2", "--planned", "1000")
+    assert list(found["rows"]) == ["cadence", "cadence_own", "cadence_written", "torch"]
+    assert all(len(row["rounds_us"]) == 2 for row in found["rows"].values())
+    assert found["rows"]["cadence"]["ratio"] == 1
+    assert len(found["planned"]["plan_s"]) == len(found["planned"]["lint_s"]) == 2
+    told = capsys.readouterr().out
+    assert "plan of 1,000 updates" in told
+    assert "transformers: cosine with warm-up: skipped" in told
+
+
+def test_a_peer_is_compared_where_it_draws_the_same_curve():
+    makers, _ = lr.available(1000)
+    lr.agree(1000, makers)
+    with pytest.raises(RuntimeError, match="torch has .* another curve"):
+        lr.agree(1000, {"torch": lambda made: torch.optim.lr_scheduler.ExponentialLR(made, 0.999)})
+
+
 def test_a_loop_that_does_other_work_is_not_compared():
     def lazy(work, folder):
         spent, net = bare(work, folder)
@@ -104,6 +123,8 @@ def test_a_ratio_is_one_of_medians_and_its_spread_one_of_rounds():
     ("arguments", "complaint"),
     [
         (["--updates", "1"], "--updates=1 is too few"),
+        (["lr", "--updates", "20"], "--updates=20 is too few: give at least 100"),
+        (["lr", "--planned", "1"], "--planned=1 is too few"),
         (["--rounds", "0"], "--rounds=0 is too few"),
         (["--threads", "0"], "--threads=0 is too few"),
         (["gpt"], "--data is not set"),
