@@ -58,8 +58,8 @@ def test_a_model_and_an_optimizer_build_and_step(compose, text_file, option):
     group = "model" if (CONF / "model" / f"{option}.yaml").exists() else "optimizer"
     cfg = compose(*overrides_for(group, option, text_file), *(["model.width=8"] if "resnet" in option else []))
     net = parts.net(cfg, parts.data(cfg).shape, curve.trainer_settings(cfg))
-    groups, factory = parts.optimizer(cfg, net)
-    optimizer = factory([entry.options() for entry in groups])
+    groups, make = parts.optimizer(cfg, net)
+    optimizer = make()
     claimed = [id(parameter) for entry in groups for parameter in entry.parameters]
     assert sorted(claimed) == sorted(id(parameter) for parameter in net.parameters())
     before = [parameter.detach().clone() for parameter in net.parameters()]

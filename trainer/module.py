@@ -31,7 +31,7 @@ class Recipe:
 
     policy: Policy
     horizon: Horizon
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    optimizer: Callable[[], Optimizer]
     groups: Sequence[Group]
     clip: float | None = None
     log_every: int = 50
@@ -66,7 +66,7 @@ class Module(pl.LightningModule):
         return self.net(inputs)
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.recipe.optimizer([group.options() for group in self.recipe.groups])
+        optimizer = self.recipe.optimizer()
         optimizer.register_load_state_dict_pre_hook(keep_configured)
         return optimizer
 

@@ -24,11 +24,11 @@ from trainer.lr.lint import lint
 PEAK_LR, GROUPS = 1e-3, {"matrices": 1.0, "embeddings": 0.5, "vectors": 1.0, "head": 0.1}
 TARGET_US, TARGET_S, PLANS = 3.0, 2.0, 3
 NAMES = {
-    "cadence": "Cadence: warm-up, cosine, cooldown",
-    "cadence_own": "Cadence, one group with its own",
-    "cadence_written": "Cadence, written into the optimizer",
-    "torch": "torch: SequentialLR of LinearLR, Cosine",
-    "transformers": "transformers: cosine with warm-up",
+    "cadence": "Cadence",
+    "cadence_own": "Cadence, one of its own",
+    "cadence_written": "Cadence, written",
+    "torch": "torch SequentialLR",
+    "transformers": "transformers cosine",
 }
 
 
@@ -152,7 +152,7 @@ def show(report: dict[str, Any]) -> None:
     """Print what was found."""
     console, where, rows = Console(highlight=False, soft_wrap=True), report["machine"], report["rows"]
     table = Table(box=SIMPLE)
-    table.add_column("µs per update, four groups", no_wrap=True)
+    table.add_column("µs, four groups", no_wrap=True)
     for title in ("median", "min", "max", "× Cadence", "of a round"):
         table.add_column(title, justify="right", no_wrap=True)
     for name, row in rows.items():

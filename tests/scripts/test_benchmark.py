@@ -75,7 +75,7 @@ def test_one_evaluation_is_measured_beside_the_steps_of_peers(tmp_path, monkeypa
     assert len(found["planned"]["plan_s"]) == len(found["planned"]["lint_s"]) == 2
     told = capsys.readouterr().out
     assert "plan of 1,000 updates" in told
-    assert "transformers: cosine with warm-up: skipped" in told
+    assert "transformers cosine: skipped" in told
 
 
 def test_a_peer_is_compared_where_it_draws_the_same_curve():

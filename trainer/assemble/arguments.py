@@ -9,6 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from trainer.lr import Refusal
 
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+SEALED = ("pytorch_optimizer",)
+"""Packages whose `**kwargs` take any name and ignore it."""
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
 _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 _LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
@@ -21,7 +23,8 @@ def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any],
     """
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
+    if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given:
             if name not in OF_HYDRA and name not in known:
                 raise Refusal(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")

@@ -23,8 +23,9 @@ from trainer.assemble.targets import build, expect, refusing
 from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
 from trainer.lr import Plateau, Refusal
-from trainer.lr.bounds import fraction, number, whole
-from trainer.optim.groups import Group, decay_groups
+from trainer.lr.bounds import fraction, number, positive, whole
+from trainer.optim.composite import assembled
+from trainer.optim.groups import Group, check_coverage
 from trainer.task import Task
 
 OURS = (
@@ -111,15 +112,19 @@ def task(cfg: DictConfig, shape: dict[str, int]) -> Task:
     return made
 
 
-def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[..., Optimizer]]:
-    """The named parameter groups of the model, and what makes the optimizer from them."""
-    factory = build(cfg.optimizer, "optimizer", list(cfg.allow))
+def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[[], Optimizer]]:
+    """The named parameter groups of the model, and what makes the optimizer of them."""
+    main = build(cfg.optimizer, "optimizer", list(cfg.allow))
     if "momentum" in cfg.optimizer and number("optimizer.momentum", cfg.optimizer.momentum, _MOMENTUM, 0, 1) == 1:
         raise Refusal(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
-    groups = decay_groups(model, cfg.optimizer.get("weight_decay"))
+    lr = positive("optimizer.lr", cfg.optimizer.get("lr"), "the learning rate scales each update; try 0.001 to 0.1.")
+    split = build(cfg.groups, "groups", list(cfg.allow))
+    with refusing("groups"):
+        groups = split(model, cfg.optimizer.get("weight_decay"), lr)
+        check_coverage(model, groups)
     with refusing("optimizer"):
-        expect("optimizer", factory([group.options() for group in groups]), Optimizer)
-    return groups, factory
+        expect("optimizer", assembled(groups, main), Optimizer)
+    return groups, lambda: assembled(groups, main)
 
 
 def plateau(cfg: DictConfig, fresh: bool) -> list[pl.Callback]:

@@ -13,7 +13,12 @@ from trainer.lr import Horizon, Policy, Refusal, Schedule, Warmup, auto_updates,
 from trainer.lr.bounds import number, positive, whole
 
 Groups = Mapping[str, Mapping[str, Any]]
-"""Parameter groups by name, each with its `lr_mult` and its `weight_decay`."""
+"""Parameter groups by name, each with its `lr_mult`, its `weight_decay` and the config of its own `schedule`."""
+
+
+def facts(lr_mult: float, weight_decay: float | None, schedule: Any = None) -> dict[str, Any]:
+    """What a policy asks of a group."""
+    return {"lr_mult": lr_mult, "weight_decay": weight_decay, "schedule": schedule}
 
 
 def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Policy:
@@ -30,7 +35,7 @@ def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Po
     )
     compat = Compat.of(cfg)
     read = compat.horizon(length)
-    made = _schedules(cfg, compat, {name: base * scale * group["lr_mult"] for name, group in groups.items()})
+    made = _schedules(cfg, compat, groups, base * scale)
     composition, cool = compat.composition(cfg.composition), _cooldown(cfg)
     rise = _warmup(cfg, compat, read, scale, base * scale)
     _, common = compose(read, lambda _: rise, next(iter(made.values())), composition, cool)
@@ -50,8 +55,8 @@ def assumed_groups(cfg: DictConfig) -> Groups:
     """The groups that a model will have, as far as the config says: vectors are spared weight decay."""
     decay = cfg.optimizer.get("weight_decay")
     if not decay:
-        return {"all": {"lr_mult": 1.0, "weight_decay": decay}}
-    return {"decay": {"lr_mult": 1.0, "weight_decay": decay}, "no_decay": {"lr_mult": 1.0, "weight_decay": 0.0}}
+        return {"all": facts(1.0, decay)}
+    return {"decay": facts(1.0, decay), "no_decay": facts(1.0, 0.0)}
 
 
 def settings(cfg: DictConfig, groups: Groups | None = None) -> dict[str, dict[str, float]]:
@@ -94,14 +99,17 @@ def _warmup(cfg: DictConfig, compat: Compat, length: Horizon, scale: float, peak
     return _called("warmup", build(OmegaConf.create(node), "warmup", list(cfg.allow)), Warmup)(length)
 
 
-def _schedules(cfg: DictConfig, compat: Compat, peaks: Mapping[str, float]) -> dict[str, Any]:
+def _schedules(cfg: DictConfig, compat: Compat, groups: Groups, peak: float) -> dict[str, Any]:
     """What makes the schedule of each group; None for a group that follows the first one's."""
     plain: Any = OmegaConf.to_container(cfg.schedule, resolve=True)
-    given: Any = OmegaConf.to_container(cfg.group_schedule, resolve=True)
-    for name in given:
-        if name not in peaks:
-            raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(peaks)}.")
-    nodes = {name: expanded(compat.relative(plain, peak), "schedule") for name, peak in peaks.items()}
+    chosen: Any = OmegaConf.to_container(cfg.group_schedule, resolve=True)
+    for name in chosen:
+        if name not in groups:
+            raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(groups)}.")
+    given = {name: group["schedule"] for name, group in groups.items() if group.get("schedule")} | chosen
+    nodes = {
+        name: expanded(compat.relative(plain, peak * group["lr_mult"]), "schedule") for name, group in groups.items()
+    }
     for name, part in given.items():
         nodes[name] = named(expanded(part, f"group_schedule.{name}"), f"group_schedule.{name}")
     made: dict[str, Any] = {}

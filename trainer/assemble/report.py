@@ -46,6 +46,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
                 "parameters": group.size,
                 "lr_mult": group.lr_mult,
                 "weight_decay": group.weight_decay,
+                "schedule": group.schedule,
             }
             for group in groups
         ],
@@ -61,6 +62,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     groups = [
         f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
+        + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in facts["groups"]
     ]
     return [
