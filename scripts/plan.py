@@ -111,10 +111,8 @@ def told(folder: Path) -> tuple[dict[str, Any] | None, list[Any]]:
     """The parameter groups that a run has had and where its curve comes from, if it says so."""
     try:
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        groups = {
-            group["name"]: policy.facts(*(group[key] for key in ("lr_mult", "weight_decay", "schedule")))
-            for group in facts["groups"]
-        }
+        keys = ("lr_mult", "weight_decay", "schedule")
+        groups = {group["name"]: policy.facts(*(group[key] for key in keys)) for group in facts["groups"]}
         return groups, facts["lineage"]
     except (OSError, ValueError, LookupError, TypeError):
         return None, []

@@ -27,6 +27,7 @@ RULES = [
             "tensorboard",
             "rich",
             "google_crc32c",
+            "pytorch_optimizer",
         },
         {"trainer", "!trainer.assemble"},
     ),

@@ -37,7 +37,9 @@ class Journal:
     def __len__(self) -> int:
         return len(self.updates)
 
-    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied) -> None:
+    def add(
+        self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: dict[str, Tensor] | None = None
+    ) -> None:
         """Note update `t`: its loss and gradient norm (scalars on the device), and what it was applied with."""
         self.updates.append(t)
         self.times.append(time.time())

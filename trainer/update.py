@@ -28,6 +28,16 @@ class MicroBatch(Protocol):
     seed: int
 
 
+class Observer(Protocol):
+    """What looks at an update just before its step and just after it, and gives scalars on the device by tag."""
+
+    def before(self, t: int) -> None:
+        """The gradients of update `t` are ready, its rates are written."""
+
+    def after(self, t: int) -> dict[str, Tensor]:
+        """Update `t` has been applied."""
+
+
 class Diverged(RuntimeError):
     """A loss or a gradient was not finite."""
 
@@ -92,6 +102,7 @@ class Updater:
     backward: Backward
     clip: float | None = None
     noise: GradientNoise | None = None
+    observer: Observer | None = None
 
     tries = 40
 
@@ -111,11 +122,14 @@ class Updater:
                 if self.noise is not None:
                     self.noise.add(self.parameters, self.clock.t)
                 self.control.write(self.optimizer, self.clock.t)
+                if self.observer is not None:
+                    self.observer.before(self.clock.t)
                 applied = self._step(loss, norm)
             for parameter in self.parameters:
                 parameter.grad = None
             if applied:
-                self.journal.add(self.clock.t, loss, norm, self.control)
+                seen = self.observer.after(self.clock.t) if self.observer is not None else {}
+                self.journal.add(self.clock.t, loss, norm, self.control, seen)
                 self.clock.t += 1
                 return
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")

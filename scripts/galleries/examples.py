@@ -103,6 +103,7 @@ COMBINATIONS = [
         ["schedule=sequence", "warmup=cosine", "warmup.duration=10%",
          "schedule.parts=[{of: constant, duration: 40%}, {of: {schedule: repeat, cycles: 3, peak_mult: 0.7, "
          "of: {schedule: product, factors: [linear, {schedule: step, every: 50%, gamma: 0.6}]}}}]"]),
-    Combination("group", "A parameter group with its own", "Biases and norms stay at the peak (dark: weights).",
+    Combination("group", "A parameter group with its own",
+        "The rate of the weights falls (blue), that of biases and norms stays at the peak (orange).",
         ["schedule=cosine_warmup", "warmup.duration=15%", "+group_schedule.no_decay={schedule: constant}"]),
 ]  # fmt: skip

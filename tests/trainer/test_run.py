@@ -15,7 +15,7 @@ def losses(assembly):
     """Fit, and return the training losses that the journal saw."""
     seen = []
     add = assembly.module.journal.add
-    assembly.module.journal.add = lambda t, loss, norm, lrs: (seen.append(loss), add(t, loss, norm, lrs))
+    assembly.module.journal.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
     fit(assembly, None)
     return torch.stack(seen)
 
@@ -104,19 +104,19 @@ def test_without_a_logger_a_run_leaves_no_event_file(assembled):
 
 
 def test_frozen_parameters_belong_to_no_group_and_a_model_without_any_other_is_refused(compose):
-    from trainer.optim.groups import decay_groups
+    from trainer.optim.groups import check_coverage, decay_groups
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1))
     for parameter in net[0].parameters():
         parameter.requires_grad_(False)
-    groups = decay_groups(net, 0.1)
+    groups = decay_groups(net, 0.1, 0.01)
     assert [(group.name, group.size, group.weight_decay) for group in groups] == [
         ("decay", 2, 0.1),
         ("no_decay", 5, 0.0),
     ]
-    assert [group.name for group in decay_groups(net, 0.0)] == ["all"]
+    assert [group.name for group in decay_groups(net, 0.0, 0.01)] == ["all"]
     with pytest.raises(Refusal, match="no trainable parameter"):
-        decay_groups(net.requires_grad_(False), 0.1)
+        check_coverage(net.requires_grad_(False), groups)
 
 
 def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(assembled):
