@@ -117,7 +117,28 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values)
+    if values["accumulate"] == "all":
+        values["accumulate"] = _whole_epoch(cfg, values)
     return TrainerSettings(**values)
+
+
+def _whole_epoch(cfg: DictConfig, values: dict[str, Any]) -> int:
+    """The micro-batches of an update that sees each training sample once: gradient descent on the full batch."""
+    samples, batch = declared_samples(cfg), whole("data.batch_size", cfg.data.get("batch_size"), "it is at least 1.")
+    if samples is None:
+        raise Refusal("trainer.accumulate=all: the number of training samples is not known: set data.samples.")
+    world = whole("trainer.devices", values["devices"], "it is a number of processes.") * whole(
+        "trainer.nodes", values["nodes"], "it is a number of machines."
+    )
+    if samples % (batch * world):
+        fits = [size for size in range(1, samples // world + 1) if samples % (size * world) == 0]
+        near = sorted(sorted(fits, key=lambda size: abs(size - batch))[:3])
+        advice = f"take data.batch_size={' or '.join(map(str, near))}" if near else "take another number of devices"
+        raise Refusal(
+            f"trainer.accumulate=all: batches of {batch} on {world} processes do not make up the {samples} samples: "
+            f"{advice}."
+        )
+    return samples // (batch * world)
 
 
 def global_batch(cfg: DictConfig, run: TrainerSettings) -> int:

@@ -17,7 +17,7 @@ from trainer.assemble.policy import Groups, policy, scaled
 from trainer.lr import Horizon, Policy, Refusal, Schedule, cooled
 from trainer.lr.splice import joined, reclocked
 
-CURVE = "scaling warmup schedule cooldown compat hyper group_schedule composition plateau".split()
+CURVE = "groups scaling warmup schedule cooldown compat hyper group_schedule composition plateau".split()
 """What decides the curve, beside optimizer.lr, the length and the batch."""
 FITS = {
     "continue": "keeps the old curve, which holds its last value past its end",
