@@ -38,8 +38,11 @@ types: setup
 bench: setup  ## measure the update against the bare loop and the peers
 	$(BIN)/python scripts/benchmark.py
 
+gallery: setup  ## draw docs/gallery.md again, after a schedule has changed
+	$(BIN)/python scripts/gallery.py
+
 clean:  ## remove .venv, caches and outputs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis outputs *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train test check lint types bench clean
+.PHONY: help setup train test check lint types bench gallery clean

@@ -1,6 +1,7 @@
 """Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
 
-Takes every override that train.py takes, reads no data and imports no torch. Examples:
+Takes every override that train.py takes. Reads no data and imports no torch, but for groups that follow from the model.
+Examples:
 
     python scripts/plan.py optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
     python scripts/plan.py schedule=wsd warmup=linear --updates 100000 --csv
@@ -29,6 +30,9 @@ from trainer.assemble.lineage import woven  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
 from trainer.lr import Plan, Refusal  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
+
+PLAIN = "trainer.optim.groups.decay_groups"
+"""The groups that follow from the weight decay alone."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -128,8 +132,18 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequ
             "give --updates N, or data.samples."
         )
     length = curve.horizon(cfg, settings)
+    groups = of_model(cfg, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
     rates = woven(list(lineage), groups) if lineage and groups else policy.policy(cfg, length, groups)
     return Plan(rates, length, policy.settings(cfg, groups))
+
+
+def of_model(cfg: DictConfig, settings: curve.TrainerSettings) -> dict[str, Any]:
+    """The parameter groups of the model itself, where the config alone does not tell them: reads the data."""
+    from trainer.assemble import parts  # late: it needs torch
+
+    net = parts.net(cfg, parts.data(cfg).shape, settings)
+    split, _ = parts.optimizer(cfg, net)
+    return {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in split}
 
 
 def ignored(cfg: DictConfig) -> list[str]:
