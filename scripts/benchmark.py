@@ -2,6 +2,7 @@
 
 updates  a tiny MLP, where the loop is all there is: bare PyTorch, Cadence, stock Lightning, transformers.Trainer
 gpt      nanoGPT's CPU setting (experiment=shakespeare_char): Cadence and a bare loop, block by block in turn
+adamw    a step of AdamW of 1M and 10M numbers: torch's default, its loop, foreach, and fused, which is ours
 lr       one evaluation of a policy and one step of a scheduler of torch and transformers; and the plan of a long run
 
 Trust the ratios: microseconds depend on the machine and on what else it does. Examples:
@@ -48,6 +49,13 @@ def main(arguments: list[str] | None = None) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
+    if options.what == "adamw":
+        from scripts.benchmarks.steps import show as show_steps
+        from scripts.benchmarks.steps import steps
+
+        report = {"what": options.what, "machine": machine(options.threads), **steps(options)}
+        show_steps(report)
+        return write(report, options.out)
     report = {"updates": updates, "gpt": gpt, "lr": lr}[options.what](options)
     times, base = report.pop("times"), "cadence" if options.what == "lr" else "bare"
     rows = {name: summary([one[name] for one in times], [one[base] for one in times]) for name in times[0]}
@@ -58,18 +66,27 @@ def main(arguments: list[str] | None = None) -> None:
         show_lr(report)
     else:
         show(report)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        print(options.out)
+    return write(report, options.out)
+
+
+def write(report: dict[str, Any], out: Path | None) -> None:
+    """Keep the numbers, where a file is named."""
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(out)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("updates", "gpt", "lr"), default="updates")
-    parser.add_argument("--updates", type=int, help="of a run: 1000; gpt: 300, or 2000 with --full; lr: 10000")
-    parser.add_argument("--rounds", type=int, default=7, help="updates, lr: measured rounds, after one to warm up")
+    parser.add_argument("what", nargs="?", choices=("updates", "gpt", "adamw", "lr"), default="updates")
+    parser.add_argument(
+        "--updates", type=int, help="of a run: 1000; gpt: 300, or 2000 with --full; adamw: 10; lr: 10000"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="updates, adamw, lr: measured rounds, after one to warm up"
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="updates: which")
     parser.add_argument("--data", type=Path, help="gpt: the text file to train on")
     parser.add_argument("--block", type=int, default=50, help="gpt: updates of one loop before the other's turn")
