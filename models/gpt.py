@@ -83,6 +83,10 @@ class GPT(nn.Module):
         positions = self.positions(torch.arange(length, device=tokens.device))
         return self.head(self.norm(self.blocks(self.dropout(self.tokens(tokens) + positions))))
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The embeddings, each block, and the head with its norm; the head's weight is that of the embedding."""
+        return [[self.tokens, self.positions], *([block] for block in self.blocks), [self.norm, self.head]]
+
     def _initialise(self, width: int, layers: int) -> None:
         spread = (2 / (5 * width)) ** 0.5
         for name, module in self.named_modules():

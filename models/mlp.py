@@ -27,3 +27,7 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The linear layers, from input to output."""
+        return [[layer] for layer in self.layers if isinstance(layer, nn.Linear)]

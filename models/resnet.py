@@ -55,6 +55,10 @@ class ResNet9(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return 0.125 * self.head(torch.amax(self.features(images), dim=(2, 3)))
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The stem, each convolution or block, and the head."""
+        return [[part] for part in (*self.features, self.head)]
+
 
 class ResNet18(nn.Module):
     """ResNet-18 with a 3×3 stem and no pooling before the blocks: (N, C, H, W) to (N, classes).
@@ -82,6 +86,10 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.features(images).mean(dim=(2, 3)))
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The stem, each block, and the head."""
+        return [[part] for part in (*self.features, self.head)]
 
 
 def _conv(channels: int, out: int, pool: bool = False) -> nn.Sequential:

@@ -26,8 +26,9 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from scripts.plans import files, tables  # noqa: E402
 from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
-from trainer.assemble.lineage import woven  # noqa: E402
+from trainer.assemble.rescale import rescaled  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
+from trainer.assemble.weave import woven  # noqa: E402
 from trainer.lr import Plan, Refusal  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 
@@ -125,6 +126,8 @@ def told(folder: Path) -> tuple[dict[str, Any] | None, list[Any]]:
 def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequence[Any] = ()) -> Plan:
     """The plan of the run that a config describes; of one that was resumed, with what became of its curve."""
     curve.check_keys(cfg)
+    if cfg.resume.policy is not None and not lineage:
+        raise Refusal(f"resume.policy={cfg.resume.policy}: a new run is planned here; --applied shows a resumed one.")
     settings = curve.trainer_settings(cfg)
     if cfg.data.get("samples") is None and str(settings.duration).strip().endswith("ep"):
         raise Refusal(
@@ -132,9 +135,10 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequ
             "give --updates N, or data.samples."
         )
     length = curve.horizon(cfg, settings)
-    groups = of_model(cfg, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
-    rates = woven(list(lineage), groups) if lineage and groups else policy.policy(cfg, length, groups)
-    return Plan(rates, length, policy.settings(cfg, groups))
+    used = rescaled(cfg, length).cfg
+    groups = of_model(used, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
+    rates = woven(list(lineage), cfg, groups) if lineage and groups else policy.policy(cfg, length, groups)
+    return Plan(rates, length, policy.settings(used, groups))
 
 
 def of_model(cfg: DictConfig, settings: curve.TrainerSettings) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from itertools import chain, islice
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,9 +23,16 @@ class Applied(Protocol):
     values: dict[str, list[float]]
 
 
+class Seen(NamedTuple):
+    """What was observed of an update: a vector of numbers on the device, and what gives them as values by tag."""
+
+    numbers: Tensor
+    named: Callable[[list[float]], dict[str, float]]
+
+
 @dataclass
 class Journal:
-    """A buffer with one row per applied update. Adding a row never synchronises the device; draining does, once."""
+    """A buffer with one row per applied update. Adding a row never synchronises the device; draining does."""
 
     updates: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -32,24 +40,27 @@ class Journal:
     lrs: list[list[float]] = field(default_factory=list)
     plateaus: list[float] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
+    seen: list[Seen | None] = field(default_factory=list)
     since: float = 0.0
 
     def __len__(self) -> int:
         return len(self.updates)
 
-    def add(
-        self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: dict[str, Tensor] | None = None
-    ) -> None:
-        """Note update `t`: its loss and gradient norm (scalars on the device), and what it was applied with."""
+    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: Seen | None = None) -> None:
+        """Note update `t`: its loss and gradient norm (scalars on the device), what it was applied with, and more."""
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
         self.lrs.append(with_.applied)
         self.plateaus.append(with_.plateau)
         self.values.append(with_.values)
+        self.seen.append(seen)
 
-    def columns(self, policy: Policy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
-        """The rows so far by tag: losses (means over the processes), gradient norms, rates and their factors."""
+    def columns(self, policy: Policy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[Any]]:
+        """The rows so far by tag: losses (means over the processes), gradient norms, rates and their factors.
+
+        And what was observed: None in the rows of updates where it was not.
+        """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms}
         for i, name in enumerate(policy.groups):
@@ -59,7 +70,16 @@ class Journal:
         for key, dial in policy.dials.items():
             names = [f"hyper/{name}/{key}" for name in policy.groups] if len(dial.bases) > 1 else [f"hyper/{key}"]
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
-        return columns
+        return columns | self._observed()
+
+    def _observed(self) -> dict[str, list[float | None]]:
+        """What was observed by tag, read from the device at once."""
+        observed = [row for row in self.seen if row is not None]
+        if not observed:
+            return {}
+        numbers = iter(torch.cat([row.numbers for row in observed]).tolist())
+        rows = [row.named(list(islice(numbers, len(row.numbers)))) if row is not None else {} for row in self.seen]
+        return {tag: [row.get(tag) for row in rows] for tag in dict.fromkeys(chain(*rows))}
 
     def speed(self) -> float:
         """Updates per second since the journal was last cleared."""
@@ -69,5 +89,5 @@ class Journal:
     def clear(self) -> None:
         """Forget the rows; the time starts afresh."""
         self.updates, self.times, self.measures = [], [], []
-        self.lrs, self.plateaus, self.values = [], [], []
+        self.lrs, self.plateaus, self.values, self.seen = [], [], [], []
         self.since = time.time()

@@ -1,8 +1,7 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,39 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from trainer.averaging import Averaging
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
 from trainer.journal import Journal
-from trainer.lr import Horizon, Policy
-from trainer.optim.groups import Group
 from trainer.optim.state import keep_configured
-from trainer.outlets import GradientNoise, outlets
+from trainer.outlets import outlets
+from trainer.recipe import Recipe
+from trainer.record import record
+from trainer.statistics import recent
 from trainer.task import Scores, Task
-from trainer.tensorboard import TensorBoard
 from trainer.update import Backward, Updater
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a net is trained: the curve, its length, what steps, and how gradients are clipped, noised and logged.
-
-    `origin` is kept in each checkpoint: the config, and where the curve comes from.
-    """
-
-    policy: Policy
-    horizon: Horizon
-    optimizer: Callable[[], Optimizer]
-    groups: Sequence[Group]
-    clip: float | None = None
-    log_every: int = 50
-    noise: GradientNoise | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
 
 
 class Module(pl.LightningModule):
     """Trains `net` on `task` by `recipe`; one call of `training_step` makes a block of updates.
 
-    The state is the weights, the optimizer and the clock: everything else follows from them.
+    The state is the weights, their average, the optimizer and the clock: everything else follows from them.
     """
 
     updater: Updater
@@ -50,17 +33,13 @@ class Module(pl.LightningModule):
     def __init__(self, net: nn.Module, task: Task, recipe: Recipe) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.net, self.recipe = net, recipe
+        self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
         self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
         self.clock, self.journal = Clock(), Journal()
         self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
+        self.averaging = Averaging(net, recipe.average)
         self.recent: dict[str, float] = {}
-
-    @property
-    def horizon(self) -> Horizon:
-        """The length of the run and its units."""
-        return self.recipe.horizon
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
@@ -84,8 +63,16 @@ class Module(pl.LightningModule):
             backward=Backward.of(self.trainer, self.device),
             clip=self.recipe.clip,
             noise=self.recipe.noise,
+            limits=[group.clip for group in self.recipe.groups],
+            agc=self.recipe.agc,
+            sam=self.recipe.sam,
+            averaging=self.averaging,
+            observer=self.recipe.observe and self.recipe.observe(self.net, self.loss, optimizer),
         )
         self._tell_lightning()
+
+    def on_train_start(self) -> None:
+        self.averaging.begin(self.updater.optimizer)
 
     def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in block:
@@ -111,13 +98,7 @@ class Module(pl.LightningModule):
         self.journal.clear()
         self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{self.control.names[0]}"][-1]}
         self.recent["samples_per_second"] = speed
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.log_updates(updates, times, columns)
-            else:
-                for i, t in enumerate(updates):
-                    logger.log_metrics({tag: column[i] for tag, column in columns.items()}, t)
-            logger.log_metrics({"train/samples_per_second": speed}, updates[-1])
+        record(self.trainer.loggers, updates, times, columns, speed)
         if not alone:
             for row in zip(updates, columns["train/grad_norm"], losses):
                 Updater.check(*row)
@@ -128,9 +109,13 @@ class Module(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.drain()
 
+    def on_train_end(self) -> None:
+        self._enter()
+
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.drain()
+            self._enter()
         self._prepare_scoring()
 
     def on_test_epoch_start(self) -> None:
@@ -145,6 +130,9 @@ class Module(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._publish("val")
 
+    def on_validation_end(self) -> None:
+        self.averaging.leave()
+
     def on_test_epoch_end(self) -> None:
         self._publish("test")
 
@@ -157,10 +145,19 @@ class Module(pl.LightningModule):
         del checkpoint["loops"]
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
         checkpoint["cadence"] = {"updates": self.clock.t, **batch, **self.recipe.origin}
+        checkpoint["averaging"] = self.averaging.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["cadence"]
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
+        self.averaging.load_state_dict(checkpoint["averaging"])
+
+    def _enter(self) -> None:
+        """Put averaged weights in place of those that train, where there are any."""
+        count, precision = self.recipe.average.recalibrate, self.trainer.precision_plugin
+        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.accumulate)
+        with precision.forward_context():
+            self.averaging.enter(map(precision.convert_input, inputs))
 
     def _prepare_scoring(self) -> None:
         """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""

@@ -44,21 +44,26 @@ class TensorBoard(Logger):
         self._file: EventFile | None = None
 
     @rank_zero_only
-    def log_updates(self, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Sequence[float]]) -> None:
-        """Write one event per update with the value of every column.
+    def log_updates(self, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write one event per update with the value of every column that has one.
 
         Args:
             steps: the n updates, each counted from 0.
             times: when each was applied, in seconds since 1970.
-            columns: per tag the n values, stored as float32.
+            columns: per tag the n values, stored as float32; None where an update has none.
 
         Raises:
             ValueError: the lengths differ.
         """
         file, tags = self._open(), tuple(columns)
-        rows = map(float32, columns.values())
+        gaps = any(None in column for column in columns.values())
+        rows = columns.values() if gaps else map(float32, columns.values())
         for step, wall_time, *values in zip(steps, times, *rows, strict=True):
-            file.write_scalars(tags, step, wall_time, values)
+            if gaps:
+                there = {tag: value for tag, value in zip(tags, values) if value is not None}
+                file.write_scalars(tuple(there), step, wall_time, float32(there.values()))
+            else:
+                file.write_scalars(tags, step, wall_time, values)
         self._flush_if_due()
 
     @rank_zero_only

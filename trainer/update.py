@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from trainer.ascent import ascended
+from trainer.averaging import Averaging
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
-from trainer.journal import Journal
+from trainer.gradients import clip_norms, clip_units
+from trainer.journal import Journal, Seen
 from trainer.outlets import GradientNoise
 
 
@@ -29,12 +32,12 @@ class MicroBatch(Protocol):
 
 
 class Observer(Protocol):
-    """What looks at an update just before its step and just after it, and gives scalars on the device by tag."""
+    """What looks at an update just before its step and just after it, and keeps numbers on the device."""
 
-    def before(self, t: int) -> None:
-        """The gradients of update `t` are ready, its rates are written."""
+    def before(self, t: int, update: Sequence[MicroBatch]) -> None:
+        """The gradients of update `t`, made of these micro-batches, are ready; its rates are written."""
 
-    def after(self, t: int) -> dict[str, Tensor]:
+    def after(self, t: int) -> Seen | None:
         """Update `t` has been applied."""
 
 
@@ -85,12 +88,15 @@ class Backward:
 
 @dataclass
 class Updater:
-    """Forward, loss, backward, clip, noise, write the learning rate, finite check, step, advance the clock.
+    """Forward, loss, backward, clip, noise, write the learning rate, finite check, step, advance the clock, average.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
     the same data at the same learning rate, with the scale that the scaler has lowered. Where a fused optimizer can
     skip by itself what is not finite (on a GPU), no update waits for the check: the weights stay as they were, and
     the run stops when the journal is drained next.
+
+    `clip` bounds the gradients of all groups but those with a limit of their own in `limits`. `agc` bounds each
+    unit's before, `sam` is the radius of an ascent before the gradients that count.
     """
 
     net: nn.Module
@@ -103,11 +109,17 @@ class Updater:
     clip: float | None = None
     noise: GradientNoise | None = None
     observer: Observer | None = None
+    limits: Sequence[float | None] = ()
+    agc: float | None = None
+    sam: float | None = None
+    averaging: Averaging | None = None
 
     tries = 40
 
     def __post_init__(self) -> None:
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.groups = [list(group["params"]) for group in self.optimizer.param_groups]
+        self.parameters = [parameter for group in self.groups for parameter in group]
+        self.limits = self.limits or [None] * len(self.groups)
         skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
         self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
 
@@ -117,20 +129,25 @@ class Updater:
             self.control.turn(self.clock.t)
         for _ in range(self.tries):
             loss = self._gradients(update)
+            if self.sam is not None:
+                with ascended(self.net, self.parameters, self.sam):
+                    self._gradients(update)
             with self.backward.full_precision():
                 norm = self._clip_gradients()
                 if self.noise is not None:
                     self.noise.add(self.parameters, self.clock.t)
                 self.control.write(self.optimizer, self.clock.t)
                 if self.observer is not None:
-                    self.observer.before(self.clock.t)
+                    self.observer.before(self.clock.t, update)
                 applied = self._step(loss, norm)
             for parameter in self.parameters:
                 parameter.grad = None
             if applied:
-                seen = self.observer.after(self.clock.t) if self.observer is not None else {}
+                seen = self.observer.after(self.clock.t) if self.observer is not None else None
                 self.journal.add(self.clock.t, loss, norm, self.control, seen)
                 self.clock.t += 1
+                if self.averaging is not None:
+                    self.averaging.take(self.clock.t)
                 return
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
 
@@ -147,14 +164,12 @@ class Updater:
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _clip_gradients(self) -> Tensor:
-        """The norm of all gradients together; they are clipped to it where it exceeds `clip`."""
+        """The norm of all gradients together, each unit's bounded; then they are clipped."""
         if self.backward.scaler is not None:
             self.backward.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if self.clip is not None:
-            torch._foreach_mul_(gradients, torch.clamp(self.clip / (norm + 1e-6), max=1.0))
-        return norm
+        if self.agc is not None:
+            clip_units(self.parameters, self.agc)
+        return clip_norms(self.groups, self.limits, self.clip)
 
     def _step(self, loss: Tensor, norm: Tensor) -> bool:
         """Step the optimizer; whether the update was applied."""

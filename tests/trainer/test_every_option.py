@@ -5,7 +5,7 @@ import pytest
 from tests.test_conf import OPTIONS, overrides_for
 from trainer.assemble.run import fit
 
-GROUPS = ("schedule", "warmup", "cooldown", "compat", "hyper", "plateau", "scaling", "optimizer", "resume")
+GROUPS = ("schedule", "warmup", "cooldown", "compat", "hyper", "plateau", "scaling", "optimizer", "groups", "resume")
 SMALL = (
     *("model.hidden=[8]", "data.batch_size=32", "logger=none", "trainer.duration=20", "trainer.validate=10"),
     *("trainer.updates_per_call=4", "lint.ignore=[unreached]"),

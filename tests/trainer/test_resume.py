@@ -214,7 +214,9 @@ def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
 
     def counted(folder, point):
         assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder)
-        object.__setattr__(assembly.module.recipe, "optimizer", Counting)
+        recipe = assembly.module.recipe
+        make = lambda: Counting([group.options() for group in recipe.groups])  # noqa: E731
+        object.__setattr__(recipe, "optimizer", make)
         fit(assembly, point)
         return assembly
 

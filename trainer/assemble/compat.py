@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import trainer.lr
 from trainer.assemble.arguments import check_names
 from trainer.lr import Convention, Horizon, Refusal, Schedule
 from trainer.lr.bounds import number
@@ -37,6 +38,9 @@ class Compat:
         for name in ("absolute", "last", "splice"):
             if not isinstance(getattr(self, name), list):
                 raise Refusal(f"compat.{name}={getattr(self, name)!r} is not a list: name schedules, or [all].")
+            for word in getattr(self, name):
+                if word != "all" and not callable(getattr(trainer.lr, str(word), None)):
+                    raise Refusal(f"compat.{name}: there is no schedule {word}: name its function, or [all].")
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "Compat":
@@ -54,16 +58,23 @@ class Compat:
         """How warm-up and schedule share the run, where the config says `given`."""
         return "splice" if self._among(self.splice) else given
 
-    def relative(self, node: dict[str, Any], peak: float) -> dict[str, Any]:
-        """The schedule's settings with its floor as a share of `peak`."""
-        if not self._among(self.absolute) or not node.get("floor") or not peak:
+    def relative(self, node: Any, peak: float) -> Any:
+        """A schedule's settings, those of its parts too, with each floor as a share of `peak`."""
+        if isinstance(node, list):
+            return [self.relative(item, peak) for item in node]
+        if not isinstance(node, dict):
             return node
-        floor = number("schedule.floor", node["floor"], "in this convention it is a learning rate.", low=0.0)
+        made = {name: self.relative(value, peak) for name, value in node.items()}
+        name = str(made.get("_target_")).rpartition(".")[2]
+        if not (name in self.absolute or "all" in self.absolute) or not made.get("floor") or not peak:
+            return made
+        floor = number("floor", made["floor"], "in this convention it is a learning rate.", low=0.0)
         if floor > peak:
             raise Refusal(
-                f"schedule.floor={floor} lies above {peak:.4g}, the peak of a group, which would rise to it: lower it."
+                f"lint floor-above-group: floor={floor} of {name} lies above {peak:.4g}, the peak of a group, which "
+                "would rise to it: lower it."
             )
-        return {**node, "floor": floor / peak}
+        return {**made, "floor": floor / peak}
 
     def held(self, curve: Schedule, length: Horizon) -> Schedule:
         """The curve itself, or its value at the first update of each epoch."""

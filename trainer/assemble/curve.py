@@ -13,8 +13,8 @@ from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
 
 GROUPS = (
-    "data model task optimizer groups scaling warmup schedule cooldown compat hyper plateau resume trainer logger "
-    "callbacks"
+    "data model task optimizer groups scaling warmup schedule cooldown compat hyper plateau resume trainer "
+    "average observe logger callbacks"
 ).split()
 KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
 FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}
@@ -39,6 +39,8 @@ class TrainerSettings:
     keep: int
     accumulate: int
     clip: float | None
+    agc: float | None
+    sam: float | None
     gradient_noise: float | None
     updates_per_call: int
     log_every: int
@@ -57,6 +59,10 @@ class TrainerSettings:
             whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
         if self.clip is not None:
             positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
+        if self.agc is not None:
+            positive("trainer.agc", self.agc, "it is the largest share of a unit's weights in its gradient, or null.")
+        if self.sam is not None:
+            positive("trainer.sam", self.sam, "it is the radius ρ of the ascent; try 0.05, or null.")
         if self.gradient_noise is not None:
             positive(
                 "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."

@@ -21,12 +21,16 @@ RUN = {
 
 def dials(cfg: DictConfig, policy: Policy, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Policy:
     """The policy with a dial for each entry of `hyper`."""
+    if "momentum" in cfg.hyper and "beta1" in cfg.hyper and "momentum" not in cfg.optimizer:
+        raise Refusal("hyper.momentum and hyper.beta1 are the same number of this optimizer: keep one.")
     made = {str(name): _dial(cfg, str(name), length, settings) for name in cfg.hyper}
     return replace(policy, dials=made)
 
 
 def _dial(cfg: DictConfig, name: str, length: Horizon, settings: Mapping[str, Mapping[str, float]]) -> Dial:
     key = f"hyper.{name}"
+    if not isinstance(cfg.hyper[name], DictConfig):
+        raise Refusal(f"{key}={cfg.hyper[name]} is no rule: give it a _target_, such as trainer.lr.tied.")
     if name in RUN:
         bases = [OmegaConf.select(cfg, RUN[name])]
         home = RUN[name]

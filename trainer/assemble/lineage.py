@@ -4,18 +4,16 @@ A lineage is a list of plain segments, kept in every checkpoint: from which samp
 config and length. The curve is woven from it anew at each start, so that a run killed and resumed goes on with it.
 """
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from fractions import Fraction
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble.changes import Changes, differences
-from trainer.assemble.policy import Groups, policy, scaled
-from trainer.lr import Horizon, Policy, Refusal, Schedule, cooled
-from trainer.lr.splice import joined, reclocked
+from trainer.lr import Horizon, Refusal
+from trainer.lr.bounds import fraction
+from trainer.lr.schedule import FLOOR, SHAPES, one_of
 
 CURVE = "groups scaling warmup schedule cooldown compat hyper group_schedule composition plateau".split()
 """What decides the curve, beside optimizer.lr, the length and the batch."""
@@ -33,18 +31,6 @@ OF_LENGTH = ("continue", "stretch", "branch_cooldown")
 Segment = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Change:
-    """What a rule makes the new curve from: the old one, the new config and length, and where the new one begins."""
-
-    old: Policy
-    cfg: DictConfig
-    length: Horizon
-    begin: int
-    groups: Groups
-    stretch: Fraction = Fraction(1)
-
-
 def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> list[Segment]:
     """The segments of this run's curve: those of the checkpoint, and one more where the curve changes.
 
@@ -54,6 +40,8 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     rule = cfg.resume.policy
     if rule is not None and rule not in FITS:
         raise Refusal(f"resume.policy={rule} is not known: choose one of {', '.join(FITS)}, or null.")
+    one_of("resume.shape", cfg.resume.shape, SHAPES)
+    fraction("resume.floor", cfg.resume.floor, FLOOR)
     now = _segment(cfg, length)
     if saved is None:
         if rule is not None and cfg.resume.path in (None, "none"):
@@ -61,6 +49,8 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
         return [now]
     segments = list(saved["lineage"])
     told = changes(segments[-1], now)
+    if rule == segments[-1]["rule"] == "branch_cooldown":
+        told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
     if not told and rule in (None, "continue", "stretch", "override", segments[-1]["rule"]):
         return segments
     _check_fit(rule, told, segments)
@@ -70,32 +60,26 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     return [*segments, {**now, "rule": rule, "samples": begin}]
 
 
-def woven(segments: list[Segment], groups: Groups) -> Policy:
-    """The policy of a run with this lineage, on the clock of its last segment."""
-    made = policy(_config(segments[0]), _length(segments[0]), groups)
-    for before, segment in itertools.pairwise(segments):
-        length = _length(segment)
-        old = reclocked(made, before["length"]["batch_size"], length.batch_size)
-        change = Change(old, _config(segment), length, segment["samples"] // length.batch_size, groups)
-        if segment["rule"] == "stretch":
-            change = replace(change, stretch=Fraction(length.total, before["length"]["total"]))
-        made = _RULES[segment["rule"]](change)
-    return made
-
-
 def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:
     """Refuse a change that no policy, or the wrong one, has an answer to."""
-    other = {key: change for key, change in told.items() if key not in LENGTH}
     if rule is None:
-        fitting = [name for name in FITS if (name not in OF_LENGTH) or not other]
+        fitting = [name for name in FITS if _conflict(name, told, segments) is None]
         advice = "; ".join(f"resume.policy={name} {FITS[name]}" for name in fitting)
         raise Refusal(f"the checkpoint has another curve ({_words(told)}): {advice}.")
+    if conflict := _conflict(rule, told, segments):
+        raise Refusal(f"resume.policy={rule} {conflict}.")
+
+
+def _conflict(rule: str, told: Changes, segments: list[Segment]) -> str | None:
+    """Why a policy does not fit what has changed, if so."""
+    other = {key: change for key, change in told.items() if key not in (*LENGTH, "resume.shape", "resume.floor")}
     if rule in OF_LENGTH and other:
-        raise Refusal(f"resume.policy={rule} keeps the curve, but {_words(other)}: take rewarm or override.")
+        return f"keeps the curve, but {_words(other)}: take rewarm or override"
     if rule == "stretch" and len(segments) > 1:
-        raise Refusal("resume.policy=stretch: the curve was changed by a resume before: take rewarm or override.")
+        return "needs a curve that no resume has changed before: take rewarm or override"
     if rule == "stretch" and "global batch" in told:
-        raise Refusal(f"resume.policy=stretch changes the length only, but {_words(told)}: take continue or override.")
+        return f"changes the length only, but {_words(told)}: take continue or override"
+    return None
 
 
 def changes(before: Segment, now: Segment) -> Changes:
@@ -106,53 +90,21 @@ def changes(before: Segment, now: Segment) -> Changes:
             told[name] = (before["length"][key], now["length"][key])
     if set(told) == {"updates", "global batch"} and _samples(before) == _samples(now):
         del told["updates"]
-    return {**told, **differences(_curve(before["config"]), _curve(now["config"]))}
-
-
-def _continue(to: Change) -> Policy:
-    return replace(to.old, scale=scaled(to.cfg, to.length))
-
-
-def _override(to: Change) -> Policy:
-    return joined(to.old, policy(to.cfg, replace(to.length, stretch=to.stretch), to.groups), to.begin)
-
-
-def _rewarm(to: Change) -> Policy:
-    rest = replace(to.length, total=to.length.total - to.begin)
-    return joined(to.old, policy(to.cfg, rest, to.groups), to.begin, shift=to.begin)
-
-
-def _branch_cooldown(to: Change) -> Policy:
-    def cool(curve: Schedule) -> Schedule:
-        return cooled(curve, to.begin, to.length.total, to.cfg.resume.shape, to.cfg.resume.floor)
-
-    own = {name: cool(curve) for name, curve in to.old.own.items()}
-    return replace(to.old, scale=scaled(to.cfg, to.length), schedule=cool(to.old.schedule), own=own)
-
-
-_RULES: dict[str, Callable[[Change], Policy]] = {
-    "continue": _continue,
-    "stretch": _override,
-    "rewarm": _rewarm,
-    "branch_cooldown": _branch_cooldown,
-    "override": _override,
-}
-
-
-def _config(segment: Segment) -> DictConfig:
-    cfg = OmegaConf.create(segment["config"])
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def _length(segment: Segment) -> Horizon:
-    return Horizon(**segment["length"])
+    told |= differences(_curve(before["config"]), _curve(now["config"]))
+    return told | differences(before["tables"], now["tables"])
 
 
 def _segment(cfg: DictConfig, length: Horizon) -> Segment:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     keys = ("total", "batch_size", "updates_per_epoch", "tokens_per_sample")
-    return {"rule": None, "samples": 0, "config": config, "length": {key: getattr(length, key) for key in keys}}
+    tables = {key: _files(config[key]) for key in ("schedule", "group_schedule", "hyper")}
+    return {
+        "rule": None,
+        "samples": 0,
+        "config": config,
+        "tables": tables,
+        "length": {key: getattr(length, key) for key in keys},
+    }
 
 
 def _samples(segment: Segment) -> int:
@@ -161,6 +113,23 @@ def _samples(segment: Segment) -> int:
 
 def _curve(config: dict[str, Any]) -> dict[str, Any]:
     return {**{key: config.get(key) for key in CURVE}, "optimizer": {"lr": config["optimizer"].get("lr")}}
+
+
+def _branch(config: dict[str, Any]) -> dict[str, Any]:
+    """What a cooldown that branches off is made of."""
+    return {"resume": {key: config["resume"][key] for key in ("shape", "floor")}}
+
+
+def _files(tree: Any) -> Any:
+    """A config with a fingerprint beside the path of each table: its curve is what the file holds."""
+    if isinstance(tree, list):
+        return [_files(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    made = {name: _files(value) for name, value in tree.items()}
+    if str(made.get("_target_")).endswith(".table") and Path(str(made.get("path"))).is_file():
+        made["content"] = hashlib.sha256(Path(made["path"]).read_bytes()).hexdigest()[:12]
+    return made
 
 
 def _words(told: Changes) -> str:

@@ -35,8 +35,10 @@ def named(part: Any, key: str) -> Any:
     """One schedule, given as the name of an option, with or without settings; a `_target_` stays as it is."""
     if isinstance(part, str):
         part = {"schedule": part}
-    if not isinstance(part, dict) or "_target_" in part:
-        return {**part, "_partial_": True} if isinstance(part, dict) else part
+    if not isinstance(part, dict):
+        raise Refusal(f"{key}={part!r} is no schedule: give the name of one, or {{schedule: NAME, …}}.")
+    if "_target_" in part:
+        return {**part, "_partial_": True}
     option = part.get("schedule")
     path, known = OPTIONS / f"{option}.yaml", sorted(file.stem for file in OPTIONS.glob("*.yaml"))
     if option not in known:

@@ -24,6 +24,7 @@ from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
 from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, positive, whole
+from trainer.observe import Observe
 from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage
 from trainer.task import Task
@@ -135,6 +136,13 @@ def plateau(cfg: DictConfig, fresh: bool) -> list[pl.Callback]:
     if not cfg.plateau:
         return []
     return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau), fresh)]
+
+
+def observe(cfg: DictConfig) -> Observe | None:
+    """What is observed of updates beside the loss, if anything is."""
+    if not cfg.observe:
+        return None
+    return expect("observe", build(cfg.observe, "observe", list(cfg.allow)), Observe)
 
 
 def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:

@@ -1,6 +1,7 @@
 """From a config to the learning-rate policy, without torch: what a plan shows, and what training applies."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.assemble.compat import Compat
 from trainer.assemble.dials import dials
 from trainer.assemble.nested import expanded, named
+from trainer.assemble.rescale import rescaled
 from trainer.assemble.targets import build, expect, refusing
 from trainer.lr import Horizon, Policy, Refusal, Schedule, Warmup, auto_updates, compose, place
-from trainer.lr.bounds import number, positive, whole
+from trainer.lr.bounds import number, positive
 
 Groups = Mapping[str, Mapping[str, Any]]
 """Parameter groups by name, each with its `lr_mult`, its `weight_decay` and the config of its own `schedule`."""
@@ -24,19 +26,19 @@ def facts(lr_mult: float, weight_decay: float | None, schedule: Any = None) -> d
 def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Policy:
     """The learning rate of every update: optimizer.lr, scaling, warm-up, schedule and cooldown of the config.
 
-    Where the model is not known, `groups` are those that the optimizer's weight decay calls for.
+    Its numbers are the tuned ones: what `scaling` makes of them is made here. Where the model is not known, `groups`
+    are those that the optimizer's weight decay calls for.
     """
     if "lr" not in cfg.optimizer:
         raise Refusal("optimizer.lr is not set: the policy starts from it.")
+    base = positive("optimizer.lr", cfg.optimizer.lr, "it is the learning rate at the peak.")
+    now = rescaled(cfg, length)
+    cfg, scale = now.cfg, now.scale
     groups = assumed_groups(cfg) if groups is None else groups
-    base, scale = (
-        positive("optimizer.lr", cfg.optimizer.lr, "it is the learning rate at the peak."),
-        scaled(cfg, length),
-    )
     compat = Compat.of(cfg)
     read = compat.horizon(length)
     made = _schedules(cfg, compat, groups, base * scale)
-    composition, cool = compat.composition(cfg.composition), _cooldown(cfg)
+    composition, cool = compat.composition(cfg.composition), _cooldown(cfg, compat, base * scale)
     rise = _warmup(cfg, compat, read, scale, base * scale)
     _, common = compose(read, lambda _: rise, next(iter(made.values())), composition, cool)
     own = {name: place(read, rise.updates, curve, composition, cool) for name, curve in list(made.items())[1:] if curve}
@@ -73,23 +75,13 @@ def settings(cfg: DictConfig, groups: Groups | None = None) -> dict[str, dict[st
     }
 
 
-def scaled(cfg: DictConfig, length: Horizon) -> float:
-    """What the batch-size rule multiplies the learning rate by."""
-    rule = build(cfg.scaling, "scaling", list(cfg.allow))
-    reference = cfg.scaling.get("base_batch_size")
-    if reference is not None:
-        whole("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
-    with refusing("scaling"):
-        return rule(length.batch_size)
-
-
 def _warmup(cfg: DictConfig, compat: Compat, length: Horizon, scale: float, peak: float) -> Warmup:
     """The warm-up of the config; what is `auto` or the optimizer's own is filled in."""
     node: Any = OmegaConf.to_container(cfg.warmup, resolve=True)
     betas = cfg.optimizer.get("betas")
     beta2 = betas[1] if betas is not None and len(betas) == 2 else None
     if node.get("duration") == "auto":
-        node["duration"] = auto_updates(length, beta2)
+        node["duration"] = auto_updates(replace(length, total=round(length.total / length.stretch)), beta2)
     if node.get("start") == "auto":
         node["start"] = 1.0 / scale if scale > 1.0 else 0.0
     elif compat.start == "lr" and node.get("start"):
@@ -108,10 +100,11 @@ def _schedules(cfg: DictConfig, compat: Compat, groups: Groups, peak: float) -> 
             raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(groups)}.")
     given = {name: group["schedule"] for name, group in groups.items() if group.get("schedule")} | chosen
     nodes = {
-        name: expanded(compat.relative(plain, peak * group["lr_mult"]), "schedule") for name, group in groups.items()
+        name: compat.relative(expanded(plain, "schedule"), peak * group["lr_mult"]) for name, group in groups.items()
     }
     for name, part in given.items():
-        nodes[name] = named(expanded(part, f"group_schedule.{name}"), f"group_schedule.{name}")
+        node = named(expanded(part, f"group_schedule.{name}"), f"group_schedule.{name}")
+        nodes[name] = compat.relative(node, peak * groups[name]["lr_mult"])
     made: dict[str, Any] = {}
     for name, node in nodes.items():
         if not made or node != next(iter(nodes.values())):
@@ -122,8 +115,9 @@ def _schedules(cfg: DictConfig, compat: Compat, groups: Groups, peak: float) -> 
     return made
 
 
-def _cooldown(cfg: DictConfig) -> Any:
-    made = build(cfg.cooldown, "cooldown", list(cfg.allow))
+def _cooldown(cfg: DictConfig, compat: Compat, peak: float) -> Any:
+    node = compat.relative(OmegaConf.to_container(cfg.cooldown, resolve=True), peak)
+    made = build(OmegaConf.create(node), "cooldown", list(cfg.allow))
 
     def call(length: Horizon, schedule: Schedule) -> Any:
         with refusing("cooldown"):

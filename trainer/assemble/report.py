@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
 from trainer.optim.groups import Group
@@ -36,6 +37,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "scaling": {"no": "none"}.get(rule, rule),
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
+        "scaled": rescaled(cfg, plan.horizon).told(),
         "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau")},
         **plan.facts(),
         "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
@@ -68,6 +70,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
         ("scaling", f"{facts['scaling']}, {kappa}, scale {facts['scale']:g}"),
+        *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
         (
             "learning rate",
             f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at update {facts['peak_update']}",
@@ -119,6 +122,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         "best": {"metric": monitor, **best},
         "updates": module.clock.t,
         "total_updates": module.horizon.total,
+        "scaled": assembly.facts["scaled"],
         "seconds": round(seconds, 3),
         "recent": module.recent,
         "folder": str(assembly.folder),

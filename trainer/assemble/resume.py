@@ -92,6 +92,11 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
             "resume from another checkpoint, or keep the global batch."
         )
     updates = samples // batch
+    if batch != saved["batch_size"] and path.resolve().is_relative_to(assembly.folder.resolve()):
+        raise Refusal(
+            f"resume.path={path} counts updates of {saved['batch_size']} samples, as all of this folder: "
+            f"give the run another name to go on with {batch}."
+        )
     ours = assembly.folder / "checkpoints"
     newer = [other for other in history(ours) if other.name > numbered(ours, updates).name]
     if newer and path.parent.resolve() == ours.resolve():

@@ -1,26 +1,30 @@
 """One run: from a config to a trained model and its result."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble import curve, parts, policy, report
+from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
-from trainer.assemble.lineage import lineage, woven
+from trainer.assemble.lineage import lineage
+from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
 from trainer.assemble.targets import refusing
+from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
-from trainer.module import Module, Recipe
+from trainer.module import Module
 from trainer.outlets import GradientNoise
+from trainer.recipe import Recipe
 from trainer.tensorboard import TensorBoard
 
 
@@ -79,17 +83,19 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     data = parts.data(cfg)
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
     net = parts.net(cfg, data.shape, settings)
-    groups, optimizer = parts.optimizer(cfg, net)
+    groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
     segments = lineage(cfg, length, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    plan = Plan(woven(segments, facts), length, policy.settings(cfg, facts))
+    plan = Plan(woven(segments, cfg, facts), length, policy.settings(rescaled(cfg, length).cfg, facts))
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
-    origin = {"config": segments[-1]["config"], "lineage": segments}
-    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, noise, origin)
+    origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
+    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
+    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
+    recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
     module = Module(net, task, recipe)
     leg = length.updates(settings.validate, "trainer.validate", least=1)
     every = (
@@ -143,14 +149,17 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
         if saved["updates"] == assembly.module.horizon.total:
-            return restore(assembly, read(resumed))
+            checkpoint = read(resumed)
+            restore(assembly, checkpoint)
+            if assembly.checkpointing.best["update"] is None:
+                settle(assembly.module, assembly.data, checkpoint)
+            return
     assembly.trainer.fit(
         assembly.module,
         datamodule=assembly.data,
         ckpt_path=resumed,
         weights_only=True if resumed else None,
     )
-    return None
 
 
 def evaluate(assembly: Assembly) -> dict[str, float]:

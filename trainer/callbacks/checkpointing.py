@@ -16,6 +16,8 @@ NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}}
 class Checkpointing(pl.Callback):
     """Saves after every validation and, where `every` is given, after every so many updates.
 
+    The weights in `best.ckpt` are those that were scored, in the others those that train.
+
     `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` are the newest ones, of
     which `keep` stay (0: all).
     """
@@ -77,6 +79,7 @@ class Checkpointing(pl.Callback):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
             self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
             trainer.save_checkpoint(self.folder / BEST)
+        pl_module.averaging.leave()
         self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -21,6 +21,8 @@ def compose(
 ) -> tuple[Warmup, Schedule]:
     """Warm-up and schedule over one run, as functions of the run's `t`; see `place` for the composition."""
     rise = warmup(horizon)
+    if horizon.span < 1:
+        raise Refusal(f"a run of {horizon.total} updates has no decay that ends at T-1: lengthen trainer.duration.")
     if rise.updates >= horizon.span:
         raise Refusal(
             f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
@@ -44,6 +46,7 @@ def place(
     """
     if composition not in COMPOSITIONS:
         raise Refusal(f"composition={composition!r} is not known: choose one of {', '.join(COMPOSITIONS)}.")
+    rise_end = width
     if composition == "prefix" and width and horizon.convention.joins_early:
         width -= 1
     fall = schedule(horizon.after(width if composition == "prefix" else 0))
@@ -54,7 +57,15 @@ def place(
     elif width and composition == "splice":
         whole = fall
         fall = mark(lambda t: 1.0 if t < width else whole(t), **marks(whole))
-    return cooldown(horizon, fall) if cooldown else fall
+    if cooldown is None:
+        return fall
+    cooled_down = cooldown(horizon, fall)
+    if cooled_down is not fall and max(marks(cooled_down).get("begin", (horizon.total,))) < rise_end:
+        raise Refusal(
+            f"the cooldown begins at update {marks(cooled_down)['begin'][0]}, within the warm-up of {rise_end}: "
+            "shorten one of them."
+        )
+    return cooled_down
 
 
 def no_cooldown(horizon: Horizon, schedule: Schedule) -> Schedule:
@@ -97,11 +108,11 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     if not high:
         raise Refusal(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
     tail = falling(begin, end, curve, floor / high)
-    kept = {kind: tuple(t for t in updates if t <= begin or t >= end) for kind, updates in marks(schedule).items()}
-    kept["knots"] = (*kept.get("knots", ()), begin)
+    kept = {kind: tuple(t for t in updates if t <= begin) for kind, updates in marks(schedule).items()}
+    kept["knots"], kept["begin"] = (*kept.get("knots", ()), begin), (begin,)
     return mark(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
 
 
 def part(horizon: Horizon, length: int) -> Horizon:
-    """A piece of a run as a run of its own: percent in it are of its length."""
-    return replace(horizon, total=length, start=0)
+    """A piece of a run as a run of its own: percent in it are of its length, and it ends where it ends."""
+    return replace(horizon, total=length, start=0, convention=replace(horizon.convention, early=0))

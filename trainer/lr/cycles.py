@@ -141,8 +141,10 @@ def geometric(span: int, cycles: int, mult: float) -> list[int]:
     >>> geometric(14, 3, 2.0)
     [0, 2, 6, 14]
     """
-    lengths = [mult**i for i in range(cycles)]
-    bounds = [round(span * math.fsum(lengths[:i]) / math.fsum(lengths)) for i in range(cycles + 1)]
+    if cycles > span:
+        raise Refusal(f"cycles={cycles} do not fit into {span} updates: take fewer.")
+    sums = list(itertools.accumulate((mult**i for i in range(cycles)), initial=0.0))
+    bounds = [round(span * share / sums[-1]) for share in sums]
     if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
         raise Refusal(f"cycles={cycles} do not fit into {span} updates: take fewer.")
     return bounds

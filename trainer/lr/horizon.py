@@ -11,7 +11,7 @@ Duration = int | float | str
 """A number of updates, or a string with a unit: "500", "5ep", "10%", "2e6 samples", "1e9 tokens"."""
 
 UNITS = 'a number of updates (500) or one with a unit: "5ep", "10%", "2e6 samples", "1e9 tokens"'
-_FORM = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(ep|%|samples|tokens|)")
+_FORM = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,3})?)\s*(ep|%|samples|tokens|)")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,38 @@
-"""Batch-size scaling rules: what the learning rate is multiplied by at κ = B / B_ref.
+"""Batch-size scaling rules: what becomes at κ = B / B_ref of the numbers that were tuned at B_ref.
 
-`batch_size` is the global batch B (per-device × devices × nodes × accumulation), `base_batch_size` the batch
-B_ref at which the base learning rate was tuned.
+`batch_size` is the global batch B (per-device × devices × nodes × accumulation), `base_batch_size` the batch B_ref
+at which the optimizer was tuned. A rule gives the number that multiplies the learning rate, or a `Scaled` where more
+changes. A rule with an argument `tuned` is given the optimizer's numbers by name (lr, beta1, beta2, eps, momentum,
+alpha, weight_decay: those that it has), one with `adaptive` whether the optimizer divides by its second moments.
+
+`weight_decay` says what becomes of the decay λ, which acts over 1 / (lr λ) updates, B / (lr λ D) epochs of D samples:
+"keep" leaves it, "sqrt" and "linear" multiply it by √κ and κ, "timescale" by κ / scale, so that it acts over the same
+epochs (Bergsma et al. 2025, arXiv:2505.13738). "keep" has that too where the learning rate is scaled by κ, and "sqrt"
+where it is scaled by √κ.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from trainer.lr.bounds import Refusal, whole
+from trainer.lr.bounds import Refusal, number, whole
+
+Link = Literal["keep", "sqrt", "linear", "timescale"]
+"""What becomes of the weight decay."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a rule makes of the tuned numbers.
+
+    `lr` multiplies the learning rate, `settings` are the new values of settings of the optimizer by name, and `warmup`
+    multiplies the epochs of the warm-up.
+    """
+
+    lr: float
+    settings: Mapping[str, float] = field(default_factory=dict)
+    warmup: float = 1.0
 
 
 def no_scaling(batch_size: int, base_batch_size: int | None = None) -> float:
@@ -14,22 +40,103 @@ def no_scaling(batch_size: int, base_batch_size: int | None = None) -> float:
     return 1.0
 
 
-def linear_scaling(batch_size: int, base_batch_size: int | None = None) -> float:
+def linear_scaling(
+    batch_size: int,
+    base_batch_size: int | None = None,
+    *,
+    weight_decay: Link = "keep",
+    tuned: Mapping[str, float] | None = None,
+) -> float | Scaled:
     """scale = κ.  Goyal et al. 2017, arXiv:1706.02677, for SGD.
+
+    Momentum, weight decay and epochs stay. Holds while B is well below the critical batch: beyond it use `critical`.
 
     >>> linear_scaling(256, base_batch_size=64)
     4.0
     """
-    return ratio(batch_size, base_batch_size)
+    kappa = ratio(batch_size, base_batch_size)
+    return linked(kappa, kappa, weight_decay, tuned)
 
 
-def sqrt_scaling(batch_size: int, base_batch_size: int | None = None) -> float:
+def sqrt_scaling(
+    batch_size: int,
+    base_batch_size: int | None = None,
+    *,
+    weight_decay: Link = "keep",
+    tuned: Mapping[str, float] | None = None,
+) -> float | Scaled:
     """scale = √κ.  Krizhevsky 2014, arXiv:1404.5997; for Adam: Malladi et al. 2022, arXiv:2205.10287.
+
+    A rule for small κ: it is the first part of `adam_sde`, and near the noise scale too low.
 
     >>> sqrt_scaling(256, base_batch_size=64)
     2.0
     """
-    return math.sqrt(ratio(batch_size, base_batch_size))
+    kappa = ratio(batch_size, base_batch_size)
+    return linked(math.sqrt(kappa), kappa, weight_decay, tuned)
+
+
+def power_scaling(
+    batch_size: int,
+    base_batch_size: int | None = None,
+    *,
+    exponent: float = 0.75,
+    weight_decay: Link = "keep",
+    tuned: Mapping[str, float] | None = None,
+) -> float | Scaled:
+    """scale = κ^exponent: 0 is none, 1/2 is sqrt, 1 is linear.
+
+    McCandlish et al. 2018, arXiv:1812.06162, found for Adam and RMSprop exponents between 1/2 and 1.
+
+    >>> power_scaling(256, base_batch_size=16, exponent=0.75)
+    8.0
+    """
+    power = number("scaling.exponent", exponent, "give 0 (none) to 1 (linear).", 0.0, 1.0)
+    kappa = ratio(batch_size, base_batch_size)
+    return linked(kappa**power, kappa, weight_decay, tuned)
+
+
+def auto_scaling(
+    batch_size: int,
+    base_batch_size: int | None = None,
+    *,
+    adaptive: bool | None = None,
+    weight_decay: Link = "keep",
+    tuned: Mapping[str, float] | None = None,
+) -> float | Scaled:
+    """scale = √κ for an optimizer that is `adaptive`, κ for any other: SGD, LARS, Muon.
+
+    Adaptive is an update that is divided by a root of second moments, so that the size of the noise drops out of it:
+    Adam, RMSprop, Adagrad and their kind, and Lion, whose sign does the same. The largest stable rate grows with √B
+    for them and with B for SGD: Granziol et al. 2020, arXiv:2006.09092. In a config, `adaptive: null` is found from
+    the optimizer's own numbers: its betas, its alpha. In Python it is refused.
+
+    >>> auto_scaling(256, base_batch_size=64, adaptive=True), auto_scaling(256, base_batch_size=64, adaptive=False)
+    (2.0, 4.0)
+    """
+    if not isinstance(adaptive, bool):
+        raise Refusal(f"scaling.adaptive={adaptive!r} is not known: give true for Adam's kind, false for SGD's.")
+    rule = sqrt_scaling if adaptive else linear_scaling
+    return rule(batch_size, base_batch_size, weight_decay=weight_decay, tuned=tuned)
+
+
+def legew_scaling(
+    batch_size: int,
+    base_batch_size: int | None = None,
+    *,
+    weight_decay: Link = "keep",
+    tuned: Mapping[str, float] | None = None,
+) -> Scaled:
+    """scale = √κ, and a warm-up of κ times the epochs: as many updates as at B_ref.
+
+    You et al. 2019, arXiv:1901.08256 (linear-epoch gradual warm-up), for SGD with momentum and a linear warm-up.
+
+    >>> legew_scaling(256, base_batch_size=64)
+    Scaled(lr=2.0, settings={}, warmup=4.0)
+    """
+    kappa = ratio(batch_size, base_batch_size)
+    scale = math.sqrt(kappa)
+    return Scaled(scale, decayed(scale, kappa, weight_decay, tuned), warmup=kappa)
 
 
 def ratio(batch_size: int, base_batch_size: int | None) -> float:
@@ -38,3 +145,21 @@ def ratio(batch_size: int, base_batch_size: int | None) -> float:
     if base_batch_size is None:
         raise Refusal(f"scaling.base_batch_size is not set: {why} Set it, or take scaling=none.")
     return whole("batch_size", batch_size, why) / whole("scaling.base_batch_size", base_batch_size, why)
+
+
+def linked(scale: float, kappa: float, link: Link, tuned: Mapping[str, float] | None) -> float | Scaled:
+    """`scale` for the learning rate, with a new weight decay where `link` asks for one."""
+    settings = decayed(scale, kappa, link, tuned)
+    return Scaled(scale, settings) if settings else scale
+
+
+def decayed(scale: float, kappa: float, link: Link, tuned: Mapping[str, float] | None) -> dict[str, float]:
+    """The new weight decay, by name; nothing where it is kept."""
+    factors = {"keep": 1.0, "sqrt": math.sqrt(kappa), "linear": kappa, "timescale": kappa / scale}
+    if link not in factors:
+        raise Refusal(f"scaling.weight_decay={link!r} is not known: choose one of {', '.join(factors)}.")
+    if link == "keep":
+        return {}
+    if not tuned or "weight_decay" not in tuned:
+        raise Refusal(f"scaling.weight_decay={link}, but the optimizer sets no weight_decay: set it, or take keep.")
+    return {"weight_decay": tuned["weight_decay"] * factors[link]}

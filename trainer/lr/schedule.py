@@ -21,6 +21,7 @@ def mark(schedule: Schedule, **places: Iterable[int]) -> Schedule:
     jumps: updates from which on the value is another (a stair, a restart).
     knots: updates at which the curve bends (the end of a plateau, the peak of a cycle).
     ends: updates at which a cycle is complete, the first update after it.
+    begin: the update at which a cooldown begins.
     noise: the update from which on every value differs from the last.
     """
     schedule.marks = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]

@@ -18,7 +18,9 @@ def joined(old: Policy, new: Policy, begin: int, shift: int = 0) -> Policy:
     names = {*old.own, *new.own}
     return replace(
         new,
-        warmup=Warmup(old.warmup.updates, lambda t: later(t - shift) if t >= begin else rise(t)),
+        warmup=Warmup(
+            old.warmup.updates, _noted(lambda t: later(t - shift) if t >= begin else rise(t), new, begin, shift)
+        ),
         schedule=_joined(old.schedule, new.schedule, begin, shift, ratio),
         own={
             name: _joined(old.schedule_of(name), new.schedule_of(name), begin, shift, ratio)
@@ -48,6 +50,29 @@ def reclocked(policy: Policy, before: int, after: int) -> Policy:
         own={name: read(curve) for name, curve in policy.own.items()},
         dials={name: Dial(_slowed(dial.rule, before, after), dial.bases) for name, dial in policy.dials.items()},
     )
+
+
+def _noted(rise: Schedule, new: Policy, begin: int, shift: int) -> Schedule:
+    """A warm-up with what is noted on that of `new`, and its end, as jumps: the rate may leap there."""
+    jumps = [t + shift for t in (*marks(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin]
+    return mark(rise, jumps=jumps)
+
+
+def cut(policy: Policy, total: int) -> Policy:
+    """A policy for a run that ends at `total`: what is noted beyond it is no longer looked for."""
+
+    def within(curve: Schedule) -> Schedule:
+        places = {kind: tuple(t for t in updates if t < total) for kind, updates in marks(curve).items()}
+        return mark(lambda t: curve(t), **places)
+
+    own = {name: within(curve) for name, curve in policy.own.items()}
+    return replace(policy, schedule=within(policy.schedule), own=own)
+
+
+def frozen(policy: Policy, begin: int) -> Policy:
+    """A policy whose warm-up stays where it is at update `begin`."""
+    rise = policy.warmup.factor
+    return replace(policy, warmup=Warmup(policy.warmup.updates, lambda t: rise(min(t, begin))))
 
 
 def _joined(old: Schedule, new: Schedule, begin: int, shift: int, ratio: float) -> Schedule:

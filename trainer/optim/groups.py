@@ -1,13 +1,14 @@
 """Parameter groups with names: every trainable parameter in exactly one of them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from trainer.lr import Refusal
+from trainer.optim.kinds import spared
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
 """What makes an optimizer from groups as torch.optim takes them."""
@@ -18,7 +19,8 @@ class Group:
     """The parameters that share a learning rate and a weight decay.
 
     `schedule` is the config of a schedule of their own, `clip` the largest norm of their gradients together, and
-    `optimizer` what steps them in place of the run's optimizer; None for those of the run.
+    `optimizer` what steps them in place of the run's optimizer; None for those of the run. `settings` are more of what
+    some optimizers read in a group, such as a flag; the others leave them alone.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Group:
     schedule: Any = None
     clip: float | None = None
     optimizer: Make | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -36,8 +39,24 @@ class Group:
 
     def options(self) -> dict[str, Any]:
         """The group as torch.optim takes it."""
-        options: dict[str, Any] = {"params": self.parameters, "name": self.name}
+        options: dict[str, Any] = {"params": self.parameters, "name": self.name, **self.settings}
         return options if self.weight_decay is None else {**options, "weight_decay": self.weight_decay}
+
+    def parted(self, bare: Collection[int]) -> list["Group"]:
+        """The group without weight decay for the parameters whose ids are `bare`: NAME and NAME_no_decay.
+
+        As it is where it has no weight decay, and still one where it holds only one kind.
+        """
+        if not self.weight_decay or not any(id(parameter) in bare for parameter in self.parameters):
+            return [self]
+        decayed = [parameter for parameter in self.parameters if id(parameter) not in bare]
+        rest = [parameter for parameter in self.parameters if id(parameter) in bare]
+        if not decayed:
+            return [replace(self, weight_decay=0.0)]
+        return [
+            replace(self, parameters=decayed),
+            replace(self, name=f"{self.name}_no_decay", parameters=rest, weight_decay=0.0),
+        ]
 
 
 def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
@@ -59,6 +78,11 @@ def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
         raise Refusal(f"groups: no group claims {missing[0]}{more}: each parameter belongs to one group.")
 
 
+def trainable(net: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained, in the order of the net, each once."""
+    return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+
 def decay_groups(
     net: nn.Module,
     weight_decay: float | None,
@@ -67,15 +91,31 @@ def decay_groups(
     bias: bool = False,
     norm: bool = False,
     embedding: bool = False,
+    apart: bool = False,
 ) -> list[Group]:
     """Two groups, `decay` and `no_decay`: biases, norms and embeddings are spared weight decay, where not switched on.
 
-    One group `all` where there is no weight decay, or only one kind of parameter.
+    One group `all` where there is no weight decay, or only one kind of parameter; with `apart` there are two groups
+    without weight decay too, and a single one has the name of its kind.
     Source: Goyal et al. 2017, arXiv:1706.02677, sec. 5.3, for norms.
+
+    >>> [group.name for group in decay_groups(nn.Linear(2, 2), 0.1, 1.0)]
+    ['decay', 'no_decay']
     """
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trainable if parameter.ndim < 2]
-    if not weight_decay or not matrices or not vectors:
-        return [Group("all", trainable, weight_decay)]
-    return [Group("decay", matrices, weight_decay), Group("no_decay", vectors, 0.0)]
+    bare = spared(net, bias, norm, embedding)
+    decayed = [parameter for parameter in trainable(net) if id(parameter) not in bare]
+    rest = [parameter for parameter in trainable(net) if id(parameter) in bare]
+    none = None if weight_decay is None else 0.0
+    if (weight_decay and decayed and rest) or apart:
+        two = [Group("decay", decayed, weight_decay), Group("no_decay", rest, none)]
+        return [group for group in two if group.parameters]
+    return [Group("all", trainable(net), weight_decay if decayed else none)]
+
+
+def one_group(net: nn.Module, weight_decay: float | None, lr: float) -> list[Group]:
+    """One group, `all`, with the weight decay of the optimizer for every parameter.
+
+    >>> [group.name for group in one_group(nn.Linear(2, 2), 0.1, 1.0)]
+    ['all']
+    """
+    return [Group("all", trainable(net), weight_decay)]

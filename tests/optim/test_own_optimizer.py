@@ -1,0 +1,70 @@
+"""The page on an optimizer of one's own holds: its code runs by its command, learns and resumes."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import MissingMandatoryValue
+
+from trainer.assemble.run import fit
+from trainer.checkpoint import numbered
+from trainer.lr import Refusal
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "own_optimizer.md").read_text()
+SMALL = (
+    *("model.hidden=[16]", "data.batch_size=64", "logger=none", "trainer.duration=60", "trainer.validate=30"),
+    *("trainer.checkpoint=20", "trainer.keep=0", "optimizer.lr=5e-3"),
+)
+
+
+def block(language):
+    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The words of the page's command, with the page's code where Python finds it."""
+    (tmp_path / "signum.py").write_text(block("python"))
+    monkeypatch.syspath_prepend(tmp_path)
+    words = shlex.split(block("bash").replace("\\\n", ""))
+    assert words[:2] == ["python", "train.py"]
+    return words[2:]
+
+
+def test_the_example_is_about_twenty_lines():
+    assert len([line for line in block("python").splitlines() if line]) <= 20
+
+
+def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
+    whole = assembled(*SMALL, *command, folder="whole")
+    fit(whole, None)
+    assert whole.checkpointing.best["scores"]["val/loss"] < 2.0
+    resumed = assembled(*SMALL, *command, folder="resumed")
+    fit(resumed, numbered(whole.folder / "checkpoints", 20))
+    weights = [one.module.net.state_dict() for one in (whole, resumed)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    groups = whole.trainer.optimizers[0].param_groups
+    assert [(group["momentum"], group["weight_decay"]) for group in groups] == [(0.95, 0.01), (0.95, 0.0)]
+
+
+def test_its_settings_can_be_scheduled(assembled, command):
+    assembly = assembled(*SMALL, *command, "hyper=weight_decay_tied")
+    fit(assembly, None)
+    policy = assembly.module.recipe.policy
+    assert [group["weight_decay"] for group in assembly.trainer.optimizers[0].param_groups] == policy.values(59)[
+        "weight_decay"
+    ]
+
+
+def test_what_it_does_not_know_is_refused_and_so_is_a_module_that_is_not_trusted(assembled, command):
+    for words, says in (
+        ([*command, "+optimizer.nesterov=true"], r"optimizer\.nesterov is not known to Signum"),
+        ([*command, "optimizer.lr=fast"], r"optimizer\.lr='fast'"),
+        ([word for word in command if not word.startswith("allow")], r"trust it by allow=\[signum\]"),
+        (["optimizer=own"], r"optimizer\._target_"),
+    ):
+        with pytest.raises((Refusal, MissingMandatoryValue), match=says):
+            assembled(*SMALL, *words)

@@ -1,0 +1,110 @@
+"""The curve of a run, woven from its lineage: what each resume policy makes of the curve before it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.assemble.policy import Groups, policy
+from trainer.assemble.rescale import rescaled
+from trainer.lr import Dial, Horizon, Policy, Refusal, Schedule, cooled
+from trainer.lr.splice import cut, frozen, joined, reclocked
+
+NEAR = 0.05
+"""How far, as a share of the peak, a stretched curve may lie from the old one: rounding moves it a little."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a rule makes the new curve from: the old one, the new config and length, and where the new one begins."""
+
+    old: Policy
+    cfg: DictConfig
+    length: Horizon
+    begin: int
+    groups: Groups
+    stretch: Fraction = Fraction(1)
+
+
+def woven(segments: Sequence[dict[str, Any]], cfg: DictConfig, groups: Groups) -> Policy:
+    """The policy of a run with this lineage, on the clock of its last segment.
+
+    The present config `cfg` gives the numbers that other scheduled hyper-parameters start from.
+    """
+    made = policy(_config(segments[0]), _length(segments[0]), groups)
+    for before, segment in itertools.pairwise(segments):
+        length = _length(segment)
+        old = reclocked(made, before["length"]["batch_size"], length.batch_size)
+        change = Change(old, _config(segment), length, segment["samples"] // length.batch_size, groups)
+        if segment["rule"] == "stretch":
+            change = replace(change, stretch=Fraction(length.total, before["length"]["total"]))
+        made = _RULES[segment["rule"]](change)
+    if not made.dials:
+        return made
+    present = policy(cfg, _length(segments[-1]), groups).dials
+    dials = {name: Dial(dial.rule, present[name].bases) for name, dial in made.dials.items() if name in present}
+    return replace(made, dials=dials)
+
+
+def _continue(to: Change) -> Policy:
+    return cut(joined(to.old, _rescaled(to.old, to), to.begin), to.length.total)
+
+
+def _override(to: Change) -> Policy:
+    return joined(to.old, policy(to.cfg, to.length, to.groups), to.begin)
+
+
+def _stretch(to: Change) -> Policy:
+    """The old curve with every duration longer; refused where it counts single updates, which no duration tells."""
+    made = policy(to.cfg, replace(to.length, stretch=to.stretch), to.groups)
+    span = round(to.length.total / to.stretch)
+    for then in (quarter * span // 4 for quarter in range(4)):
+        now = round((then + 1) * to.stretch) - 1
+        before = to.old.lr(then) / to.old.peak_lr
+        if abs(made.lr(now) / made.peak_lr - before) > NEAR:
+            raise Refusal(
+                f"resume.policy=stretch: this curve counts in updates, and would be at {made.lr(now):.4g} in place of "
+                f"{before * made.peak_lr:.4g} at update {now}: take continue or override."
+            )
+    return joined(to.old, made, to.begin)
+
+
+def _rewarm(to: Change) -> Policy:
+    rest = replace(to.length, total=to.length.total - to.begin)
+    return joined(to.old, policy(to.cfg, rest, to.groups), to.begin, shift=to.begin)
+
+
+def _branch_cooldown(to: Change) -> Policy:
+    def cool(curve: Schedule) -> Schedule:
+        return cooled(curve, to.begin, to.length.total, to.cfg.resume.shape, to.cfg.resume.floor)
+
+    still = frozen(_rescaled(to.old, to), to.begin)
+    own = {name: cool(curve) for name, curve in still.own.items()}
+    return joined(to.old, replace(still, schedule=cool(still.schedule), own=own), to.begin)
+
+
+def _rescaled(old: Policy, to: Change) -> Policy:
+    """The old curve with the peak that the batch-size rule gives it now."""
+    return replace(old, scale=rescaled(to.cfg, to.length).scale)
+
+
+_RULES: dict[str, Callable[[Change], Policy]] = {
+    "continue": _continue,
+    "stretch": _stretch,
+    "rewarm": _rewarm,
+    "branch_cooldown": _branch_cooldown,
+    "override": _override,
+}
+
+
+def _config(segment: dict[str, Any]) -> DictConfig:
+    cfg = OmegaConf.create(segment["config"])
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def _length(segment: dict[str, Any]) -> Horizon:
+    return Horizon(**segment["length"])
