@@ -88,7 +88,7 @@ def squares(gradients: Iterable[Sequence[Tensor | None]], owners: Sequence[int])
         count += 1
     if count < 2:
         raise Refusal(f"the noise scale needs two micro-batches or more, not {count}: make them smaller.")
-    return small / count, _norms(sums, owners) / count
+    return small / count, _norms(sums, owners) / count**2
 
 
 def _norms(gradient: Sequence[Tensor | None], owners: Sequence[int]) -> Tensor:

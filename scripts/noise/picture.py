@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from scripts.noise.probe import Point
 
@@ -27,6 +28,7 @@ def draw(points: Sequence[Point], batch: int, total: int) -> Figure:
                    ha="right", va="bottom", color=GREY, fontsize=9)  # fmt: skip
     panel.set(xlabel="update", ylabel="B_simple, samples", yscale="log", xlim=(-0.03 * total, 1.03 * total))
     panel.yaxis.set_major_formatter("{x:,.0f}")
+    panel.yaxis.set_minor_formatter(LogFormatter())
     panel.xaxis.set_major_formatter("{x:,.0f}")
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
@@ -47,5 +49,5 @@ def _curve(panel: Any, points: Sequence[Point], name: str, color: str, shift: fl
     for x, one in found:
         if one.noise is None and one.low is not None:
             panel.plot([x], [one.low], marker="^", color=color, markersize=8, fillstyle="none")
-            panel.annotate("not resolved,\nabove this", (x, one.low), xytext=(8, 0), textcoords="offset points",
-                           color=color, fontsize=8, va="center") if bold else None  # fmt: skip
+            panel.annotate("not resolved,\nabove this", (x, one.low), xytext=(-8, 0), textcoords="offset points",
+                           color=color, fontsize=8, va="center", ha="right") if bold else None  # fmt: skip

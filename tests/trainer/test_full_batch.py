@@ -6,7 +6,7 @@ import torch
 from trainer.assemble.run import fit
 from trainer.lr import Refusal
 
-DESCENT = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "trainer.duration=5", "warmup=none")
+DESCENT = ("optimizer=gd", "trainer.duration=5", "warmup=none")
 
 
 def trained(assembled, batch, folder):
@@ -37,3 +37,8 @@ def test_descent_over_accumulated_batches_equals_one_full_batch(assembled):
 def test_batches_that_do_not_make_up_the_training_set_are_refused(assembled, overrides, says):
     with pytest.raises(Refusal, match=says):
         assembled(*DESCENT, "trainer.accumulate=all", *overrides)
+
+
+def test_descent_on_batches_that_are_less_than_the_training_set_is_refused(assembled):
+    with pytest.raises(Refusal, match="set trainer.accumulate=all"):
+        assembled("optimizer=gd")

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from trainer.assemble.run import assemble, fit
-from trainer.checkpoint import history
+from trainer.checkpoint import history, read
 from trainer.lr import Refusal
 
 SMALL = (
@@ -186,3 +186,64 @@ def test_a_policy_that_cannot_be_followed_is_refused(trunk, tmp_path, overrides,
 def test_a_policy_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(Refusal, match="has nothing to resume"):
         assemble(config("resume.policy=rewarm"), tmp_path)
+
+
+def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkpoint(trunk, tmp_path, capsys):
+    assembly, _ = resumed(trunk, tmp_path, "trainer.clip=0.5", "optimizer.betas=[0.8,0.99]")
+    told = capsys.readouterr().err
+    assert "from there on trainer.clip: None → 0.5" in told
+    saved = read(history(tmp_path / "checkpoints")[-1])["cadence"]
+    assert (saved["config"]["trainer"]["clip"], len(saved["lineage"])) == (0.5, 1)
+    assert assembly.module.updater.clip == 0.5
+
+
+def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
+    tied = ("hyper=weight_decay_tied", "resume.policy=override")
+    first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
+    path = history(tmp_path / "first" / "checkpoints")[0]
+    again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
+    policies = (first.module.recipe.policy, again.module.recipe.policy)
+    before, now = (policy.values(30)["weight_decay"][0] for policy in policies)
+    assert now == pytest.approx(3 * before, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory):
+    """A warm-up, stable, decay run of 40 updates whose decay begins at 32."""
+    folder = tmp_path_factory.mktemp("stable")
+    assembly = assemble(config("schedule=wsd", "warmup.duration=16"), folder)
+    fit(assembly, None)
+    return folder, assembly.module.recipe.policy
+
+
+def test_a_cooldown_branches_off_a_stable_trunk_to_an_end_before_its_own_decay(stable, tmp_path):
+    words = ("schedule=wsd", "warmup.duration=16", "resume.policy=branch_cooldown", "trainer.duration=28")
+    _, seen = resumed(stable, tmp_path, *words)
+    assert [lrs[0] for lrs in seen] == pytest.approx([0.1 * (1 - math.sqrt(k / 8)) for k in range(8)], rel=1e-12)
+
+
+def test_a_cooldown_that_branches_off_within_the_warmup_never_rises(stable, tmp_path):
+    words = ("schedule=wsd", "warmup.duration=16", "resume.policy=branch_cooldown", "trainer.duration=30")
+    _, seen = resumed(stable, tmp_path, *words, at=10)
+    rates = [lrs[0] for lrs in seen]
+    assert rates[0] == pytest.approx(0.1 * 11 / 16, rel=1e-12)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+
+
+def test_a_table_that_was_edited_is_another_curve(tmp_path):
+    table = tmp_path / "curve.csv"
+    table.write_text("t,value\n0,1.0\n10,0.5\n")
+    words = ("schedule=table", f"schedule.path={table}")
+    fit(assemble(config(*words), tmp_path / "run"), None)
+    path = history(tmp_path / "run" / "checkpoints")[1]
+    assemble(config("resume.path=x", *words), tmp_path / "same", path)
+    table.write_text("t,value\n0,1.0\n10,0.05\n")
+    with pytest.raises(Refusal, match=r"schedule.content .* → "):
+        assemble(config("resume.path=x", *words), tmp_path / "other", path)
+
+
+def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
+    path = history(trunk[0] / "checkpoints")[-1]
+    words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
+    with pytest.raises(Refusal, match="give the run another name"):
+        fit(assemble(config(*words), trunk[0], path), path)

@@ -32,7 +32,7 @@ def watched(assembly, read):
 
 @pytest.mark.parametrize(
     ("optimizer", "read"),
-    [("sgd", lambda group: group["momentum"]), ("adamw", lambda group: group["betas"][0])],
+    [("nesterov", lambda group: group["momentum"]), ("adamw", lambda group: group["betas"][0])],
 )
 def test_momentum_or_beta1_swings_around_the_users_own_number(assembled, optimizer, read):
     chosen = (f"optimizer={optimizer}", "hyper=momentum_mirrored", "lint.ignore=[betas-overwritten]")

@@ -26,6 +26,7 @@ from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, positive, whole
 from trainer.observe import Observe
 from trainer.optim.composite import assembled
+from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
 from trainer.task import Task
 
@@ -124,7 +125,9 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[
         groups = split(model, cfg.optimizer.get("weight_decay"), lr)
         check_coverage(model, groups)
     with refusing("optimizer"):
-        expect("optimizer", assembled(groups, main), Optimizer)
+        made = expect("optimizer", assembled(groups, main), Optimizer)
+    if isinstance(made, GradientDescent) and cfg.trainer.accumulate != "all":
+        raise Refusal("optimizer=gd takes the whole training set in each update: set trainer.accumulate=all.")
     return groups, lambda: assembled(groups, main)
 
 
