@@ -288,7 +288,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("resume=auto trainer.duration=80 model.hidden=[9]", "it is of another model"),
         ("resume=auto trainer.duration=80 optimizer=sgd", "has the state of torch.optim.AdamW, not of torch.optim.SGD"),
         ("resume=auto trainer.duration=80 optimizer.weight_decay=0", "parameter groups of [2, 2] tensors"),
-        ("resume=auto trainer.duration=80 optimizer.lr=-1", "Invalid learning rate: -1"),
+        ("resume=auto trainer.duration=80 optimizer.lr=-1", "optimizer.lr=-1 must be above zero"),
     ],
 )
 def test_a_mistake_leaves_an_existing_run_as_it_was_to_the_byte(

@@ -41,7 +41,7 @@ def test_help_shows_examples_to_copy(python):
 
 
 def test_the_table_has_the_rate_momentum_and_decay_of_each_group_and_their_areas(shown):
-    text = shown("optimizer=sgd", "schedule=linear", "--updates", "100", "--no-files")
+    text = shown("optimizer=nesterov", "schedule=linear", "--updates", "100", "--no-files")
     assert "T = 100 updates of 32 samples, 39 an epoch; warm-up W = 0; peak 0.1 at update 0" in text
     assert row(text, "decay", "lr") == ["decay", "lr", "0.1", "0.1", "0.001", "5.05"]
     assert row(text, "momentum") == ["momentum", "0.9", "0.9", "0.9"]

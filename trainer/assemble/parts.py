@@ -119,7 +119,9 @@ def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[
     main = build(cfg.optimizer, "optimizer", list(cfg.allow))
     if "momentum" in cfg.optimizer and number("optimizer.momentum", cfg.optimizer.momentum, _MOMENTUM, 0, 1) == 1:
         raise Refusal(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
-    lr = positive("optimizer.lr", cfg.optimizer.get("lr"), "the learning rate scales each update; try 0.001 to 0.1.")
+    if "lr" not in cfg.optimizer:
+        raise Refusal("optimizer.lr is not set: the policy starts from it.")
+    lr = positive("optimizer.lr", cfg.optimizer.lr, "the learning rate scales each update; try 0.001 to 0.1.")
     split = build(cfg.groups, "groups", list(cfg.allow))
     with refusing("groups"):
         groups = split(model, cfg.optimizer.get("weight_decay"), lr)
