@@ -28,8 +28,9 @@ from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
 from trainer.assemble.rescale import rescaled  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
+from trainer.assemble.targets import build  # noqa: E402
 from trainer.assemble.weave import woven  # noqa: E402
-from trainer.lr import Plan, Refusal  # noqa: E402
+from trainer.lr import Plan, Refusal, rules  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 
 PLAIN = "trainer.optim.groups.decay_groups"
@@ -135,6 +136,11 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequ
             "give --updates N, or data.samples."
         )
     length = curve.horizon(cfg, settings)
+    if cfg.plateau:
+        rule = build(cfg.plateau, "plateau", list(cfg.allow))
+        scored = ["val/loss", *(f"val/{name}" for name in cfg.task.get("metrics") or {})]
+        for line in rules.unlogged(rule.monitor, scored):
+            raise Refusal(f"lint monitor: {line}")
     used = rescaled(cfg, length).cfg
     groups = of_model(used, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
     rates = woven(list(lineage), cfg, groups) if lineage and groups else policy.policy(cfg, length, groups)

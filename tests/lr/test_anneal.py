@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import Horizon, Refusal
 from trainer.lr.anneal import (
     cosine,
@@ -121,16 +122,6 @@ def test_tanh_is_a_logistic_curve_of_twice_the_slope_between_its_two_ends(lower,
         assert schedule(t) == pytest.approx(0.1 + 0.9 / (1 + math.exp(2 * z)), rel=1e-12)
     assert schedule(0) < 1.0
     assert schedule(FAR) == schedule(12) > 0.1
-
-
-def torch_curve(make_scheduler, updates):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler, lrs = make_scheduler(optimizer), []
-    for _ in range(updates):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

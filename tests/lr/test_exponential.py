@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import Horizon, Refusal
 from trainer.lr.convention import Convention
 from trainer.lr.exponential import (
@@ -69,16 +70,6 @@ CURVES = [
 def test_a_decay_has_the_values_worked_out_by_hand(make, points):
     schedule = make(RUN)
     assert {t: schedule(t) for t in points} == pytest.approx(points, rel=1e-12, abs=1e-15)
-
-
-def torch_curve(make_scheduler, updates):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler, lrs = make_scheduler(optimizer), []
-    for _ in range(updates):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

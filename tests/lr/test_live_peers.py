@@ -1,25 +1,15 @@
 """`compat=torch` and `compat=transformers` against the installed libraries, at every update."""
 
 import pytest
-import torch
 from torch.optim import lr_scheduler as peers
 
+from tests.lr.torch_scheduler import torch_curve
 from trainer.assemble import curve
 from trainer.assemble.policy import policy
 
 transformers = pytest.importorskip("transformers.optimization")
 T, W, LR = 40, 8, 0.5
 WARM = ["warmup=linear", f"warmup.duration={W}"]
-
-
-def theirs(make, updates=T):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=LR)
-    scheduler, rates = make(optimizer), []
-    for _ in range(updates):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return rates
 
 
 def ours(compose, peer, *overrides):
@@ -85,7 +75,7 @@ TORCH = [
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("overrides", "make"), TORCH, ids=[" ".join(overrides) for overrides, _ in TORCH])
 def test_a_curve_of_torch_is_reproduced_at_every_update(compose, overrides, make):
-    assert ours(compose, "torch", *overrides) == pytest.approx(theirs(make), rel=1e-12, abs=1e-16)
+    assert ours(compose, "torch", *overrides) == pytest.approx(torch_curve(make, T, LR), rel=1e-12, abs=1e-16)
 
 
 def named(name, warmup=W, **kwargs):
@@ -125,4 +115,4 @@ TRANSFORMERS = [
 
 @pytest.mark.parametrize(("overrides", "make"), TRANSFORMERS, ids=[" ".join(each) for each, _ in TRANSFORMERS])
 def test_a_curve_of_transformers_is_reproduced_at_every_update(compose, overrides, make):
-    assert ours(compose, "transformers", *overrides) == pytest.approx(theirs(make), rel=1e-12, abs=1e-16)
+    assert ours(compose, "transformers", *overrides) == pytest.approx(torch_curve(make, T, LR), rel=1e-12, abs=1e-16)

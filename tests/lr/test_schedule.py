@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import Horizon, Refusal, constant, cosine, linear, linear_warmup, no_warmup, step, wsd
 
 R2, R3 = math.sqrt(2), math.sqrt(3)
@@ -52,16 +53,6 @@ def test_a_schedule_after_a_warmup_depends_on_the_updates_that_are_left_alone(sh
         if make is not GOLDEN[10][0]:  # its 25 % are of the whole run, which is longer here
             schedule = make(Horizon(12 + shift, batch_size=1).after(shift))
             assert {t: schedule(t) for t in points} == pytest.approx(points, rel=1e-12, abs=1e-15)
-
-
-def torch_curve(make_scheduler, updates):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler, lrs = make_scheduler(optimizer), []
-    for _ in range(updates):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

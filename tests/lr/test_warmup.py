@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import Convention, Horizon, Refusal, compose, linear, untuned, warmup
 from trainer.lr.convention import RAMPS
 from trainer.lr.schedule import marks
@@ -131,16 +132,6 @@ def test_a_linear_warmup_is_its_formula_to_the_bit(ramp):
     rise = linear_warmup(run(ramp=ramp), duration=37, start=0.3).factor
     for t in range(37 + extra - lead):
         assert rise(t) == 0.3 + (1.0 - 0.3) * (t + lead) / (37 + extra)
-
-
-def torch_curve(make_scheduler, updates):
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler, lrs = make_scheduler(optimizer), []
-    for _ in range(updates):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return lrs
 
 
 @pytest.mark.parametrize(

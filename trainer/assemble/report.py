@@ -38,7 +38,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau")},
+        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau", "average")},
         **plan.facts(),
         "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
         "groups": [
@@ -143,7 +143,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
 def _name(node: DictConfig) -> str:
     """What a part of the curve is called: its function without the name of its kind, or its shape."""
     word = str(node.get("_target_", "none")).rpartition(".")[2]
-    plain = word.removesuffix("_warmup").removesuffix("_cooldown")
+    plain = word.removesuffix("_warmup").removesuffix("_cooldown").removesuffix("_average")
     return {"no": "none", "cooldown": node.get("shape")}.get(plain, plain)
 
 
