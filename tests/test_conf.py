@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER / 'trainer' / 'curve.csv'}"],
     "schedule=function": ["schedule.of._target_=tests.trainer.test_every_option.falling", "allow=[tests]"],
-    "optimizer=gd": ["trainer.accumulate=all", "data.batch_size=419"],
+    "optimizer=gd": ["data.batch_size=419"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
     "scaling=critical": ["scaling.noise_batch=512"],
     "scaling=surge": ["scaling.noise_batch=512"],

@@ -41,4 +41,6 @@ def test_batches_that_do_not_make_up_the_training_set_are_refused(assembled, ove
 
 def test_descent_on_batches_that_are_less_than_the_training_set_is_refused(assembled):
     with pytest.raises(Refusal, match="set trainer.accumulate=all"):
+        assembled("optimizer=gd", "trainer.accumulate=3", "data.batch_size=419")
+    with pytest.raises(Refusal, match="take data.batch_size=1 or 3 or 419"):
         assembled("optimizer=gd")
