@@ -247,3 +247,12 @@ def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
     with pytest.raises(Refusal, match="give the run another name"):
         fit(assemble(config(*words), trunk[0], path), path)
+
+
+def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
+    words = ("schedule=exponential", "schedule.gamma=0.9")
+    fit(assemble(config(*words), tmp_path / "run"), None)
+    path = history(tmp_path / "run" / "checkpoints")[1]
+    longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
+    with pytest.raises(Refusal, match="counts in updates"):
+        assemble(config(*longer), tmp_path / "longer", path)

@@ -30,7 +30,7 @@ from trainer.lr import (
 
 SYNTHETIC = (
     *("data=synthetic", "data.samples=256", "data.val_samples=64", "data.test_samples=0", "data.batch_size=16"),
-    *("model.hidden=[8]", "optimizer=sgd", "optimizer.lr=0.5", "schedule=cosine_warmup"),
+    *("model.hidden=[8]", "optimizer=nesterov", "optimizer.lr=0.5", "schedule=cosine_warmup"),
     *("trainer.duration=40", "trainer.validate=4", "trainer.updates_per_call=3"),
 )
 COUNT = ("plateau=count", "plateau.patience=0", "plateau.factor=0.5", "plateau.threshold=0.2")

@@ -63,11 +63,14 @@ def _stretch(to: Change) -> Policy:
     span = round(to.length.total / to.stretch)
     for then in (quarter * span // 4 for quarter in range(4)):
         now = round((then + 1) * to.stretch) - 1
-        before = to.old.lr(then) / to.old.peak_lr
-        if abs(made.lr(now) / made.peak_lr - before) > NEAR:
+        share, around = (
+            made.lr(now) / made.peak_lr,
+            [to.old.lr(t) / to.old.peak_lr for t in (max(then - 1, 0), then, then + 1)],
+        )
+        if not min(around) - NEAR <= share <= max(around) + NEAR:
             raise Refusal(
-                f"resume.policy=stretch: this curve counts in updates, and would be at {made.lr(now):.4g} in place of "
-                f"{before * made.peak_lr:.4g} at update {now}: take continue or override."
+                f"resume.policy=stretch: this curve counts in updates, and would be at {share:.4g} of its peak in "
+                f"place of {around[1]:.4g} at update {now}: take continue or override."
             )
     return joined(to.old, made, to.begin)
 
