@@ -63,10 +63,8 @@ def _stretch(to: Change) -> Policy:
     span = round(to.length.total / to.stretch)
     for then in (quarter * span // 4 for quarter in range(4)):
         now = round((then + 1) * to.stretch) - 1
-        share, around = (
-            made.lr(now) / made.peak_lr,
-            [to.old.lr(t) / to.old.peak_lr for t in (max(then - 1, 0), then, then + 1)],
-        )
+        around = [to.old.lr(t) / to.old.peak_lr for t in (max(then - 1, 0), then, then + 1)]
+        share = made.lr(now) / made.peak_lr
         if not min(around) - NEAR <= share <= max(around) + NEAR:
             raise Refusal(
                 f"resume.policy=stretch: this curve counts in updates, and would be at {share:.4g} of its peak in "
