@@ -98,7 +98,7 @@ def test_none_changes_nothing(assembled):
 @pytest.mark.parametrize(
     ("optimizer", "scale"),
     [
-        *[(name, 4.0) for name in ("sgd", "momentum", "nesterov", "lars", "muon", "gd", "schedule_free_sgd")],
+        *[(name, 4.0) for name in ("sgd", "momentum", "nesterov", "lars", "muon", "schedule_free_sgd")],
         *[(name, 2.0) for name in ("adam", "adamw", "adamax", "nadam", "radam", "lamb", "lion", "soap", "ranger")],
         *[(name, 2.0) for name in ("rmsprop", "rmsprop_tf", "adagrad", "adadelta", "adafactor", "adabound", "adopt")],
     ],
