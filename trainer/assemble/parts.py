@@ -5,7 +5,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 from torch import nn
 from torch.optim import Optimizer
 
@@ -28,6 +27,8 @@ from trainer.observe import Observe
 from trainer.optim.composite import assembled
 from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
+from trainer.ranks.strategy import Exchange
+from trainer.ranks.watch import Watch
 from trainer.task import Task
 
 OURS = (
@@ -150,7 +151,9 @@ def observe(cfg: DictConfig) -> Observe | None:
     return expect("observe", build(cfg.observe, "observe", list(cfg.allow)), Observe)
 
 
-def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:
+def trainer(
+    cfg: DictConfig, settings: TrainerSettings, folder: Path, watch: Watch | None, *more: pl.Callback
+) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
     for key in settings.lightning:
         if key in OURS:
@@ -167,7 +170,7 @@ def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy=_strategy(settings),
+            strategy=_strategy(settings, watch),
             precision=settings.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
@@ -190,8 +193,8 @@ def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
 
 
-def _strategy(settings: TrainerSettings) -> Strategy | str:
-    """One process, or several that exchange gradients and do nothing else behind the update's back."""
+def _strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
+    """One process, or several that exchange gradients."""
     if settings.world == 1 and settings.strategy == "auto":
         return "auto"
-    return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False, timeout=timedelta(minutes=5))
+    return Exchange(watch, settings.timeout, settings.threads)
