@@ -27,8 +27,7 @@ from trainer.observe import Observe
 from trainer.optim.composite import assembled
 from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
-from trainer.ranks.strategy import Exchange
-from trainer.ranks.watch import Watch
+from trainer.sync_norm import synced
 from trainer.task import Task
 
 OURS = (
@@ -98,6 +97,8 @@ def net(cfg: DictConfig, shape: dict[str, int], settings: TrainerSettings) -> nn
         with refusing("model"):
             factory = factory(**{name: value for name, value in shape.items() if name in wanted})
     expect("model", factory, nn.Module)
+    if settings.sync_batchnorm:
+        factory = synced(factory, settings.accelerator != "cpu" and torch.accelerator.is_available())
     if settings.channels_last:
         factory = factory.to(memory_format=torch.channels_last)
     if settings.compile:
@@ -152,7 +153,7 @@ def observe(cfg: DictConfig) -> Observe | None:
 
 
 def trainer(
-    cfg: DictConfig, settings: TrainerSettings, folder: Path, watch: Watch | None, *more: pl.Callback
+    cfg: DictConfig, settings: TrainerSettings, folder: Path, strategy: Strategy | str, *more: pl.Callback
 ) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
     for key in settings.lightning:
@@ -170,7 +171,7 @@ def trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy=_strategy(settings, watch),
+            strategy=strategy,
             precision=settings.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
@@ -191,10 +192,3 @@ def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
     made = build(node, key, allow)
     with refusing(key):
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
-
-
-def _strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
-    """One process, or several that exchange gradients."""
-    if settings.world == 1 and settings.strategy == "auto":
-        return "auto"
-    return Exchange(watch, settings.timeout, settings.threads)

@@ -3,17 +3,18 @@
 import hashlib
 import json
 import platform
-import sys
 from array import array
 from importlib.metadata import version
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import Strategy
 
 from trainer.assemble.changes import flat
-from trainer.assemble.curve import trainer_settings
+from trainer.assemble.curve import TrainerSettings, trainer_settings
 from trainer.lr import Plan
 from trainer.ranks.member import Loss
+from trainer.ranks.strategy import Exchange
 from trainer.ranks.watch import Watch
 
 MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
@@ -35,17 +36,22 @@ def claims(cfg: DictConfig, plan: Plan) -> dict[str, str]:
 
 
 def watch_over(cfg: DictConfig, folder: Path) -> Watch:
-    """The watch over the processes of a run, which leaves a result where a process has to be ended."""
+    """The watch over the processes of a run, which leaves a result where none of them can."""
     settings = trainer_settings(cfg)
 
-    def last_words(loss: Loss, rank: int) -> None:
-        if rank == (1 if loss.member.rank == 0 else 0):
-            print(loss.text, file=sys.stderr, flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            result = {"status": "failed", "error": loss.text, "metrics": {}, "folder": str(folder)}
-            (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    def leave_result(loss: Loss) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {"status": "failed", "error": loss.text, "metrics": {}, "folder": str(folder)}
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
-    return Watch(settings.devices, settings.nodes, settings.timeout, last_words)
+    return Watch(settings.devices, settings.nodes, settings.timeout, leave_result)
+
+
+def strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
+    """One process, or several that exchange gradients."""
+    if settings.world == 1 and settings.strategy == "auto":
+        return "auto"
+    return Exchange(watch, settings.timeout, settings.threads)
 
 
 def _code() -> str:

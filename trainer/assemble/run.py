@@ -16,7 +16,7 @@ from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
-from trainer.assemble.ranks import claims, watch_over
+from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
 from trainer.assemble.targets import refusing
@@ -124,7 +124,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
-    trainer = parts.trainer(cfg, settings, folder, watch, *callbacks)
+    trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),

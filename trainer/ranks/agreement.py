@@ -13,6 +13,8 @@ from torch import Tensor
 from trainer.lr import Refusal
 from trainer.module import Module
 
+CONSEQUENCES = ("the plan", "weights", "training samples", "first batch", "first samples")
+"""Claims that are told only where nothing differs from which they follow."""
 _MOST = 4
 """Differences that are told."""
 
@@ -64,7 +66,8 @@ def difference(everybody: list[dict[str, str]]) -> str | None:
     if not ranks:
         return None
     other = everybody[ranks[0]]
-    keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+    differ = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+    keys = [key for key in differ if key not in CONSEQUENCES] or differ
     told = [f"{key} is {other.get(key, 'not set')}, not {first.get(key, 'set')}" for key in keys[:_MOST]]
     more = [f"and {len(keys) - _MOST} more"] if len(keys) > _MOST else []
     who = f"rank {ranks[0]} differs" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))} differ"

@@ -20,7 +20,7 @@ class Hub(Lifeline):
         self,
         me: Member,
         silence: float,
-        last_words: Callable[[Loss], None],
+        leave_result: Callable[[Loss], None],
         *,
         world: int,
         listener: socket.socket,
@@ -28,7 +28,7 @@ class Hub(Lifeline):
         late: float,
         children: Mapping[int, Popen],
     ) -> None:
-        super().__init__(me, silence, last_words)
+        super().__init__(me, silence, leave_result)
         self.world, self.token, self.late, self.children = world, token, late, dict(children)
         self.members: dict[int, tuple[Member, Link]] = {}
         self.heard: dict[int, float] = {}

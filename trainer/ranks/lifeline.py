@@ -8,6 +8,7 @@ its own exchange fails too; one that cannot (it waits for the lost one within th
 
 import os
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from trainer.ranks.member import DEAD, FAILED, LEFT, SILENT, Loss, Member
 class Lifeline(threading.Thread):
     """What hub and spoke share: beats, the loss when it is known, and the end of a process that cannot end itself.
 
-    `silence` is how many seconds a member may be silent; `last_words` is called before this process is ended.
+    `silence` is how many seconds a member may be silent; `leave_result` is called in
+    the one process that tells of a loss.
     """
 
-    def __init__(self, me: Member, silence: float, last_words: Callable[[Loss], None]) -> None:
+    def __init__(self, me: Member, silence: float, leave_result: Callable[[Loss], None]) -> None:
         super().__init__(name="lifeline", daemon=True)
-        self.me, self.silence, self.last_words = me, silence, last_words
+        self.me, self.silence, self.leave_result = me, silence, leave_result
         self.period = min(1.0, silence / 10)
         self.loss: Loss | None = None
         self.known = threading.Event()
@@ -97,10 +99,22 @@ class Lifeline(threading.Thread):
             loss.member.kill()
         time.sleep(self.silence if loss.kind in (FAILED, LEFT) else self.silence / 3)
         try:
-            self.last_words(loss)
+            if self.teller:
+                print(loss.text, file=sys.stderr, flush=True)
+                self.leave_result(loss)
         finally:
             self.release()
             os._exit(loss.code)
+
+    @property
+    def teller(self) -> bool:
+        """Whether it is this process that tells of the loss: rank 0, or rank 1 where rank 0 is lost."""
+        return self.loss is not None and self.me.rank == (1 if self.loss.member.rank == 0 else 0)
+
+    def wind_up(self) -> None:
+        """This process ends because of a loss: leave a result where rank 0, which leaves one itself, is the lost."""
+        if self.loss is not None and self.me.rank and self.teller:
+            self.leave_result(self.loss)
 
     def release(self) -> None:
         """Leave no process behind that this one has started."""
@@ -110,9 +124,9 @@ class Spoke(Lifeline):
     """The lifeline of any other rank, to the hub."""
 
     def __init__(
-        self, me: Member, silence: float, last_words: Callable[[Loss], None], hub: Member, link: Link, token: str
+        self, me: Member, silence: float, leave_result: Callable[[Loss], None], hub: Member, link: Link, token: str
     ) -> None:
-        super().__init__(me, silence, last_words)
+        super().__init__(me, silence, leave_result)
         self.hub, self.link, self.heard = hub, link, time.monotonic()
         self.selector.register(link.connection, selectors.EVENT_READ, self._hear)
         self.send(token=token, member=me.__dict__)

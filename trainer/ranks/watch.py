@@ -32,13 +32,13 @@ class Watch:
     """Where the processes of a run meet, and the lifeline between them; in a run of one it does nothing.
 
     `timeout`: within so many seconds a process that dies, fails or stops ends the whole run. Of these, half are the
-    silence after which it counts as lost; the rest is for the others to end. `last_words(loss, rank)` is called in a
-    process that has to be ended.
+    silence after which it counts as lost; the rest is for the others to end. `leave_result(loss)` is called once, in
+    rank 0, or in rank 1 where rank 0 is lost.
     """
 
-    def __init__(self, devices: int, nodes: int, timeout: float, last_words: Callable[[Loss, int], None]) -> None:
+    def __init__(self, devices: int, nodes: int, timeout: float, leave_result: Callable[[Loss], None]) -> None:
         self.devices, self.nodes, self.timeout = devices, nodes, timeout
-        self.last_words = last_words
+        self.leave_result = leave_result
         self.store: Store | None = None
         self.lifeline: Lifeline | None = None
 
@@ -99,7 +99,9 @@ class Watch:
         """Tell the others how this process ends, and leave none behind that it has started."""
         if self.lifeline is None:
             return
-        if error is not None and not isinstance(error, RankLost):
+        if isinstance(error, RankLost):
+            self.lifeline.wind_up()
+        elif error is not None:
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:2000]
             self.lifeline.end(FAILED if isinstance(error, Exception) else LEFT, text)
         if isinstance(self.lifeline, Hub):
@@ -118,7 +120,7 @@ class Watch:
         hub = Hub(
             me,
             self.timeout / 2,
-            lambda loss: self.last_words(loss, me.rank),
+            self.leave_result,
             world=self.world,
             listener=listener,
             token=token,
@@ -135,7 +137,7 @@ class Watch:
         place = ("127.0.0.1" if self.nodes == 1 else address, int(port))
         link = Link(socket.create_connection(place, self.timeout))
         hub = Member(0, host, int(pid), machine)
-        return Spoke(me, self.timeout / 2, lambda loss: self.last_words(loss, me.rank), hub, link, token)
+        return Spoke(me, self.timeout / 2, self.leave_result, hub, link, token)
 
 
 def _environment() -> ClusterEnvironment:
