@@ -15,9 +15,11 @@ from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
-from trainer.lr import Plan, Refusal
+from trainer.lr import Horizon, Plan, Refusal
 from trainer.optim.groups import Group
 from trainer.tensorboard import TensorBoard
+
+PARTS = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
 
 if TYPE_CHECKING:
     from trainer.assemble.run import Assembly
@@ -38,9 +40,9 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau", "average")},
+        "curve": {key: _name(cfg[key]) for key in PARTS},
         **plan.facts(),
-        "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
+        "epochs": _epochs(plan.horizon.reference),
         "groups": [
             {
                 "name": group.name,
@@ -60,7 +62,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
     kappa = f"κ = {facts['kappa']:g}" if facts["kappa"] else "no base batch"
     epoch = facts["updates_per_epoch"]
-    length = f"{epoch} an epoch, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
+    first = " with the first batch" if facts["batches"] else ""
+    length = f"{epoch} an epoch{first}, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
     groups = [
         f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
@@ -77,11 +80,20 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", f"T = {facts['total_updates']}, {length}"),
+        *(("batch grows", line) for line in [_growth(facts["batches"])] if line),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
+
+
+def _epochs(length: Horizon) -> float | None:
+    return length.total / length.updates_per_epoch if length.updates_per_epoch else None
+
+
+def _growth(batches: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{part['batch']} from update {part['update']}" for part in batches[1:])
 
 
 def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
