@@ -62,12 +62,13 @@ def grown(policy: Policy, growth: Growth, batch_size: int) -> Policy:
     """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
 
     schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and dials are those of the place, and
-    the batch is a dial by the name of `batch_size`.
+    the batch is a dial by the name of `batch_size`. What is the first stair but for rounding is that stair.
     """
-    rise, fall, at = policy.warmup, policy.schedule, growth.at
+    rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
 
     def schedule(t: int) -> float:
-        return fall(at(t)) * growth.ratio(t) ** growth.exponent
+        share = fall(at(t)) * growth.ratio(t) ** growth.exponent
+        return high if math.isclose(share, high, rel_tol=_NEAR) else share
 
     places = {kind: {growth.first(t) for t in updates} for kind, updates in marks(fall).items()}
     starts, total = {stage.update for stage in growth.stages[1:]}, growth.first(growth.reference)

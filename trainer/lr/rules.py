@@ -36,9 +36,11 @@ def zero(plan: Plan) -> Iterator[str]:
 def last(plan: Plan) -> Iterator[str]:
     for whose, group in _apart(plan):
         curve, course = plan.curves[group], plan.courses[group]
-        if course.last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
+        growth = plan.horizon.growth
+        last = course.last / growth.ratio(len(curve) - 1) ** growth.exponent  # as it were with the starting batch
+        if last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
             yield (
-                f"the last learning rate{whose}, {course.last:.4g}, is {course.last / course.peak:.0%} of the peak, "
+                f"the last learning rate{whose}, {last:.4g}, is {last / course.peak:.0%} of the peak, "
                 f"{course.peak:.4g}: lower the floor, add cooldown=linear, or fit the decay to the run."
             )
 
@@ -169,8 +171,8 @@ def large_batch(plan: Plan) -> Iterator[str]:
                 f"schedule_batch.max_batch_size={limit // start * start}" if limit >= start else "schedule_batch=none"
             )
             yield (
-                f"the batch grows to {above[-1].ratio * start:,} samples, and from update {above[0].update} on is above "
-                f"{what}, where a lower rate does better than a larger batch: set {most}."
+                f"the batch grows to {above[-1].ratio * start:,} samples, and from update {above[0].update} on lies "
+                f"above {what}, where a lower rate does better than a larger batch: set {most}."
             )
 
 
