@@ -275,7 +275,7 @@ class Counter(LightningModule):
     def __init__(self, total: int, fails_at: int | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.clock, self.horizon, self.recent = SimpleNamespace(t=0), SimpleNamespace(total=total), {}
+        self.clock, self.horizon, self.recent = SimpleNamespace(t=0), Horizon(total, 1), {}
         self.fails_at = fails_at
 
     def training_step(self, batch: torch.Tensor, index: int) -> None:

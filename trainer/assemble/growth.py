@@ -1,6 +1,6 @@
 """Where the batch grows in place of a falling rate: the policy, the length and the legs of the run on its own clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from omegaconf import DictConfig
 
@@ -26,6 +26,11 @@ def growing(cfg: DictConfig, policy: Policy, length: Horizon) -> tuple[Policy, H
     with refusing("schedule_batch"):
         growth = expect("schedule_batch", rule(length, policy.schedule), Growth)
     return grown(policy, growth, length.batch_size), length.grown(growth)
+
+
+def told(batches: Sequence[Mapping[str, float]]) -> list[str]:
+    """The line of the table at the start: from which update on an update has how many samples, where that changes."""
+    return [", ".join(f"{part['batch']} from update {part['update']}" for part in batches[1:])] if batches else []
 
 
 def ends(length: Horizon, duration: int | float | str, name: str) -> Ends:

@@ -13,13 +13,12 @@ from rich.table import Table
 
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.growth import told
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
-from trainer.lr import Horizon, Plan, Refusal
+from trainer.lr import Plan, Refusal
 from trainer.optim.groups import Group
 from trainer.tensorboard import TensorBoard
-
-PARTS = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
 
 if TYPE_CHECKING:
     from trainer.assemble.run import Assembly
@@ -30,6 +29,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
     reference = cfg.scaling.get("base_batch_size")
     rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
     batch = plan.horizon.batch_size
+    curves = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
     return {
         "global_batch": batch,
         "per_device_batch": cfg.data.batch_size,
@@ -40,9 +40,9 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in PARTS},
+        "curve": {key: _name(cfg[key]) for key in curves},
         **plan.facts(),
-        "epochs": _epochs(plan.horizon.reference),
+        "epochs": plan.horizon.reference.epochs,
         "groups": [
             {
                 "name": group.name,
@@ -80,20 +80,12 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", f"T = {facts['total_updates']}, {length}"),
-        *(("batch grows", line) for line in [_growth(facts["batches"])] if line),
+        *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
-
-
-def _epochs(length: Horizon) -> float | None:
-    return length.total / length.updates_per_epoch if length.updates_per_epoch else None
-
-
-def _growth(batches: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{part['batch']} from update {part['update']}" for part in batches[1:])
 
 
 def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from time import monotonic
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -20,10 +20,7 @@ WIDE = 110  # columns from which the bar spells its units out
 
 @dataclass
 class Stage:
-    """How far one loop is that `began` at that time: `done` of `total`, the first `start` of them before.
-
-    `worth` is the work in so many steps, where they are not alike.
-    """
+    """A loop that `began` at that time: `done` of `total`, `start` of them before; `worth(n)` is the work in n of them."""
 
     name: str
     total: float
@@ -31,7 +28,7 @@ class Stage:
     start: int = 0
     done: int = 0
     recent: dict[str, float] = field(default_factory=dict)
-    worth: Callable[[int], float] = float
+    worth: Callable[[Any], float] = float
 
     @property
     def counted(self) -> str:
@@ -41,12 +38,7 @@ class Stage:
     @property
     def share(self) -> str:
         """` (44 %)`, or nothing where the end is not known."""
-        return f" ({100 * self.worth(self.done) / self.work:.0f} %)" if 0 < self.total < inf else ""
-
-    @property
-    def work(self) -> float:
-        """All the work of the loop."""
-        return self.worth(int(self.total)) if isfinite(self.total) else inf
+        return f" ({100 * self.worth(self.done) / self.worth(self.total):.0f} %)" if 0 < self.total < inf else ""
 
     @property
     def elapsed(self) -> float:
@@ -57,7 +49,7 @@ class Stage:
     def left(self) -> float:
         """Seconds to go at the mean pace of this process; nan before its first step."""
         own = self.worth(self.done) - self.worth(self.start)
-        return self.elapsed / own * (self.work - self.worth(self.done)) if own > 0 else nan
+        return self.elapsed / own * (self.worth(self.total) - self.worth(self.done)) if own > 0 else nan
 
     @property
     def measures(self) -> list[str]:
@@ -117,7 +109,7 @@ class Bar:
         table.add_column(ratio=1, min_width=8)
         table.add_column(no_wrap=True)
         for stage in stages:
-            total = stage.work if isfinite(stage.total) else None
+            total = stage.worth(stage.total) if isfinite(stage.total) else None
             table.add_row(stage.name, ProgressBar(total, stage.worth(stage.done)), self._status(stage))
         self._live.update(table, refresh=True)
 

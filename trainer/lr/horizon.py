@@ -74,6 +74,11 @@ class Horizon:
         """The same run in updates of its starting batch."""
         return replace(self, total=self.growth.reference or self.total, growth=STEADY)
 
+    @property
+    def epochs(self) -> float | None:
+        """The length in epochs, where they are known."""
+        return self.total / self.updates_per_epoch if self.updates_per_epoch else None
+
     def grown(self, growth: Growth) -> "Horizon":
         """The same run with a batch that grows: it ends with the first update that has reached its end."""
         return replace(self, total=growth.first(self.total), growth=growth)
