@@ -191,6 +191,7 @@ def test_durations_of_a_run_that_grows_are_read_on_the_reference_clock():
     made, _ = plan(lambda h: multi_step(h, milestones=[50], gamma=0.25), 32)
     assert (made.horizon.total, made.horizon.reference.total, made.horizon.reference.updates("10%")) == (63, 100, 10)
     assert made.horizon.reference == RUN
+    assert [made.horizon.updates(given) for given in ("50%", "75%", 75, "600 samples", "100%")] == [50, 57, 57, 57, 63]
     assert RUN.reference is not made.horizon
     assert Growth().next(7, 13) == 14
 

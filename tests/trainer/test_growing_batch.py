@@ -6,6 +6,9 @@ import json
 import pytest
 import torch
 
+from trainer.assemble.curve import horizon, trainer_settings
+from trainer.assemble.growth import growing
+from trainer.assemble.policy import policy
 from trainer.assemble.run import evaluate, fit
 from trainer.checkpoint import history, numbered, read
 from trainer.lr import Refusal
@@ -295,3 +298,11 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
     assert [len(update) // 2 for update in batches] == [1] * 50 + [3] * 9 + [8] * 3
     assert scored == [25, 50, 59, 62]
     assert rates[61][0] == pytest.approx(0.25 * policy.lr(61), rel=1e-12)
+
+
+def test_adascale_is_refused_for_it_changes_the_clock_too(compose):
+    cfg = compose(*SMALL, *GROW)
+    cfg.scaling = {"_target_": "trainer.lr.scaling_adascale.adascale_scaling"}
+    length = horizon(cfg, trainer_settings(cfg))
+    with pytest.raises(Refusal, match="schedule_batch beside scaling=adascale"):
+        growing(cfg, policy(compose(*SMALL), length), length)

@@ -94,9 +94,12 @@ class Horizon:
     def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
         """`duration` in updates, rounded to the nearest; percent are of the whole run.
 
+        Where the batch grows, these are the updates from the start of the run until `duration` has passed.
         Raises `Refusal` for what is no duration, for a unit this run cannot count, and for a duration
         above zero that is less than half an update.
         """
+        if self.growth.grows:
+            return self.growth.first(self.reference.updates(duration, name, least))
         amount, unit = _parse(duration, name)
         exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
         count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
