@@ -20,7 +20,7 @@ WIDE = 110  # columns from which the bar spells its units out
 
 @dataclass
 class Stage:
-    """A loop that `began` at that time: `done` of `total`, `start` of them before; `worth(n)` is the work in n of them."""
+    """A loop that `began` at that time: `done` of `total`, `start` of them before; n steps are `worth(n)` of work."""
 
     name: str
     total: float
