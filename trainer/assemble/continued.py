@@ -60,9 +60,10 @@ class Past:
                 raise Refusal(f"{job.folder} {what}, and no {SUMMARY} tells of it: choose another name for this sweep")
         if last and self.rest:
             number, record = min(self.rest.items())
+            words = " ".join(_words(record.get("overrides", [])))
             raise Refusal(
-                f"job {number} of {self.root / SUMMARY}, {_words(record.get('overrides', []))}, is not among the "
-                f"{len(batch)} jobs of this command: give the same jobs to go on, or another name"
+                f"job {number} of {self.root / SUMMARY}, {words}, is not among the {len(batch)} jobs of this command: "
+                "give the same jobs to go on, or another name"
             )
 
 
@@ -79,10 +80,11 @@ def _recorded(root: Path) -> dict[int, Any]:
 
 def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
     before, now = _words(record.get("overrides", [])), _words(job.overrides)
-    if before != now:
+    if sorted(before) != sorted(now):
+        was, new = ([w for w in one if w not in other] for one, other in ((before, now), (now, before)))
         raise Refusal(
-            f"job {job.number} of {root / SUMMARY} was {before} and is now {now}: "
-            "give the same jobs to go on, or another name"
+            f"job {job.number} of {root / SUMMARY} was {' '.join(was) or 'without'} and is now "
+            f"{' '.join(new) or 'without'}: give the same jobs to go on, or another name"
         )
     if Path(str(record.get("folder"))).name != job.folder.name:
         raise Refusal(
@@ -91,7 +93,6 @@ def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
         )
 
 
-def _words(overrides: Sequence[str]) -> str:
-    """Overrides in a line, but for those that only say that a run goes on."""
-    kept = [word for word in overrides if word.partition("=")[0].lstrip("+~") not in OF_THE_RESUME]
-    return " ".join(kept) or "without overrides"
+def _words(overrides: Sequence[str]) -> list[str]:
+    """Overrides, but for those that only say that a run goes on."""
+    return [word for word in overrides if word.partition("=")[0].lstrip("+~") not in OF_THE_RESUME]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 GRACE = 30.0
 """Seconds from the signal that ends a job to the SIGKILL for what is left of it."""
@@ -52,10 +53,22 @@ class Guardian:
 
 
 def signal_group(group: int, signum: int) -> bool:
-    """Whether the process group was there to receive the signal; signal 0 only asks."""
+    """Whether the process group was there to receive the signal; the dead that nobody has reaped are there too."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signum)
         return True
+    return False
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group runs; where there is no /proc, the unreaped dead count as well."""
+    if not signal_group(group, 0) or not Path("/proc/self/stat").exists():
+        return signal_group(group, 0)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has gone meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
     return False
 
 
@@ -65,7 +78,7 @@ def end(groups: set[int], grace: float) -> None:
     left = {group for group in groups if signal_group(group, signal.SIGTERM)}
     while left and time.monotonic() < until:
         time.sleep(TICK)
-        left = {group for group in left if signal_group(group, 0)}
+        left = {group for group in left if alive(group)}
     for group in left:
         signal_group(group, signal.SIGKILL)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.assemble.guardian import GRACE, signal_group
+from trainer.assemble.guardian import GRACE, alive, signal_group
 
 RESULT, LOG = "result.json", "job.log"
 LEFTOVER = 5.0
@@ -98,7 +98,7 @@ class Job:
                 self._hasten(timeout, now)
                 return False
             self._kill_at = min(self._kill_at, now + LEFTOVER)
-        if now < self._kill_at + LEFTOVER and signal_group(self._process.pid, 0):
+        if now < self._kill_at + LEFTOVER and alive(self._process.pid):
             if now > self._kill_at:
                 signal_group(self._process.pid, signal.SIGKILL)
             return False
