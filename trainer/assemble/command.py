@@ -37,7 +37,7 @@ def check_launcher(launcher: Any) -> None:
 
 def check_command(job: Any) -> None:
     """Refuse, in the settings of Hydra, a sweep in one process, a setting made twice, a key that nothing reads."""
-    if job.mode == RunMode.MULTIRUN:
+    if job.mode == RunMode.MULTIRUN and job.launcher._target_ != SLURM:
         raise Refusal(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
