@@ -88,7 +88,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    where: Path, *words: str, path: Path | None = None, seconds: float = 240
+    where: Path, *words: str, path: Path | None = None, seconds: float = 540
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command in its own session; one that hangs is ended with all its processes, and fails the test."""
     names = ("CADENCE_STAMP", "SLURM_", "HYDRA_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
