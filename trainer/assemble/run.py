@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.assemble import curve, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
+from trainer.assemble.children import joined
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.growth import blocks, ends, growing
@@ -62,7 +63,9 @@ def run(cfg: DictConfig) -> None:
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
-        outcome = {"status": "completed", "test": evaluate(assembly)}
+        test = evaluate(assembly)
+        joined(assembly.trainer)
+        outcome = {"status": "completed", "test": test}
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         assembly.module.drain(alone=True)
