@@ -50,6 +50,16 @@ def test_the_hub_does_not_finish_well_where_a_rank_has_failed_or_left(ends, how,
     assert hub.finish().text == says
 
 
+def test_a_child_that_fails_after_it_has_said_done_fails_the_run(ends):
+    hub, spoke = ends
+    begin(hub, spoke)
+    while not hub.members:
+        time.sleep(0.01)
+    hub.children[1] = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1); raise SystemExit(3)"])
+    spoke.end(DONE)
+    assert hub.finish().text == "rank 1 on b ended with exit code 3 after the end of the run"
+
+
 def test_a_closed_connection_is_a_lost_rank_to_either_end(ends):
     hub, spoke = ends
     begin(hub, spoke)

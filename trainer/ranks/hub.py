@@ -104,6 +104,15 @@ class Hub(Lifeline):
         for rank, (how, text, _) in self.ended.items():
             if how == LEFT and rank != self.me.rank:
                 self.lose(Loss(self.members[rank][0], LEFT, f"{self.members[rank][0]} left: {text}"))
+        for rank, child in self.children.items() if self.loss is None else ():
+            with suppress(TimeoutExpired):
+                child.wait(self.silence)
+            member, code = self.members[rank][0], child.poll()
+            if code:
+                self.lose(Loss(member, DEAD, f"{member} {ending(code)} after the end of the run"))
+            if code is None:
+                text = f"{member} is still there {self.silence:g} s after the end of the run: process {member.pid}"
+                self.lose(Loss(member, SILENT, text))
         return self.loss
 
     def release(self, seconds: float = 0.0) -> None:
