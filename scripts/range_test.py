@@ -72,7 +72,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--val-samples", type=int, default=512, metavar="N", help="how many of them (512)")
     add("--confirm", nargs="?", const="25%", metavar="DURATION",
-        help="then train at 0.316, 1, 3.16 times the suggestion: updates, 5ep, or a share of the run (25%%)")  # fmt: skip
+        help="then train at 0.316, 1, 3.16 times it: updates, 5ep, or a share of the run (25%%)")  # fmt: skip
     add("--confirm-seeds", type=int, default=1, metavar="K", help="seeds of each of these trainings (1)")
     add("--cyclic", action="store_true", help="then rise linearly and watch the score: base and highest for cycles")
     add("--cyclic-updates", type=int, default=400, metavar="N", help="updates of that rise (400)")
@@ -83,15 +83,15 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 def swept_values(options: argparse.Namespace) -> list[float]:
     """The values of the sweep; those of momentum are such that 1 / (1 - momentum) is what is spaced."""
-    first, last = RANGES[options.of]
-    start, end = (given if given is not None else known for given, known in
-                  ((options.start, first), (options.end, last)))  # fmt: skip
+    known = RANGES[options.of]
+    start = known[0] if options.start is None else options.start
+    end = known[1] if options.end is None else options.end
     if options.of != "momentum":
         return rates(start, end, options.updates, options.spacing)
     why = "momentum is the share of the last step that is kept, from 0 to 0.99999."
-    memories = [1.0 / (1.0 - number(name, value, why, 0.0, 0.99999)) for name, value in
-                (("--start", start), ("--end", end))]  # fmt: skip
-    return [1.0 - 1.0 / memory for memory in rates(*memories, options.updates, options.spacing)]
+    pairs = (("--start", start), ("--end", end))
+    low, high = (1.0 / (1.0 - number(name, value, why, 0.0, 0.99999)) for name, value in pairs)
+    return [1.0 - 1.0 / memory for memory in rates(low, high, options.updates, options.spacing)]
 
 
 def composed(overrides: list[str]) -> DictConfig:

@@ -30,7 +30,7 @@ def draw(
             label=f"seed {sweep.seed}, median of 7",
         )
         if edge := found.get(sweep.seed):
-            panel.axvline(edge.rate, color=color, linewidth=1, linestyle="--", label="edge" if not i else None)
+            panel.axvline(edge.rate, color=color, linewidth=1, linestyle="--", label="its edge")
     low, high = _heights(sweeps)
     panel.set(xscale="log", xlabel=axis, ylabel=loss, ylim=(low, high))
     panel.set_xlim(sweeps[0].rates[0], max(rate for sweep in sweeps for rate in sweep.rates))
@@ -48,7 +48,7 @@ def _heights(sweeps: Sequence[Sweep]) -> tuple[float, float]:
     middles = [running_median(sweep.finite().losses) or [0.0] for sweep in sweeps]
     low, first = min(map(min, middles)), max(middle[0] for middle in middles)
     drop = max(first - low, 0.05 * abs(first), 1e-9)
-    return low - 0.3 * drop, first + 0.45 * drop
+    return low - 0.4 * drop, first + 0.45 * drop
 
 
 def _marks(panel: object, told: Mapping[str, Suggestion], height: float, low: float) -> None:
@@ -56,7 +56,7 @@ def _marks(panel: object, told: Mapping[str, Suggestion], height: float, low: fl
     shown = [(name, one) for name, one in told.items() if one.value is not None]
     for i, (name, one) in enumerate(shown):
         color = OURS if name.startswith("edge") else GREY
-        y = low + height * 0.025 * (len(shown) - i)
+        y = low + height * 0.035 * (len(shown) - i)
         panel.plot([one.value], [y], marker="^", color=color, markersize=5, clip_on=False)  # type: ignore[attr-defined]
         panel.annotate(name, (one.value, y), xytext=(6, 0), textcoords="offset points", va="center",  # type: ignore[attr-defined]
                        color=color, fontsize=7)  # fmt: skip

@@ -23,8 +23,8 @@ def swept(sweeps: Sequence[Sweep], found: Mapping[int, Edge], of: str) -> list[s
         if (edge := found.get(sweep.seed)) is None:
             rows.append((str(sweep.seed), count, "", "", "", "none"))
         else:
-            numbers = (f"{value:.4g}" for value in (edge.first, edge.lowest, edge.best, edge.rate))
-            rows.append((str(sweep.seed), count, *numbers))
+            first, lowest, best, rate = (f"{value:.4g}" for value in (edge.first, edge.lowest, edge.best, edge.rate))
+            rows.append((str(sweep.seed), count, first, lowest, best, rate))
     return _aligned(rows)
 
 
