@@ -42,12 +42,12 @@ NOISE = 0.02
 WORST = 100.0
 
 
-def curves(task: Task, data: Data) -> dict[str, list[float]]:
+def curves(task: Task, data: Data, first: int) -> dict[str, list[float]]:
     """The final loss at each rate of the grid, the median of the seeds; on training and on held-out samples."""
     total = EPOCHS * (len(data.inputs) // task.batch)
     peaks = torch.tensor(GRID).repeat_interleave(SEEDS)
     decay = 1.0 - torch.arange(total) / total
-    nets, _ = train(task, data, list(range(SEEDS)) * len(GRID), decay.unsqueeze(1) * peaks)
+    nets, _ = train(task, data, list(range(first, first + SEEDS)) * len(GRID), decay.unsqueeze(1) * peaks)
     scored = {
         "train": nets.losses(data.inputs, data.targets, data.inputs),
         "held": nets.losses(data.held_inputs, data.held_targets, data.inputs),
@@ -61,10 +61,10 @@ def curves(task: Task, data: Data) -> dict[str, list[float]]:
     }
 
 
-def sweeps(task: Task, data: Data) -> list[Sweep]:
+def sweeps(task: Task, data: Data, first: int) -> list[Sweep]:
     """The sweeps of a task, each with its own seed, ended as the range test ends them."""
     values = rates(1e-7, 10.0, UPDATES)
-    seeds = list(range(1000, 1000 + SWEEPS))
+    seeds = list(range(first + 1000, first + 1000 + SWEEPS))
     _, losses = train(task, data, seeds, torch.tensor(values).unsqueeze(1).expand(-1, SWEEPS))
     made = []
     for seed, column in zip(seeds, losses.T.tolist()):
@@ -102,16 +102,16 @@ def at(curve: Sequence[float], rate: float) -> float:
     return math.exp((1.0 - part) * math.log(curve[i]) + part * math.log(curve[i + 1]))
 
 
-def judged(task: Task) -> dict[str, Any]:
+def judged(task: Task, first: int) -> dict[str, Any]:
     """The truth of a task, and what each rule makes of each sweep."""
     data = digits(task.noise)
-    truth = curves(task, data)
+    truth = curves(task, data, first)
     best = {name: GRID[curve.index(min(curve))] for name, curve in truth.items()}
     draw = random.Random(task.name)
     found: dict[str, list[float]] = {}
     regrets: dict[str, list[float]] = {"edge/8 alone": [], "three runs": []}
     refused = []
-    for sweep in sweeps(task, data):
+    for sweep in sweeps(task, data, first):
         told = suggestions([sweep])
         found.setdefault("linear axis (Lightning)", []).append(linear_axis(sweep))
         if (value := told["edge/8"].value) is None:
@@ -162,13 +162,16 @@ def main() -> int:
     """Run the tasks, print the tables; 1 where a threshold is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=len(TASKS), metavar="N", help="only the first N of the 13 tasks")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, metavar="N", help="another draw of the whole experiment (0)"
+    )
     parser.add_argument("--out", type=Path, metavar="STEM", help="write all numbers to STEM.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = []
     for task in TASKS[: options.tasks]:
         started = time.time()
-        one = judged(task)
+        one = judged(task, options.first_seed)
         results.append(one)
         edge4 = median(one["found"]["edge/4"]) if "edge/4" in one["found"] else math.nan
         print(

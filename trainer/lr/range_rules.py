@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from trainer.lr.bounds import Refusal
 from trainer.lr.range_test import DIVISORS, Edge, Sweep, edge, middle_rate, smoothed
 
+HALF_DECADE = 10**0.5
 Rule = Callable[[Sequence[float], Sequence[float]], float]
 
 
@@ -117,9 +118,15 @@ def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], c
     if 2 * len(found) <= count:
         return Suggestion(name, source, refused=reasons[0])
     middle = middle_rate([one.rate for one in found])
+    near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
+    if 2 * len(near) <= len(found):
+        ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
+        told = f"the seeds do not agree where training breaks, from {ends}: raise --updates, or the batch."
+        return Suggestion(name, source, refused=told)
     bracket = (middle / DIVISORS["low"], middle / DIVISORS["high"])
     checked = (
-        f"the loss falls by more than its noise and breaks at the edge, with {len(found)} of {count} seeds",
+        f"the loss falls by more than its noise and then breaks with {len(found)} of {count} seeds",
+        f"{len(near)} of them break within half a decade of the median",
         "the lowest loss and the edge lie inside the sweep",
     )
     return Suggestion(name, source, middle / divisor, bracket, checked)

@@ -12,6 +12,8 @@ BETA = 0.98
 STOP = 4.0
 """A sweep ends where its smoothed loss is above so many times its lowest."""
 WINDOW, FIRST, FEWEST = 7, 10, 20
+DROP, LEAST, QUIET = 2.5, 0.02, 30
+"""A fall counts above so many times the noise (of pure noise, 4 % of curves have one) and this share of the loss."""
 DIVISORS = {"suggestion": 8.0, "aggressive": 4.0, "low": 25.0, "high": 2.5}
 """The edge divided by these: what is suggested, and the bracket around it. Measured: docs/range_test.md."""
 
@@ -116,7 +118,8 @@ def edge(sweep: Sweep) -> Edge:
     """The divergence edge of a sweep: the first rate after the minimum of m with m > m_k + ½ (m_0 - m_k).
 
     m is the running median of seven raw losses, m_0 the median of the first ten raw losses and m_k the minimum of m.
-    Where m does not come back so far, but the sweep broke off, the edge is where it did.
+    Where m does not come back so far, but the sweep broke off, the edge is where it did. The noise is that of the raw
+    losses around m up to its minimum.
     Raises `Refusal` where there is no such place: too few points, a flat curve, one that only falls or only rises.
     """
     sweep = sweep.finite()
@@ -127,10 +130,9 @@ def edge(sweep: Sweep) -> Edge:
     first = median(sweep.losses[:FIRST])
     k = min(range(count), key=middle.__getitem__)
     drop = first - middle[k]
-    spread = [abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, FIRST) + 1])]
-    noise = 1.4826 * median(spread)
+    noise = 1.4826 * median(abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, QUIET) + 1]))
     half = middle[k] + 0.5 * drop
-    if drop <= max(2.0 * noise, 0.02 * abs(first)):
+    if drop <= max(DROP * noise, LEAST * abs(first)):
         raise Refusal(_no_drop(sweep, first, drop, noise, middle[-1]))
     after = [i for i in range(k + 1, count) if middle[i] > half]
     if after:
@@ -146,7 +148,7 @@ def edge(sweep: Sweep) -> Edge:
 def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> str:
     """Why a curve without a fall says nothing."""
     told = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
-    if sweep.broke is not None or last > first + max(2.0 * noise, 0.02 * abs(first)):
+    if sweep.broke is not None or last > first + max(DROP * noise, LEAST * abs(first)):
         return f"{told}, and then rises: its minimum is at the start. Lower --start, or the model is trained already."
     return f"the curve is flat: {told}. Raise --end or --updates, or the model is trained already."
 
