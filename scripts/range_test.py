@@ -7,7 +7,7 @@ nothing is logged or checkpointed. Examples:
     python scripts/range_test.py optimizer=sgd schedule=linear --out outputs/range
     python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%        and three short trainings
     python scripts/range_test.py optimizer=momentum --cyclic                               base and highest for cycles
-    python scripts/range_test.py optimizer=adamw --of weight_decay
+    python scripts/range_test.py optimizer=adamw --of weight_decay                         up to where it trains at all
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """The axis on which a sweep is read: momentum m as its memory, 1 / (1 - m) updates; all else as it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from trainer.lr import Refusal
 from trainer.lr.range_rules import Suggestion, suggestions
-from trainer.lr.range_test import Edge, Sweep, edge
+from trainer.lr.range_test import Edge, Sweep, edge, middle_rate
 
 
 def memory(momentum: float) -> float:
@@ -16,6 +16,12 @@ def memory(momentum: float) -> float:
 def momentum(memory: float) -> float:
     """The momentum of a memory; none below one update."""
     return max(0.0, 1.0 - 1.0 / memory)
+
+
+def bound(found: Iterable[Edge], of: str) -> float:
+    """The median of the edges on that axis."""
+    rates = [one.rate for one in found]
+    return momentum(middle_rate([memory(rate) for rate in rates])) if of == "momentum" else middle_rate(rates)
 
 
 def read(sweeps: Sequence[Sweep], of: str) -> tuple[dict[int, Edge], dict[str, Suggestion]]:

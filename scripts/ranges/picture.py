@@ -34,8 +34,8 @@ def draw(
     low, high = _heights(sweeps)
     panel.set(xscale="log", xlabel=axis, ylabel=loss, ylim=(low, high))
     panel.set_xlim(sweeps[0].rates[0], max(rate for sweep in sweeps for rate in sweep.rates))
-    ours = next(iter(told.values()))
-    if ours.interval:
+    ours = next(iter(told.values()), None)
+    if ours and ours.interval:
         panel.axvspan(*ours.interval, color=OURS, alpha=0.1, linewidth=0, label="bracket")
     _marks(panel, told, high - low, low)
     panel.spines[["top", "right"]].set_visible(False)

@@ -49,6 +49,14 @@ def to_paste(one: Suggestion, words: Sequence[str]) -> list[str]:
     return [f"paste: {' '.join(words)}", "checked: " + "; ".join(one.checked) + ".", *CAVEATS]
 
 
+def bounded(value: float, of: str) -> list[str]:
+    """What the edge of another hyper-parameter says: a bound."""
+    return [
+        f"{of} breaks training at about {value:.4g}, within these updates and at the peak rate: an upper bound.",
+        f"Nothing is suggested below it: no rule for {of} has been measured. Compare a few values in short runs.",
+    ]
+
+
 def tried(found: Confirmed, words: Sequence[str]) -> list[str]:
     """The short trainings, the winner and its margin."""
     rows = [("lr", f"{found.scored} after {found.updates} updates")]

@@ -64,19 +64,19 @@ class RangeTest:
         self._say("")
         self.found, self.suggestions = axis.read(self.sweeps, options.of)
         ours = self.suggestions["edge/8"]
-        lines = [
-            *tables.swept(self.sweeps, self.found, options.of),
-            "",
-            *tables.suggested(self.suggestions, options.of),
-        ]
+        lines = tables.swept(self.sweeps, self.found, options.of)
+        if options.of == "lr":
+            lines += ["", *tables.suggested(self.suggestions, options.of)]
         if ours.value is None:
             print("\n".join(lines))
-            raise Refusal(f"no suggestion: {ours.refused}")
-        lines += ["", *tables.to_paste(ours, self.words(ours.value))]
+            axis_told = " (Momentum m is read as its memory, 1 / (1 - m).)" if options.of == "momentum" else ""
+            raise Refusal(f"no suggestion: {ours.refused}{axis_told}")
         if options.of != "lr":
-            lines.append(
-                f"Note: the factor of 8 was measured for learning rates; for {options.of} the edge is a bound."
-            )
+            self.results["bound"] = axis.bound(self.found.values(), options.of)
+            lines += ["", *tables.bounded(self.results["bound"], options.of)]
+            self.suggestions = {}
+        else:
+            lines += ["", *tables.to_paste(ours, self.words(ours.value))]
         return [*lines, f"state: sha256 {self.states[0][:16]}… before and after each sweep"]
 
     def cycled(self) -> list[str]:
@@ -104,11 +104,7 @@ class RangeTest:
         return tables.tried(found, self.words(found.winner.rate))
 
     def words(self, value: float) -> list[str]:
-        """The overrides that give this value; a peak is optimizer.lr times the factor of the batch-size rule."""
-        if self.options.of == "momentum" and "betas" in self.cfg.optimizer:
-            return [f"'optimizer.betas=[{value:.6g},{self.cfg.optimizer.betas[1]}]'"]
-        if self.options.of != "lr":
-            return [f"optimizer.{self.options.of}={value:.6g}"]
+        """The overrides that give this peak, which is optimizer.lr times the factor of the batch-size rule."""
         words = [f"optimizer.lr={value / self.policy.scale:.6g}"]
         own = OmegaConf.select(self.cfg, "groups.optimizer.lr")
         if own is not None:

@@ -301,6 +301,16 @@ def test_momentum_is_read_as_its_memory():
     assert 0 <= told["edge/8"].interval[0] < told["edge/8"].value < found[0].rate < 1
 
 
+def test_weight_decay_gets_a_bound_and_nothing_to_paste(tested):
+    words = ("optimizer=adamw", "optimizer.lr=0.01", "--of", "weight_decay", "--seeds", "1")
+    text = tested(*SMALL[:2], "schedule=linear", *words, "--out", "range")
+    numbers = json.loads(Path("range.json").read_text())
+    assert 0.1 < numbers["bound"] < 100
+    assert (numbers["override"], numbers["suggestions"]) == (None, [])
+    assert "an upper bound" in text
+    assert "paste" not in text
+
+
 def test_cycles_go_from_where_the_score_leaves_its_start_to_where_it_falls():
     values = rates(0.005, 1.0, 200, "linear")
     scores = [0.1 if r < 0.1 else min(0.1 + 4 * (r - 0.1), 0.9) if r < 0.6 else 0.3 for r in values]
