@@ -150,6 +150,13 @@ def test_the_edge_is_found_within_three_points_wherever_it_lies(at, noise):
     assert all(one.best < one.rate for one in found)
 
 
+def test_the_edge_is_the_first_median_of_seven_above_half_of_the_fall():
+    values = rates(1e-3, 1.0, 80)
+    losses = [2.0] * 20 + [1.0] * 20 + [1.49] * 20 + [1.51] * 10 + [3.0] * 10
+    found = edge(Sweep(values, losses))
+    assert (found.first, found.lowest, found.rate) == (2.0, 1.0, values[60])
+
+
 def test_a_single_spike_is_no_edge():
     sweep = textbook()
     spiked = Sweep(sweep.rates, [loss + 50 * (i in (80, 81, 84)) for i, loss in enumerate(sweep.losses)], None, 0, 100)
