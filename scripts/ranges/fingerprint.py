@@ -39,11 +39,12 @@ def untouched(assembly: Assembly) -> Iterator[None]:
     """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
     module: Any = assembly.module
     net, data = module.net, assembly.data
+    follows = {name: value for name, value in vars(data).items() if name in ("_run", "_accumulate", "_stages")}
     kept = [(value, value.detach().clone()) for _, value in _weights(net)]
     grads = [(weight, weight.grad) for weight in net.parameters()]
     modes = [(part, part.training) for part in net.modules()]
     parts = {name: getattr(module, name) for name in ("recipe", "horizon", "control", "averaging", "journal")}
-    t, run, states = module.clock.t, data._run, (random.getstate(), np.random.get_state())  # type: ignore[attr-defined]  # noqa: NPY002
+    t, states = module.clock.t, (random.getstate(), np.random.get_state())  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
@@ -58,7 +59,7 @@ def untouched(assembly: Assembly) -> Iterator[None]:
         for name, value in parts.items():
             setattr(module, name, value)
         module.clock.t = t
-        data._run = run  # type: ignore[attr-defined]
+        vars(data).update(follows)
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
 

@@ -126,12 +126,17 @@ def test_weights_batch_norm_generators_data_clock_and_files_are_as_before_to_the
     assert first == sweep(assembly, "lr", rates(1e-4, 1e3, 25), measured, 32)
 
 
-def test_a_run_trains_to_the_same_bits_after_it_was_swept(ready):
-    words = (*BATCH_NORM, "trainer.duration=6")
+GROWING = ("schedule=step", "schedule.every=3", "schedule_batch=grow", "schedule_batch.max_batch_size=64")
+
+
+@pytest.mark.parametrize("more", [(), GROWING])
+def test_a_run_trains_to_the_same_bits_after_it_was_swept(more, ready):
+    words = (*BATCH_NORM, "trainer.duration=6", *more)
     plain, swept = ready(*words), ready(*words, folder="other")
     sweep(swept, "lr", rates(1e-4, 1e3, 25))
     fit(plain, None)
     fit(swept, None)
+    assert bool(more) == (len(swept.module.horizon.growth.stages) > 1)
     assert swept.module.clock.t == 6
     theirs = swept.module.net.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in plain.module.net.state_dict().items())
