@@ -17,6 +17,7 @@ from trainer.averaging import NONE, Averaging
 from trainer.callbacks.lr_control import LRControl
 from trainer.journal import Journal, Seen
 from trainer.lr import Dial, Policy, Refusal, Warmup
+from trainer.lr.growth import STEADY
 from trainer.lr.range_test import Stop, Sweep
 from trainer.outlets import outlets
 from trainer.update import Diverged
@@ -26,7 +27,7 @@ Measure = Callable[[Tensor], float]
 
 
 def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = "train", samples: int = 512) -> Sweep:
-    """The curve of a sweep of `values`, one for each update, through the run's own updates.
+    """The curve of a sweep of `values`, one for each update, through the run's own updates; the batch is its first.
 
     `measured` is "train" for the loss of the update's own batch just before its step, "val" for that of the first
     `samples` validation samples just after it, and "score" for the accuracy on those (see `scored_by`).
@@ -36,8 +37,8 @@ def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = 
         chosen = swept(assembly, of, values)
         measure = _measure(assembly, measured, samples)
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
-        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None)
-        module.horizon = replace(module.horizon, total=len(values))
+        module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
+        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None, horizon=module.horizon)
         module.control = LRControl(chosen, outlets(chosen, module.net, module.loss, module.recipe.noise))
         module.averaging, module.journal, module.clock.t = Averaging(module.net, NONE), tape, 0
         accumulate = module.recipe.accumulate
