@@ -26,7 +26,7 @@ class Spread:
 
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], ddp: DistributedDataParallel | None = None) -> None:
         self.parameters = [parameter for group in groups for parameter in group]
-        self.index = {parameter: i for i, parameter in enumerate(self.parameters)}
+        self.index: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
         self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
         device = self.parameters[0].device
         self.zero = torch.zeros((), device=device, dtype=self.wide)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from data.stream import MicroBatch
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
 from trainer.journal import Journal
@@ -27,8 +28,6 @@ UPDATES = 4
 
 def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list, int, str]:
     """The squares of each update, the micro-batches in one, and a fingerprint of the weights at the end."""
-    from tests.trainer.test_observe import Micro
-
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2)).double()
     weights = [[p for p in net.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False)]
@@ -50,7 +49,7 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
         inputs = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
         targets = torch.randn(4, 3, 2, generator=generator, dtype=torch.float64)
         places = [micro * world + rank for micro in range(accumulate)]
-        update([Micro(inputs[i], targets[i], 0) for i in places])
+        update([MicroBatch(inputs[i], targets[i], 0) for i in places])
         seen.append(spread.squares.tolist() if spread else None)
     bits = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in net.parameters())).hexdigest()
     return seen, spread.count if spread else 0, bits

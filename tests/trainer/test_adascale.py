@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts.plan import planned
 from scripts.plans import tables
+from tests.trainer.adascale_ranks import train
+from tests.trainer.ranks import ROOT
 from tests.trainer.test_resume import end_of, same
 from trainer.adascale import AdaScale, Pace
 from trainer.assemble import report
@@ -290,6 +295,25 @@ def test_percent_epochs_and_milestones_count_updates_of_the_base_batch(compose):
     step = ("schedule=multi_step", "schedule.milestones=[1ep,'1600 samples',75%]")
     plan = planned(compose(*SMALL, *step, "trainer.duration=2ep"))
     assert [t for t, _ in plan.milestones()] == [78, 100, 117]
+
+
+@pytest.mark.slow
+def test_on_two_processes_a_resumed_run_ends_with_the_same_bits_and_as_on_one(tmp_path):
+    alone = train(tmp_path / "alone", "data.batch_size=16", "trainer.accumulate=4")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(ROOT / "tests" / "trainer" / "adascale_ranks.py"), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first[1] == first[0]
+    assert 60 / 4 <= first[0]["updates"] < 60 <= first[0]["tau"]
+    assert first[0]["updates"] == alone["updates"]
+    assert first[0]["tau"] == pytest.approx(alone["tau"], rel=1e-3)
+    assert first[0]["noise"] == pytest.approx(alone["noise"], rel=0.02)
 
 
 def test_a_rule_called_from_python_gives_the_first_gain():
