@@ -24,6 +24,7 @@ from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
+from trainer.observe import Observe
 from trainer.outlets import GradientNoise
 from trainer.recipe import Recipe
 from trainer.tensorboard import TensorBoard
@@ -83,8 +84,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
-    batch = curve.global_batch(cfg, settings)
-    updates = pace.in_updates(cfg, length, batch, data.train_samples)
+    updates = pace.in_updates(cfg, length, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, updates))
@@ -99,13 +99,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer(), updates)
     recipe = Recipe(plan.policy, updates, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
     recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
-    gains, decay = pace.gains(cfg, batch), seen.noise if seen is not None else None
-    if decay is not None:
-        pace.check_measurable("observe=noise", settings)
-    recipe = replace(
-        recipe, micro_batch=cfg.data.batch_size, noise_decay=decay, adascale=AdaScale(**gains) if gains else None
-    )
-    module = Module(net, task, recipe)
+    module = Module(net, task, replace(recipe, **_measured(cfg, settings, seen)))
     leg = updates.updates(settings.validate, "trainer.validate", least=1)
     every = (
         updates.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
@@ -129,6 +123,18 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
         "lint": warnings,
     }
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
+
+
+def _measured(cfg: DictConfig, settings: curve.TrainerSettings, seen: Observe | None) -> dict[str, Any]:
+    """What a recipe says of micro-batches: their samples, and what is made of their gradients."""
+    gains, decay = pace.gains(cfg, curve.global_batch(cfg, settings)), seen.noise if seen is not None else None
+    if decay is not None:
+        pace.check_measurable("observe=noise", settings)
+    return {
+        "micro_batch": cfg.data.batch_size,
+        "noise_decay": decay,
+        "adascale": AdaScale(**gains) if gains is not None else None,
+    }
 
 
 def _told(segment: dict[str, Any]) -> dict[str, Any]:
