@@ -44,8 +44,12 @@ def head(plan: Plan) -> str:
     growth, start = plan.horizon.growth, plan.horizon.batch_size
     epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] and not growth.grows else ""
     sizes = f"{start} to {start * growth.largest.ratio}" if growth.grows else f"{start}"
+    unit, most = "updates", plan.policy.most_gain
+    if most is not None:
+        unit = "scale-invariant iterations"
+        epoch += f", in {facts['fewest_updates']} to {plan.horizon.total} updates with gains up to S = {most:g}"
     return (
-        f"T = {facts['total_updates']} updates of {sizes} samples{epoch}; "
+        f"T = {facts['total_updates']} {unit} of {sizes} samples{epoch}; "
         f"warm-up W = {facts['warmup_updates']}; peak {facts['peak_lr']:g} at update {facts['peak_update']}"
     )
 

@@ -10,13 +10,14 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.assemble import curve, parts, policy, report
+from trainer.assemble import curve, pace, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import lineage
+from trainer.assemble.measured import measured
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
@@ -95,22 +96,24 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
+    updates = pace.in_updates(cfg, length, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
-    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
+    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, updates))
     segments = lineage(cfg, length, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    rates, run_length = growing(cfg, woven(segments, cfg, facts), length)
-    plan = Plan(rates, run_length, policy.settings(rescaled(cfg, length).cfg, facts))
+    rates, planned = growing(cfg, woven(segments, cfg, facts), length)
+    run_length = planned if planned.growth.grows else updates
+    plan = Plan(rates, planned, policy.settings(rescaled(cfg, length).cfg, facts))
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
     origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
-    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
+    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer(), run_length)
     recipe = Recipe(rates, run_length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
     recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
-    module = Module(net, task, recipe)
+    module = Module(net, task, replace(recipe, **measured(cfg, settings, seen)))
     every = None if settings.checkpoint is None else ends(run_length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
@@ -126,12 +129,8 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     _check_monitors(trainer, scored)
-    told = {
-        **report.facts(cfg, settings, plan, groups),
-        "changes": [_told(one) for one in segments[1:]],
-        "lineage": segments,
-        "lint": warnings,
-    }
+    told = report.facts(cfg, settings, plan, groups)
+    told |= {"changes": [_told(one) for one in segments[1:]], "lineage": segments, "lint": warnings}
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
 
 
@@ -161,7 +160,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["updates"] == assembly.module.horizon.total:
+        if saved["reached"] >= assembly.module.horizon.total:
             checkpoint = read(resumed)
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
