@@ -36,9 +36,8 @@ class Module(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
-        self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
-        self.clock, self.journal = Clock(), Journal()
+        self.loss, self.clock, self.journal = task.loss, Clock(), Journal()
         self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
         self.averaging, self.live = Averaging(net, recipe.average), Live(recipe, self.clock, self.control)
         self.recent: dict[str, float] = {}
@@ -107,8 +106,9 @@ class Module(pl.LightningModule):
         rate = columns[f"lr/{self.control.names[0]}"][-1]
         self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
         record(self.trainer.loggers, updates, times, columns, speed)
-        for row in zip(updates, columns["train/grad_norm"], losses) if not alone else ():
-            Updater.check(*row)
+        if not alone:
+            for row in zip(updates, columns["train/grad_norm"], losses):
+                Updater.check(*row)
 
     def on_train_epoch_start(self) -> None:
         self.journal.since = time.time()

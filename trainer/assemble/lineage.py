@@ -5,7 +5,6 @@ config and length. The curve is woven from it anew at each start, so that a run 
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +54,19 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
         told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
     if not told and rule in (None, "continue", "stretch", "override", segments[-1]["rule"]):
         return segments
-    _check_joinable((segments[-1]["config"], now["config"]), told, rule)
+    if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
+        why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
+        raise Refusal(f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run.")
+    if cfg.schedule_batch or segments[-1]["config"].get("schedule_batch"):
+        raise Refusal(
+            f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
+            f"{f'keep what was ({_words(told)})' if told else f'leave out resume.policy={rule}'}, or start a new run."
+        )
     _check_fit(rule, told, segments)
     begin = saved["updates"] * saved["batch_size"]
     if rule in ("rewarm", "branch_cooldown") and begin >= _samples(now):
         raise Refusal(f"resume.policy={rule} has no update left: lengthen trainer.duration beyond the checkpoint's.")
     return [*segments, {**now, "rule": rule, "samples": begin}]
-
-
-def _check_joinable(configs: Sequence[Any], told: Changes, rule: str | None) -> None:
-    """Refuse to change a curve that is not a function of the update alone, or whose updates change their batch."""
-    why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
-    if any(config.get("schedule_batch") for config in configs):
-        raise Refusal(f"{why}, and a run whose batch grows keeps its curve: keep what was, or start a new run.")
-    if any(chosen(config["scaling"]) for config in configs):
-        raise Refusal(f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run.")
 
 
 def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings, global_batch
 from trainer.assemble.growth import told
+from trainer.assemble.pace import worded
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -70,21 +71,17 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in facts["groups"]
     ]
-    unit, times = "update", ""
-    updates, scale = f"T = {facts['total_updates']}, {length}", f"scale {facts['scale']:g}"
-    if "most_gain" in facts:
-        scale = f"S = {facts['most_gain']:g}, a gain from 1 to S at each update"
-        unit, times = "iteration", ", times the gain"
-        units = f"T = {facts['total_updates']} scale-invariant iterations of {facts['base_batch_size']} samples"
-        updates = f"between {facts['fewest_updates']} and {facts['total_updates']}, until {units}: {length}"
-    peak = f"peak {facts['peak_lr']:g} at {unit} {facts['peak_update']}{times}"
+    words = worded(facts, length)
     return [
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
-        ("scaling", f"{facts['scaling']}, {kappa}, {scale}"),
+        ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
-        ("learning rate", f"base {facts['base_lr']:g}, {peak}"),
+        (
+            "learning rate",
+            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}",
+        ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
-        ("updates", updates),
+        ("updates", words.updates),
         *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
