@@ -1,0 +1,121 @@
+"""Steps to a loss, for every learning rate and seed at once: one batched network in place of hundreds of runs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn.functional import cross_entropy
+
+from data.digits import Digits
+from data.order import mix
+from models.mlp import MLP
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The training set and the net: standardised digits, an MLP of 64-32-10."""
+
+    inputs: Tensor
+    targets: Tensor
+    net: nn.Module
+
+    @classmethod
+    def digits(cls) -> "Problem":
+        """The 1,257 training digits, centred and divided by their standard deviation."""
+        data = Digits(batch_size=32)
+        data.setup()
+        train: object = data.splits.train
+        inputs, targets = train.inputs, train.targets  # type: ignore[attr-defined]
+        return cls((inputs - inputs.mean()) / inputs.std(), targets, MLP(64, 10, [32]))
+
+    def weights(self, seeds: Sequence[int]) -> Weights:
+        """The weights at the start of each seed, stacked."""
+        nets = []
+        for seed in seeds:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(mix(seed))
+                nets.append(MLP(64, 10, [32]))
+        return {name: value.detach() for name, value in stack_module_state(nets)[0].items()}
+
+    def loss(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross-entropy of one net on one batch."""
+        return cross_entropy(functional_call(self.net, weights, (inputs,)), targets)
+
+    def full_loss(self, weights: Weights) -> Tensor:
+        """The loss of each stacked net on the whole training set."""
+        with torch.no_grad():
+            return vmap(self.loss, in_dims=(0, None, None))(weights, self.inputs, self.targets)
+
+    def step(self, weights: Weights, lr: Tensor, inputs: Tensor, targets: Tensor) -> Weights:
+        """Plain SGD: each stacked net has its rate and its batch."""
+        slopes = vmap(grad(self.loss))(weights, inputs, targets)
+        with torch.no_grad():
+            return {k: w - lr.view(-1, *[1] * (w.dim() - 1)) * slopes[k] for k, w in weights.items()}
+
+    def batches(self, size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
+        """Indices of (seeds, size) samples without end, drawn one by one and with replacement."""
+        draws = [torch.Generator().manual_seed(mix(seed, size)) for seed in seeds]
+        while True:
+            yield torch.stack([torch.randint(len(self.targets), (size,), generator=draw) for draw in draws])
+
+
+@dataclass(frozen=True)
+class Best:
+    """The fewest updates to a loss at a batch size, and the learning rate that takes them."""
+
+    steps: float
+    lr: float
+
+
+def race(
+    problem: Problem, batch: int, lrs: Sequence[float], seeds: Sequence[int], targets: Sequence[float], limit: int
+) -> dict[float, dict[float, float]]:
+    """For each target, the median over `seeds` of the updates that each rate takes; inf where it does not arrive.
+
+    The loss of the whole training set is read before every update, from update 50 on at every 50th part of the way,
+    and is interpolated between. It ends at 1.5 times the updates of the first rate that reaches the last target, or
+    at `limit`.
+    """
+    start = problem.weights(seeds)
+    weights = {k: w.repeat(len(lrs), *[1] * (w.dim() - 1)) for k, w in start.items()}
+    rates = torch.tensor(lrs).repeat_interleave(len(seeds))
+    arrived = torch.full((len(targets), len(rates)), torch.inf)
+    goals = torch.tensor(targets).log()[:, None]
+    draws, last, before, due, end = problem.batches(batch, seeds), 0, None, 0, limit
+    for t in range(limit + 1):
+        if t >= due:
+            now = problem.full_loss(weights).log()
+            here = (now < goals) & arrived.isinf()
+            share = torch.zeros_like(goals) if before is None else (before - goals) / (before - now)
+            arrived = torch.where(here, last + share * (t - last), arrived)
+            last, before, due = t, now, t + max(1, t // 50)
+            if medians(arrived[-1], len(lrs)).isfinite().any():
+                end = min(end, int(1.5 * t))
+        if t >= end:
+            break
+        chosen = next(draws).repeat(len(lrs), 1)
+        weights = problem.step(weights, rates, problem.inputs[chosen], problem.targets[chosen])
+    return {target: dict(zip(lrs, medians(row, len(lrs)).tolist())) for target, row in zip(targets, arrived)}
+
+
+def medians(values: Tensor, count: int) -> Tensor:
+    """The median over seeds, for each of `count` rates."""
+    return torch.tensor([median(row) for row in values.view(count, -1).tolist()])
+
+
+def best(steps: dict[float, float]) -> Best:
+    """The rate that takes the fewest updates: the vertex of a parabola through its logarithm and its neighbours'."""
+    lrs = sorted(steps)
+    i = min(range(len(lrs)), key=lambda place: steps[lrs[place]])
+    around = lrs[max(i - 1, 0) : i + 2]
+    if len(around) < 3 or any(steps[lr] == float("inf") for lr in around):
+        return Best(steps[lrs[i]], lrs[i])
+    left, here, right = (torch.tensor(steps[lr], dtype=torch.float64).log().item() for lr in around)
+    bend = left - 2 * here + right
+    shift = (left - right) / (2 * bend) if bend > 0 else 0.0
+    return Best(steps[lrs[i]], lrs[i] * (lrs[i + 1] / lrs[i]) ** shift if i + 1 < len(lrs) else lrs[i])
