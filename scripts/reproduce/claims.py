@@ -15,13 +15,17 @@ class ClaimFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Claim:
-    """`measured` lies between `low` and `high`, ends included; what is not a number lies nowhere."""
+    """`measured` lies between `low` and `high`, ends included; what is not a number lies nowhere.
+
+    What is not `required` is told, and does not count.
+    """
 
     claim: str
     source: str
     measured: float
     low: float = -math.inf
     high: float = math.inf
+    required: bool = True
 
     @property
     def passed(self) -> bool:
@@ -42,19 +46,24 @@ class Claim:
             "measured": self.measured,
             "threshold": self.threshold,
             "pass": self.passed,
+            "required": self.required,
         }
 
 
 def table(claims: Sequence[Claim]) -> list[str]:
     """A line for each claim."""
-    rows = [(one.claim, f"{one.measured:.3g}", one.threshold, "pass" if one.passed else "FAIL") for one in claims]
+    rows = [(one.claim, f"{one.measured:.3g}", one.threshold, _outcome(one)) for one in claims]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
+def _outcome(one: Claim) -> str:
+    return ("pass" if one.passed else "FAIL") + ("" if one.required else ", does not count")
+
+
 def verdict(claims: Sequence[Claim]) -> None:
-    """Raise ClaimFailed, which names the claims that failed, if there are any."""
-    failed = [one.claim for one in claims if not one.passed]
+    """Raise ClaimFailed, which names the required claims that failed, if there are any."""
+    failed = [one.claim for one in claims if one.required and not one.passed]
     if failed:
         raise ClaimFailed(f"{len(failed)} of {len(claims)} claims failed: {'; '.join(failed)}.")
 

@@ -52,11 +52,9 @@ def _mark(panel: Any, batch: float, value: float, color: str) -> None:
 
 
 def _along(panel: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
-    """The exact value of each seed as a line over the loss, the estimates as dots with their intervals."""
-    for seed in sorted({point.seed for point in points}):
-        own = [point for point in points if point.seed == seed]
-        panel.plot([p.loss for p in own], [p.exact for p in own], color=GREY, linewidth=1, alpha=0.7,
-                   label="exact, each seed" if seed == points[0].seed else None)  # fmt: skip
+    """The exact values as dots over the loss, the estimates as dots with their intervals."""
+    panel.plot([p.loss for p in points], [p.exact for p in points], "o", color=GREY, markersize=3, alpha=0.35,
+               markeredgewidth=0, label="exact, before every update")  # fmt: skip
     told = [(p.loss, p.estimate) for p in points if p.estimate and p.estimate.noise]
     noise = [one.noise or 0.0 for _, one in told]
     panel.errorbar(
