@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from scripts.reproduce.critical.noise import Point
+from scripts.reproduce.critical.trail import Point
 
 if TYPE_CHECKING:
     from scripts.reproduce.critical_batch import Found
@@ -16,10 +14,8 @@ COLORS = ("#2a6f97", "#3a8f5c", "#e07a1f")
 GREY = "#8a8a8a"
 
 
-def draw(found: "Sequence[Found]", points: Sequence[Point]) -> Figure:
-    """Updates by batch, best rate by batch, and B_simple as the loss falls; a vertical line at each critical batch."""
-    figure = Figure(figsize=(13, 4.3), layout="constrained")
-    FigureCanvasAgg(figure)
+def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
+    """Updates by batch, best rate by batch, and B_simple as the loss falls; a diamond at each critical batch."""
     steps, rates, simple = figure.subplots(1, 3)
     for one, color in zip(found, COLORS):
         name = f"to a loss of {one.target:.2f}"
@@ -32,12 +28,10 @@ def draw(found: "Sequence[Found]", points: Sequence[Point]) -> Figure:
     for panel in (steps, rates):
         panel.set(xscale="log", yscale="log", xlabel="batch")
         _ticks(panel.xaxis, [2, 8, 32, 128, 512], "{:g}".format)
-        panel.spines[["top", "right"]].set_visible(False)
     _ticks(steps.yaxis, [3, 10, 30, 100, 300, 1000], "{:g}".format)
     _ticks(rates.yaxis, [0.03, 0.1, 0.3, 1, 3], "{:g}".format)
     steps.legend(frameon=False, fontsize=9)
     _along(simple, found, points)
-    return figure
 
 
 def _law(panel: Any, points: dict[int, float], law: Callable[[float], float], color: str, name: str) -> None:
@@ -74,7 +68,6 @@ def _along(panel: Any, found: "Sequence[Found]", points: Sequence[Point]) -> Non
     _ticks(panel.xaxis, [2, 1, 0.4, 0.15, 0.08], "{:g}".format)
     _ticks(panel.yaxis, [10, 30, 100, 300, 1000, 3000], "{:g}".format)
     panel.legend(frameon=False, fontsize=9)
-    panel.spines[["top", "right"]].set_visible(False)
 
 
 def _ticks(axis: Any, places: list[float], shown: Callable[[float], str]) -> None:

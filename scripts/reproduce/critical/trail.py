@@ -40,7 +40,7 @@ class Run:
     factor: int
     limit: int
 
-    def along(self, problem: Problem, seed: int) -> list[Point]:
+    def points(self, problem: Problem, seed: int) -> list[Point]:
         """B_simple before every update, its estimates before every few. Refused where the loss is not reached."""
         weights, draws, found = problem.weights([seed]), problem.batches(self.batch, [seed]), list[Point]()
         rate = torch.tensor([self.lr])
