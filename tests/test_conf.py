@@ -22,6 +22,7 @@ NEEDED = {
     "schedule=function": ["schedule.of._target_=tests.trainer.test_every_option.falling", "allow=[tests]"],
     "optimizer=gd": ["data.batch_size=419"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
+    "scaling=own": ["scaling._target_=trainer.lr.linear_scaling"],
     "scaling=critical": ["scaling.noise_batch=512"],
     "scaling=surge": ["scaling.noise_batch=512"],
     "scaling=rmsprop_sde": ["optimizer=rmsprop"],

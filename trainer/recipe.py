@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from trainer.adascale import AdaScale
 from trainer.averaging import NONE, Average
 from trainer.lr import Horizon, Policy
 from trainer.optim.groups import Group
@@ -17,7 +18,8 @@ from trainer.update import Observer
 class Recipe:
     """How a net is trained: the curve, its length, what steps, what is done to gradients, what is averaged and logged.
 
-    `origin` is kept in each checkpoint: the config, and where the curve comes from.
+    `micro_batch` are the samples of one on one device; with `noise_decay` the noise scale is logged. `origin` is kept
+    in each checkpoint: the config, and where the curve comes from.
     """
 
     policy: Policy
@@ -33,3 +35,6 @@ class Recipe:
     sam: float | None = None
     average: Average = NONE
     accumulate: int = 1
+    micro_batch: int = 1
+    adascale: AdaScale | None = None
+    noise_decay: float | None = None

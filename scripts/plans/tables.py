@@ -41,8 +41,12 @@ def head(plan: Plan) -> str:
     """How long the run is, and how high it goes."""
     facts = plan.facts()
     epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] else ""
+    unit, most = "updates", plan.policy.most_gain
+    if most is not None:
+        unit = "scale-invariant iterations"
+        epoch += f", in {facts['fewest_updates']} to {plan.horizon.total} updates with gains up to S = {most:g}"
     return (
-        f"T = {facts['total_updates']} updates of {plan.horizon.batch_size} samples{epoch}; "
+        f"T = {facts['total_updates']} {unit} of {plan.horizon.batch_size} samples{epoch}; "
         f"warm-up W = {facts['warmup_updates']}; peak {facts['peak_lr']:g} at update {facts['peak_update']}"
     )
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.assemble.changes import flat
-from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.curve import TrainerSettings, global_batch
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -27,7 +27,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
     """Everything that decides the learning rate, as plain numbers."""
     reference = cfg.scaling.get("base_batch_size")
     rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
-    batch = plan.horizon.batch_size
+    batch = global_batch(cfg, settings)
     return {
         "global_batch": batch,
         "per_device_batch": cfg.data.batch_size,
@@ -67,16 +67,23 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in facts["groups"]
     ]
+    unit, times = "update", ""
+    updates, scale = f"T = {facts['total_updates']}, {length}", f"scale {facts['scale']:g}"
+    if "most_gain" in facts:
+        scale = f"S = {facts['most_gain']:g}, a gain from 1 to S at each update"
+        unit, times = "iteration", ", times the gain"
+        units = f"T = {facts['total_updates']} scale-invariant iterations of {facts['base_batch_size']} samples"
+        updates = f"between {facts['fewest_updates']} and {facts['total_updates']}, until {units}: {length}"
     return [
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
-        ("scaling", f"{facts['scaling']}, {kappa}, scale {facts['scale']:g}"),
+        ("scaling", f"{facts['scaling']}, {kappa}, {scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
         (
             "learning rate",
-            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at update {facts['peak_update']}",
+            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {unit} {facts['peak_update']}{times}",
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
-        ("updates", f"T = {facts['total_updates']}, {length}"),
+        ("updates", updates),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
@@ -122,6 +129,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         "best": {"metric": monitor, **best},
         "updates": module.clock.t,
         "total_updates": module.horizon.total,
+        **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
         "scaled": assembly.facts["scaled"],
         "seconds": round(seconds, 3),
         "recent": module.recent,

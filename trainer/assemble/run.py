@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.assemble import curve, parts, policy, report
+from trainer.adascale import AdaScale
+from trainer.assemble import curve, pace, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
@@ -82,9 +83,11 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
     length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
+    batch = curve.global_batch(cfg, settings)
+    updates = pace.in_updates(cfg, length, batch, data.train_samples)
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
-    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
+    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, updates))
     segments = lineage(cfg, length, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
     plan = Plan(woven(segments, cfg, facts), length, policy.settings(rescaled(cfg, length).cfg, facts))
@@ -93,17 +96,23 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
     origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
-    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
-    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
+    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer(), updates)
+    recipe = Recipe(plan.policy, updates, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
     recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
+    gains, decay = pace.gains(cfg, batch), seen.noise if seen is not None else None
+    if decay is not None:
+        pace.check_measurable("observe=noise", settings)
+    recipe = replace(
+        recipe, micro_batch=cfg.data.batch_size, noise_decay=decay, adascale=AdaScale(**gains) if gains else None
+    )
     module = Module(net, task, recipe)
-    leg = length.updates(settings.validate, "trainer.validate", least=1)
+    leg = updates.updates(settings.validate, "trainer.validate", least=1)
     every = (
-        length.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
+        updates.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
     )
     data.follow(
         lambda: module.clock.t,
-        total=length.total,
+        total=updates.total,
         leg=leg,
         pauses=(every,) if every else (),
         per_call=settings.updates_per_call,
@@ -148,7 +157,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["updates"] == assembly.module.horizon.total:
+        if saved["reached"] >= assembly.module.horizon.total:
             checkpoint = read(resumed)
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:

@@ -66,7 +66,7 @@ class Checkpointing(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Module)
-        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or pl_module.over
         if self.every and not last_of_leg and pl_module.clock.t % self.every == 0:
             self._save(trainer, pl_module)
 

@@ -28,6 +28,7 @@ class Stage:
     start: int = 0
     done: int = 0
     recent: dict[str, float] = field(default_factory=dict)
+    unit: str = "update"
 
     @property
     def counted(self) -> str:
@@ -73,7 +74,7 @@ class Lines:
     def show(self, stages: Sequence[Stage]) -> None:
         """Print the innermost stage."""
         stage = stages[-1]
-        counter = "update" if stage.name == "train" else stage.name
+        counter = stage.unit if stage.name == "train" else stage.name
         facts = [f"{counter} {stage.counted}{stage.share}"]
         if stage.name == "train" and stage.done > stage.start:
             value, unit = stage.speed
