@@ -7,9 +7,8 @@ from functools import partial
 from statistics import median
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn.functional import cross_entropy
+from torch import Tensor
+from torch.func import stack_module_state
 
 from data.digits import Digits
 from data.order import mix
@@ -21,11 +20,10 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """The training set and the net: standardised digits, an MLP of 64-32-10."""
+    """The training set, and the net in stacks: standardised digits, the weights of models.mlp.MLP with 64-32-10."""
 
     inputs: Tensor
     targets: Tensor
-    net: nn.Module
 
     @classmethod
     def digits(cls) -> "Problem":
@@ -34,7 +32,7 @@ class Problem:
         data.setup()
         train = data.splits.train
         assert isinstance(train, Memory)
-        return cls(train.inputs, train.targets, MLP(64, 10, [32]))
+        return cls(train.inputs.flatten(1), train.targets)
 
     def weights(self, seeds: Sequence[int]) -> Weights:
         """The weights at the start of each seed, stacked."""
@@ -45,20 +43,28 @@ class Problem:
                 nets.append(MLP(64, 10, [32]))
         return {name: value.detach() for name, value in stack_module_state(nets)[0].items()}
 
-    def loss(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy of one net on one batch."""
-        return cross_entropy(functional_call(self.net, weights, (inputs,)), targets)
+    def losses(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross-entropy of each stacked net on its batch: (R, B, 64) and (R, B) to (R,)."""
+        first, second = ((weights[f"layers.{i}.weight"].mT, weights[f"layers.{i}.bias"][:, None]) for i in (1, 4))
+        outputs = torch.baddbmm(second[1], torch.baddbmm(first[1], inputs, first[0]).relu(), second[0])
+        return (outputs.logsumexp(-1) - outputs.gather(-1, targets[..., None])[..., 0]).mean(-1)
 
-    def full_loss(self, weights: Weights) -> Tensor:
+    def full_losses(self, weights: Weights) -> Tensor:
         """The loss of each stacked net on the whole training set."""
+        count = len(next(iter(weights.values())))
         with torch.no_grad():
-            return vmap(self.loss, in_dims=(0, None, None))(weights, self.inputs, self.targets)
+            return self.losses(weights, self.inputs.expand(count, -1, -1), self.targets.expand(count, -1))
+
+    def gradients(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Weights:
+        """The gradient of each stacked net on its batch."""
+        leaves = {name: value.detach().requires_grad_() for name, value in weights.items()}
+        slopes = torch.autograd.grad(self.losses(leaves, inputs, targets).sum(), list(leaves.values()))
+        return dict(zip(leaves, slopes))
 
     def step(self, weights: Weights, lr: Tensor, inputs: Tensor, targets: Tensor) -> Weights:
         """Plain SGD: each stacked net has its rate and its batch."""
-        slopes = vmap(grad(self.loss))(weights, inputs, targets)
-        with torch.no_grad():
-            return {k: w - lr.view(-1, *[1] * (w.dim() - 1)) * slopes[k] for k, w in weights.items()}
+        slopes = self.gradients(weights, inputs, targets)
+        return {k: w - lr.view(-1, *[1] * (w.dim() - 1)) * slopes[k] for k, w in weights.items()}
 
     def batches(self, size: int, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Indices of (seeds, size) samples without end, drawn one by one and with replacement."""
@@ -115,7 +121,7 @@ def race(
     draws, last, before, due, end = problem.batches(batch, seeds), 0, None, 0, limit
     for t in range(limit + 1):
         if t >= due:
-            now = problem.full_loss(weights).log()
+            now = problem.full_losses(weights).log()
             here = (now < goals) & arrived.isinf()
             share = torch.zeros_like(goals) if before is None else (before - goals) / (before - now)
             arrived = torch.where(here, last + share * (t - last), arrived)

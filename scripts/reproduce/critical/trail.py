@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
 from data.order import mix
 from scripts.reproduce.critical.race import Problem, Weights
@@ -44,7 +43,7 @@ class Run:
         """B_simple before every update, its estimates before every few. Refused where the loss is not reached."""
         weights, draws, found = problem.weights([seed]), problem.batches(self.batch, [seed]), list[Point]()
         rate = torch.tensor([self.lr])
-        while not (loss := problem.full_loss(weights).item()) < self.target:
+        while not (loss := problem.full_losses(weights).item()) < self.target:
             t = len(found)
             if t == self.limit:
                 raise Refusal(f"seed {seed} has not reached a loss of {self.target} in {t} updates: raise --limit.")
@@ -77,6 +76,7 @@ def estimates(problem: Problem, weights: Weights, seed: int, factor: int) -> tup
 
 
 def _each(problem: Problem, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The gradient of each batch as one float64 row."""
-    slopes = vmap(grad(problem.loss), in_dims=(None, 0, 0))(weights, inputs, targets)
+    """The gradient of one net on each batch, as a float64 row."""
+    copies = {name: value.expand(len(inputs), *value.shape) for name, value in weights.items()}
+    slopes = problem.gradients(copies, inputs, targets)
     return torch.cat([part.flatten(1) for part in slopes.values()], dim=1).double()
