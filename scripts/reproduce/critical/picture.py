@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from scripts.reproduce.critical.hyperbola import Fit
 from scripts.reproduce.critical.trail import Point
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None
         name = f"to a loss of {one.target:.2f}"
         _law(steps, {b: best.steps for b, best in one.best.items()}, one.steps, color, name)
         _law(rates, {b: best.lr for b, best in one.best.items()}, one.rate, color, name)
-        _mark(steps, one.steps.batch, one.steps(one.steps.batch), color)
-        _mark(rates, one.rate.batch, one.rate(one.rate.batch), color)
+        _mark(steps, one.steps, color, (8, 4), "left")
+        _mark(rates, one.rate, color, (-9, 4), "right")
     steps.set(title="updates: $S(B) = S_{min}\\,(1 + B_{crit}/B)$", ylabel="updates")
     rates.set(title="best rate: $\\eta(B) = \\eta_{max}\\,/\\,(1 + B_{noise}/B)$", ylabel="learning rate")
     for panel in (steps, rates):
@@ -31,6 +32,10 @@ def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None
     _ticks(steps.yaxis, [3, 10, 30, 100, 300, 1000], "{:g}".format)
     _ticks(rates.yaxis, [0.03, 0.1, 0.3, 1, 3], "{:g}".format)
     steps.legend(frameon=False, fontsize=9)
+    steps.annotate("◇ twice the fewest updates: $B_{crit}$", (0.03, 0.03), xycoords="axes fraction", fontsize=9)
+    rates.annotate(
+        "◇ half the largest rate: $B_{noise}$", (0.97, 0.03), xycoords="axes fraction", fontsize=9, ha="right"
+    )
     _along(simple, found, points)
 
 
@@ -40,9 +45,12 @@ def _law(panel: Any, points: dict[int, float], law: Callable[[float], float], co
     panel.plot(list(points), list(points.values()), "o", color=color, markersize=5, label=name)
 
 
-def _mark(panel: Any, batch: float, value: float, color: str) -> None:
-    """Where the law bends: twice the least, half the most."""
-    panel.plot([batch], [value], "D", color="white", markeredgecolor=color, markeredgewidth=1.8, markersize=8, zorder=3)
+def _mark(panel: Any, law: Fit, color: str, shift: tuple[int, int], side: str) -> None:
+    """Where the law bends: twice the fewest updates, half the largest rate."""
+    x, y = law.batch, law(law.batch)
+    panel.plot([x], [y], "D", color="white", markeredgecolor=color, markeredgewidth=1.8, markersize=8, zorder=3)
+    panel.annotate(f"{x:.0f}", (x, y), xytext=shift, textcoords="offset points", color=color, fontsize=10,
+                   weight="bold", ha=side)  # fmt: skip
 
 
 def _along(panel: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
