@@ -116,11 +116,11 @@ def verdicts(found: Mapping[Key, Mapping[float, float]]) -> list[Verdict]:
         for gain in UPDATES:
             without, by = (found[optimizer, gain, updates] for updates in LENGTHS)
             ratios[gain] = largest(by) / largest(without) if largest(without) else math.nan
-        without, by = (min(found[optimizer, 2.5, updates].values()) for updates in LENGTHS)
+        lowest = [min(found[optimizer, 2.5, updates].values()) for updates in LENGTHS]
         control = "control: a tame net"
         told += [
             at_least(f"{title}, gain 2.5: largest rate, with / without", ratios[2.5], GAINED, SOURCE),
-            at_least(f"{title}, gain 2.5: best loss, without / with", without / by, GAINED, SOURCE),
+            at_least(f"{title}, gain 2.5: best loss, without / with", lowest[0] / lowest[1], GAINED, SOURCE),
             between(f"{title}, gain 1: largest rate, with / without", ratios[1.0], SAME, SOURCE),
             at_least(f"{title}, gain 1: largest rate, with / without", ratios[1.0], GAINED, control, "control"),
         ]
