@@ -41,7 +41,7 @@ SCHEDULES = {
     "WSD, 20 %": ("schedule=wsd",),
 }
 SIMILAR = ("linear", "cosine to 10 %", "WSD, 20 %")
-GRID = range(-8, 2)
+GRID = range(-6, 2)
 """The rates: 2^(k/2) for each k."""
 
 Losses = Mapping[str, Mapping[float, Sequence[float]]]
