@@ -34,10 +34,10 @@ SOURCE = "Kalra & Barkeshli 2024, arXiv:2406.09405"
 LENGTHS = (0, 64)
 OPTIMIZERS = {"momentum": "SGD, momentum 0.9", "adam": "Adam"}
 GRIDS = {
-    ("momentum", 1.0): range(-9, 1),
-    ("momentum", 2.5): range(-18, -5),
-    ("adam", 1.0): range(-16, -1),
-    ("adam", 2.5): range(-16, -1),
+    ("momentum", 1.0): range(-7, 0),
+    ("momentum", 2.5): range(-17, -6),
+    ("adam", 1.0): range(-12, -3),
+    ("adam", 2.5): range(-13, -2),
 }
 """The rates: 2^(k/2) for each k, by optimizer and gain."""
 UPDATES = {1.0: 400, 2.5: 200}
