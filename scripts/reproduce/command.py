@@ -16,6 +16,8 @@ from scripts.reproduce.verdict import Verdict
 from trainer.lr import Refusal
 from trainer.lr.bounds import whole
 
+COLORS = ("#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#8a7a2f", "#6b5ca5", "#5d5d5d", "#c0392b")
+"""Of the curves in a picture."""
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 
 
@@ -28,12 +30,14 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def lines(self) -> list[str]:
-        """As Markdown, which also reads well on a terminal."""
-        wide = [max(len(row[i]) for row in [self.head, *self.rows]) for i in range(len(self.head))]
-        rule = ["-" * wide[0], *("-" * (width - 1) + ":" for width in wide[1:])]
-        rows = [self.head, rule, *self.rows]
-        padded = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, wide))] for row in rows]  # fmt: skip  # noqa: E501
-        return ["| " + " | ".join(row) + " |" for row in padded]
+        """As Markdown, which also reads well on a terminal; numbers to the right."""
+        columns = [[str(row[i]) for row in [self.head, *self.rows]] for i in range(len(self.head))]
+        shown = []
+        for title, *cells in columns:
+            wide, right = max(map(len, (title, *cells))), bool(cells) and cells[0].lstrip("-*")[:1].isdigit()
+            rule = "-" * (wide - 1) + (":" if right else "-")
+            shown.append([cell.rjust(wide) if right else cell.ljust(wide) for cell in (title, rule, *cells)])
+        return [f"| {' | '.join(row)} |" for row in zip(*shown)]
 
 
 @dataclass(frozen=True)
