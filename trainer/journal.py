@@ -20,8 +20,7 @@ class Applied(Protocol):
 
     applied: list[float]
     plateau: float
-    gain: float
-    at: int
+    place: tuple[int, float]
     values: dict[str, list[float]]
 
 
@@ -40,7 +39,8 @@ class Journal:
     times: list[float] = field(default_factory=list)
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
-    places: list[tuple[int, float, float]] = field(default_factory=list)
+    plateaus: list[float] = field(default_factory=list)
+    places: list[tuple[int, float]] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
     seen: list[Seen | None] = field(default_factory=list)
     since: float = 0.0
@@ -54,7 +54,8 @@ class Journal:
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
         self.lrs.append(with_.applied)
-        self.places.append((with_.at, with_.plateau, with_.gain))
+        self.plateaus.append(with_.plateau)
+        self.places.append(with_.place)
         self.values.append(with_.values)
         self.seen.append(seen)
 
@@ -67,7 +68,9 @@ class Journal:
         columns = {"train/loss": losses, "train/grad_norm": norms}
         varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
         for i, name in enumerate(policy.groups):
-            factors = [policy.explain(at, name, plateau, gain) for at, plateau, gain in self.places]
+            factors = [
+                policy.explain(at, name, plateau, gain) for (at, gain), plateau in zip(self.places, self.plateaus)
+            ]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
         for key, dial in policy.dials.items():
@@ -92,5 +95,5 @@ class Journal:
     def clear(self) -> None:
         """Forget the rows; the time starts afresh."""
         self.updates, self.times, self.measures = [], [], []
-        self.lrs, self.places, self.values, self.seen = [], [], [], []
+        self.lrs, self.plateaus, self.places, self.values, self.seen = [], [], [], [], []
         self.since = time.time()

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from trainer.journal import Seen
+from trainer.lr import Refusal
 from trainer.lr.bounds import number, whole
 from trainer.update import Backward, MicroBatch
 
@@ -55,6 +56,9 @@ class Observe:
         whole("observe.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
         if self.sharpness is not None:
             whole("observe.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
+
+        if self.every is self.sharpness is self.noise is None:
+            raise Refusal("observe with every, sharpness and noise null observes nothing: take observe=none.")
 
     def __call__(self, net: nn.Module, loss: Loss, optimizer: Optimizer) -> "Observations":
         """What observes the updates of `net` by `optimizer`."""

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -24,7 +26,7 @@ class Spread:
 
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], ddp: DistributedDataParallel | None = None) -> None:
         self.parameters = [parameter for group in groups for parameter in group]
-        self.index = {parameter: i for i, parameter in enumerate(self.parameters)}
+        self.index: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
         self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
         device = self.parameters[0].device
         self.zero = torch.zeros((), device=device, dtype=self.wide)
@@ -59,7 +61,7 @@ class Spread:
             self.held[i], parameter.grad = (None, total) if back else (total, None)
 
     @torch.no_grad()
-    def _exchange(self, _: Any, bucket: Any) -> Any:
+    def _exchange(self, _: Any, bucket: GradBucket) -> Future[Tensor]:
         """The hook of DDP: the gradients of the last micro-batch lie in `bucket`, and those before are still held."""
         gradients, places = bucket.gradients(), [self.index[parameter] for parameter in bucket.parameters()]
         for i, gradient, norm in zip(places, gradients, torch._foreach_norm(gradients, 2, self.wide)):
