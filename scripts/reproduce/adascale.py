@@ -127,12 +127,13 @@ def draw(trials: Mapping[str, Sequence[Trial]], figure: Any) -> None:
                 )
             means = [loss(trials[name]) for name in names.values()]
             panel.plot(list(names), means, "o-", color=color, label={"adascale": "AdaScale"}.get(rule, rule))
-        panel.set(xscale="log", xlabel=f"S, batches of {BASE} in an update", title=f"{task} labels", ylim=(0, None))
+        panel.set(xscale="log", yscale="log", xlabel=f"S, batches of {BASE} in an update", title=f"{task} labels")
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xticks([1, *MULTIPLES], [str(s) for s in (1, *MULTIPLES)], minor=False)
         panel.minorticks_off()
     panels[0].set_ylabel("training loss")
     panels[0].legend(frameon=False)
-    for s, color in SHADES.items():
+    for s, color in ((s, SHADES[s]) for s in MULTIPLES):
         gain = trials[f"noisy adascale {s}"][0].seen["gains"]
         panels[-1].plot([(i + 0.5) / len(gain) for i in range(len(gain))], gain, color=color, label=f"S = {s}")
     panels[-1].set(

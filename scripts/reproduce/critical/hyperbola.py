@@ -21,7 +21,7 @@ class Fit:
 
 
 def fit(points: Mapping[int, float], power: float) -> Fit:
-    """The least squares of log y over `batch`, in hundredths of an octave from 1/4 to 2^16; `limit` follows from it.
+    """The least squares of log y over `batch`, to 1/64 of an octave from 1/4 to 2^16; `limit` follows from it.
 
     Updates to a loss have power 1, McCandlish et al. 2018, arXiv:1812.06162, equation 2.11 with E = B·S; the best
     learning rate has power -1, their equation 2.4. Refused for fewer than three points, or one that is not positive.
@@ -31,7 +31,13 @@ def fit(points: Mapping[int, float], power: float) -> Fit:
     """
     if len(points) < 3 or not all(0 < y < math.inf for y in points.values()):
         raise Refusal(f"a hyperbola through {dict(points)}: it needs three points or more, all positive and finite.")
-    return min((_limit(points, 2.0 ** (k / 100), power) for k in range(-200, 1601)), key=lambda found: found.error)
+    low, high, step = -2.0, 16.0, 0.5
+    while True:
+        octaves = [low + step * i for i in range(round((high - low) / step) + 1)]
+        octave, found = min(((k, _limit(points, 2.0**k, power)) for k in octaves), key=lambda one: one[1].error)
+        if step == 1 / 64:
+            return found
+        low, high, step = max(-2.0, octave - step), min(16.0, octave + step), step / 2
 
 
 def free(points: Mapping[int, float]) -> Fit:
