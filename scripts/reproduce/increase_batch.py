@@ -153,7 +153,7 @@ def draw(trials: Mapping[str, Sequence[Trial]], figure: Any) -> None:
 
 NOTES = (
     "The batch grows by accumulation of micro-batches of 8; every arm sees the same samples in the same order.",
-    "Only the rate over the batch counts: without the decay the loss stays high, and with the rule of Adam it falls less.",
+    "What counts is the rate over the batch: without the decay the loss stays high, with Adam's rule it falls less.",
 )
 
 EXPERIMENT = Experiment(
