@@ -1,6 +1,6 @@
 """The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from data.bounds import whole
 from data.order import Layout, Order
 from data.shard import Shard
 from data.source import Source
-from data.stream import Run, Stream, Transform
+from data.stream import Ends, Run, Stream, Transform
 
 
 class Splits(NamedTuple):
@@ -53,6 +53,7 @@ class DataModule(LightningDataModule):
         self._splits: Splits | None = None
         self._run: Run | None = None
         self._accumulate = 1
+        self._stages: Sequence[tuple[int, int]] = ((0, 1),)
 
     def read(self) -> Splits:
         """The samples, read from where they lie."""
@@ -92,13 +93,14 @@ class DataModule(LightningDataModule):
         clock: Callable[[], int],
         *,
         total: int,
-        leg: int,
-        pauses: tuple[int, ...],
+        leg: Ends,
+        pauses: tuple[Ends, ...],
         per_call: int,
         accumulate: int,
+        stages: Sequence[tuple[int, int]] = ((0, 1),),
     ) -> None:
-        """Tie the training loader to the clock of a run, before it starts (see `Run`)."""
-        self._accumulate = whole("accumulate", accumulate)
+        """Tie the training loader to the clock of a run, before it starts (see `Run`, and `Order` for `stages`)."""
+        self._accumulate, self._stages = whole("accumulate", accumulate), stages
         self._run = Run(clock, total, leg, pauses, per_call)
 
     def train_dataloader(self) -> Stream:
@@ -107,7 +109,7 @@ class DataModule(LightningDataModule):
             raise RuntimeError("the training loader has no clock: call follow() first.")
         source = self.splits.train.to(self._device)
         layout = self._layout(self.batch_size, self._accumulate)
-        order = Order(len(source), self.seed, layout, source.home)
+        order = Order(len(source), self.seed, layout, source.home, self._stages)
         return Stream(source, order, self._run, self.augment)
 
     def val_dataloader(self) -> Shard | list:

@@ -13,8 +13,8 @@ from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
 
 GROUPS = (
-    "data model task optimizer groups scaling warmup schedule cooldown compat hyper plateau resume trainer "
-    "average observe logger callbacks"
+    "data model task optimizer groups scaling warmup schedule schedule_batch cooldown compat hyper plateau "
+    "resume trainer average observe logger callbacks"
 ).split()
 KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
 FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}

@@ -16,9 +16,14 @@ from typing import Any
 import hydra._internal.utils
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
+from trainer.assemble.command import check_launcher
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.sweep import SweepFailed
 from trainer.lr import Refusal
@@ -50,15 +55,28 @@ def guarded(main: Callable[[], object]) -> int:
 def _hydra_raises() -> Iterator[None]:
     """Let Hydra raise what it would otherwise print over several lines and turn into exit code 1."""
     report, returned, misread = hydra._internal.utils.run_and_report, JobReturn.return_value, ArgumentParser.error
+    instantiate = Plugins.instantiate_launcher
     hydra._internal.utils.run_and_report = _composed
     ArgumentParser.error = _misread  # type: ignore[method-assign,assignment]
     JobReturn.return_value = returned.getter(_return_value)  # type: ignore[method-assign,attr-defined]
+    Plugins.instantiate_launcher = _launcher(instantiate)  # type: ignore[method-assign]
     try:
         yield
     finally:
         hydra._internal.utils.run_and_report = report
         ArgumentParser.error = misread  # type: ignore[method-assign]
         JobReturn.return_value = returned  # type: ignore[method-assign]
+        Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
+
+
+def _launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Launcher]:
+    """Check what would launch the jobs of a sweep before it is made."""
+
+    def checked(plugins: Plugins, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
+        check_launcher(config.hydra.launcher)
+        return instantiate(plugins, hydra_context, task_function, config)
+
+    return checked
 
 
 def _composed(func: Callable[[], Any]) -> Any:

@@ -12,8 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.assemble import curve, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
+from trainer.assemble.children import joined
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
+from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import lineage
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
@@ -61,7 +63,9 @@ def run(cfg: DictConfig) -> None:
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
-        outcome = {"status": "completed", "test": evaluate(assembly)}
+        test = evaluate(assembly)
+        joined(assembly.trainer)
+        outcome = {"status": "completed", "test": test}
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         assembly.module.drain(alone=True)
@@ -87,27 +91,26 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
     segments = lineage(cfg, length, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    plan = Plan(woven(segments, cfg, facts), length, policy.settings(rescaled(cfg, length).cfg, facts))
+    rates, run_length = growing(cfg, woven(segments, cfg, facts), length)
+    plan = Plan(rates, run_length, policy.settings(rescaled(cfg, length).cfg, facts))
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
     origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
     seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
-    recipe = Recipe(plan.policy, length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
+    recipe = Recipe(rates, run_length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
     recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
     module = Module(net, task, recipe)
-    leg = length.updates(settings.validate, "trainer.validate", least=1)
-    every = (
-        length.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
-    )
+    every = None if settings.checkpoint is None else ends(run_length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=length.total,
-        leg=leg,
-        pauses=(every,) if every else (),
+        total=run_length.total,
+        leg=ends(run_length, settings.validate, "trainer.validate"),
+        pauses=(*([every] if every else []), *blocks(run_length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
+        stages=[(stage.update, stage.ratio) for stage in run_length.growth.stages],
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]

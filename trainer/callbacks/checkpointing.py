@@ -1,6 +1,7 @@
 """Keeps the best and the newest checkpoint of a run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from trainer.checkpoint import BEST, history, numbered, read
 from trainer.module import Module
 
+Ends = int | Callable[[int], int]
+"""An interval in updates, or a function that gives the next end after update `t`."""
 NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}}
 
 
@@ -22,7 +25,7 @@ class Checkpointing(pl.Callback):
     which `keep` stay (0: all).
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
+    def __init__(self, folder: Path, monitor: str, mode: str, every: Ends | None = None, keep: int = 1) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every, self.keep = every, keep
         self.source: Path | None = None
@@ -67,7 +70,7 @@ class Checkpointing(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, Module)
         last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.every and not last_of_leg and pl_module.clock.t % self.every == 0:
+        if self.every and not last_of_leg and _ends(self.every, pl_module.clock.t):
             self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,3 +107,8 @@ class Checkpointing(pl.Callback):
         if trainer.is_global_zero and self.keep:
             for old in history(self.folder)[: -self.keep]:
                 old.unlink()
+
+
+def _ends(every: Ends, t: int) -> bool:
+    """Whether update `t` is where an interval ends."""
+    return every(t - 1) == t if callable(every) else t % every == 0
