@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble import curve, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
-from trainer.assemble.children import joined
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import lineage
+from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
 from trainer.assemble.targets import refusing
@@ -26,6 +27,8 @@ from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
 from trainer.outlets import GradientNoise
+from trainer.ranks.agreement import Agreement
+from trainer.ranks.watch import Watch
 from trainer.recipe import Recipe
 from trainer.tensorboard import TensorBoard
 
@@ -45,15 +48,20 @@ class Assembly:
 
 def run(cfg: DictConfig) -> None:
     """Train what the config names; the run's folder then holds its config, plan, log, checkpoints and result."""
-    started = time.time()
     job = HydraConfig.get()
     check_command(job)
-    folder = Path(job.runtime.output_dir)
     curve.check_keys(cfg)
+    with watch_over(cfg, Path(job.runtime.output_dir)) as watch:
+        _run(cfg, job, watch)
+
+
+def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
+    started = time.time()
+    folder = Path(job.runtime.output_dir)
     resumed = resume_point(cfg.resume.path, folder)
     if rank() == 0:
         check_unused(folder, cfg.resume.path, resumed)
-    assembly = assemble(cfg, folder, resumed)
+    assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
@@ -64,18 +72,19 @@ def run(cfg: DictConfig) -> None:
     try:
         fit(assembly, resumed)
         test = evaluate(assembly)
-        joined(assembly.trainer)
+        watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        cause = watch.cause(error)
+        outcome["error"] = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         assembly.module.drain(alone=True)
-        raise
+        raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
 
 
-def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Assembly:
+def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: Watch | None = None) -> Assembly:
     """Every part of the run, built and checked against the others; nothing is trained yet.
 
     The curve of a run that goes on from the checkpoint `resumed` is made from that checkpoint's.
@@ -114,7 +123,8 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
-    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg, fresh=rewarmed), checkpointing)
+    callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
+    trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
