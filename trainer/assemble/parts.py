@@ -18,10 +18,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.assemble.arguments import check_names, check_values
+from trainer.assemble.cluster import launcher
 from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.targets import build, expect, refusing
 from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
+from trainer.environment import environment
 from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, positive, whole
 from trainer.observe import Observe
@@ -171,7 +173,7 @@ def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.
             precision=settings.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *environment(launcher())],
             max_epochs=-1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

@@ -9,12 +9,15 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.assemble import curve, parts, policy, report
+from trainer import signals
+from trainer.agreement import ignore_signals
+from trainer.assemble import cluster, curve, parts, policy, report
 from trainer.assemble.averages import average, settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
+from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
 from trainer.assemble.targets import refusing
@@ -48,20 +51,26 @@ def run(cfg: DictConfig) -> None:
     check_command(job)
     folder = Path(job.runtime.output_dir)
     curve.check_keys(cfg)
-    resumed = resume_point(cfg.resume.path, folder)
+    wanted = "auto" if cluster.goes_on(folder) else cfg.resume.path
+    resumed = resume_point(wanted, folder)
     if rank() == 0:
-        check_unused(folder, cfg.resume.path, resumed)
+        check_unused(folder, wanted, resumed)
     assembly = assemble(cfg, folder, resumed)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
+    signals.hold()
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
+        cluster.claim(folder)
     outcome: dict[str, Any] = {"status": "failed"}
     try:
         fit(assembly, resumed)
         outcome = {"status": "completed", "test": evaluate(assembly)}
+    except signals.Stopped as stopped:
+        outcome = {"status": "stopped", "error": str(stopped)}
+        raise
     except BaseException as error:
         outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
         assembly.module.drain(alone=True)
@@ -69,6 +78,10 @@ def run(cfg: DictConfig) -> None:
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
+        if signum := assembly.checkpointing.stopped_by:
+            if assembly.trainer.is_global_zero:
+                requeue(signum)  # while all ranks are still there
+            assembly.checkpointing.agreement.part()
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Assembly:
@@ -112,6 +125,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
     trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg, fresh=rewarmed), checkpointing)
+    ignore_signals(trainer)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
@@ -148,8 +162,8 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["updates"] == assembly.module.horizon.total:
-            checkpoint = read(resumed)
+        done = saved["updates"] == assembly.module.horizon.total
+        if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
                 settle(assembly.module, assembly.data, checkpoint)
