@@ -51,10 +51,10 @@ def run(cfg: DictConfig) -> None:
     check_command(job)
     folder = Path(job.runtime.output_dir)
     curve.check_keys(cfg)
-    wanted = "auto" if cluster.goes_on(folder) else cfg.resume.path
-    resumed = resume_point(wanted, folder)
-    if rank() == 0:
-        check_unused(folder, wanted, resumed)
+    again = cluster.goes_on(folder)
+    resumed = (resume_point("auto", folder) if again else None) or resume_point(cfg.resume.path, folder)
+    if rank() == 0 and not again:
+        check_unused(folder, cfg.resume.path, resumed)
     assembly = assemble(cfg, folder, resumed)
     start = 0
     if resumed is not None:
