@@ -26,10 +26,8 @@ from omegaconf import DictConfig, open_dict
 import __main__
 from trainer.assemble import sweep
 from trainer.assemble.job import RESULT, TICK, Job
-from trainer.assemble.requeue import NO_REQUEUE
 from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
 from trainer.lr import Refusal
-from trainer.signals import SIGNALS
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
 
@@ -129,7 +127,7 @@ class ProcessLauncher(Launcher):
     def _start(self, job: Job, root: Path) -> None:
         print(f"job {job.number}: {job.label} -> {job.folder}", flush=True)
         inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
-        own = {VARIABLE: f"{root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
+        own = {VARIABLE: f"{root.name}-{job.number}", "PYTHONUNBUFFERED": "1"}
         job.start(inherited | own)
 
 
@@ -163,8 +161,7 @@ def _refuse_used_folders(batch: list[Job]) -> None:
 def _signals() -> Iterator[list[int]]:
     """The signals that ask the sweep to stop, in the order they arrive; what was ignored stays ignored."""
     received: list[int] = []
-    asked = (signal.SIGINT, signal.SIGHUP, *SIGNALS)
-    stops = [s for s in asked if signal.getsignal(s) != signal.SIG_IGN]
+    stops = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}
     try:
         yield received

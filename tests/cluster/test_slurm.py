@@ -1,10 +1,13 @@
 """A real Slurm: a job that is preempted or runs out of time goes on where it stopped, to the same bits."""
 
+import json
 import re
 import subprocess
 
 import pytest
 from conftest import until
+
+from trainer.checkpoint import history
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 SCRIPT = "slurm_loopback.sh"
@@ -56,3 +59,25 @@ def stopped_at(log):
     """The update that the run says it was stopped at; once, whatever the number of ranks and signals."""
     (found,) = re.findall(r"^stopped by SIG\w+ at update (\d+);", log, flags=re.MULTILINE)
     return int(found)
+
+
+def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_up(slurm, place):
+    grid = ["train.py", "-m", *place.words[:-1], f"hydra.sweep.dir={place.path}/sweep", "seed=0,1", "trainer=slurm"]
+    options = ["hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1"]
+    words = [slurm.environment["PYTHON"], *grid, *options]
+    driver = subprocess.Popen(words, env=slurm.environment, stdout=subprocess.PIPE, text=True, cwd=place.path)
+    folders = [place.path / "sweep" / number for number in "01"]
+    until(lambda: all(len(history(folder / "checkpoints")) >= 2 for folder in folders))
+    job = slurm("squeue", "--noheader", "--array", "--format=%i").split()[0]
+    slurm("scancel", "--signal=USR2", job)
+    until(lambda: (found := slurm.facts(job))["Restarts"] == "1" and found["JobState"] == "PENDING")
+    place.quick()
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    told, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, told
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    assert [result["status"] for result in results] == ["completed"] * 2
+    assert [result["updates"] for result in results] == [120, 120]
+    assert results[0]["test"] != results[1]["test"]
+    assert sum("stopped by SIGUSR2" in (folder / "job.log").read_text() for folder in folders) == 1
+    assert sum((folder / "config.yaml").exists() for folder in folders) == 2
