@@ -9,11 +9,14 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.process_launcher import ProcessLauncher, _returned
@@ -24,6 +27,38 @@ from trainer.lr import Refusal
 
 PROJECT = Path(__file__).parents[1]
 POLL = 2.0
+
+
+@dataclass
+class SlurmLauncherConf:
+    """The settings of `hydra.launcher`; what is null is left to Slurm.
+
+    `timeout_min`: the time of a job in minutes; one that needs more is requeued and goes on. `nodes`, `tasks_per_node`:
+    its ranks; with more than one, take trainer=slurm. `cpus_per_task`: cores of a rank. `gpus_per_node`, `mem_gb`: of
+    a job on each node. `signal_delay_s`: seconds before the end of its time at which a job saves and is requeued.
+    `array_parallelism`: jobs that run at once. `setup`: lines of shell before a run, as ["module load cuda"].
+    `options`: more of sbatch's, as {account: mine, qos: long}.
+    """
+
+    _target_: str = "hydra_plugins.slurm_launcher.SlurmLauncher"
+    timeout_min: int = 60
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    mem_gb: float | None = None
+    partition: str | None = None
+    signal_delay_s: int = 120
+    array_parallelism: int = 256
+    setup: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class SlurmOption(SearchPathPlugin):
+    """Gives the option its name once all plugins have been read: Hydra's own launcher may have taken it."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        ConfigStore.instance().store("submitit_slurm", SlurmLauncherConf, group="hydra/launcher", provider="cadence")
 
 
 class SlurmLauncher(ProcessLauncher):
@@ -96,7 +131,7 @@ class SlurmLauncher(ProcessLauncher):
             ) from error
         except RuntimeError as error:
             raise Refusal(f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun.") from error
-        executor.update_parameters(name=HydraConfig.get().job.name, **self.asked)
+        executor.update_parameters(name=str(self.config.hydra.job.name), **self.asked)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
         stamps = [f"{root.name}-{job.number}" for job in batch]
         return list(executor.map_array(work, [job.command for job in batch], [job.folder for job in batch], stamps))

@@ -36,7 +36,7 @@ RULES = [
     ("data/", {"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}, {"data"}),
     (
         "hydra_plugins/",
-        {"hydra", "omegaconf", "rich"},
+        {"hydra", "omegaconf", "rich", "submitit"},
         {"trainer.assemble", "trainer.lr", "trainer.signals", "hydra_plugins"},
     ),
 ]

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import until
+from conftest import ROOT, until
 
 from trainer.checkpoint import history
 
@@ -62,12 +62,13 @@ def stopped_at(log):
 
 
 def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_up(slurm, place):
-    grid = ["train.py", "-m", *place.words[:-1], f"hydra.sweep.dir={place.path}/sweep", "seed=0,1", "trainer=slurm"]
+    grid = [*place.words[:-1], f"hydra.sweep.dir={place.path}/sweep", "seed=0,1", "trainer=slurm"]
     options = ["hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=2", "hydra.launcher.cpus_per_task=1"]
-    words = [slurm.environment["PYTHON"], *grid, *options]
+    words = [slurm.environment["PYTHON"], str(ROOT / "train.py"), "-m", *grid, *options]
     driver = subprocess.Popen(words, env=slurm.environment, stdout=subprocess.PIPE, text=True, cwd=place.path)
     folders = [place.path / "sweep" / number for number in "01"]
-    until(lambda: all(len(history(folder / "checkpoints")) >= 2 for folder in folders))
+    until(lambda: driver.poll() is not None or all(len(history(folder / "checkpoints")) >= 2 for folder in folders))
+    assert driver.poll() is None
     job = slurm("squeue", "--noheader", "--array", "--format=%i").split()[0]
     slurm("scancel", "--signal=USR2", job)
     until(lambda: (found := slurm.facts(job))["Restarts"] == "1" and found["JobState"] == "PENDING")

@@ -19,18 +19,7 @@ RUN = (
 )
 
 
-@pytest.fixture(autouse=True)
-def watching(monkeypatch):
-    """The handlers of a run, for the time of a test; nothing noted, and something to keep."""
-    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    for name in ("_noted", "_held"):
-        monkeypatch.setattr(signals, name, [])
-    signals.hold()
-    for signum in signals.SIGNALS:
-        signal.signal(signum, signals._note)
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+pytestmark = pytest.mark.usefixtures("watching")
 
 
 def rates(folder):

@@ -118,7 +118,8 @@ def _failed(error: Exception) -> int:
     if isinstance(error, SweepFailed):
         return _tell(str(error), FAILED)
     if told := mistake(error):
-        return _tell(told, MISTAKE, first=launcher() is None)  # a child of rank 0 meets what rank 0 did not
+        child = "RANK" not in os.environ and launcher() is None  # of rank 0: it meets what rank 0 did not
+        return _tell(told, MISTAKE, first=child)
     text = one_line(f"{type(error).__name__}: {error}")
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():
