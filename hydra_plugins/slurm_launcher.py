@@ -93,19 +93,21 @@ class SlurmLauncher(ProcessLauncher):
             "slurm_additional_parameters": {"requeue": True, **more},
         }
         self.asked = {name: value for name, value in asked.items() if value is not None}
+        self.jobs, self.devices = 1, list[str]()
         self.done: list[Job] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         root = Path(str(self.config.hydra.sweep.dir)).resolve()
-        batch = [self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
-        for job in batch:
-            if (job.folder / RESULT).exists():
-                raise Refusal(f"{job.folder} holds the {RESULT} of an earlier job: choose another name for this sweep")
-        self.done += batch
+        made, again = zip(*(self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)))
+        for job, goes_on in zip(made, again):
+            if (job.folder / RESULT).exists() and not goes_on:
+                raise Refusal(f"{job.folder} holds the {RESULT} of an earlier job: choose another name, or resume=auto")
+        self.done += made
         sweep.label(self.done)
-        handles = self._submit(batch, root)
+        batch = [job for job in made if not job.adopt()]
+        handles = self._submit(batch, root) if batch else []
         print(f"{len(batch)} jobs in Slurm: {', '.join(handle.job_id for handle in handles)}", flush=True)
         waiting = dict(zip((handle.job_id for handle in handles), zip(batch, handles)))
         while waiting:
@@ -118,7 +120,7 @@ class SlurmLauncher(ProcessLauncher):
                     sweep.tell(job)
                     sweep.write(self.done, root)
         sweep.show(self.done, root)
-        return [_returned(job, sweep.failure(self.done, root)) for job in batch]
+        return [_returned(job, sweep.failure(self.done, root)) for job in made]
 
     def _submit(self, batch: list[Job], root: Path) -> list[Any]:
         try:

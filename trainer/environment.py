@@ -8,16 +8,17 @@ import sys
 from lightning_fabric.plugins.environments import ClusterEnvironment
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
+from trainer.launched import launcher
 from trainer.lr import Refusal
 
 FIRST_PORT, PORTS = 15000, 10000
 
 
-def environment(launcher: str | None) -> list[ClusterEnvironment]:
+def environment() -> list[ClusterEnvironment]:
     """How the ranks find each other; a Slurm job whose script starts plain Python has none but Lightning's own."""
-    if launcher == "torchrun":
+    if launcher() == "torchrun":
         return [TorchElasticEnvironment()]
-    if launcher == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+    if launcher() == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         return [Slurm()]
     return [LightningEnvironment()] if "SLURM_JOB_ID" in os.environ else []
 

@@ -76,6 +76,7 @@ class Module(pl.LightningModule):
 
     def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in block:
+            self.recipe.check_batch(self.clock.t, update)
             self.updater(update)
         self._tell_lightning()
         if len(self.journal) >= self.recipe.log_every:
@@ -94,7 +95,7 @@ class Module(pl.LightningModule):
             return
         updates, times = self.journal.updates, self.journal.times
         columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
-        losses, speed = columns["train/loss"], self.journal.speed() * self.horizon.batch_size
+        losses, speed = columns["train/loss"], self.journal.speed() * self.recipe.mean_batch(updates)
         self.journal.clear()
         self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{self.control.names[0]}"][-1]}
         self.recent["samples_per_second"] = speed
@@ -155,7 +156,7 @@ class Module(pl.LightningModule):
     def _enter(self) -> None:
         """Put averaged weights in place of those that train, where there are any."""
         count, precision = self.recipe.average.recalibrate, self.trainer.precision_plugin
-        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.accumulate)
+        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.micro_batches)
         with precision.forward_context():
             self.averaging.enter(map(precision.convert_input, inputs))
 

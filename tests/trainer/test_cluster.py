@@ -83,7 +83,7 @@ def test_the_right_world_in_numbers_is_taken_and_one_task_may_start_processes_of
     os.environ.clear()
     started(SRUN, SLURM_STEP_NUM_TASKS="1", SLURM_STEP_TASKS_PER_NODE="1")
     assert trainer_settings(compose("trainer=ddp", "trainer.devices=2")).world == 2
-    assert type(environment(cluster.launcher())[0]).__name__ == "LightningEnvironment"
+    assert type(environment()[0]).__name__ == "LightningEnvironment"
 
 
 def test_slurm_gives_the_first_node_and_a_port_of_the_step(started):

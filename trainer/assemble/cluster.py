@@ -1,7 +1,6 @@
 """Who has started the processes of this run, and how many there are. Standard library only.
 
-torchrun and srun tell it in the environment; a process that Lightning's launcher has started, or a person, has no
-launcher here.
+torchrun and srun tell it in the environment.
 """
 
 import os
@@ -9,21 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.launched import launcher
 from trainer.lr import Refusal
 
 OWNER = ".job"
 LAUNCHERS = {"torchrun": "torchrun --nproc-per-node N train.py", "slurm": "srun python train.py"}
 """The words that `trainer.devices` and `trainer.nodes` take, and the command that they need."""
-
-
-def launcher() -> str | None:
-    """`torchrun` or `slurm`, where it has started this process as one of its ranks."""
-    env = os.environ
-    if "TORCHELASTIC_RUN_ID" in env and "RANK" in env:
-        return "torchrun"
-    if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env and "LOCAL_RANK" not in env:
-        return "slurm"
-    return None
 
 
 def placed(values: dict[str, Any]) -> dict[str, int]:

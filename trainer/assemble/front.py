@@ -17,14 +17,19 @@ from typing import Any
 import hydra._internal.utils
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
 
 from trainer import signals
-from trainer.assemble.cluster import launcher
+from trainer.assemble.command import check_launcher
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.requeue import requeue
 from trainer.assemble.sweep import SweepFailed
+from trainer.launched import launcher
 from trainer.lr import Refusal
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -56,15 +61,28 @@ def guarded(main: Callable[[], object]) -> int:
 def _hydra_raises() -> Iterator[None]:
     """Let Hydra raise what it would otherwise print over several lines and turn into exit code 1."""
     report, returned, misread = hydra._internal.utils.run_and_report, JobReturn.return_value, ArgumentParser.error
+    instantiate = Plugins.instantiate_launcher
     hydra._internal.utils.run_and_report = _composed
     ArgumentParser.error = _misread  # type: ignore[method-assign,assignment]
     JobReturn.return_value = returned.getter(_return_value)  # type: ignore[method-assign,attr-defined]
+    Plugins.instantiate_launcher = _launcher(instantiate)  # type: ignore[method-assign]
     try:
         yield
     finally:
         hydra._internal.utils.run_and_report = report
         ArgumentParser.error = misread  # type: ignore[method-assign]
         JobReturn.return_value = returned  # type: ignore[method-assign]
+        Plugins.instantiate_launcher = instantiate  # type: ignore[method-assign]
+
+
+def _launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Launcher]:
+    """Check what would launch the jobs of a sweep before it is made."""
+
+    def checked(plugins: Plugins, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
+        check_launcher(config.hydra.launcher)
+        return instantiate(plugins, hydra_context, task_function, config)
+
+    return checked
 
 
 def _composed(func: Callable[[], Any]) -> Any:
@@ -106,10 +124,8 @@ def _left(leaving: SystemExit) -> int:
 
 
 def _stopped(stopped: signals.Stopped) -> int:
-    """A child of rank 0 leaves without an error: Lightning's launcher would kill rank 0 in the middle of its own."""
     became = requeue(stopped.signum) if rank() == 0 else ""
-    code = _tell(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
-    return code if rank() == 0 or launcher() else DONE
+    return _tell(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
 
 
 def _failed(error: Exception) -> int:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.growth import told
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -28,6 +29,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
     reference = cfg.scaling.get("base_batch_size")
     rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
     batch = plan.horizon.batch_size
+    curves = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
     return {
         "global_batch": batch,
         "per_device_batch": cfg.data.batch_size,
@@ -38,9 +40,9 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau", "average")},
+        "curve": {key: _name(cfg[key]) for key in curves},
         **plan.facts(),
-        "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
+        "epochs": plan.horizon.reference.epochs,
         "groups": [
             {
                 "name": group.name,
@@ -60,7 +62,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
     kappa = f"κ = {facts['kappa']:g}" if facts["kappa"] else "no base batch"
     epoch = facts["updates_per_epoch"]
-    length = f"{epoch} an epoch, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
+    first = " with the first batch" if facts["batches"] else ""
+    length = f"{epoch} an epoch{first}, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
     groups = [
         f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
@@ -77,6 +80,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", f"T = {facts['total_updates']}, {length}"),
+        *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),

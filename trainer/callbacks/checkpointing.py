@@ -1,16 +1,19 @@
 """Keeps the best and the newest checkpoint of a run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from trainer.agreement import Agreement
 from trainer.checkpoint import BEST, history, numbered, read
 from trainer.module import Module
+from trainer.ranks.halt import Halt
 from trainer.signals import Stopped
 
+Ends = int | Callable[[int], int]
+"""An interval in updates, or a function that gives the next end after update `t`."""
 NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}}
 
 
@@ -26,12 +29,12 @@ class Checkpointing(pl.Callback):
     the run: then it is saved and left. What is saved before its validation is over owes it, and pays when it goes on.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str, every: int | None = None, keep: int = 1) -> None:
+    def __init__(self, folder: Path, monitor: str, mode: str, every: Ends | None = None, keep: int = 1) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every, self.keep = every, keep
         self.source: Path | None = None
         self.best: dict[str, Any] = dict(NONE_YET)
-        self.agreement, self.stopped_by = Agreement(), 0
+        self.halt, self.stopped_by = Halt(), 0
         self._owing, self._saved = False, -1
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Checkpointing(pl.Callback):
         self._saved = -1 if self._owing else pl_module.clock.t
         if self.best["update"] is not None:
             self.adopt(trainer)
-        self.agreement.begin(trainer)
+        self.halt.begin(trainer)
 
     def owes(self, checkpoint: dict[str, Any]) -> bool:
         """Whether a checkpoint was written before its validation was over."""
@@ -75,7 +78,7 @@ class Checkpointing(pl.Callback):
             trainer.should_stop |= pl_module.clock.t >= pl_module.horizon.total
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: Module, owing: bool) -> None:
-        self.stopped_by = self.agreement.signal()
+        self.stopped_by = self.halt.signal()
         if self.stopped_by:
             module.averaging.leave()
             self._owing = owing
@@ -87,7 +90,7 @@ class Checkpointing(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, Module)
         last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self.every and not last_of_leg and pl_module.clock.t % self.every == 0:
+        if self.every and not last_of_leg and _ends(self.every, pl_module.clock.t):
             self._save(trainer, pl_module)
         self._stop_if_asked(trainer, pl_module, owing=last_of_leg and sum(trainer.num_val_batches) > 0)
 
@@ -132,3 +135,8 @@ class Checkpointing(pl.Callback):
         if trainer.is_global_zero and self.keep:
             for old in history(self.folder)[: -self.keep]:
                 old.unlink()
+
+
+def _ends(every: Ends, t: int) -> bool:
+    """Whether update `t` is where an interval ends."""
+    return every(t - 1) == t if callable(every) else t % every == 0

@@ -43,8 +43,8 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Begin to count, from the update at which this process takes over."""
-        done = pl_module.clock.t
-        self._begin(trainer, Stage("train", pl_module.horizon.total, monotonic(), start=done, done=done))
+        done, horizon = pl_module.clock.t, pl_module.horizon
+        self._begin(trainer, Stage("train", horizon.total, monotonic(), done, done, worth=horizon.growth.at))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draw, if it is time."""

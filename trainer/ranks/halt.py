@@ -1,5 +1,7 @@
 """What all ranks do together about a signal that may have reached one of them only."""
 
+from collections.abc import Callable
+
 import pytorch_lightning as pl
 import torch
 from torch import distributed
@@ -13,7 +15,7 @@ def ignore_signals(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
-class Agreement:
+class Halt:
     """Asks, with one number a time over all ranks, whether any of them shall stop."""
 
     def __init__(self) -> None:
@@ -34,7 +36,9 @@ class Agreement:
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
         return int(flag)
 
-    def part(self) -> None:
-        """Wait for all ranks: the first to leave would have its launcher end the others."""
+    def part(self, last: Callable[[], object]) -> None:
+        """Do the last thing on rank 0, and wait for it: the first rank to leave would have its launcher end the others."""
+        if self._group is None or distributed.get_rank() == 0:
+            last()
         if self._group is not None:
             distributed.barrier(group=self._group)
