@@ -32,6 +32,7 @@ NEEDED = {
     "schedule_batch=grow": ["schedule=multi_step", "schedule_batch.max_batch_size=64"],
     "hyper=dropout_linear": ["model.dropout=0.1"],
     "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
+    **{f"trainer={name}": ["trainer.devices=2", "trainer.nodes=1"] for name in ("slurm", "torchrun")},
 }
 """What an option has no default for."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.assemble.arguments import check_names, nearest
+from trainer.assemble.cluster import placed
 from trainer.assemble.pace import counted
 from trainer.assemble.targets import build
 from trainer.lr import Horizon, Refusal
@@ -127,6 +128,7 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values)
+    values |= placed(values)
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)
     return TrainerSettings(**values)

@@ -10,17 +10,18 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from trainer.assemble import curve, pace, parts, policy, report
+from trainer import signals
+from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.front import rank
 from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
+from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
-from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
+from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
@@ -28,6 +29,7 @@ from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
 from trainer.ranks.agreement import Agreement
+from trainer.ranks.halt import ignore_signals
 from trainer.ranks.watch import Watch
 from trainer.tensorboard import TensorBoard
 
@@ -57,17 +59,17 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
-    resumed = resume_point(cfg.resume.path, folder)
-    if rank() == 0:
-        check_unused(folder, cfg.resume.path, resumed)
+    resumed = begin_from(cfg.resume.path, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
+    signals.hold()
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
-    outcome: dict[str, Any] = {"status": "failed"}
+        cluster.claim(folder)
+    outcome: dict[str, Any] = {}
     try:
         fit(assembly, resumed)
         test = evaluate(assembly)
@@ -75,12 +77,15 @@ def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
         cause = watch.cause(error)
-        outcome["error"] = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
+        outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
         raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
+        if signum := assembly.checkpointing.stopped_by:
+            assembly.checkpointing.halt.part(lambda: requeue(signum))
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: Watch | None = None) -> Assembly:
@@ -120,6 +125,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
+    ignore_signals(trainer)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
@@ -156,8 +162,8 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["reached"] >= assembly.module.horizon.total:
-            checkpoint = read(resumed)
+        done = saved["reached"] >= assembly.module.horizon.total
+        if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
                 settle(assembly.module, assembly.data, checkpoint)
