@@ -65,6 +65,7 @@ class ProcessLauncher(Launcher):
         self.jobs, self.timeout, self.fail_fast = jobs, timeout, fail_fast
         self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
         self.crew: Crew | None = None
+        self.root: Path | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the task itself runs in the jobs only."""
@@ -92,7 +93,7 @@ class ProcessLauncher(Launcher):
         """Run the jobs that a feed gives until it is over, in the first of the folders that no other sweep holds."""
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         with owned_first(roots) as (root, held):
-            self.config.hydra.sweep.dir = str(root)
+            self.root = root
             crew = self._crew(root)
             crew.run([], held, feed(crew, self._job))
         return crew
@@ -111,6 +112,8 @@ class ProcessLauncher(Launcher):
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
+            if self.root is not None:
+                config.hydra.sweep.dir = str(self.root)
         outer = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).resolve()

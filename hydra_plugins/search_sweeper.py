@@ -107,7 +107,7 @@ class SearchSweeper(Sweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        if not isinstance(launcher, ProcessLauncher):
+        if type(launcher) is not ProcessLauncher:
             raise Refusal("hydra/sweeper=search watches its jobs while they run: take hydra/launcher=process")
         self.process = launcher
 

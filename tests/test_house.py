@@ -37,8 +37,8 @@ RULES = [
     ("data/", {"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}, {"data"}),
     (
         "hydra_plugins/",
-        {"hydra", "omegaconf", "rich"},
-        {"trainer.assemble", "trainer.lr", "trainer.search", "hydra_plugins"},
+        {"hydra", "omegaconf", "rich", "submitit"},
+        {"trainer.assemble", "trainer.lr", "trainer.search", "trainer.signals", "hydra_plugins"},
     ),
 ]
 

@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 
 from trainer.lr import Refusal
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 ATTEMPTS = 6
 """How often a driver tries to make the tables of a database: several may start at once, and one of them wins."""
 
