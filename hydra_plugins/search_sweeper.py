@@ -130,9 +130,11 @@ class SearchSweeper(Sweeper):
         crew.write()
         sweep.show(crew.done, crew.root)
         crew.leave_if_stopped()
-        self._tell_best(crew.about["search"])
-        if any(job.status == "failed" for job in crew.done):
-            raise sweep.failure(crew.done, crew.root)
+        self._tell_best(told := crew.about["search"])
+        if told["failed"]:
+            names = ", ".join(f"trial {number}" for number in told["failed"])
+            count = f"{len(told['failed'])} of {sum(told['trials'].values())} trials failed"
+            raise sweep.SweepFailed(f"{count}: {names}; see {crew.root / sweep.SUMMARY}")
 
     def _roots(self) -> Iterator[Path]:
         """Where this driver may have its folder; a study that is shared leaves room for others."""

@@ -120,9 +120,11 @@ class Trials:
 def summary(study: "Study", metrics: Sequence[str], program: Sequence[str], fixed: Sequence[str]) -> dict[str, Any]:
     """What `sweep.json` holds of a search: its study, how many trials ended how, and the best with its command."""
     states: dict[str, int] = {}
+    failed = []
     for trial in study.counted():
         state = trial.state.name.lower().replace("fail", "failed")
         states[state] = states.get(state, 0) + 1
+        failed += [trial.number] if state == "failed" else []
     best = []
     for trial in study.best():
         drawn = trial.user_attrs.get("words", [])
@@ -134,4 +136,4 @@ def summary(study: "Study", metrics: Sequence[str], program: Sequence[str], fixe
                 "command": shlex.join([*program, *fixed, *drawn]),
             }
         )
-    return {"search": {"study": study.study.study_name, "trials": states, "best": best}}
+    return {"search": {"study": study.study.study_name, "trials": states, "failed": failed, "best": best}}
