@@ -72,7 +72,8 @@ def quasi(space: Space, seed: int, slot: int) -> dict[str, Any]:
     from scipy.stats.qmc import Sobol
 
     engine = Sobol(len(space.parameters), scramble=True, rng=seed)
-    engine.fast_forward(slot)
+    if slot:
+        engine.fast_forward(slot)
     shares = engine.random(1)[0]
     return {one.name: one.at(min(float(u), 1 - 1e-12)) for one, u in zip(space.parameters, shares)}
 
