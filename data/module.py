@@ -1,16 +1,17 @@
 """The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from pytorch_lightning import LightningDataModule
 
 from data.bounds import whole
-from data.order import Layout, Order
+from data.order import Layout, Order, Pick, permutation
 from data.shard import Shard
-from data.source import Source
-from data.stream import Run, Stream, Transform
+from data.source import Source, Workers
+from data.stream import Ends, Run, Stream, Transform
 
 
 class Splits(NamedTuple):
@@ -53,6 +54,7 @@ class DataModule(LightningDataModule):
         self._splits: Splits | None = None
         self._run: Run | None = None
         self._accumulate = 1
+        self._stages: Sequence[tuple[int, int]] = ((0, 1),)
 
     def read(self) -> Splits:
         """The samples, read from where they lie."""
@@ -92,13 +94,14 @@ class DataModule(LightningDataModule):
         clock: Callable[[], int],
         *,
         total: int,
-        leg: int,
-        pauses: tuple[int, ...],
+        leg: Ends,
+        pauses: tuple[Ends, ...],
         per_call: int,
         accumulate: int,
+        stages: Sequence[tuple[int, int]] = ((0, 1),),
     ) -> None:
-        """Tie the training loader to the clock of a run, before it starts (see `Run`)."""
-        self._accumulate = whole("accumulate", accumulate)
+        """Tie the training loader to the clock of a run, before it starts (see `Run`, and `Order` for `stages`)."""
+        self._accumulate, self._stages = whole("accumulate", accumulate), stages
         self._run = Run(clock, total, leg, pauses, per_call)
 
     def train_dataloader(self) -> Stream:
@@ -107,7 +110,7 @@ class DataModule(LightningDataModule):
             raise RuntimeError("the training loader has no clock: call follow() first.")
         source = self.splits.train.to(self._device)
         layout = self._layout(self.batch_size, self._accumulate)
-        order = Order(len(source), self.seed, layout, source.home)
+        order = Order(len(source), self.seed, layout, source.home, self._stages)
         return Stream(source, order, self._run, self.augment)
 
     def val_dataloader(self) -> Shard | list:
@@ -117,6 +120,17 @@ class DataModule(LightningDataModule):
     def test_dataloader(self) -> Shard | list:
         """This rank's part of the test split; an empty list where there is none."""
         return self._evaluation(self.splits.test)
+
+    def claims(self) -> dict[str, str]:
+        """What this rank trains on, in short texts by name: all ranks must have the same, whatever part they take."""
+        source, batch = self.splits.train, self._layout(self.batch_size, self._accumulate).global_batch
+        picked = permutation(len(source), self.seed, 0)[:batch]
+        few: object
+        if isinstance(source, Workers):
+            few = [source.dataset[int(i)] for i in picked[:8]]
+        else:
+            few = next(source.batches([Pick(0, picked[:8].to(source.home))]))
+        return {"training samples": str(len(source)), "first batch": _hash([picked]), "first samples": _hash(few)}
 
     def _evaluation(self, source: Source | None) -> Shard | list:
         return [] if source is None else Shard(source.to(self._device), self._layout(self.eval_batch_size))
@@ -129,3 +143,14 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _hash(parts: object) -> str:
+    """A short hash of tensors and numbers, nested in lists and tuples."""
+    found = hashlib.sha256()
+    for part in parts if isinstance(parts, list | tuple) else [parts]:
+        if isinstance(part, list | tuple):
+            found.update(_hash(part).encode())
+        else:
+            found.update(torch.as_tensor(part).cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]

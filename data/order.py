@@ -5,9 +5,14 @@ updates. Each epoch has its own permutation; update u of it takes positions [uB,
 batch_size. Micro-batch `a` on rank `r` is slice a · world + r, so one process that accumulates four
 micro-batches trains on the same sets as four processes. The remainder of a permutation is left out; the next
 epoch shuffles anew.
+
+Where the batch grows, update `t` takes the samples of several updates of the starting batch, one after another: the
+run sees what it would see without, in the same order and with the same seeds. The last such update of an epoch may go
+on into the next.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,9 +85,19 @@ class Pick(NamedTuple):
 
 
 class Order:
-    """The order in which one rank sees `samples` training samples; `indices` are handed out on `device`."""
+    """The order in which one rank sees `samples` training samples; `indices` are handed out on `device`.
 
-    def __init__(self, samples: int, seed: int, layout: Layout, device: torch.device | str = "cpu") -> None:
+    `stages` has (first update, ratio) for each size of the batch: how many updates of the layout it takes at once.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        seed: int,
+        layout: Layout,
+        device: torch.device | str = "cpu",
+        stages: Sequence[tuple[int, int]] = ((0, 1),),
+    ) -> None:
         if samples < layout.global_batch:
             raise ValueError(
                 f"the {samples} training samples do not fill one global batch of {layout.global_batch}: "
@@ -91,10 +106,12 @@ class Order:
         self.samples, self.seed, self.layout = samples, seed, layout
         self.updates_per_epoch = samples // layout.global_batch
         self._device = device
+        self._begins, self._stages = [begin for begin, _ in stages], _placed(stages)
         self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
 
     def pick(self, t: int, micro: int) -> Pick:
         """The samples of micro-batch `micro` of update `t` on this rank."""
+        t, micro = self._place(t, micro)
         epoch, update = divmod(t, self.updates_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._shuffled = epoch, permutation(self.samples, self.seed, epoch).to(self._device)
@@ -104,8 +121,35 @@ class Order:
 
     def picks(self, start: int, end: int) -> Iterator[Pick]:
         """The micro-batches of the updates in [start, end), one by one."""
-        return (self.pick(t, micro) for t in range(start, end) for micro in range(self.layout.accumulate))
+        return (self.pick(t, micro) for t in range(start, end) for micro in range(self.micro_batches(t)))
 
     def micro_seed(self, t: int, micro: int) -> int:
         """The seed of what is random in a micro-batch: augmentation and dropout."""
+        t, micro = self._place(t, micro)
         return mix(self.seed, t, self.layout.slice_of(micro))
+
+    def micro_batches(self, t: int) -> int:
+        """The micro-batches of update `t` on this rank."""
+        return self.layout.accumulate * self._stage(t)[2]
+
+    def _place(self, t: int, micro: int) -> tuple[int, int]:
+        """The update of the layout, and the micro-batch of it, that micro-batch `micro` of update `t` is."""
+        begin, place, ratio = self._stage(t)
+        update, rest = divmod(micro, self.layout.accumulate)
+        return place + (t - begin) * ratio + update, rest
+
+    def _stage(self, t: int) -> tuple[int, int, int]:
+        return self._stages[bisect_right(self._begins, t) - 1]
+
+
+def _placed(stages: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(first update, the update of the layout that it begins with, ratio) of each stage."""
+    if not stages or stages[0][0] != 0:
+        raise ValueError(f"stages={stages!r}: the first stage begins at update 0.")
+    made = [(0, 0, whole("ratio", stages[0][1]))]
+    for begin, ratio in stages[1:]:
+        last, place, before = made[-1]
+        if begin <= last:
+            raise ValueError(f"stages={stages!r}: each stage begins after the one before.")
+        made.append((begin, place + (begin - last) * before, whole("ratio", ratio)))
+    return made

@@ -5,14 +5,12 @@ death ends them all. Here `python train.py -m lr=1,2` starts `python train.py lr
 and so on, and reads each `result.json`.
 """
 
-import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -21,24 +19,36 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 import __main__
 from trainer.assemble import sweep
-from trainer.assemble.job import RESULT, TICK, Job
-from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
+from trainer.assemble.board import count
+from trainer.assemble.command import check_launcher
+from trainer.assemble.continued import Past, owned
+from trainer.assemble.crew import Crew
+from trainer.assemble.job import Job
+from trainer.assemble.pool import named, need, threads
 from trainer.lr import Refusal
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
+BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass
 class ProcessLauncherConf:
-    """`jobs`: how many run at once. `timeout`: seconds after which a job is ended, null for never."""
+    """The settings of `hydra.launcher`.
+
+    `jobs`: how many run at once, as far as there are devices. `devices`: the GPUs that they share, as [0,1,3]; each
+    belongs to one job at a time, which has as many as its trainer.devices. `timeout`: seconds after which a job is
+    ended, null for never. `fail_fast`: the first failure ends the sweep.
+    """
 
     _target_: str = "hydra_plugins.process_launcher.ProcessLauncher"
     jobs: int = 1
+    devices: Any = "auto"
     timeout: float | None = None
+    fail_fast: bool = False
 
 
 ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="cadence")
@@ -47,45 +57,51 @@ ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launch
 class ProcessLauncher(Launcher):
     """Runs the jobs of a sweep, tells each failure as it happens, and sums up in a table and `sweep.json`."""
 
-    def __init__(self, jobs: int, timeout: float | None) -> None:
+    def __init__(self, jobs: int, devices: Any, timeout: float | None, fail_fast: bool) -> None:
         if jobs < 1:
             raise Refusal(f"hydra.launcher.jobs={jobs} must be at least 1: it is how many jobs run at once")
-        if timeout is not None and timeout <= 0:
+        if timeout is not None and not 0 < timeout < float("inf"):
             raise Refusal(f"hydra.launcher.timeout={timeout} must be above zero seconds, or null for no limit")
-        self.jobs, self.timeout = jobs, timeout
-        self.done: list[Job] = []
+        self.jobs, self.timeout, self.fail_fast = jobs, timeout, fail_fast
+        self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
+        self.crew: Crew | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the task itself runs in the jobs only."""
-        ranks = max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-        if ranks > 1:
-            raise Refusal(
-                f"this is one of {ranks} ranks, and each would run the whole sweep: start it with plain python "
-                "and let each job be distributed, as in trainer=ddp trainer.devices=2"
-            )
+        check_launcher(config.hydra.launcher)
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        folder = Path(str(self.config.hydra.sweep.dir)).resolve()
-        batch = [self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
-        _refuse_used_folders(batch)
-        self.done += batch
-        sweep.label(self.done)
-        with _signals() as received:
-            self._run(batch, folder, received)
-        sweep.write(self.done, folder)
-        sweep.show(self.done, folder)
-        if received:
-            done = sum(job.status == "completed" for job in self.done)
-            name = signal.Signals(received[0]).name
-            print(f"{name} stopped the sweep: {done} of {len(self.done)} jobs completed", file=sys.stderr)
-            raise SystemExit(128 + received[0])
-        return [_returned(job, sweep.failure(self.done, folder)) for job in batch]
+        root = Path(str(self.config.hydra.sweep.dir)).resolve()
+        batch, again = zip(*(self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)))
+        _refuse_shared_folders(batch)
+        with owned(root) as held:
+            self.crew = crew = self.crew or self._crew(root)
+            crew.past.take_up(batch, again, last=self._has_all)
+            crew.run(batch, held)
+        sweep.show(crew.done, root)
+        failure = sweep.failure(crew.done, root)
+        if crew.received:
+            name = signal.Signals(crew.received[0]).name
+            print(f"{name} stopped the sweep: {count(crew.done)}", file=sys.stderr)
+            raise SystemExit(128 + crew.received[0])
+        if crew.broken:
+            raise failure
+        return [_returned(job, failure) for job in batch]
 
-    def _job(self, number: int, overrides: list[str]) -> Job:
-        """The job with the folder that Hydra's own naming gives it, and the command that starts it."""
+    def _crew(self, root: Path) -> Crew:
+        return Crew(root, Past(root), self.jobs, self.devices, self.timeout, self.fail_fast)
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether the first batch holds all jobs, as those of a plain grid do."""
+        sweeper = self.config.hydra.sweeper
+        return bool(sweeper._target_ == BASIC and sweeper.max_batch_size is None)
+
+    def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
+        """The job with its folder by Hydra's naming and the command that starts it, and whether it may go on."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -96,39 +112,11 @@ class ProcessLauncher(Launcher):
         kept = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(OF_THE_SWEEP)]
         place = QuotedString(text=str(folder), quote=Quote.single).with_quotes()
         plain = [*kept, "hydra.mode=RUN", f"hydra.run.dir={place}"]
-        return Job(number, list(filter_overrides(overrides)), folder, [*_program(), *overrides, *plain])
-
-    def _run(self, batch: list[Job], root: Path, received: list[int]) -> None:
-        waiting, running, forwarded = list(batch), list[Job](), 0
-        try:
-            while running or (waiting and not received):
-                while waiting and len(running) < self.jobs and not received:
-                    running.append(waiting.pop(0))
-                    self._start(running[-1], root)
-                time.sleep(TICK)
-                for signum in received[forwarded:]:
-                    forwarded += 1
-                    for job in running:
-                        job.end(signum, f"stopped by {signal.Signals(signum).name}")
-                for job in [job for job in running if self._ended(job)]:
-                    running.remove(job)
-                    sweep.tell(job)
-                    sweep.write(self.done, root)
-        finally:
-            for job in running:
-                job.end(signal.SIGKILL, "stopped with the sweep")
-
-    def _ended(self, job: Job) -> bool:
-        over = job.ended(self.timeout)
-        if self.jobs == 1:
-            job.show()
-        return over
-
-    def _start(self, job: Job, root: Path) -> None:
-        print(f"job {job.number}: {job.label} -> {job.folder}", flush=True)
-        inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
-        own = {VARIABLE: f"{root.name}-{job.number}", "PYTHONUNBUFFERED": "1"}
-        job.start(inherited | own)
+        job = Job(number, list(filter_overrides(overrides)), folder, [*_program(), *overrides, *plain])
+        settings = config.get("trainer") or {}
+        job.need = need(settings, self.devices)
+        job.threads = threads(settings, self.jobs) if self.jobs > 1 else None
+        return job, (config.get("resume") or {}).get("path") == "auto"
 
 
 def _program() -> list[str]:
@@ -145,29 +133,14 @@ def _program() -> list[str]:
     return [sys.executable, *script, *chosen]
 
 
-def _refuse_used_folders(batch: list[Job]) -> None:
+def _refuse_shared_folders(batch: Sequence[Job]) -> None:
     seen: dict[Path, int] = {}
     for job in batch:
-        if (job.folder / RESULT).exists():
-            raise Refusal(f"{job.folder} holds the {RESULT} of an earlier job: choose another name for this sweep")
         if (other := seen.setdefault(job.folder, job.number)) != job.number:
             raise Refusal(
                 f"jobs {other} and {job.number} share the folder {job.folder}: "
                 "hydra.sweep.subdir must differ from job to job, as ${hydra.job.num} does"
             )
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that ask the sweep to stop, in the order they arrive; what was ignored stays ignored."""
-    received: list[int] = []
-    stops = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
-    before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _returned(job: Job, failure: sweep.SweepFailed) -> JobReturn:

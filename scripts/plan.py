@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from scripts.plans import files, tables  # noqa: E402
 from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
+from trainer.assemble.growth import growing  # noqa: E402
 from trainer.assemble.rescale import rescaled  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
 from trainer.assemble.targets import build  # noqa: E402
@@ -144,7 +145,7 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequ
     used = rescaled(cfg, length).cfg
     groups = of_model(used, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
     rates = woven(list(lineage), cfg, groups) if lineage and groups else policy.policy(cfg, length, groups)
-    return Plan(rates, length, policy.settings(used, groups))
+    return Plan(*growing(cfg, rates, length), policy.settings(used, groups))
 
 
 def of_model(cfg: DictConfig, settings: curve.TrainerSettings) -> dict[str, Any]:

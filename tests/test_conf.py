@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from trainer.assemble import curve, parts
+from trainer.assemble.growth import growing
 from trainer.assemble.policy import policy, settings
 from trainer.lr import Plan
 
@@ -28,8 +29,10 @@ NEEDED = {
     "scaling=surge": ["scaling.noise_batch=512"],
     "scaling=rmsprop_sde": ["optimizer=rmsprop"],
     "compat=timm": ["warmup.start=1e-4"],
+    "schedule_batch=grow": ["schedule=multi_step", "schedule_batch.max_batch_size=64"],
     "hyper=dropout_linear": ["model.dropout=0.1"],
     "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
+    **{f"trainer={name}": ["trainer.devices=2", "trainer.nodes=1"] for name in ("slurm", "torchrun")},
 }
 """What an option has no default for."""
 
@@ -57,8 +60,8 @@ def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
     cfg = compose(*overrides_for(group, option, text_file), "trainer.duration=150", "trainer.validate=50")
     curve.check_keys(cfg)
     length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    plan = Plan(policy(cfg, length), length, settings(cfg))
-    assert len(plan.curve) == 150
+    plan = Plan(*growing(cfg, policy(cfg, length), length), settings(cfg))
+    assert len(plan.curve) == (113 if option == "grow" else 150)
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group in ("model", "optimizer")])

@@ -69,7 +69,7 @@ COMMANDS = [
     ("composition=x", "composition='x'"),
     ("hydra.run.dir=", "hydra.run.dir= is no folder"),
     ("hydra.run.dir={inputs}/a_file/run", "{inputs}/a_file/run: Not a directory"),
-    ("hydra/launcher=joblib -m seed=1,2", "hydra/launcher=joblib: no such option"),
+    ("hydra/launcher=ray -m seed=1,2", "hydra/launcher=ray: no such option"),
     ("-m seed=1,2 hydra.launcher.jobs=0", "hydra.launcher.jobs=0"),
 ]
 NUMBERS = [

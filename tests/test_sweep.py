@@ -1,12 +1,16 @@
 """A sweep must survive the death of any of its jobs and never call a job done that is not; this plants the deaths."""
 
+import fcntl
+import itertools
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ from trainer.assemble.stamp import register
 
 register()
 
-def act(cfg):
+def act(cfg, folder):
     if cfg.act == "raise":
         raise RuntimeError("planted\\nfailure")
     if cfg.act == "vanish":
@@ -34,6 +38,9 @@ def act(cfg):
         sys.exit()
     if cfg.act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if cfg.act == "once" and not Path(folder, "seen").exists():
+        Path(folder, "seen").touch()
+        cfg.act = "hang"
     if cfg.act in ("hang", "abandon"):
         rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print("hanging", os.getpid(), rank.pid, flush=True)
@@ -46,10 +53,11 @@ def main(cfg):
     begun = time.time()
     folder = Path(HydraConfig.get().runtime.output_dir)
     print("job says", cfg.x)
-    act(cfg)
+    act(cfg, folder)
     time.sleep(cfg.sleep)
     result = OmegaConf.to_container(cfg) | {"name": cfg.name, "pid": os.getpid(), "argv": sys.argv,
-        "full_error": os.environ.get("HYDRA_FULL_ERROR"), "begun": begun, "ended": time.time(),
+        "full_error": os.environ.get("HYDRA_FULL_ERROR"), "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "threads": os.environ.get("OMP_NUM_THREADS"), "begun": begun, "ended": time.time(),
         "status": "completed", "metrics": {"val/loss": cfg.x / 4}}
     (folder / "result.json").write_text(json.dumps(result))
 
@@ -65,6 +73,8 @@ name: ${stamp:}
 x: 0
 sleep: 0
 act: complete
+trainer: {devices: 1, accelerator: auto}
+resume: {path: null}
 text: ''
 items: []
 hydra:
@@ -88,6 +98,7 @@ def app(tmp_path: Path) -> Path:
 def environment(**more: str) -> dict[str, str]:
     """This environment with the project importable and without what could name a run or a rank."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_STAMP", "SLURM_", "HYDRA_"))}
+    ours = {k: v for k, v in ours.items() if k not in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
     return ours | {"PYTHONPATH": str(ROOT)} | more
 
 
@@ -193,7 +204,7 @@ def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, sig
     assert driver.returncode == 128 + signum
     assert not any(alive(pid) for pid in pids)
     assert [job["status"] for job in summary(app)] == ["stopped", "waiting", "waiting"]
-    assert err.splitlines()[-1] == f"{signum.name} stopped the sweep: 0 of 3 jobs completed"
+    assert err.splitlines()[-1] == f"{signum.name} stopped the sweep: 0 of 3 completed, 1 stopped, 2 waiting"
 
 
 def test_two_jobs_at_once_really_overlap(app: Path) -> None:
@@ -234,9 +245,136 @@ def test_a_folder_with_an_earlier_result_is_refused_before_anything_starts(app: 
         (["x=1,2"], {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "one of 2 ranks"),
         (["x=1,2", "hydra.launcher.jobs=0"], {}, "hydra.launcher.jobs=0 must be at least 1"),
         (["x=1,2", "hydra.sweep.subdir=same"], {}, "jobs 0 and 1 share the folder"),
+        (["x=1,2"], {"OMPI_COMM_WORLD_SIZE": "2"}, "one of 2 ranks"),
+        (["x=1,2", "hydra/launcher=basic"], {}, "BasicLauncher runs jobs inside processes of its own"),
+        (["x=1,2", "hydra.launcher.timeout=nan"], {}, "hydra.launcher.timeout=nan must be above zero"),
+        (["x=1,2", "hydra.launcher.devices=2"], {}, "hydra.launcher.devices=2 is no list: give auto, or a list"),
+        (["x=1,2", "hydra.launcher.devices=[0,0]"], {}, "holds 0 twice: two jobs would share it"),
+        (["x=1,2", "hydra.launcher.devices=[0,-1]"], {}, "-1 is no device"),
+        (
+            ["trainer.devices=1,3", "hydra.launcher.devices=[0,1]"],
+            {},
+            "job 1 takes 3 GPUs and the sweep has only 2 (0, 1): lower trainer.devices",
+        ),
+        (
+            ["trainer.devices=1,3"],
+            {"CUDA_VISIBLE_DEVICES": "4,5"},
+            "job 1 takes 3 GPUs and the sweep has only 2 (4, 5)",
+        ),
+        (
+            ["x=1,2", "trainer.accelerator=gpu", "hydra.launcher.devices=[]"],
+            {},
+            "job 0 takes 1 GPUs and the sweep has no GPU: take trainer.accelerator=cpu",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_right_is_refused(app: Path, words: list[str], env: dict[str, str], told: str) -> None:
     code, _, err = sweep(app, *words, **env)
     assert (code, len(err.splitlines())) == (2, 1)
     assert told in err
+    assert not list(app.glob("outputs/s/*/"))
+
+
+def test_jobs_that_run_at_once_never_share_a_device_and_each_sees_its_own(app: Path) -> None:
+    words = ["trainer.devices=2,1,1,3", "sleep=0.5", "hydra.launcher.jobs=3", "hydra.launcher.devices=[0,1,GPU-3]"]
+    code, out, err = sweep(app, *words)
+    assert (code, err) == (0, "")
+    jobs = results(app)
+    given = {number: job["devices"].split(",") for number, job in jobs.items()}
+    assert given == {0: ["0", "1"], 1: ["GPU-3"], 2: ["0"], 3: ["0", "1", "GPU-3"]} or given[2] in (["1"], ["GPU-3"])
+    assert [len(given[number]) for number in range(4)] == [2, 1, 1, 3]
+    for one, other in itertools.combinations(jobs, 2):
+        together = max(jobs[one]["begun"], jobs[other]["begun"]) < min(jobs[one]["ended"], jobs[other]["ended"])
+        assert not (together and set(given[one]) & set(given[other]))
+    assert [job["devices"] for job in summary(app)] == [given[number] for number in range(4)]
+    assert "job 0: trainer.devices=2 -> " in out
+    assert " on 0, 1\n" in out
+
+
+def test_jobs_on_the_cpu_share_its_cores_and_see_no_device(app: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    words = ["trainer.accelerator=cpu", "trainer.devices=1,2", "hydra.launcher.jobs=2", "hydra.launcher.devices=[7]"]
+    assert sweep(app, *words)[0] == 0
+    done = results(app)
+    assert [(done[i]["devices"], done[i]["threads"]) for i in range(2)] == [
+        ("", str(max(1, cores // 2))),
+        ("", str(max(1, cores // 4))),
+    ]
+
+
+def test_fail_fast_ends_the_sweep_at_the_first_failure(app: Path) -> None:
+    code, _, err = sweep(app, "act=hang,raise,complete", "hydra.launcher.jobs=2", "hydra.launcher.fail_fast=true")
+    assert code == 1
+    assert [job["status"] for job in summary(app)] == ["stopped", "failed", "waiting"]
+    assert "job 0 stopped: act=hang: stopped by the failure of job 1" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("1 of 3 jobs failed: job 1 act=raise, 2 more did not run to their end; see ")
+    assert not any(alive(pid) for pid in hanging(app, 0))
+
+
+def wait_until_free(folder: Path) -> None:
+    """Until the guardian of the sweep in a folder has gone, which is at once when the last job has."""
+    held, until = os.open(folder, os.O_RDONLY), time.monotonic() + 10
+    while time.monotonic() < until:
+        with suppress(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(0.05)
+    os.close(held)
+    assert time.monotonic() < until
+
+
+def test_a_killed_driver_leaves_no_orphan_and_its_sweep_goes_on_with_what_is_not_completed(app: Path) -> None:
+    driver = start(app, "-m", "name=s", "act=complete,once,raise")
+    until = time.monotonic() + 60
+    while not (pids := hanging(app, 1)) and time.monotonic() < until:
+        time.sleep(0.05)
+    same = ("act=complete,once,raise", "resume.path=auto")
+    code, _, err = sweep(app, *same)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{app}/outputs/s belongs to a sweep that still runs" in err
+    driver.kill()
+    driver.communicate(timeout=60)
+    while any(alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+    wait_until_free(app / "outputs/s")
+    assert [job["status"] for job in summary(app)] == ["completed", "running", "waiting"]
+    refused = {
+        ("act=complete,once,raise",): "holds a sweep already: give another name, or go on with it by resume=auto",
+        ("act=complete,vanish,raise", "resume.path=auto"): "sweep.json was act=once and is now act=vanish: give the",
+        (
+            "act=complete,once",
+            "resume.path=auto",
+        ): "sweep.json, name=s act=raise, is not among the 2 jobs of this command",
+    }
+    for words, told in refused.items():
+        code, _, err = sweep(app, *words)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert told in err
+    before = results(app)
+    code, out, err = sweep(app, *same)
+    after = results(app)
+    assert (code, sorted(before), sorted(after)) == (1, [0], [0, 1])
+    assert before[0] == after[0]
+    assert "job 0 was completed before\n" in out
+    assert [job["status"] for job in summary(app)] == ["completed", "completed", "failed"]
+    assert "hanging" in (app / "outputs/s/1/job.log").read_text()
+
+
+def test_a_terminal_shows_the_jobs_that_run_and_the_lines_of_the_sweep_above(app: Path) -> None:
+    screen, end = pty.openpty()
+    words = [sys.executable, "train.py", "-m", "name=s", "x=1,2,3", "sleep=1", "hydra.launcher.jobs=2"]
+    env = environment(TERM="xterm", COLUMNS="160", LINES="40")
+    driver = subprocess.Popen(words, cwd=app, env=env, stdout=end, stderr=subprocess.PIPE)
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # EIO: the last process with this terminal is gone
+        while fresh := os.read(screen, 65536):
+            shown += fresh
+    os.close(screen)
+    _, err = driver.communicate(timeout=60)
+    assert (driver.returncode, err) == (0, b"")
+    text = shown.decode()
+    for part in ("0 of 3 completed, 2 running, 1 waiting", "running", "overrides", "job 0 completed in", "x=2"):
+        assert part in text, part

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from trainer.lr import Duration, Horizon, Refusal
 from trainer.lr.bounds import number, whole
+from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
 from trainer.statistics import batch_norms, recalibrate
 
@@ -23,7 +24,9 @@ class Average:
 
     `keep(k)` is what the average keeps of itself as the k-th weights are taken in, k = 1, 2, …; those of k = 0 begin
     it. With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches
-    give the running statistics of BatchNorm at the averaged weights.
+    give the running statistics of BatchNorm at the averaged weights. Where the batch grows, `start` and `every` count
+    on the reference clock of `growth`, and weights are taken in once for each of these places that an update reaches:
+    the average is over as many samples.
     """
 
     kind: str
@@ -31,9 +34,15 @@ class Average:
     keep: Callable[[int], float] | None = None
     start: int = 0
     every: int = 1
+    growth: Growth = STEADY
 
     def __post_init__(self) -> None:
         whole("average.recalibrate", self.recalibrate, _BATCHES, low=0)
+
+    def times(self, updates: int) -> int:
+        """How often the weights after so many updates are taken in."""
+        before, now = (max(-1, (self.growth.at(t) - self.start) // self.every) for t in (updates - 1, updates))
+        return now - before
 
 
 NONE = Average("none", 0)
@@ -124,15 +133,16 @@ class Averaging:
     @torch.no_grad()
     def take(self, updates: int) -> None:
         """Take in the weights after so many updates, where they are of the average."""
-        keep, start = self.chosen.keep, self.chosen.start
-        if keep is None or updates < start or (updates - start) % self.chosen.every:
+        keep, times = self.chosen.keep, self.chosen.times(updates)
+        if keep is None or not times:
             return
         weights = [_wide(weight) for weight in self._weights.values()]
         if not self.count:
             self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
         else:
-            torch._foreach_lerp_([self.mean[name] for name in self._weights], weights, 1.0 - keep(self.count))
-        self.count += 1
+            kept = math.prod(keep(k) for k in range(self.count, self.count + times))
+            torch._foreach_lerp_([self.mean[name] for name in self._weights], weights, 1.0 - kept)
+        self.count += times
 
     @property
     def due(self) -> bool:

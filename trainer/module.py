@@ -36,9 +36,8 @@ class Module(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
-        self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
-        self.clock, self.journal = Clock(), Journal()
+        self.loss, self.clock, self.journal = task.loss, Clock(), Journal()
         self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
         self.averaging, self.live = Averaging(net, recipe.average), Live(recipe, self.clock, self.control)
         self.recent: dict[str, float] = {}
@@ -84,6 +83,7 @@ class Module(pl.LightningModule):
 
     def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in takewhile(lambda _: not self.over, block):
+            self.recipe.check_batch(self.clock.t, update)
             self.updater(update)
         self._tell_lightning()
         if len(self.journal) >= self.recipe.log_every:
@@ -101,7 +101,7 @@ class Module(pl.LightningModule):
             return
         updates, times = self.journal.updates, self.journal.times
         columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
-        losses, speed = columns["train/loss"], self.journal.speed() * self.horizon.batch_size
+        losses, speed = columns["train/loss"], self.journal.speed() * self.recipe.mean_batch(updates)
         self.journal.clear()
         rate = columns[f"lr/{self.control.names[0]}"][-1]
         self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
@@ -163,7 +163,7 @@ class Module(pl.LightningModule):
     def _enter(self) -> None:
         """Put averaged weights in place of those that train, where there are any."""
         count, precision = self.recipe.average.recalibrate, self.trainer.precision_plugin
-        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.accumulate)
+        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.micro_batches)
         with precision.forward_context():
             self.averaging.enter(map(precision.convert_input, inputs))
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.lr import Policy, Refusal
+from trainer.lr.grow import BATCH
 
 Outlet = Callable[[float], None]
 
@@ -52,6 +53,8 @@ def outlets(policy: Policy, net: nn.Module, loss: object, noise: GradientNoise |
     if "gradient_noise" in policy.dials:
         assert noise is not None
         made["gradient_noise"] = lambda value: setattr(noise, "sigma", value)
+    if BATCH in policy.dials:
+        made[BATCH] = lambda value: None  # the data gives the batch, and the module counts it
     return made
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from torch.optim import Optimizer
@@ -38,3 +39,16 @@ class Recipe:
     micro_batch: int = 1
     adascale: AdaScale | None = None
     noise_decay: float | None = None
+
+    def micro_batches(self, t: int) -> int:
+        """The micro-batches of update `t` in each process."""
+        return self.accumulate * self.horizon.growth.ratio(t)
+
+    def mean_batch(self, updates: Sequence[int]) -> float:
+        """The mean number of samples in these updates."""
+        return fmean(map(self.horizon.batch, updates))
+
+    def check_batch(self, t: int, update: Sequence[Any]) -> None:
+        """RuntimeError where the data gives update `t` another batch than is planned."""
+        if len(update) != self.micro_batches(t):
+            raise RuntimeError(f"update {t} has {len(update)} micro-batches where {self.micro_batches(t)} are planned.")

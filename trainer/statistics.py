@@ -1,8 +1,7 @@
 """The running statistics of BatchNorm at weights that were not trained: taken anew over training batches."""
 
 import itertools
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -40,15 +39,19 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         module.training = mode
 
 
-def recent(loader: Any, clock: Clock, count: int, accumulate: int) -> Iterator[Tensor]:
+def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int], int]) -> Iterator[Tensor]:
     """The inputs of `count` micro-batches of the updates just before the one that `clock` shows, as `loader` gave them.
+
+    `micro_batches(t)` says how many update t has.
 
     The loader follows the clock, which is set back meanwhile: the batches are a function of the seed and the update,
     so that a resumed run has them too.
     """
-    now = clock.t
-    clock.t = max(0, now - math.ceil(count / accumulate))
+    now, there = clock.t, 0
     try:
+        while there < count and clock.t:
+            clock.t -= 1
+            there += micro_batches(clock.t)
         while count and clock.t < now:
             began = clock.t
             for update in itertools.chain.from_iterable(loader):

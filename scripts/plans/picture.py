@@ -77,6 +77,8 @@ def _values(name: str, plan: Plan, dial: str, plans: Mapping[str, Plan]) -> Iter
         yield from _distinct(plan.dials.get(dial, {}), "")
         return
     found = plan.setting(dial, next(iter(plan.courses)))
+    if found is None and dial == "batch_size":
+        found = plan.horizon.batch_size
     if isinstance(found, float | int):
         found = array("d", [found]) * plan.horizon.total
     yield name, [] if found is None else found

@@ -16,6 +16,7 @@ def single(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
         *aligned([("group", "value", "first", "at the peak", "last", "∑lr", "∑lr·λ"), *values(plan)], words=2),
         "",
         *milestones(plan),
+        *batches(plan),
         *factors(plan),
         "",
         *findings(plan, ignore),
@@ -40,13 +41,14 @@ def several(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) -> list
 def head(plan: Plan) -> str:
     """How long the run is, and how high it goes."""
     facts = plan.facts()
-    epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] else ""
-    unit, most = "updates", plan.policy.most_gain
+    growth, start, most = plan.horizon.growth, plan.horizon.batch_size, plan.policy.most_gain
+    epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] and not growth.grows else ""
+    sizes = f"{start} to {start * growth.largest.ratio}" if growth.grows else f"{start}"
+    unit = "updates" if most is None else "scale-invariant iterations"
     if most is not None:
-        unit = "scale-invariant iterations"
         epoch += f", in {facts['fewest_updates']} to {plan.horizon.total} updates with gains up to S = {most:g}"
     return (
-        f"T = {facts['total_updates']} {unit} of {plan.horizon.batch_size} samples{epoch}; "
+        f"T = {facts['total_updates']} {unit} of {sizes} samples{epoch}; "
         f"warm-up W = {facts['warmup_updates']}; peak {facts['peak_lr']:g} at update {facts['peak_update']}"
     )
 
@@ -81,6 +83,22 @@ def milestones(plan: Plan) -> list[str]:
     """Where something happens."""
     rows = plan.milestones()
     return [f"{'milestone':>10}", *(f"{t:>10}  {what}" for t, what in rows), ""] if rows else []
+
+
+def batches(plan: Plan) -> list[str]:
+    """Where the batch grows, and what is left to the learning rate."""
+    rows = plan.batches()
+    if not rows:
+        return []
+    whole, epoch = plan.horizon.reference, plan.horizon.updates_per_epoch
+    told = f"{'batch':>10}  in place of {whole.total} updates of {whole.batch_size} samples"
+    lines = [
+        f"{row['batch']:>10}  from update {row['update']}"
+        + (f", epoch {row['samples'] / (epoch * whole.batch_size):.4g}" if epoch else "")
+        + f", schedule {row['schedule']:.4g}"
+        for row in rows
+    ]
+    return [told, *lines, ""]
 
 
 def factors(plan: Plan) -> list[str]:

@@ -129,7 +129,7 @@ def verdicts(found: Mapping[Key, Mapping[float, float]]) -> list[Verdict]:
 
 def draw(found: Mapping[Key, Mapping[float, float]], figure: Any) -> None:
     """The loss over the rate, without and with a warm-up, for each optimizer and gain."""
-    panels = figure.subplots(1, len(GRIDS), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(GRIDS), sharex=True, sharey=True, squeeze=False)[0]
     for panel, (optimizer, gain) in zip(panels, GRIDS):
         for updates, color in zip(LENGTHS, (COLORS[3], COLORS[0])):
             losses = found[optimizer, gain, updates]
@@ -138,6 +138,7 @@ def draw(found: Mapping[Key, Mapping[float, float]], figure: Any) -> None:
             panel.plot(list(finite), list(finite.values()), "o-", color=color, markersize=3.5, label=label)
         panel.axhline(TRAINED, color="#8a8a8a", linewidth=1, linestyle=":")
         panel.set(xscale="log", yscale="log", xlabel="learning rate", title=f"{OPTIMIZERS[optimizer]}\ngain {gain:g}")
+        panel.xaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel("training loss at the end")
     panels[0].legend(frameon=False, fontsize=9)
 

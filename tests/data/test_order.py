@@ -102,3 +102,66 @@ def test_a_global_batch_above_the_data_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"101 training samples .* 128") as refusal:
         Order(SAMPLES, SEED, Layout(32, accumulate=2, world=2))
     assert "\n" not in str(refusal.value)
+
+
+GROWING = ((0, 1), (5, 3), (9, 4))
+"""Updates 0 to 4 take one reference update each, 5 to 8 three, the later ones four: 5, 8, 11, 14, 17, 21, …"""
+
+
+def growing(world: int, accumulate: int) -> list[Order]:
+    return [
+        Order(SAMPLES, SEED, Layout(16 // world // accumulate, accumulate, world, rank), stages=GROWING)
+        for rank in range(world)
+    ]
+
+
+def seen_by(orders: list[Order], t: int) -> list[tuple[int, list[int], int]]:
+    """(epoch, samples, seed) of each slice of update `t`, in the order of the slices of the updates it stands for."""
+    layout = orders[0].layout
+    found = {}
+    for order in orders:
+        for micro in range(order.micro_batches(t)):
+            update, rest = divmod(micro, layout.accumulate)
+            pick = order.pick(t, micro)
+            found[update, order.layout.slice_of(rest)] = (pick.epoch, pick.indices.tolist(), order.micro_seed(t, micro))
+    return [found[place] for place in sorted(found)]
+
+
+def test_a_batch_that_grows_takes_the_same_slices_in_the_same_order_with_the_same_seeds() -> None:
+    plain = [Order(SAMPLES, SEED, Layout(16))]
+    expected = [one for t in range(37) for one in seen_by(plain, t)]
+    found = [seen_by(growing(1, 1), t) for t in range(14)]
+    assert [len(slices) for slices in found] == [1] * 5 + [3] * 4 + [4] * 5
+    assert [one for slices in found for one in slices] == expected
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(4, 1), (2, 2), (1, 4)])
+def test_a_batch_that_grows_is_the_same_set_in_every_layout(world: int, accumulate: int) -> None:
+    for t in range(14):
+        whole, parts = seen_by(growing(1, 1), t), seen_by(growing(world, accumulate), t)
+        assert [i for _, indices, _ in parts for i in indices] == [i for _, indices, _ in whole for i in indices]
+        assert [seed for _, _, seed in parts] == [seed for _, _, seed in seen_by(growing(1, 4), t)]
+
+
+def test_a_batch_that_grows_takes_no_sample_twice_in_an_epoch_and_leaves_no_more_out() -> None:
+    by_epoch: dict[int, list[int]] = {}
+    for t in range(14):
+        for epoch, indices, _ in seen_by(growing(1, 1), t):
+            by_epoch.setdefault(epoch, []).extend(indices)
+    assert list(by_epoch) == list(range(7))
+    for epoch in range(6):
+        assert len(set(by_epoch[epoch])) == len(by_epoch[epoch]) == 96
+
+
+def test_picks_of_a_batch_that_grows_go_on_at_any_update() -> None:
+    order, whole = growing(1, 2)[0], [pick.indices.tolist() for pick in growing(1, 2)[0].picks(0, 14)]
+    counts = [order.micro_batches(t) for t in range(14)]
+    for t in range(14):
+        assert [pick.indices.tolist() for pick in growing(1, 2)[0].picks(t, 14)] == whole[sum(counts[:t]) :]
+
+
+@pytest.mark.parametrize("stages", [(), ((1, 1),), ((0, 1), (0, 2)), ((0, 0),), ((0, 1), (4, 2.0)), ((0, 1), (4, -1))])
+def test_stages_that_make_no_sense_are_refused_in_one_line(stages: tuple) -> None:
+    with pytest.raises(ValueError, match=r"stages=|ratio=") as refusal:
+        Order(SAMPLES, SEED, Layout(4), stages=stages)
+    assert "\n" not in str(refusal.value)

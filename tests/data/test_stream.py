@@ -137,3 +137,24 @@ def test_a_run_without_updates_is_refused_in_one_line(wrong: dict) -> None:
     with pytest.raises(ValueError, match="at least 1") as refusal:
         stream(**wrong)
     assert "\n" not in str(refusal.value)
+
+
+def test_legs_and_pauses_may_end_where_functions_say() -> None:
+    ends = [4, 9, 11, 13, 20]
+
+    def later(t: int) -> int:
+        return next((end for end in ends if end > t), 99)
+
+    whole = [len(block) for t in (0, 4, 9, 11, 13, 20) for block in stream(t, leg=later, per_call=99)]
+    assert whole == [4, 5, 2, 2, 7, 20]
+    assert [len(block) for block in stream(0, leg=20, pauses=(later,), per_call=3)] == [3, 1, 3, 2, 2, 2, 3, 3, 1]
+    assert [len(block) for block in stream(10, leg=later, per_call=3)] == [1]
+
+
+def test_an_update_of_a_batch_that_grows_has_the_micro_batches_of_the_updates_it_stands_for() -> None:
+    grown = stream(0, layout=Layout(4, accumulate=2))
+    grown.order = Order(50, 5, Layout(4, accumulate=2), stages=[(0, 1), (2, 3), (4, 4)])
+    updates = [update for block in grown for update in block]
+    assert [len(update) for update in updates[:6]] == [2, 2, 6, 6, 8, 8]
+    plain = whole_run(layout=Layout(4, accumulate=2))
+    assert same([micro for update in updates[:6] for micro in update], plain[:32])

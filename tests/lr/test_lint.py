@@ -19,6 +19,8 @@ from trainer.lr import (
     constant,
     constant_warmup,
     cosine,
+    grow,
+    grown,
     hard_restarts,
     linear,
     linear_warmup,
@@ -53,6 +55,14 @@ def plan(schedule=cosine, warmup=no_warmup, total=200, composition="prefix", con
     read = replace(run, convention=convention) if convention else run
     made = Policy(more.pop("lr", 0.1), more.pop("scale", 1.0), *compose(read, warmup, schedule, composition), **more)
     return Plan(made, run)
+
+
+def growing(most, epoch, **more):
+    """A plan of stairs whose batch grows from 1 to `most` samples."""
+    run = Horizon(300, 1, epoch and 10 * epoch)
+    before = Policy(0.1, 1.0, *compose(run, no_warmup, step))
+    growth = grow(run, before.schedule, max_batch_size=most, **more)
+    return Plan(grown(before, growth, 1), run.grown(growth))
 
 
 def raw(factor, **more):
@@ -94,6 +104,8 @@ FIRES = [
     ("huge-lr", lambda: plan(lr=1.0, scale=100.0, groups={"all": 1.0, "head": 11.0})),
     ("short-cycle", lambda: plan(lambda h: restarts(h, first=60, length_mult=2.0))),
     ("short-cycle", lambda: raw(mark(lambda t: 1.0, ends=[70, 140]))),
+    ("large-batch", lambda: growing(100, epoch=99)),
+    ("large-batch", lambda: growing(100, epoch=None, noise_batch=99)),
 ]
 
 

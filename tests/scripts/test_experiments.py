@@ -187,7 +187,7 @@ SMALL = {
     adam_sqrt: ({"SMALL": (4,), "LARGE": (16,), "EVERY": 512}, ("trainer.duration=1024 samples",)),
     goyal: ({"BATCHES": (32,)}, ("trainer.duration=1024 samples",)),
     warmup: ({"GRIDS": {key: range(-9, -8) for key in warmup.GRIDS}}, ("trainer.duration=70",)),
-    schedules: ({"GRID": range(-3, -2)}, ("trainer.duration=30",)),
+    schedules: ({"GRIDS": {name: range(-3, -2) for name in schedules.SCHEDULES}}, ("trainer.duration=30",)),
 }
 
 

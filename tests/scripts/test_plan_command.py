@@ -176,3 +176,29 @@ def test_the_plan_of_a_million_updates_with_its_files_imports_no_torch(python, t
     assert done.returncode == 0, done.stderr[-2000:]
     with (tmp_path / "outputs/plan.csv").open() as file:
         assert sum(1 for _ in file) == 1_000_001
+
+
+def test_a_batch_that_grows_is_shown_in_the_table_the_numbers_and_the_picture(shown):
+    words = ("optimizer=momentum", "schedule=multi_step", "schedule_batch=grow", "schedule_batch.max_batch_size=512")
+    text = shown(*words)
+    assert "T = 422 updates of 32 to 512 samples" in text
+    assert row(text, "run", "batch_size")[2:] == ["32", "32", "512"]
+    assert "        32  from update 0, epoch 0, schedule 1\n       320  from update 390, epoch 10, schedule 1\n" in text
+    assert "large-batch: the batch grows to 512 samples" in text
+    told = json.loads(Path("outputs/plan.json").read_text())
+    assert [part["batch"] for part in told["batches"]] == [32, 320, 512]
+    assert len(told["lr"]) == 422
+
+
+def test_a_batch_that_grows_is_drawn_beside_one_that_stays(shown, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(picture, "_lines", lambda panel, curves: drawn.append(list(curves)) or [])
+    shown(
+        "schedule=multi_step",
+        "--compare",
+        "schedule_batch=none",
+        "schedule_batch=grow schedule_batch.max_batch_size=64",
+    )
+    stays, grows = (list(values) for _, values in drawn[1])
+    assert set(stays) == {32.0}
+    assert sorted(set(grows)) == [32.0, 64.0]

@@ -220,7 +220,7 @@ def test_scores_at_averaged_weights_use_statistics_of_recent_training_batches(as
     net.load_state_dict({name[4:]: value for name, value in best["state_dict"].items()})
     expected = {name: value.clone() for name, value in net.named_buffers()}
     assembly.module.clock.t = t
-    inputs = list(recent(assembly.data.train_dataloader(), assembly.module.clock, 5, 2))
+    inputs = list(recent(assembly.data.train_dataloader(), assembly.module.clock, 5, lambda t: 2))
     assert len(inputs) == 5
     assert assembly.module.clock.t == t
     recalibrate(net, inputs)
@@ -242,7 +242,7 @@ def test_the_recent_batches_are_the_last_updates_of_the_run_across_its_legs(asse
                 clock.t += 1
     clock.t = 19
     for count, expected in ((4, updates[17:19]), (14, updates[12:19]), (100, updates[:19])):
-        seen = list(recent(assembly.data.train_dataloader(), clock, count, 2))
+        seen = list(recent(assembly.data.train_dataloader(), clock, count, lambda t: 2))
         assert all(torch.equal(a, b) for a, b in zip(seen, sum(expected, []), strict=True))
         assert clock.t == 19
 

@@ -5,7 +5,10 @@ import pytest
 from tests.test_conf import OPTIONS, overrides_for
 from trainer.assemble.run import fit
 
-GROUPS = ("schedule", "warmup", "cooldown", "compat", "hyper", "plateau", "scaling", "optimizer", "groups", "resume")
+GROUPS = (
+    *("schedule", "warmup", "cooldown", "compat", "hyper", "plateau", "scaling", "optimizer", "groups", "resume"),
+    "schedule_batch",
+)
 SMALL = (
     *("model.hidden=[8]", "data.batch_size=32", "logger=none", "trainer.duration=20", "trainer.validate=10"),
     *("trainer.updates_per_call=4", "lint.ignore=[unreached]"),
@@ -45,5 +48,5 @@ def test_an_option_trains_with_the_planned_rates(assembled, group, option):
     assembly.module.configure_optimizers = watched
     fit(assembly, None)
     policy = assembly.module.recipe.policy
-    assert seen == [policy.lrs(t) for t in range(20)]
+    assert seen == [policy.lrs(t) for t in range(15 if option == "grow" else 20)]
     assert len({tuple(rates) for rates in seen}) > 1 or option in CONSTANT

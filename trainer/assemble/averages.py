@@ -1,5 +1,6 @@
 """Which average of the weights a run scores, and what does not go with one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ def average(cfg: DictConfig, plan: Plan, optimizer: Optimizer, length: Horizon) 
     """The average of the config over a run of `length`. Refused beside an optimizer that averages, as is a schedule."""
     make = build(cfg.average, "average", list(cfg.allow))
     with refusing("average"):
-        made = expect("average", make(length), Average)
+        made = expect("average", make(length.reference), Average)
     own = _averaged(optimizer)
     name = str(cfg.optimizer._target_).rpartition(".")[2]
     if own and made.keep is not None:
@@ -29,7 +30,7 @@ def average(cfg: DictConfig, plan: Plan, optimizer: Optimizer, length: Horizon) 
             f"optimizer={name} averages its weights in place of a schedule, but {what}: "
             "take schedule=constant, cooldown=none and plateau=none."
         )
-    return made
+    return replace(made, growth=plan.horizon.growth)
 
 
 def settle(module: Module, data: pl.LightningDataModule, checkpoint: dict[str, Any]) -> None:
@@ -38,7 +39,7 @@ def settle(module: Module, data: pl.LightningDataModule, checkpoint: dict[str, A
     optimizer.load_state_dict(checkpoint["optimizer_states"][0])
     module.averaging.begin(optimizer)
     count = module.recipe.average.recalibrate
-    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.recipe.accumulate))
+    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.recipe.micro_batches))
 
 
 def _averaged(optimizer: Optimizer) -> list[str]:

@@ -10,6 +10,30 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.assemble.arguments import nearest
 from trainer.lr import Refusal
 
+PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
+SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
+RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def check_launcher(launcher: Any) -> None:
+    """Refuse, before any job starts, a sweep that each rank would run, and a launcher whose jobs cannot be distributed.
+
+    A job that another launcher runs inside a process of its own is none that Lightning's children can start again.
+    """
+    ranks = max(int(given) if (given := os.environ.get(name, "")).isdecimal() else 1 for name in RANKS)
+    if ranks > 1:
+        raise Refusal(
+            f"this is one of {ranks} ranks, and each would run the whole sweep: start it with plain python "
+            "and let each job be distributed, as in python train.py -m trainer=ddp trainer.devices=2"
+        )
+    target = str(launcher.get("_target_"))
+    if target not in (PROCESS, SLURM):
+        name = target.rpartition(".")[2]
+        raise Refusal(
+            f"hydra/launcher: {name} runs jobs inside processes of its own, where trainer=ddp would start the whole "
+            "sweep again: take hydra/launcher=process, with hydra.launcher.jobs=2 for two at a time"
+        )
+
 
 def check_command(job: Any) -> None:
     """Refuse, in the settings of Hydra, a sweep in one process, a setting made twice, a key that nothing reads."""

@@ -8,21 +8,22 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.assemble.arguments import check_names, nearest
+from trainer.assemble.cluster import placed
 from trainer.assemble.pace import counted
 from trainer.assemble.targets import build
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
 
 GROUPS = (
-    "data model task optimizer groups scaling warmup schedule cooldown compat hyper plateau resume trainer "
-    "average observe logger callbacks"
+    "data model task optimizer groups scaling warmup schedule schedule_batch cooldown compat hyper plateau "
+    "resume trainer average observe logger callbacks"
 ).split()
 KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
 FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}
 """The keys of groups that name no class."""
 LONGEST = 10**8
 """Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class TrainerSettings:
     channels_last: bool
     threads: int | None
     deterministic: bool
+    sync_batchnorm: bool
+    timeout: float
     lightning: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -68,7 +71,8 @@ class TrainerSettings:
             positive(
                 "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
             )
-        for name in ("compile", "channels_last", "deterministic"):
+        positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
+        for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
             raise Refusal(
@@ -124,6 +128,7 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values)
+    values |= placed(values)
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)
     return TrainerSettings(**values)

@@ -1,23 +1,20 @@
-"""A sweep job: a fresh process with a folder, a log and a verdict of its own. Standard library only."""
+"""A sweep job: a fresh process with a folder, a log and a verdict of its own."""
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.assemble.guardian import GRACE, alive, signal_group
+
 RESULT, LOG = "result.json", "job.log"
-GRACE = 30.0
-"""Seconds from the signal that ends a job to the SIGKILL for what is left of it."""
 LEFTOVER = 5.0
 """Seconds that the other ranks of a job have after its first process is gone."""
-TICK = 0.05
 
 
 @dataclass
@@ -25,7 +22,8 @@ class Job:
     """One job; `status` goes from waiting over running to completed, failed or stopped.
 
     Completed takes both an exit code of 0 and a `result.json` that says so: a job that was killed, or that
-    left early with exit code 0, has failed. `label` is what tells it from the others for a reader.
+    left early with exit code 0, has failed. `label` is what tells it from the others for a reader, `need` how many
+    devices it takes, `threads` how many each of its processes (none: all), `devices` those that it was given.
     """
 
     number: int
@@ -33,6 +31,9 @@ class Job:
     folder: Path
     command: list[str]
     label: str = ""
+    need: int = 0
+    threads: int | None = None
+    devices: tuple[str, ...] = ()
     status: str = "waiting"
     error: str = ""
     seconds: float = 0.0
@@ -42,11 +43,16 @@ class Job:
     _kill_at: float = math.inf
     _ended_by: str = ""
     _shown: int = 0
+    _code: int | None = None
+    _earlier: int = 0
+    _logged: int = 0
 
-    def start(self, environment: dict[str, str]) -> None:
-        """Start the process in a session of its own: a signal reaches all its ranks and no other job."""
+    def start(self, environment: dict[str, str]) -> int:
+        """Start the process in a session of its own, whose group is returned: a signal reaches all its ranks only."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOG).open("wb") as log:
+        self._earlier = self._written()
+        with (self.folder / LOG).open("ab") as log:
+            self._shown = self._logged = log.tell()
             self._process = subprocess.Popen(
                 self.command,
                 env=environment,
@@ -56,27 +62,54 @@ class Job:
                 start_new_session=True,
             )
         self.status, self._started = "running", time.monotonic()
+        return self._process.pid
+
+    @property
+    def group(self) -> int:
+        """The process group of the job, once started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def adopt(self) -> bool:
+        """Whether the job was completed before, by an earlier start of the sweep; if so it takes that result."""
+        result = self._read_result()
+        if result.get("status") == "completed":
+            self.status, self.result, self.seconds = "completed", result, float(result.get("seconds", 0.0))
+        return self.status == "completed"
 
     def end(self, signum: int, cause: str) -> None:
         """Send a signal to all processes of the job; `SIGKILL` follows `GRACE` seconds after the first."""
         if not self._ended_by:
             self._ended_by, self._kill_at = cause, time.monotonic() + GRACE
         if self._process is not None:
-            _signal_group(self._process.pid, signum)
+            signal_group(self._process.pid, signum)
 
     def ended(self, timeout: float | None) -> bool:
-        """Whether the job is over, and judged; one that runs longer than `timeout` seconds is made to end."""
+        """Whether the job and all its processes are gone; one that runs longer than `timeout` seconds is made to end.
+
+        A rank that stays behind the first process is killed `LEFTOVER` seconds later: it would hold its device.
+        """
         assert self._process is not None
-        self.seconds = time.monotonic() - self._started
-        if (code := self._process.poll()) is not None:
-            _clear_group(self._process.pid)
-            self._judge(code)
-            return True
-        if time.monotonic() > self._kill_at:
+        now = time.monotonic()
+        if self._code is None:
+            self.seconds = now - self._started
+            self._code = self._process.poll()
+            if self._code is None:
+                self._hasten(timeout, now)
+                return False
+            self._kill_at = min(self._kill_at, now + LEFTOVER)
+        if now < self._kill_at + LEFTOVER and alive(self._process.pid):
+            if now > self._kill_at:
+                signal_group(self._process.pid, signal.SIGKILL)
+            return False
+        self._judge(self._code)
+        return True
+
+    def _hasten(self, timeout: float | None, now: float) -> None:
+        if now > self._kill_at:
             self.end(signal.SIGKILL, self._ended_by)
         elif timeout is not None and self.seconds > timeout and not self._ended_by:
             self.end(signal.SIGTERM, f"took longer than {timeout:g} s")
-        return False
 
     def show(self) -> None:
         """Pass on to the terminal what the job has printed since the last call."""
@@ -95,13 +128,14 @@ class Job:
             "status": self.status,
             "error": self.error,
             "seconds": round(self.seconds, 3),
+            "devices": list(self.devices),
             "metrics": self.result.get("metrics", {}),
             "best": self.result.get("best", {}),
             "folder": str(self.folder),
         }
 
     def _judge(self, code: int) -> None:
-        self.result = self._read_result()
+        self.result = self._read_result() if self._written() != self._earlier else {}
         said = self.result.get("status")
         if code == 0 and said == "completed":
             self.status = "completed"
@@ -112,6 +146,11 @@ class Job:
         left = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}, last line"
         self.error = self._ended_by or " ".join(f"{left}: {reason}".split())
 
+    def _written(self) -> int:
+        """When the result was written, in ns; 0 where there is none."""
+        path = self.folder / RESULT
+        return path.stat().st_mtime_ns if path.exists() else 0
+
     def _read_result(self) -> dict[str, Any]:
         try:
             result = json.loads((self.folder / RESULT).read_text())
@@ -120,23 +159,5 @@ class Job:
         return result if isinstance(result, dict) else {}
 
     def _last_line(self) -> str:
-        lines = (self.folder / LOG).read_text(errors="replace").splitlines()
+        lines = (self.folder / LOG).read_bytes()[self._logged :].decode(errors="replace").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _signal_group(group: int, signum: int) -> bool:
-    """Whether the process group was there to receive the signal; signal 0 only asks."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signum)
-        return True
-    return False
-
-
-def _clear_group(group: int) -> None:
-    """Wait for the processes a job has left behind, then kill them: a hung rank would hold its device."""
-    patience = time.monotonic() + LEFTOVER
-    while _signal_group(group, 0):
-        if time.monotonic() > patience:
-            _signal_group(group, signal.SIGKILL)
-            return
-        time.sleep(TICK)

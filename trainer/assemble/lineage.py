@@ -16,7 +16,7 @@ from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import fraction
 from trainer.lr.schedule import FLOOR, SHAPES, one_of
 
-CURVE = "groups scaling warmup schedule cooldown compat hyper group_schedule composition plateau".split()
+CURVE = "groups scaling warmup schedule schedule_batch cooldown compat hyper group_schedule composition plateau".split()
 """What decides the curve, beside optimizer.lr, the length and the batch."""
 FITS = {
     "continue": "keeps the old curve, which holds its last value past its end",
@@ -57,6 +57,11 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
         why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
         raise Refusal(f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run.")
+    if cfg.schedule_batch or segments[-1]["config"].get("schedule_batch"):
+        raise Refusal(
+            f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
+            f"{f'keep what was ({_words(told)})' if told else f'leave out resume.policy={rule}'}, or start a new run."
+        )
     _check_fit(rule, told, segments)
     begin = saved["updates"] * saved["batch_size"]
     if rule in ("rewarm", "branch_cooldown") and begin >= _samples(now):

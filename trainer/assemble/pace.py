@@ -1,6 +1,6 @@
 """AdaScale on the clock of another batch: its curve counts updates of the base batch, the run those of its own."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -66,3 +66,24 @@ def check_measurable(what: str, run: "TrainerSettings") -> None:
         raise Refusal(
             f"{what} needs whole gradients on each process, which trainer.strategy={run.strategy} has not: take ddp."
         )
+
+
+class Words(NamedTuple):
+    """What the table at the start says of the scale, of the place of the peak, and of the length."""
+
+    scale: str
+    peak: str
+    updates: str
+
+
+def worded(facts: dict[str, Any], length: str) -> Words:
+    """The words for the facts of a run; `length` tells its epochs."""
+    total, peak = facts["total_updates"], facts["peak_update"]
+    if "most_gain" not in facts:
+        return Words(f"scale {facts['scale']:g}", f"update {peak}", f"T = {total}, {length}")
+    units = f"T = {total} scale-invariant iterations of {facts['base_batch_size']} samples"
+    return Words(
+        f"S = {facts['most_gain']:g}, a gain from 1 to S at each update",
+        f"iteration {peak}, times the gain",
+        f"between {facts['fewest_updates']} and {total}, until {units}: {length}",
+    )

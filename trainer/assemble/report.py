@@ -13,6 +13,8 @@ from rich.table import Table
 
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings, global_batch
+from trainer.assemble.growth import told
+from trainer.assemble.pace import worded
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -28,6 +30,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
     reference = cfg.scaling.get("base_batch_size")
     rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
     batch = global_batch(cfg, settings)
+    curves = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
     return {
         "global_batch": batch,
         "per_device_batch": cfg.data.batch_size,
@@ -38,9 +41,9 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "base_batch_size": reference,
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in ("warmup", "schedule", "cooldown", "plateau", "average")},
+        "curve": {key: _name(cfg[key]) for key in curves},
         **plan.facts(),
-        "epochs": plan.horizon.total / plan.horizon.updates_per_epoch if plan.horizon.updates_per_epoch else None,
+        "epochs": plan.horizon.reference.epochs,
         "groups": [
             {
                 "name": group.name,
@@ -60,30 +63,26 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
     kappa = f"κ = {facts['kappa']:g}" if facts["kappa"] else "no base batch"
     epoch = facts["updates_per_epoch"]
-    length = f"{epoch} an epoch, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
+    first = " with the first batch" if facts["batches"] else ""
+    length = f"{epoch} an epoch{first}, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
     groups = [
         f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in facts["groups"]
     ]
-    unit, times = "update", ""
-    updates, scale = f"T = {facts['total_updates']}, {length}", f"scale {facts['scale']:g}"
-    if "most_gain" in facts:
-        scale = f"S = {facts['most_gain']:g}, a gain from 1 to S at each update"
-        unit, times = "iteration", ", times the gain"
-        units = f"T = {facts['total_updates']} scale-invariant iterations of {facts['base_batch_size']} samples"
-        updates = f"between {facts['fewest_updates']} and {facts['total_updates']}, until {units}: {length}"
+    words = worded(facts, length)
     return [
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
-        ("scaling", f"{facts['scaling']}, {kappa}, {scale}"),
+        ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
         (
             "learning rate",
-            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {unit} {facts['peak_update']}{times}",
+            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}",
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
-        ("updates", updates),
+        ("updates", words.updates),
+        *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from trainer.assemble.cluster import goes_on
+from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
 from trainer.checkpoint import history, numbered, read
 from trainer.clock import Clock
@@ -28,6 +30,15 @@ class Fitted:
     groups: Sequence[Group]
     optimizer: str
     length: Horizon
+
+
+def begin_from(resume: Any, folder: Path) -> Path | None:
+    """The checkpoint to go on from, if any; what Slurm or torchrun has started again goes on with its own run."""
+    again = goes_on(folder)
+    resumed = (resume_point("auto", folder) if again else None) or resume_point(resume, folder)
+    if rank() == 0 and not again:
+        check_unused(folder, resume, resumed)
+    return resumed
 
 
 def resume_point(resume: Any, folder: Path) -> Path | None:

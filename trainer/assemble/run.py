@@ -1,31 +1,36 @@
 """One run: from a config to a trained model and its result."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from trainer.adascale import AdaScale
-from trainer.assemble import curve, pace, parts, policy, report
-from trainer.assemble.averages import average, settle
+from trainer import signals
+from trainer.assemble import cluster, curve, pace, parts, policy, report
+from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.front import rank
+from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import lineage
+from trainer.assemble.ranks import claims, strategy, watch_over
+from trainer.assemble.recipe import made
+from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
-from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
+from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
-from trainer.outlets import GradientNoise
-from trainer.recipe import Recipe
+from trainer.ranks.agreement import Agreement
+from trainer.ranks.halt import ignore_signals
+from trainer.ranks.watch import Watch
 from trainer.tensorboard import TensorBoard
 
 
@@ -44,35 +49,46 @@ class Assembly:
 
 def run(cfg: DictConfig) -> None:
     """Train what the config names; the run's folder then holds its config, plan, log, checkpoints and result."""
-    started = time.time()
     job = HydraConfig.get()
     check_command(job)
-    folder = Path(job.runtime.output_dir)
     curve.check_keys(cfg)
-    resumed = resume_point(cfg.resume.path, folder)
-    if rank() == 0:
-        check_unused(folder, cfg.resume.path, resumed)
-    assembly = assemble(cfg, folder, resumed)
+    with watch_over(cfg, Path(job.runtime.output_dir)) as watch:
+        _run(cfg, job, watch)
+
+
+def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
+    started = time.time()
+    folder = Path(job.runtime.output_dir)
+    resumed = begin_from(cfg.resume.path, folder)
+    assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
+    signals.hold()
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
-    outcome: dict[str, Any] = {"status": "failed"}
+        cluster.claim(folder)
+    outcome: dict[str, Any] = {}
     try:
         fit(assembly, resumed)
-        outcome = {"status": "completed", "test": evaluate(assembly)}
+        test = evaluate(assembly)
+        watch.finish()
+        outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        cause = watch.cause(error)
+        status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
+        outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
-        raise
+        raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
+        if signum := assembly.checkpointing.stopped_by:
+            assembly.checkpointing.halt.part(lambda: requeue(signum))
 
 
-def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Assembly:
+def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: Watch | None = None) -> Assembly:
     """Every part of the run, built and checked against the others; nothing is trained yet.
 
     The curve of a run that goes on from the checkpoint `resumed` is made from that checkpoint's.
@@ -80,47 +96,36 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     parts.prepare(settings, cfg.seed)
-    length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
+    planned = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
-    length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
-    batch = curve.global_batch(cfg, settings)
-    updates = pace.in_updates(cfg, length, batch, data.train_samples)
+    planned = curve.horizon(cfg, settings, data.train_samples) if planned is None else planned
+    length = pace.in_updates(cfg, planned, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
-    groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
-    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, updates))
-    segments = lineage(cfg, length, saved)
+    groups, optimizer = parts.optimizer(rescaled(cfg, planned).cfg, net)
+    saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
+    segments = lineage(cfg, planned, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    plan = Plan(woven(segments, cfg, facts), length, policy.settings(rescaled(cfg, length).cfg, facts))
+    plan = Plan(*growing(cfg, woven(segments, cfg, facts), planned), policy.settings(rescaled(cfg, planned).cfg, facts))
+    length = pace.in_updates(cfg, plan.horizon, curve.global_batch(cfg, settings), data.train_samples)
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
-    noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
-    origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
-    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer(), updates)
-    recipe = Recipe(plan.policy, updates, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
-    recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
-    gains, decay = pace.gains(cfg, batch), seen.noise if seen is not None else None
-    if decay is not None:
-        pace.check_measurable("observe=noise", settings)
-    recipe = replace(
-        recipe, micro_batch=cfg.data.batch_size, noise_decay=decay, adascale=AdaScale(**gains) if gains else None
-    )
-    module = Module(net, task, recipe)
-    leg = updates.updates(settings.validate, "trainer.validate", least=1)
-    every = (
-        updates.updates(settings.checkpoint, "trainer.checkpoint", least=1) if settings.checkpoint is not None else None
-    )
+    module = Module(net, task, made(cfg, settings, plan, length, optimizer, groups, segments))
+    every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=updates.total,
-        leg=leg,
-        pauses=(every,) if every else (),
+        total=length.total,
+        leg=ends(length, settings.validate, "trainer.validate"),
+        pauses=(*([every] if every else []), *blocks(length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
+        stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
-    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg, fresh=rewarmed), checkpointing)
+    callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
+    trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
+    ignore_signals(trainer)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
@@ -157,8 +162,8 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["reached"] >= assembly.module.horizon.total:
-            checkpoint = read(resumed)
+        done = saved["reached"] >= assembly.module.horizon.total
+        if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
                 settle(assembly.module, assembly.data, checkpoint)

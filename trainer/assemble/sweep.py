@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainer.assemble.job import Job
 
@@ -31,15 +32,17 @@ def tell(job: Job) -> None:
 
 def failure(jobs: Sequence[Job], folder: Path) -> SweepFailed:
     """How many jobs of the sweep failed, and which; why has been told as they ended."""
-    failed = [f"job {job.number} {job.label}".rstrip() for job in jobs if job.status != "completed"]
-    names = ", ".join(failed)
-    return SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}; see {folder / SUMMARY}")
+    failed = [job for job in jobs if job.status == "failed"]
+    names = ", ".join(f"job {job.number} {job.label}".rstrip() for job in failed)
+    rest = sum(job.status != "completed" for job in jobs) - len(failed)
+    unfinished = f", {rest} more did not run to their end" if rest else ""
+    return SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}{unfinished}; see {folder / SUMMARY}")
 
 
-def write(jobs: Sequence[Job], folder: Path) -> None:
-    """Replace `sweep.json` at once, so that a reader never meets half of it."""
+def write(jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = ()) -> None:
+    """Replace `sweep.json` at once, so that a reader never meets half of it; `later` are records kept as they were."""
     draft = folder / f".{SUMMARY}"
-    draft.write_text(json.dumps({"jobs": [job.record() for job in jobs]}, indent=2) + "\n")
+    draft.write_text(json.dumps({"jobs": [*(job.record() for job in jobs), *later]}, indent=2) + "\n")
     draft.replace(folder / SUMMARY)
 
 

@@ -3,11 +3,11 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from time import monotonic
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -20,7 +20,7 @@ WIDE = 110  # columns from which the bar spells its units out
 
 @dataclass
 class Stage:
-    """How far one loop is that `began` at that time: `done` of `total`, the first `start` of them before."""
+    """A loop that `began` at that time: `done` of `total`, `start` of them before; n steps are `worth(n)` of work."""
 
     name: str
     total: float
@@ -28,6 +28,7 @@ class Stage:
     start: int = 0
     done: int = 0
     recent: dict[str, float] = field(default_factory=dict)
+    worth: Callable[[Any], float] = float
     unit: str = "update"
 
     @property
@@ -38,7 +39,7 @@ class Stage:
     @property
     def share(self) -> str:
         """` (44 %)`, or nothing where the end is not known."""
-        return f" ({100 * self.done / self.total:.0f} %)" if 0 < self.total < inf else ""
+        return f" ({100 * self.worth(self.done) / self.worth(self.total):.0f} %)" if 0 < self.total < inf else ""
 
     @property
     def elapsed(self) -> float:
@@ -48,8 +49,8 @@ class Stage:
     @property
     def left(self) -> float:
         """Seconds to go at the mean pace of this process; nan before its first step."""
-        own = self.done - self.start
-        return self.elapsed / own * (self.total - self.done) if own > 0 else nan
+        own = self.worth(self.done) - self.worth(self.start)
+        return self.elapsed / own * (self.worth(self.total) - self.worth(self.done)) if own > 0 else nan
 
     @property
     def measures(self) -> list[str]:
@@ -109,8 +110,8 @@ class Bar:
         table.add_column(ratio=1, min_width=8)
         table.add_column(no_wrap=True)
         for stage in stages:
-            total = stage.total if isfinite(stage.total) else None
-            table.add_row(stage.name, ProgressBar(total, stage.done), self._status(stage))
+            total = stage.worth(stage.total) if isfinite(stage.total) else None
+            table.add_row(stage.name, ProgressBar(total, stage.worth(stage.done)), self._status(stage))
         self._live.update(table, refresh=True)
 
     def note(self, line: str) -> None:

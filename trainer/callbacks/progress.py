@@ -43,8 +43,11 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Begin to count, from the update at which this process takes over."""
-        done, unit = pl_module.clock.at, "update" if pl_module.clock.tau is None else "iteration"
-        self._begin(trainer, Stage("train", pl_module.horizon.total, monotonic(), start=done, done=done, unit=unit))
+        clock, horizon = pl_module.clock, pl_module.horizon
+        unit = "update" if clock.tau is None else "iteration"
+        self._begin(
+            trainer, Stage("train", horizon.total, monotonic(), clock.at, clock.at, {}, horizon.growth.at, unit)
+        )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draw, if it is time."""

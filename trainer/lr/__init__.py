@@ -19,6 +19,8 @@ from trainer.lr.constant import constant, constant_until
 from trainer.lr.convention import OURS, Convention
 from trainer.lr.cycles import cyclic, hard_restarts, restarts
 from trainer.lr.exponential import exponential, exponential_decay, final_exponential, inverse_time, natural_exponential
+from trainer.lr.grow import grow, grown
+from trainer.lr.growth import Growth
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.hyper import Dial, Rule, coupled, mirrored, scheduled, tied
 from trainer.lr.inverse_sqrt import inverse_sqrt, noam, noam_hold, power_law
@@ -61,6 +63,7 @@ __all__ = [
     "Dial",
     "Duration",
     "Greedy",
+    "Growth",
     "Horizon",
     "OURS",
     "Plan",
@@ -89,6 +92,8 @@ __all__ = [
     "final_exponential",
     "flat_cosine",
     "function",
+    "grow",
+    "grown",
     "half_cosine",
     "hard_restarts",
     "hold_warmup",

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from trainer.lr.bounds import Refusal, whole
 from trainer.lr.convention import OURS, Convention
+from trainer.lr.growth import STEADY, Growth
 
 Duration = int | float | str
 """A number of updates, or a string with a unit: "500", "5ep", "10%", "2e6 samples", "1e9 tokens"."""
@@ -20,7 +21,8 @@ class Horizon:
 
     `t = 0 … total-1` counts applied updates. A schedule that follows a warm-up sees the horizon
     `after` it: `start` updates are gone and `span = total - start` are left. `convention` says how a curve over
-    it is read. With `stretch`, every duration that is no percentage counts so many times.
+    it is read. With `stretch`, every duration that is no percentage counts so many times. Where the batch grows from
+    `batch_size`, `growth` tells the clock of the run from the one of its `reference`, which durations are read on.
 
     >>> run = Horizon.of("20ep", samples=1000, batch_size=50)
     >>> run.total, run.updates("10%"), run.updates("2ep"), run.updates("500 samples")
@@ -34,6 +36,7 @@ class Horizon:
     start: int = 0
     convention: Convention = OURS
     stretch: Fraction = Fraction(1)
+    growth: Growth = STEADY
 
     @classmethod
     def of(
@@ -66,6 +69,24 @@ class Horizon:
         """Updates from `start` to the end of a decay: to T, or to T-1 where the convention says so."""
         return self.total - self.start - self.convention.early
 
+    @property
+    def reference(self) -> "Horizon":
+        """The same run in updates of its starting batch."""
+        return replace(self, total=self.growth.reference or self.total, growth=STEADY)
+
+    @property
+    def epochs(self) -> float | None:
+        """The length in epochs, where they are known."""
+        return self.total / self.updates_per_epoch if self.updates_per_epoch else None
+
+    def grown(self, growth: Growth) -> "Horizon":
+        """The same run with a batch that grows: it ends with the first update that has reached its end."""
+        return replace(self, total=growth.first(self.total), growth=growth)
+
+    def batch(self, t: int) -> int:
+        """The samples of update `t`."""
+        return self.batch_size * self.growth.ratio(t)
+
     def after(self, updates: int) -> "Horizon":
         """The horizon that begins `updates` updates later."""
         return replace(self, start=self.start + updates)
@@ -73,9 +94,12 @@ class Horizon:
     def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
         """`duration` in updates, rounded to the nearest; percent are of the whole run.
 
+        Where the batch grows, these are the updates from the start of the run until `duration` has passed.
         Raises `Refusal` for what is no duration, for a unit this run cannot count, and for a duration
         above zero that is less than half an update.
         """
+        if self.growth.grows:
+            return self.growth.first(self.reference.updates(duration, name, least))
         amount, unit = _parse(duration, name)
         exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
         count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)

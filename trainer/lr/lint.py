@@ -13,6 +13,7 @@
 | monitor | error | a metric that shall lower the learning rate and is never logged |
 | huge-lr | error | a learning rate above 1000 |
 | short-cycle | warning | a run that ends in the middle of a cycle |
+| large-batch | warning | a batch that grows beyond a tenth of an epoch, or beyond the noise scale given |
 
 An error is refused at the start of training, a warning is told; `ignore` takes the names of rules to leave out.
 """
@@ -37,6 +38,7 @@ _OF_CURVES = {
     "betas-overwritten": (WARNING, rules.betas),
     "huge-lr": (ERROR, rules.huge),
     "short-cycle": (WARNING, rules.short_cycle),
+    "large-batch": (WARNING, rules.large_batch),
 }
 RULES = (*_OF_CURVES, "monitor")
 

@@ -117,6 +117,19 @@ class Plan:
         head, tail = most - most // 2, most // 2 - 1
         return [*rows[:head], (rows[head][0], f"… and {len(rows) - head - tail} such"), *rows[len(rows) - tail :]]
 
+    def batches(self) -> list[dict[str, float]]:
+        """Where the batch grows: from which update on, and how many samples into the run, it has which size.
+
+        And what is left to the learning rate: the schedule there. Nothing, where it does not grow.
+        """
+        if not self.horizon.growth.grows:
+            return []
+        size = self.horizon.batch_size
+        return [
+            {"update": t, "samples": at * size, "batch": ratio * size, "schedule": self.policy.schedule(t)}
+            for t, at, ratio in self.horizon.growth.stages
+        ]
+
     def facts(self) -> dict[str, object]:
         """What a reader wants to know of the curves, as plain numbers; those without a group are the first one's."""
         first, horizon = next(iter(self.courses.values())), self.horizon
@@ -132,6 +145,7 @@ class Plan:
             "first_lr": first.first,
             "last_lr": first.last,
             "mean_lr": first.area / horizon.total,
+            "batches": self.batches(),
             "curves": {
                 group: {**course._asdict(), "decay_area": self.decay_area(group)}
                 for group, course in self.courses.items()

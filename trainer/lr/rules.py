@@ -16,6 +16,8 @@ TAIL = 0.201
 """A fifth of the peak, in round numbers."""
 LONG, RISEN = 0.3, 0.9
 STEEP, LEAST = 3.0, 0.1
+PART = 10
+"""A batch that grows stays below this part of an epoch: Smith et al. 2017, arXiv:1711.00489."""
 SAME = 1e-9
 
 
@@ -34,9 +36,11 @@ def zero(plan: Plan) -> Iterator[str]:
 def last(plan: Plan) -> Iterator[str]:
     for whose, group in _apart(plan):
         curve, course = plan.curves[group], plan.courses[group]
-        if course.last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
+        growth = plan.horizon.growth
+        last = course.last / growth.ratio(len(curve) - 1) ** growth.exponent  # as it were with the starting batch
+        if last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
             yield (
-                f"the last learning rate{whose}, {course.last:.4g}, is {course.last / course.peak:.0%} of the peak, "
+                f"the last learning rate{whose}, {last:.4g}, is {last / course.peak:.0%} of the peak, "
                 f"{course.peak:.4g}: lower the floor, add cooldown=linear, or fit the decay to the run."
             )
 
@@ -152,6 +156,23 @@ def short_cycle(plan: Plan) -> Iterator[str]:
             yield (
                 f"the run of {total} updates ends in the middle of a cycle{whose} that begins at {before}{until}: "
                 "make the run as long as its cycles, or give their number."
+            )
+
+
+def large_batch(plan: Plan) -> Iterator[str]:
+    start, epoch, growth = plan.horizon.batch_size, plan.horizon.updates_per_epoch, plan.horizon.growth
+    limits = [(f"a tenth of the {epoch * start:,} samples of an epoch", epoch * start // PART)] if epoch else []
+    if growth.noise_batch is not None:
+        limits.append((f"the noise scale of {growth.noise_batch:,}", growth.noise_batch))
+    for what, limit in limits:
+        above = [stage for stage in growth.stages[1:] if stage.ratio * start > limit]
+        if above:
+            most = (
+                f"schedule_batch.max_batch_size={limit // start * start}" if limit >= start else "schedule_batch=none"
+            )
+            yield (
+                f"the batch grows to {above[-1].ratio * start:,} samples, and from update {above[0].update} on lies "
+                f"above {what}, where a lower rate does better than a larger batch: set {most}."
             )
 
 

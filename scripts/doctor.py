@@ -1,0 +1,65 @@
+"""Say what a run's log shows to be wrong with its learning rate, its batch or its length, with the evidence.
+
+Reads the folder of a run that is done, failed or still going on, and changes nothing. Exit code 0, also where
+something is found. Examples:
+
+    python scripts/doctor.py outputs/NAME
+    python scripts/doctor.py outputs/SWEEP/* --json findings.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from trainer.assemble.front import guarded  # noqa: E402
+from trainer.doctor import SIGNS, Finding, examined  # noqa: E402
+from trainer.doctor.diagnosis import LEAST  # noqa: E402
+from trainer.doctor.reading import recorded  # noqa: E402
+from trainer.lr import Refusal  # noqa: E402
+
+
+def main(words: list[str] | None = None) -> None:
+    """Examine each run, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings of all runs there, too")
+    options = parser.parse_args(words)
+    found = {str(run): told(run) for run in options.runs}
+    if options.json:
+        try:
+            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise Refusal(
+                f"--json={options.json} cannot be written ({error.strerror}): choose another file."
+            ) from error
+
+
+def told(run: Path) -> list[dict[str, object]]:
+    """Print what is found in a run, and give it as plain values."""
+    log = recorded(run)
+    findings = examined(log)
+    state = f"{log.made} of {log.total} updates"
+    if not findings:
+        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f" of {len(SIGNS) + 1} signs"
+        print(f"{run}: {state}: nothing found{few}")
+    for one in findings:
+        print("\n".join(lines(run, state, one)))
+    return [one._asdict() for one in findings]
+
+
+def lines(run: Path, state: str, one: Finding) -> list[str]:
+    """A finding for a reader."""
+    return [
+        f"{run}: {state}: {one.sign}",
+        f"    seen       {one.seen}",
+        f"    measure    {one.measure:.4g}, threshold {one.threshold:.4g}: {one.source}",
+        f"    try        {one.override}",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,130 @@
+"""Increase the batch instead of decaying the learning rate. Smith et al. 2017, arXiv:1711.00489."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from trainer.lr.bounds import Refusal, number, whole
+from trainer.lr.growth import Growth
+from trainer.lr.horizon import Horizon
+from trainer.lr.hyper import Dial, Rule
+from trainer.lr.policy import Policy
+from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.warmup import Warmup
+
+BATCH = "batch_size"
+"""The name of the batch among the other hyper-parameters."""
+STAIRS = (
+    "step-like are schedule=step, multi_step, piecewise_constant, table, exponential_decay with staircase=true, and "
+    "a sequence of them, with cooldown=none"
+)
+_NEAR = 1e-9
+"""How far from a whole ratio a quotient of shares may lie by rounding: 0.1² is not 0.01."""
+
+
+def grow(
+    horizon: Horizon,
+    schedule: Schedule,
+    *,
+    max_batch_size: int,
+    exponent: float = 1.0,
+    noise_batch: int | None = None,
+) -> Growth:
+    """B = B0 · r where the schedule has a share m of its first stair m0: r = ⌊(m0 / m)^(1/exponent)⌋, up to the most.
+
+    The learning rate keeps m · r^exponent: constant where r is exact, the rest is decay. lr / B^exponent is what the
+    schedule says at each sample. `exponent`: 1 keeps the noise scale of SGD, lr N / (B (1 - momentum)); 0.5 is the
+    square-root rule of Adam.
+
+    >>> growth = grow(Horizon(30, 8), lambda t: 0.1 ** (t // 10), max_batch_size=160)
+    >>> [(stage.update, 8 * stage.ratio) for stage in growth.stages], growth.first(30)
+    ([(0, 8), (10, 80), (11, 160)], 12)
+    """
+    power = number(
+        "exponent",
+        exponent,
+        "the rate goes with B^exponent: give 1 for SGD, 0.5 for Adam, or what lies above 0 and up to 1.",
+        _NEAR,
+        1.0,
+    )
+    if noise_batch is not None:
+        whole("noise_batch", noise_batch, "it is the noise scale, in samples, or null.")
+    most = _most(horizon, max_batch_size)
+    stairs = list(_stairs(schedule, horizon.total))
+    high = stairs[0][1]
+    if len(stairs) == 1:
+        raise Refusal(f"the schedule is {high:g} at every update, and the batch grows where it falls: {STAIRS}.")
+    ratios = [(t, _ratio(high, share, power, most)) for t, share in stairs]
+    return Growth.of(ratios, horizon.total, power, noise_batch)
+
+
+def grown(policy: Policy, growth: Growth, batch_size: int) -> Policy:
+    """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
+
+    schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and dials are those of the place, and
+    the batch is a dial by the name of `batch_size`. What is the first stair but for rounding is that stair.
+    """
+    rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
+
+    def schedule(t: int) -> float:
+        share = fall(at(t)) * growth.ratio(t) ** growth.exponent
+        return high if math.isclose(share, high, rel_tol=_NEAR) else share
+
+    places = {kind: {growth.first(t) for t in updates} for kind, updates in marks(fall).items()}
+    starts, total = {stage.update for stage in growth.stages[1:]}, growth.first(growth.reference)
+    jumps = places.get("jumps", set()) | starts
+    known = [t for t in jumps if t >= total or not math.isclose(schedule(t), schedule(t - 1), rel_tol=_NEAR)]
+    told = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
+    dials = {name: Dial(_read(dial.rule, growth), dial.bases) for name, dial in policy.dials.items()}
+    dials[BATCH] = Dial(lambda t, base, share: base * growth.ratio(t), (float(batch_size),))
+    warmup = Warmup(growth.first(rise.updates), mark(lambda t: rise.factor(at(t)), **_moved(rise.factor, growth)))
+    return replace(policy, warmup=warmup, schedule=mark(schedule, **told), dials=dials)
+
+
+def _most(horizon: Horizon, size: int) -> int:
+    """The largest ratio: `size`, in samples, as so many starting batches."""
+    start, epoch = horizon.batch_size, horizon.updates_per_epoch
+    why = f"the batch begins at {start} samples and grows in multiples of that."
+    most, rest = divmod(whole("max_batch_size", size, why), start)
+    if not most:
+        raise Refusal(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
+    if rest:
+        raise Refusal(f"max_batch_size={size} is no multiple of {start}: take {most * start} or {(most + 1) * start}.")
+    if epoch and most > epoch:
+        raise Refusal(f"max_batch_size={size} is more than the {epoch * start} samples of an epoch: lower it.")
+    return most
+
+
+def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:
+    """The first update and the value of each stair; refused where the curve has other parts, or rises."""
+    yield 0, schedule(0)
+    last, before = -1, schedule(0)
+    for t in range(1, total):
+        now = schedule(t)
+        if now == before:
+            continue
+        if now > before:
+            raise Refusal(
+                f"the schedule rises from {before:.4g} to {now:.4g} at update {t}, and no batch shrinks: {STAIRS}."
+            )
+        if last == t - 1:
+            raise Refusal(
+                f"the schedule is not made of stairs, it changes at update {last} and again at {t}: {STAIRS}."
+            )
+        yield t, now
+        last, before = t, now
+
+
+def _ratio(high: float, share: float, exponent: float, most: int) -> int:
+    """How many starting batches are as good as a rate of `share` in place of `high`, at most `most`."""
+    if share <= 0.0 or high / share >= most**exponent * (1.0 - _NEAR):
+        return most
+    return math.floor((high / share) ** (1.0 / exponent) * (1.0 + _NEAR))
+
+
+def _moved(curve: Schedule, growth: Growth) -> dict[str, list[int]]:
+    return {kind: [growth.first(t) for t in updates] for kind, updates in marks(curve).items()}
+
+
+def _read(rule: Rule, growth: Growth) -> Rule:
+    return lambda t, base, share: rule(growth.at(t), base, share)
