@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from scripts.reports.optimum import averaged
 
+NEXT = 10.0
+"""A failure farther than this factor beyond a grid says nothing of the next value."""
 LEAST = 3
 """Values that make a grid: of two, each is an edge."""
 
@@ -31,9 +33,16 @@ def edge(values: Sequence[float], costs: Sequence[float], failed: Sequence[float
     if len({*grid, *failed}) < LEAST or len(grid) < 2 or 0 < best < len(grid) - 1:
         return None
     side = "low" if best == 0 else "high"
-    beyond = [value for value in failed if (value < grid[0] if side == "low" else value > grid[-1])]
+    beyond = [value for value in near(failed, grid) if (value < grid[0] if side == "low" else value > grid[-1])]
     margin = (means[1] - means[0]) if side == "low" else (means[-2] - means[-1])
     return Edge(side, grid[best], margin, () if beyond else tuple(extended(grid, side)))
+
+
+def near(failed: Sequence[float], grid: Sequence[float]) -> list[float]:
+    """The failed values that lie in the grid or no more than a decade beyond it."""
+    return [
+        value for value in failed if min(grid) / NEXT <= value * (1 + 1e-9) and value <= max(grid) * NEXT * (1 + 1e-9)
+    ]
 
 
 def extended(grid: Sequence[float], side: str, count: int = 2) -> list[float]:

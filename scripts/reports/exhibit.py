@@ -43,6 +43,12 @@ class Exhibit:
         return command(self.study.cells[0].runs[0].words)
 
     @property
+    def best_line(self) -> Line | None:
+        """The line of rates with the best mean."""
+        sign = self.study.sign
+        return min(self.lines, key=lambda line: min(sign * told.mean for _, told in line.means), default=None)
+
+    @property
     def leading(self) -> list[Run]:
         """The runs whose curves are shown first: one of each of the best configurations."""
         best = [cell.runs[0] for cell in self.study.cells]

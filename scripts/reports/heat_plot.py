@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scripts.reports.heats import Heat
-from scripts.reports.plots import SCALE, Figure, figure
+from scripts.reports.plots import PALE, Figure, figure
 from scripts.reports.study import Study, shown
 from scripts.reports.views import scaled_log
 
@@ -16,7 +16,7 @@ def heat(study: Study, told: Heat) -> Figure:
     place = math.log10 if logs else float
     values = {at: cell.repeats.mean for at, cell in told.cells.items()}
     turn = math.log10 if scaled_log(list(values.values())) else float
-    colors = {"colorscale": list(SCALE) if study.sign > 0 else [(1 - a, b) for a, b in SCALE[::-1]], "showscale": False}
+    colors = {"colorscale": list(PALE) if study.sign > 0 else [(1 - a, b) for a, b in PALE[::-1]], "showscale": False}
     data: list[Any] = []
     if told.grid:
         table = [[values.get((x, y)) for x in told.xs] for y in told.ys]
@@ -86,4 +86,12 @@ def _run(told: Heat, x: float, y: float) -> int | None:
 def _ticked(values: Sequence[float], place: Any, title: str) -> dict[str, Any]:
     chosen = values[:: math.ceil(len(values) / 12)]
     ticks = {"tickvals": [place(value) for value in chosen], "ticktext": [shown(float(value)) for value in chosen]}
-    return {"title": {"text": title}, **ticks, "showgrid": False, "zeroline": False}
+    return {"title": {"text": title}, **ticks, "showgrid": False, "zeroline": False, **_range(values, place)}
+
+
+def _range(values: Sequence[float], place: Any) -> dict[str, Any]:
+    """Half a cell beyond the ends: the lines of the rules may lead farther."""
+    at = [place(value) for value in values]
+    if len(at) < 2:
+        return {}
+    return {"range": [at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2]}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from scripts.reports.edge import near
 from scripts.reports.optimum import Optimum
 from scripts.reports.runs import Run
 from scripts.reports.study import Cell, Study
@@ -39,7 +40,9 @@ def heat(study: Study, key: str | None) -> Heat | None:
     cells: dict[tuple[float, float], Cell] = {}
     for cell in reversed(study.cells):  # the best cell of each place is the last to come
         cells[_place(study, cell.runs[0], names)] = cell
-    places = {_place(study, run, names) for run in study.told if has(study, run, names)}
+    tried = {_place(study, run, names) for run in study.told if has(study, run, names)}
+    kept = set(near([x for x, _ in tried], [x for x, _ in cells]))
+    places = {(x, y) for x, y in tried if x in kept}
     xs, ys = (tuple(sorted({place[i] for place in places})) for i in (0, 1))
     others = tuple(study.labels[k] for k in study.settings if k not in names)
     grid = len(places) > len(xs) * len(ys) / 2

@@ -7,11 +7,12 @@ const drawn = new Map();
 
 function themed(layout) {
   const style = getComputedStyle(document.documentElement);
-  const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const [ink, line, ground] = ["--ink", "--line", "--ground"].map((name) => style.getPropertyValue(name).trim());
   const whole = structuredClone(layout);
   Object.assign(whole, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
   whole.font = { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 };
   whole.hoverlabel = { font: { family: whole.font.family } };
+  (whole.annotations || []).forEach((note) => { note.bgcolor = ground; });
   for (const name of Object.keys(whole).filter((key) => /^[xy]axis\d*$/.test(key))) {
     Object.assign(whole[name], { gridcolor: line, linecolor: line, zerolinecolor: line });
   }
@@ -26,7 +27,7 @@ function draw(place, figure) {
 function followed(place) {
   place.on("plotly_click", (event) => {
     const number = event.points.map((point) => point.customdata).find(Number.isInteger);
-    if (number !== undefined) open(number, true);
+    if (number !== undefined) open(number, "smooth");
   });
 }
 
@@ -95,11 +96,11 @@ function detail(run) {
   return [box, has ? figure : null];
 }
 
-function open(number, scroll) {
+function open(number, behavior) {
   const row = document.querySelector(`tr[data-run="${number}"]`);
   if (!row) return;
   if (row.getAttribute("aria-expanded") === "false") toggle(row);
-  if (scroll) row.scrollIntoView({ block: "start", behavior: "smooth" });
+  row.scrollIntoView({ block: "start", behavior });
 }
 
 function toggle(row) {
@@ -178,7 +179,7 @@ addEventListener("resize", () => document.querySelectorAll(".detail").forEach((b
 }));
 function fromHash() {
   const asked = location.hash.match(/^#run=(\d+)$/);
-  if (asked) open(Number(asked[1]), true);
+  if (asked) open(Number(asked[1]), "auto");
 }
 addEventListener("hashchange", fromHash);
 fromHash();

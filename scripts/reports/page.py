@@ -87,7 +87,8 @@ def _figures(whole: Exhibit) -> Iterator[tuple[str, Any]]:
 def _sections(whole: Exhibit, figures: dict[str, Any]) -> Iterator[str]:
     study, explained = whole.study, whole.importance
     lr = study.labels.get(str(study.lr), "")
-    yield _block("rates", f"{study.metric} against {lr}", _rates_note(whole), figures)
+    table = listing.optima(study, whole.lines) if whole.lines else ""
+    yield _block("rates", f"{study.metric} against {lr}", _rates_note(whole), figures, table)
     for name, told in (("batch", whole.batch), ("momentum", whole.momentum)):
         if told is not None:
             yield _block(name, f"{lr} × {study.labels[told.key]}", _heat_note(study, told), figures)
@@ -98,11 +99,11 @@ def _sections(whole: Exhibit, figures: dict[str, Any]) -> Iterator[str]:
         yield _block("importance", "Importance", _told(study, explained), figures)
 
 
-def _block(name: str, title: str, note: str, figures: Container[str]) -> str:
+def _block(name: str, title: str, note: str, figures: Container[str], below: str = "") -> str:
     if name not in figures:
         return ""
     head = f'<h2>{escape(title)}</h2><p class="note">{escape(note)}</p>'
-    return f'<section id="{name}-section">{head}<div class="figure" id="{name}"></div></section>'
+    return f'<section id="{name}-section">{head}<div class="figure" id="{name}"></div>{below}</section>'
 
 
 def _told(study: Study, explained: Importance) -> str:
@@ -146,10 +147,13 @@ def _best(whole: Exhibit) -> str:
 
 
 def _findings(whole: Exhibit) -> str:
-    if not whole.findings:
+    """The sentences that no table has; of several lines of rates, those about the best one."""
+    leading = whole.best_line.name if whole.best_line else ""
+    kept = [one for one in whole.findings if one.kind not in ("optimum", "width") and one.line in ("", leading)]
+    if not kept:
         return ""
-    told = ((one.kind, escape(one.text), listing.paste(one.paste)) for one in whole.findings)
-    items = "".join(f'<li class="{kind}">{text}{paste}</li>' for kind, text, paste in told)
+    told = ((one.kind, escape(one.text), listing.paste(one.paste)) for one in kept)
+    items = "".join(f'<li class="is-{kind}">{text}{paste}</li>' for kind, text, paste in told)
     return f'<section id="findings-section"><h2>What the runs say</h2><ul class="findings">{items}</ul></section>'
 
 

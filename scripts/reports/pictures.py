@@ -15,7 +15,7 @@ from scripts.reports.exhibit import Exhibit
 from scripts.reports.heats import Heat
 from scripts.reports.importance import Importance
 from scripts.reports.optimum import Optimum
-from scripts.reports.plots import SCALE, blend
+from scripts.reports.plots import PALE, blend
 from scripts.reports.study import Study, shown
 from scripts.reports.views import scaled_log
 
@@ -93,7 +93,7 @@ def _heat(study: Study, told: Heat) -> Figure:
     place: Callable[[float], float] = math.log10 if study.log(told.key) else float
     values = {at: cell.repeats.mean for at, cell in told.cells.items()}
     turn: Callable[[float], float] = math.log10 if scaled_log(list(values.values())) else float
-    colors = LinearSegmentedColormap.from_list("merit", [color for _, color in SCALE])
+    colors = LinearSegmentedColormap.from_list("merit", [color for _, color in PALE])
     shade = {at: study.sign * turn(value) for at, value in values.items()}
     xs, ys = [math.log10(x) for x in told.xs], [place(y) for y in told.ys]
     if told.grid and len(xs) > 1 and len(ys) > 1:
@@ -109,7 +109,7 @@ def _heat(study: Study, told: Heat) -> Figure:
     for name, rule, dash in (("linear rule", told.linear, "-"), ("√κ rule", told.sqrt, "--")):
         if rule:
             along = [math.log10(x) for x, _ in rule], [place(y) for _, y in rule]
-            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name)
+            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name, scalex=False)
     if told.linear:
         figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     panel.set_xticks(xs, [shown(x) for x in told.xs])

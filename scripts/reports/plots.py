@@ -10,7 +10,9 @@ from scripts.reports.views import Axis
 
 Figure = dict[str, Any]
 SCALE = ((0.0, "#2a6f97"), (0.35, "#5fa8a0"), (0.65, "#e9c46a"), (1.0, "#e07a1f"))
-"""From the best to the worst."""
+"""From the best to the worst, as lines."""
+PALE = ((0.0, "#8fc1d9"), (0.35, "#b5d9cb"), (0.65, "#f3e0a6"), (1.0, "#efb08a"))
+"""The same behind words."""
 
 
 def figure(data: list[Any], height: int = 400, **layout: Any) -> Figure:
@@ -31,7 +33,7 @@ def parallel(study: Study, axes: Sequence[Axis]) -> Figure:
                 "y": [axis.places[i] for axis in axes],
                 "mode": "lines",
                 "showlegend": False,
-                "line": {"color": blend(1 - rank), "width": 1.2 + 1.2 * rank, "shape": "spline", "smoothing": 0.6},
+                "line": {"color": blend(1 - rank), "width": 1.2 + 1.2 * rank},
                 "opacity": 0.35 + 0.6 * rank**2,
                 "customdata": [study.good[i].number] * len(axes),
                 "name": f"run {study.good[i].name}",

@@ -37,7 +37,7 @@ def rates(study: Study, lines: Sequence[Line]) -> Figure:
             }
         )
     y = {"title": {"text": study.metric}, "type": "log" if scaled_log(values) else "linear"}
-    x = {"title": {"text": study.lr}, "type": "log", "exponentformat": "power", "dtick": 1 if _wide(lines) else "D1"}
+    x = {"title": {"text": study.lr}, "type": "log", **_ticks(lines)}
     return figure(data, 440, xaxis=x, yaxis=y)
 
 
@@ -97,6 +97,10 @@ def _rate_line(study: Study, line: Line, color: str, many: bool) -> list[Any]:
     return traces
 
 
-def _wide(lines: Sequence[Line]) -> bool:
-    rates = [rate for line in lines for rate, _ in (*line.points, *((rate, 0.0) for rate in line.failed))]
-    return max(rates) > 300 * min(rates)
+def _ticks(lines: Sequence[Line]) -> dict[str, Any]:
+    """The rates of the grid, or whole decades where they are many."""
+    points = {rate for line in lines for rate in (*(rate for rate, _ in line.points), *line.failed)}
+    if len(points) <= 10:
+        return {"tickvals": sorted(points), "ticktext": [f"{rate:.3g}" for rate in sorted(points)]}
+    wide = max(points) > 300 * min(points)
+    return {"exponentformat": "power", "dtick": 1 if wide else "D1"}

@@ -9,14 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from scripts.reports.edge import geometric
+from scripts.reports.metric import chosen, direction
 from scripts.reports.repeats import Repeats, repeats
 from scripts.reports.runs import Run, own
 from trainer.lr import Refusal
 
 DEFAULT = "(default)"
-FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration")
-RISING = ("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr")
-RISING_TOO = ("specificity", "kappa", "matthews", "bleu", "rouge", "map", "ssim", "exact_match", "correlation")
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ class Study:
 
     def __init__(self, runs: Sequence[Run], metric: str | None = None, best: str | None = None) -> None:
         self.runs = list(runs)
-        self.metric = _metric(self.runs, metric)
-        self.sign = {"min": 1, "max": -1}[best or _direction(self.metric, self.runs)]
+        self.metric = chosen(self.runs, metric)
+        self.sign = {"min": 1, "max": -1}[best or direction(self.metric, self.runs)]
         self.told = [run for run in self.runs if run.config or run.words] or self.runs
         self.good = [run for run in self.told if run.value(self.metric) is not None]
         if not self.good:
@@ -80,7 +78,9 @@ class Study:
 
     def value(self, run: Run, key: str) -> Any:
         """What a run has for a key: from its config, or the word of its override."""
-        found = run.config.get(key, run.overrides.get(key, DEFAULT))
+        found = run.config.get(key)
+        if found is None or isinstance(found, dict):
+            found = run.overrides.get(key, DEFAULT if key not in run.config else found)
         return json.dumps(found) if isinstance(found, list | dict) else found
 
     def at(self, run: Run, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
@@ -95,7 +95,10 @@ class Study:
 
     def levels(self, key: str, runs: Sequence[Run] | None = None) -> list[Any]:
         """The values of a key in order."""
-        found = {self.value(run, key) for run in (self.told if runs is None else runs)}
+        if runs is None:  # of a run that failed before it had a config, only its overrides are known
+            scored = {run.number for run in self.good}
+            runs = [run for run in self.told if run.config or key in run.overrides or run.number in scored]
+        found = {self.value(run, key) for run in runs}
         return sorted(found, key=lambda v: (not numeric(v), v if numeric(v) else 0, str(v)))
 
     def numeric(self, key: str) -> bool:
@@ -168,33 +171,3 @@ def _differing(runs: Sequence[Run]) -> set[str]:
     rows = {key: {json.dumps(run.config.get(key)) for run in runs} for key in keys}
     hidden = ("_target_", "_partial_")
     return {key for key, values in rows.items() if len(values) > 1 and not own(key) and not key.endswith(hidden)}
-
-
-def _metric(runs: Sequence[Run], asked: str | None) -> str:
-    completed = [run for run in runs if run.status == "completed"]
-    known = Counter(metric for run in completed for metric in run.metrics)
-    if not known:
-        states = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
-        raise Refusal(f"none of {len(runs)} runs has a result with metrics ({states}): wait for one to complete.")
-    if asked is not None:
-        if asked not in known:
-            raise Refusal(f"--metric={asked} is in no result: choose one of {', '.join(sorted(known))}.")
-        return asked
-    judges = Counter(str((run.result.get("best") or {}).get("metric")) for run in completed if _has_best(run))
-    return max((name for name in judges if name in known), key=judges.__getitem__, default=max(known, key=known.get))  # type: ignore[arg-type]
-
-
-def _has_best(run: Run) -> bool:
-    return isinstance(run.result.get("best"), dict)
-
-
-def _direction(metric: str, runs: Sequence[Run]) -> str:
-    """min or max: as the task says it of what it watches, else by the name."""
-    word = metric.rpartition("/")[2].lower()
-    for run in runs:
-        if run.config.get("task.monitor") == word and run.config.get("task.mode") in ("min", "max"):
-            return str(run.config["task.mode"])
-    for mode, names in (("min", FALLING), ("max", (*RISING, *RISING_TOO))):
-        if any(name in word for name in names):
-            return mode
-    raise Refusal(f"nothing says whether more of {metric} is better: give --best min or --best max.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.reports.edge import Edge, edge
+from scripts.reports.edge import Edge, edge, near
 from scripts.reports.optimum import Optimum, Undetermined, Width, optimum, sensitivity
 from scripts.reports.repeats import Repeats, repeats
 from scripts.reports.runs import Run
@@ -59,7 +59,7 @@ def parallel(study: Study) -> list[Axis]:
     """An axis for each key that varies, and one for the metric, of the runs that have it."""
     if len(study.settings) < 2 or len(study.good) < 4:
         return []
-    axes = [_axis(study, key) for key in study.varied]
+    axes = [_axis(study, key) for key in study.settings]
     ranks = sorted(study.cost(run) for run in study.good)
     places = [1 - ranks.index(study.cost(run)) / max(1, len(ranks) - 1) for run in study.good]
     words = [(1.0, f"{study.sign * ranks[0]:.4g}"), (0.5, f"{study.sign * ranks[len(ranks) // 2]:.4g}")]
@@ -96,13 +96,14 @@ def _line(study: Study, name: str, runs: list[Run], within: float) -> Line | Non
         if rate not in costs or sum(found) / len(found) < sum(costs[rate]) / len(costs[rate]):
             costs[rate] = found
     flat = [(rate, cost) for rate, found in sorted(costs.items()) for cost in found]
-    failed = tuple(sorted(set(bad) - rates))
+    close = near(sorted(set(bad)), sorted(rates))
+    failed = tuple(rate for rate in close if rate not in rates)
     return Line(
         name=name or "all runs",
         runs=tuple(good),
         points=tuple((rate, study.sign * cost) for rate, cost in points),
         means=tuple((rate, repeats([study.sign * cost for cost in found])) for rate, found in sorted(costs.items())),
-        failed=tuple(sorted(set(bad))),
+        failed=tuple(close),
         fit="other settings vary along it" if several else fitted(flat),
         edge=edge(*_columns(flat), failed),
         width=_width(flat, within, failed),

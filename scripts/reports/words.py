@@ -12,11 +12,15 @@ from scripts.reports.views import Line
 
 
 class Finding(NamedTuple):
-    """A sentence: `kind` is edge, optimum, width, compare or note; `paste` is a command, where one follows."""
+    """A sentence: `kind` is edge, optimum, width, compare or note; `paste` is a command, where one follows.
+
+    `line` is the one of several lines of rates that it is about.
+    """
 
     kind: str
     text: str
     paste: str = ""
+    line: str = ""
 
 
 def findings(study: Study, lines: Sequence[Line]) -> list[Finding]:
@@ -30,25 +34,35 @@ def findings(study: Study, lines: Sequence[Line]) -> list[Finding]:
 def _rates(study: Study, lines: Sequence[Line]) -> Iterator[Finding]:
     for line in lines:
         whose = f"{line.name}: " if len(lines) > 1 else ""
-        if line.edge is not None:
-            margin = f"better than its neighbour by {abs(line.edge.margin):.3g}"
-            if line.edge.more:
-                more = ",".join(map(shown, line.edge.more))
-                where = f"{line.edge.best:g}, is the {_end(line.edge.side)} of the grid"
-                text = f"{whose}the best rate, {where}, {margin}: extend it."
-                yield Finding("edge", text, _extension(study, line.runs, str(study.lr), more))
-            else:
-                text = f"{whose}the best rate, {line.edge.best:g}, is the last that trains: what lies beyond it failed."
-                yield Finding("edge", text)
-        if isinstance(line.fit, Optimum):
-            low, high = line.fit.low, line.fit.high
-            how = f"of a parabola in the log of the rate through {line.fit.points} runs"
-            text = f"{whose}optimum at {line.fit.rate:.3g}, 95 % interval {low:.3g} to {high:.3g}, {how}."
-            yield Finding("optimum", text)
-        elif line.edge is None and len(line.means) > 1:
-            yield Finding("note", f"{whose}no interval for the optimum: {line.fit}.", _finer(study, line))
-        if line.width is not None and line.connected:
-            yield Finding("width", f"{whose}{_wide(line.width)}")
+        for one in _line(study, line):
+            yield one._replace(text=whose + one.text, line=line.name if len(lines) > 1 else "")
+
+
+def _line(study: Study, line: Line) -> Iterator[Finding]:
+    key = str(study.lr)
+    if line.edge is not None and line.edge.more:
+        where = f"{line.edge.best:g}, is the {line.edge.side} end of the grid"
+        text = f"the best rate, {where}, better than its neighbour by {abs(line.edge.margin):.3g}: extend it."
+        yield Finding("edge", text, _extension(study, line.runs, key, ",".join(map(shown, line.edge.more))))
+    elif line.edge is not None:
+        text = f"the best rate, {line.edge.best:g}, is the last that trains: what lies beyond it failed."
+        yield Finding("edge", text)
+    if isinstance(line.fit, Optimum):
+        how = f"of a parabola in the log of the rate through {line.fit.points} runs"
+        found = f"optimum at {line.fit.rate:.3g}, 95 % interval {line.fit.low:.3g} to {line.fit.high:.3g}"
+        yield Finding("optimum", f"{found}, {how}.")
+    elif line.edge is None and len(line.means) > 1:
+        yield Finding("note", f"no interval for the optimum: {line.fit}.", _finer(study, line))
+    if line.width is not None and line.connected:
+        yield Finding("width", f"{study.metric} stays {_wide(line.width)}")
+
+
+def _wide(width: Width) -> str:
+    least = "at least " if width.open_low or width.open_high else ""
+    ends = {(True, True): ", both ends being the grid's", (True, False): ", the low end being the grid's"}
+    where = {**ends, (False, True): ", the high end being the grid's"}.get((width.open_low, width.open_high), "")
+    span = f"{least}{width.decades:.2g} decades, {width.low:.3g} to {width.high:.3g}{where}"
+    return f"within {100 * width.within:g} % of its best over {span}."
 
 
 def _finer(study: Study, line: Line) -> str:
@@ -58,14 +72,6 @@ def _finer(study: Study, line: Line) -> str:
     if not line.connected or line.best_of_several or not grid[0] < best < grid[-1]:
         return ""
     return _extension(study, line.runs, str(study.lr), ",".join(map(shown, finer(grid, best))))
-
-
-def _wide(width: Width) -> str:
-    least = "at least " if width.open_low or width.open_high else ""
-    ends = {(True, True): ", both ends being the grid's", (True, False): ", the low end being the grid's"}
-    where = {**ends, (False, True): ", the high end being the grid's"}.get((width.open_low, width.open_high), "")
-    span = f"{least}{width.decades:.2g} decades, {width.low:.3g} to {width.high:.3g}{where}"
-    return f"within {100 * width.within:g} % of the best over {span}."
 
 
 def _other_edges(study: Study) -> Iterator[Finding]:
@@ -78,7 +84,7 @@ def _other_edges(study: Study) -> Iterator[Finding]:
             bests[value] = min(bests.get(value, float("inf")), study.sign * cell.repeats.mean)
         found = edge(list(bests), list(bests.values()))
         if found is not None and len(bests) * 2 <= len(study.cells):
-            text = f"the best {study.labels[key]}, {found.best:g}, is the {_end(found.side)} of the grid."
+            text = f"the best {study.labels[key]}, {found.best:g}, is the {found.side} end of the grid."
             yield Finding("edge", text)
 
 
@@ -99,10 +105,10 @@ def _compared(study: Study, key: str) -> Iterator[Finding]:
 def _versus(told: Comparison) -> str:
     parts = []
     if told.tuned:
-        parts.append(f"each at its own best settings {_difference(told.tuned, told.level)}")
+        parts.append(f"each at its own best settings, {_difference(told.tuned, told.level)}")
     if told.grid and told.shared > 1:
-        where = f"over the {told.shared} settings that both have"
-        parts.append(f"{where} {_difference(told.grid, told.level)}, better in {told.wins} of them")
+        where = f"at the same {told.shared} settings"
+        parts.append(f"{where}, {_difference(told.grid, told.level)}, and better at {told.wins} of them")
     return f"{told.option} against {told.other}: {'; '.join(parts) or 'they share no seed'}."
 
 
@@ -110,10 +116,10 @@ def _difference(of: Repeats, level: float) -> str:
     """A paired difference, above zero where the first is better."""
     word, turn = ("better", 1) if of.mean >= 0 else ("worse", -1)
     if of.low is None or of.high is None:
-        return f"{word} by {abs(of.mean):.3g} (one seed, so no interval)"
+        return f"{word} by {abs(of.mean):.2g} (one seed, so no interval)"
     low, high = sorted((turn * of.low, turn * of.high))
-    chance = "" if low > 0 else ", which may be chance"
-    return f"{word} by {abs(of.mean):.3g} ({100 * level:.3g} % interval {low:.3g} to {high:.3g}, {of.n} seeds{chance})"
+    chance = ": may be chance" if low <= 0 else ""
+    return f"{word} by {abs(of.mean):.2g} ({100 * level:.3g} % interval {low:.2g} to {high:.2g}, {of.n} seeds{chance})"
 
 
 def _budgets(study: Study, key: str, options: Sequence[str]) -> str:
@@ -146,7 +152,3 @@ def _extension(study: Study, runs: Sequence[Run], key: str, values: str) -> str:
     if key not in [word.partition("=")[0] for word in told]:
         told.append(f"{key}={values}")
     return command(told, "train.py", "-m")
-
-
-def _end(side: str) -> str:
-    return "low end" if side == "low" else "high end"
