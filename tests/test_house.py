@@ -34,7 +34,11 @@ RULES = [
     ("train.py", {"hydra", "omegaconf"}, {"trainer"}),
     ("models/", {"torch"}, {"models"}),
     ("data/", {"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}, {"data"}),
-    ("hydra_plugins/", {"hydra", "omegaconf", "rich"}, {"trainer.assemble", "trainer.lr", "hydra_plugins"}),
+    (
+        "hydra_plugins/",
+        {"hydra", "omegaconf", "rich", "submitit"},
+        {"trainer.assemble", "trainer.lr", "trainer.signals", "hydra_plugins"},
+    ),
 ]
 
 

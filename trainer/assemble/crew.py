@@ -14,7 +14,9 @@ from trainer.assemble.continued import Past
 from trainer.assemble.guardian import TICK, Guardian
 from trainer.assemble.job import Job
 from trainer.assemble.pool import SHOWN, Pool
+from trainer.assemble.requeue import NO_REQUEUE
 from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
+from trainer.signals import SIGNALS
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -102,7 +104,7 @@ class Crew:
         where = f" on {', '.join(devices)}" if devices else ""
         print(f"job {job.number}: {job.label} -> {job.folder}{where}", flush=True)
         inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
-        own = {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1"}
+        own = {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
         if self.devices:
             own[SHOWN] = ",".join(devices)
         if job.threads is not None:
@@ -122,7 +124,8 @@ def _guarded(keep: Sequence[int]) -> Iterator[Guardian]:
 @contextmanager
 def _signals(received: list[int]) -> Iterator[None]:
     """Note the signals that ask the sweep to stop, in the order they arrive; what was ignored stays ignored."""
-    stops = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    asked = (signal.SIGINT, signal.SIGHUP, *SIGNALS)
+    stops = [s for s in asked if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}
     try:
         yield
