@@ -58,7 +58,8 @@ def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95)
     """Fit a parabola in log10 of the rate, around the best one, by least squares; seeds are points of their own.
 
     The interval holds every x at which a t-test does not reject that the slope b + 2·c·x is zero (Fieller 1954). It
-    needs no expansion and grows without bound, which is refused, where the curvature is not certain.
+    needs no expansion and grows without bound, which is refused, where the curvature is not certain. It covers as it
+    says where the valley stands out of the noise; where noise picks the window, what is not refused covers less.
 
     Raises:
         Undetermined: fewer than 4 rates, the best at the edge, no convex curve, one too flat for its noise, or one
@@ -78,6 +79,8 @@ def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95)
     low, vertex, high, (a, b, c) = _fieller([x - middle for x, _ in pairs], [cost for _, cost in pairs], level)
     if not math.log10(used[0]) <= vertex + middle <= math.log10(used[-1]):
         raise Undetermined("the fitted parabola has its optimum outside the learning rates that it was fitted to")
+    if high - low > math.log10(grid[-1] / grid[0]):
+        raise Undetermined("the curve is too flat for its noise: the interval is wider than the grid")
     moved = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
     at = [10 ** (x + middle) for x in (vertex, low, high)]
     return Optimum(at[0], at[1], at[2], moved, (used[0], used[-1]), len(pairs))

@@ -139,15 +139,10 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A config as dotted keys; a value that names another key has that one's, any other that is derived has none."""
+    """A config as dotted keys, without the values that are derived from others."""
     tree = _yaml(path)
     plain = flat(tree) if isinstance(tree, dict) else {}
-    derived = {key: value for key, value in plain.items() if isinstance(value, str) and "${" in value}
-    return {
-        key: number(value) if key not in derived else plain.get(value[2:-1])
-        for key, value in plain.items()
-        if key not in derived or value[2:-1] in plain
-    }
+    return {key: number(value) for key, value in plain.items() if not (isinstance(value, str) and "${" in value)}
 
 
 def _finite(value: Any) -> float | None:
