@@ -1,4 +1,4 @@
-"""Several drivers share one study in PostgreSQL, and every trial counts once, whoever dies. A real server on loopback."""
+"""Several drivers share one study in PostgreSQL; every trial counts once, whoever dies. A real server on loopback."""
 
 import json
 import os
