@@ -156,7 +156,8 @@ def draw(found: Sequence[Found], points: Sequence[Point], figure: Any) -> None:
 
 NOTES = (
     "All rates and seeds of a batch train as one stack of nets, outside of train.py; a test holds it to torch's own "
-    "SGD. Updates are counted in fractions, the loss interpolated between its readings; samples are drawn with replacement.",
+    "SGD. Updates are counted in fractions, the loss interpolated between its readings; samples are drawn with "
+    "replacement.",
     "The estimator is that of `scripts/noise_scale.py`: micro-batches of 16 in batches of 256, 30 of them at a point.",
     "The first full run, with all pixels centred by one mean, missed two thresholds of 15: to 0.40 the best rate rose "
     "6.6-fold only, and to 0.08 the roads were 3.8 apart. With each pixel centred they are 3.1 apart to 0.08, still "
