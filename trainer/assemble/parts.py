@@ -21,6 +21,7 @@ from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.targets import build, expect, refusing
 from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
+from trainer.environment import environment
 from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, positive, whole
 from trainer.observe import Observe
@@ -175,7 +176,7 @@ def trainer(
             precision=settings.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *environment()],
             max_epochs=-1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

@@ -4,20 +4,15 @@ import os
 import re
 import secrets
 import socket
-import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from subprocess import Popen
 from types import TracebackType
 
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed import DistError, PrefixStore, Store, TCPStore
 
+from trainer.environment import environment as started_by
 from trainer.lr import Refusal
 from trainer.ranks.hub import Hub
 from trainer.ranks.lifeline import Lifeline, Spoke
@@ -141,12 +136,9 @@ class Watch:
 
 
 def _environment() -> ClusterEnvironment:
-    """What has started this process, looked for in Lightning's order."""
-    with warnings.catch_warnings(action="ignore"):  # Slurm's, where there is an srun that is not used
-        for kind in (TorchElasticEnvironment, SLURMEnvironment):
-            if kind.detect():
-                return kind()
-    return LightningEnvironment()
+    """What has started this process."""
+    found = started_by()
+    return found[0] if found else LightningEnvironment()
 
 
 def _of_exchange(error: Exception) -> bool:
