@@ -24,6 +24,7 @@ NEEDED = {
     "optimizer=gd": ["data.batch_size=419"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
     "scaling=own": ["scaling._target_=trainer.lr.linear_scaling"],
+    "scaling=adascale": ["scaling.base_batch_size=32"],
     "scaling=critical": ["scaling.noise_batch=512"],
     "scaling=surge": ["scaling.noise_batch=512"],
     "scaling=rmsprop_sde": ["optimizer=rmsprop"],

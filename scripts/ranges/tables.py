@@ -46,7 +46,8 @@ def to_paste(one: Suggestion, words: Sequence[str]) -> list[str]:
     if one.refused:
         return [f"No suggestion: {one.refused}"]
     assert one.interval is not None
-    return [f"paste: {' '.join(words)}", "checked: " + "; ".join(one.checked) + ".", *CAVEATS]
+    caution = [f"CAUTION: {one.caution}"] if one.caution else []
+    return [f"paste: {' '.join(words)}", *caution, "checked: " + "; ".join(one.checked) + ".", *CAVEATS]
 
 
 def bounded(value: float, of: str) -> list[str]:

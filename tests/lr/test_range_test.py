@@ -210,6 +210,14 @@ def test_suggestions_come_ours_first_with_the_bracket_and_the_seeds():
     assert all(one.source and one.checked for one in made.values())
 
 
+def test_a_loss_that_rises_long_before_it_breaks_gives_caution():
+    values = rates(1e-7, 10.0, 100)
+    slow = [4.2 - 0.02 * min(i, 60) + 0.01 * max(0, i - 60) + 3.0 * (i >= 85) for i in range(100)]
+    made = suggestions([Sweep(values, slow, None, 0, 100)])
+    assert made["edge/8"].caution.startswith(f"the loss is lowest at {values[59]:.3g}, and rises slowly from there")
+    assert suggestions([textbook(noise=0.05)])["edge/8"].caution is None
+
+
 def test_half_of_the_seeds_without_an_edge_are_too_many():
     flat = Sweep(rates(1e-7, 10.0, 100), [2.3] * 100, None, 7, 100)
     assert suggestions([textbook(), textbook(seed=1), flat])["edge/8"].value

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.assemble.arguments import check_names, nearest
 from trainer.assemble.cluster import placed
+from trainer.assemble.pace import counted
 from trainer.assemble.targets import build
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
@@ -159,13 +160,14 @@ def global_batch(cfg: DictConfig, run: TrainerSettings) -> int:
 
 
 def horizon(cfg: DictConfig, run: TrainerSettings, samples: int | None = None) -> Horizon:
-    """The length of the run; `samples` is what the data really holds, where it has been read."""
+    """The length of the run's curve; `samples` is what the data really holds, where it has been read."""
     if samples is None:
         samples = declared_samples(cfg)
     tokens = cfg.data.get("tokens_per_sample")
     if tokens is not None:
         whole("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
-    length = Horizon.of(run.duration, samples=samples, batch_size=global_batch(cfg, run), tokens_per_sample=tokens)
+    batch = counted(cfg, run, global_batch(cfg, run))
+    length = Horizon.of(run.duration, samples=samples, batch_size=batch, tokens_per_sample=tokens)
     if length.total > LONGEST:
         raise Refusal(f"trainer.duration={run.duration} is {length.total} updates, beyond any plan: shorten it.")
     return length

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble.changes import Changes, differences
+from trainer.assemble.pace import chosen
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import fraction
 from trainer.lr.schedule import FLOOR, SHAPES, one_of
@@ -53,6 +54,9 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
         told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
     if not told and rule in (None, "continue", "stretch", "override", segments[-1]["rule"]):
         return segments
+    if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
+        why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
+        raise Refusal(f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run.")
     if cfg.schedule_batch or segments[-1]["config"].get("schedule_batch"):
         raise Refusal(
             f"a run whose batch grows goes on along its own curve only, without a resume.policy: "

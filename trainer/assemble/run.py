@@ -1,37 +1,37 @@
 """One run: from a config to a trained model and its result."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from trainer import signals
-from trainer.assemble import cluster, curve, parts, policy, report
-from trainer.assemble.averages import average, settle
+from trainer.assemble import cluster, curve, pace, parts, policy, report
+from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import change, lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
+from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
+from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
-from trainer.outlets import GradientNoise
 from trainer.ranks.agreement import Agreement
 from trainer.ranks.halt import ignore_signals
 from trainer.ranks.watch import Watch
-from trainer.recipe import Recipe
 from trainer.tensorboard import TensorBoard
 
 
@@ -97,38 +97,34 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     parts.prepare(settings, cfg.seed)
-    length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
+    planned = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
-    length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
+    planned = curve.horizon(cfg, settings, data.train_samples) if planned is None else planned
+    length = pace.in_updates(cfg, planned, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
-    groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
+    groups, optimizer = parts.optimizer(rescaled(cfg, planned).cfg, net)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
-    segments = lineage(cfg, length, saved)
+    segments = lineage(cfg, planned, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    rates, run_length = growing(cfg, woven(segments, cfg, facts), length)
-    plan = Plan(rates, run_length, policy.settings(rescaled(cfg, length).cfg, facts))
+    plan = Plan(*growing(cfg, woven(segments, cfg, facts), planned), policy.settings(rescaled(cfg, planned).cfg, facts))
+    length = pace.in_updates(cfg, plan.horizon, curve.global_batch(cfg, settings), data.train_samples)
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
-    noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
-    origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
-    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
-    recipe = Recipe(rates, run_length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
-    recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
-    module = Module(net, task, recipe)
-    every = None if settings.checkpoint is None else ends(run_length, settings.checkpoint, "trainer.checkpoint")
+    module = Module(net, task, made(cfg, settings, plan, length, optimizer, groups, segments))
+    every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=run_length.total,
-        leg=ends(run_length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *blocks(run_length, settings)),
+        total=length.total,
+        leg=ends(length, settings.validate, "trainer.validate"),
+        pauses=(*([every] if every else []), *blocks(length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
-        stages=[(stage.update, stage.ratio) for stage in run_length.growth.stages],
+        stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
-    callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
+    callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     ignore_signals(trainer)
     _check_monitors(trainer, scored)
@@ -162,7 +158,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        done = saved["updates"] == assembly.module.horizon.total
+        done = saved["reached"] >= assembly.module.horizon.total
         if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:

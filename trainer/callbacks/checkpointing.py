@@ -89,7 +89,7 @@ class Checkpointing(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Module)
-        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or pl_module.over
         if self.every and not last_of_leg and _ends(self.every, pl_module.clock.t):
             self._save(trainer, pl_module)
         self._stop_if_asked(trainer, pl_module, owing=last_of_leg and sum(trainer.num_val_batches) > 0)

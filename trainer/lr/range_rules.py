@@ -19,7 +19,8 @@ Rule = Callable[[Sequence[float], Sequence[float]], float]
 class Suggestion:
     """A rate with its interval, or the reason why there is none.
 
-    `interval` is the bracket of our rules, and from the lowest to the highest seed for the others.
+    `interval` is the bracket of our rules, and from the lowest to the highest seed for the others. `caution` says why
+    the rate may be wrong all the same.
     """
 
     method: str
@@ -28,6 +29,7 @@ class Suggestion:
     interval: tuple[float, float] | None = None
     checked: tuple[str, ...] = ()
     refused: str | None = None
+    caution: str | None = None
 
 
 def steep(rates: Sequence[float], losses: Sequence[float]) -> float:
@@ -129,7 +131,14 @@ def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], c
         f"{len(near)} of them break within half a decade of the median",
         "the lowest loss and the edge lie inside the sweep",
     )
-    return Suggestion(name, source, middle / divisor, bracket, checked)
+    best = middle_rate([one.best for one in found])
+    caution = None
+    if best < middle / divisor:
+        caution = (
+            f"the loss is lowest at {best:.3g}, and rises slowly from there before it breaks: the bracket may be too "
+            f"high. Compare with {best / 10:.3g} in short runs."
+        )
+    return Suggestion(name, source, middle / divisor, bracket, checked, caution=caution)
 
 
 def _published(name: str, rule: Rule, source: str, sweeps: Sequence[Sweep], silent: str | None) -> Suggestion:
