@@ -106,10 +106,12 @@ def _heat(study: Study, told: Heat) -> Figure:
         panel.scatter(*zip(*points), c=list(shade.values()), cmap=colors)
     for x, y in told.bad:
         panel.text(math.log10(x), place(y), "×", ha="center", va="center", color=GREY)
+    sides = panel.get_xlim()
     for name, rule, dash in (("linear rule", told.linear, "-"), ("√κ rule", told.sqrt, "--")):
         if rule:
             along = [math.log10(x) for x, _ in rule], [place(y) for _, y in rule]
-            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name, scalex=False)
+            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name)
+    panel.set_xlim(sides)
     if told.linear:
         figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     panel.set_xticks(xs, [shown(x) for x in told.xs])

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.reports.edge import Edge, edge, near
-from scripts.reports.optimum import Optimum, Undetermined, Width, optimum, sensitivity
+from scripts.reports.optimum import Optimum, Undetermined, optimum
 from scripts.reports.repeats import Repeats, repeats
 from scripts.reports.runs import Run
 from scripts.reports.study import Study
+from scripts.reports.width import Width, sensitivity
 
 MOST_LINES = 8
 
