@@ -32,7 +32,7 @@ def job(words):
         file.write(f"{os.getpid()}\\n")
     starts = len(open(os.path.join(folder, "starts")).readlines())
     time.sleep(float(given.get("sleep", 0)))
-    if starts == 1 and "act" in given:
+    if starts == 1 and given.get("act", "complete") != "complete":
         {
             "raise": lambda: 1 / 0,
             "code": lambda: os._exit(3),
@@ -42,9 +42,13 @@ def job(words):
             "leave": lambda: sys.exit(0),
         }[given["act"]]()
         time.sleep(600)
+    for step in range(int(given.get("validations", 0))):
+        with open(os.path.join(folder, "validations.jsonl"), "a") as file:
+            file.write(json.dumps({"update": step + 1, "val/loss": float(given.get("x", 0))}) + "\\n")
+        time.sleep(0.3)
     path = os.path.join(folder, "result.json")
     with open(path + ".draft", "w") as file:
-        json.dump({"status": "completed", "metrics": {"val/loss": float(given["x"])}, "pid": os.getpid()}, file)
+        json.dump({"status": "completed", "metrics": {"val/loss": float(given.get("x", 0))}, "pid": os.getpid()}, file)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # what is counted and what is done are one
     with open(os.path.join(folder, "completions"), "a") as file:
         file.write(f"{os.getpid()}\\n")
@@ -83,7 +87,7 @@ hydra:
   output_subdir: null
 """
 DEATHS = ("raise", "code", "kill", "term", "hang", "leave")
-GRID = (f"act={','.join(DEATHS)}", "x=linspace(1,4,4)")
+GRID = (f"act={','.join(DEATHS)}", "x=linspace(1,4,4)", "hydra.launcher.jobs=6")
 SEARCH = ("hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=24", "hydra.sweeper.startup=3")
 
 
@@ -112,7 +116,8 @@ def toy(folder: Path) -> Path:
 def driver(app: Path, *words: str) -> "subprocess.Popen[bytes]":
     """Start the driver of the sweep `s`; what it prints goes to a file."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_STAMP", "SLURM_", "HYDRA_"))}
-    command = [sys.executable, "train.py", "-m", "name=s", "resume.path=auto", "hydra.launcher.jobs=4", *words]
+    given = {word.partition("=")[0]: word for word in ("resume.path=auto", "hydra.launcher.jobs=4", *words)}
+    command = [sys.executable, "train.py", "-m", "name=s", *given.values()]
     with (app / "driver.log").open("ab") as log:
         return subprocess.Popen(
             command, cwd=app, env=env | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=subprocess.STDOUT

@@ -103,7 +103,9 @@ class Trials:
         trial = self._trials[job.number]
         if not self.study.running(trial):
             return LOST
-        return f"{PRUNED} by {self.study.rules.pruner}" if self._report(trial, job) else ""
+        if not self._report(trial, job):
+            return ""
+        return f"{PRUNED} by {self.study.rules.pruner} after {len(validations(job.folder))} validations"
 
     def _report(self, trial: "Trial", job: Job) -> bool:
         """Tell the validations so far; with several metrics there is none that could judge a trial early."""
