@@ -17,6 +17,7 @@ STDLIB = {*sys.stdlib_module_names, "__main__"}
 RULES = [
     ("trainer/lr/", set(), {"trainer.lr"}),
     ("trainer/assemble/", {"hydra", "omegaconf", "torch", "pytorch_lightning", "rich"}, {"trainer"}),
+    ("trainer/search/", {"optuna", "sqlalchemy", "scipy"}, {"trainer.lr", "trainer.search"}),
     (
         "trainer/",
         {
@@ -37,7 +38,7 @@ RULES = [
     (
         "hydra_plugins/",
         {"hydra", "omegaconf", "rich", "submitit"},
-        {"trainer.assemble", "trainer.lr", "trainer.signals", "hydra_plugins"},
+        {"trainer.assemble", "trainer.lr", "trainer.search", "trainer.signals", "hydra_plugins"},
     ),
 ]
 

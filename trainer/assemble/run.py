@@ -16,7 +16,7 @@ from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.growth import blocks, ends, growing
-from trainer.assemble.lineage import lineage
+from trainer.assemble.lineage import change, lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
@@ -25,6 +25,7 @@ from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resuma
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
+from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
@@ -123,22 +124,17 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
-    callbacks = [*parts.plateau(cfg, fresh=rewarmed), checkpointing, Agreement(claims(cfg, plan))]
+    callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     ignore_signals(trainer)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
-        "changes": [_told(one) for one in segments[1:]],
+        "changes": [change(one) for one in segments[1:]],
         "lineage": segments,
         "lint": warnings,
     }
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
-
-
-def _told(segment: dict[str, Any]) -> dict[str, Any]:
-    """When a resume has changed the curve, and how."""
-    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
 
 
 def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str, Any] | None:
