@@ -23,10 +23,11 @@ train: setup  ## train the default: digits, an MLP, within a minute
 
 test: setup lint types  ## lint, types, then all tests
 	$(BIN)/python -m pytest -x -n 2 --dist worksteal tests/lr tests/test_house.py
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 check: setup lint types  ## lint, types and the quick tests
-	$(BIN)/python -m pytest -x -q -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -x -q -n 2 -m 'not slow and not cluster'
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -6,11 +6,15 @@ python train.py optimizer=adamw schedule=cosine_warmup     see --help for what c
 import os
 import sys
 
-import hydra
-from omegaconf import DictConfig
+from trainer.signals import watch
 
-from trainer.assemble.front import guarded
-from trainer.assemble.stamp import register
+watch()  # before the imports that take seconds
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from trainer.assemble.front import guarded  # noqa: E402
+from trainer.assemble.stamp import register  # noqa: E402
 
 register()
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin while waiting cost 20 times

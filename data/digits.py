@@ -1,21 +1,63 @@
 """Handwritten digits, 8×8 grey: the set that scikit-learn carries, for runs of seconds."""
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from data.bounds import share, whole
 from data.module import DataModule, Splits
-from data.order import permutation
+from data.order import mix, permutation
 from data.source import Memory
 
-_SPLIT_SEED = 0
-_SIZES = [1257, 180, 360]
+DIGITS, CLASSES = 1797, 10
 
 
 class Digits(DataModule):
-    """1,797 digits as (N, 1, 8, 8) floats in [0, 1], cut 1,257 / 180 / 360 by a constant permutation."""
+    """1,797 digits as (N, 1, 8, 8) floats in [0, 1], cut by a constant permutation into training, validation, test.
+
+    `split` are the three sizes (0: no such data), `split_seed` is the seed of the permutation. `standardize`: from
+    each pixel its mean over the training digits is taken, and all are divided by the one standard deviation of what is
+    left. `label_noise` is the share of the training labels, drawn by `split_seed`, that are one of the other nine.
+    ValueError for sizes that are not there, or a share outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        split: Sequence[int] = (1257, 180, 360),
+        split_seed: int = 0,
+        standardize: bool = False,
+        label_noise: float = 0.0,
+        batch_size: int,
+        samples: int | None = None,
+        tokens_per_sample: int | None = None,
+        seed: int = 0,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            samples=samples,
+            tokens_per_sample=tokens_per_sample,
+            seed=seed,
+            eval_batch_size=eval_batch_size,
+        )
+        if isinstance(split, str) or len(split) != 3:
+            raise ValueError(f"data.split={split} is not three sizes: give training, validation and test.")
+        self.split = [whole("data.split", size, low=0) for size in split]
+        if not self.split[0] or sum(self.split) > DIGITS:
+            raise ValueError(
+                f"data.split={self.split} has {self.split[0]} training digits and {sum(self.split)} in all: "
+                f"give 1 or more, and {DIGITS} at most."
+            )
+        if not isinstance(standardize, bool):
+            raise ValueError(f"data.standardize={standardize!r} must be true or false.")
+        self.split_seed, self.standardize = whole("data.split_seed", split_seed, low=0), standardize
+        self.label_noise = share("data.label_noise", label_noise)
 
     @property
     def shape(self) -> dict[str, int]:
-        return {"in_features": 64, "in_channels": 1, "classes": 10}
+        return {"in_features": 64, "in_channels": 1, "classes": CLASSES}
 
     def read(self) -> Splits:
         from sklearn.datasets import load_digits
@@ -23,5 +65,23 @@ class Digits(DataModule):
         digits = load_digits()
         images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
         labels = torch.from_numpy(digits.target).long()
-        parts = permutation(len(labels), _SPLIT_SEED, epoch=0).split(_SIZES)
-        return Splits(*(Memory(images[part], labels[part]) for part in parts))
+        order = permutation(DIGITS, self.split_seed, epoch=0)[: sum(self.split)]
+        parts = order.split(self.split)
+        if self.standardize:
+            images = images - images[parts[0]].mean(0)
+            scale = images[parts[0]].std()
+            if not scale > 0:
+                raise ValueError(f"data.standardize=true: {self.split[0]} training digits do not vary: give more.")
+            images = images / scale
+        train = Memory(images[parts[0]], flipped(labels[parts[0]], self.label_noise, self.split_seed))
+        rest = [Memory(images[part], labels[part]) if len(part) else None for part in parts[1:]]
+        return Splits(train, *rest)
+
+
+def flipped(labels: Tensor, noise: float, seed: int) -> Tensor:
+    """The labels, (N,), of which round(noise · N) are one of the other classes, each of them as likely."""
+    draw = torch.Generator().manual_seed(mix(seed, 1))
+    chosen = torch.randperm(len(labels), generator=draw)[: round(noise * len(labels))]
+    wrong = labels.clone()
+    wrong[chosen] = (wrong[chosen] + torch.randint(1, CLASSES, chosen.shape, generator=draw)) % CLASSES
+    return wrong

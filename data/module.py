@@ -1,5 +1,6 @@
 """The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -7,9 +8,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from data.bounds import whole
-from data.order import Layout, Order
+from data.order import Layout, Order, Pick, permutation
 from data.shard import Shard
-from data.source import Source
+from data.source import Source, Workers
 from data.stream import Ends, Run, Stream, Transform
 
 
@@ -120,6 +121,17 @@ class DataModule(LightningDataModule):
         """This rank's part of the test split; an empty list where there is none."""
         return self._evaluation(self.splits.test)
 
+    def claims(self) -> dict[str, str]:
+        """What this rank trains on, in short texts by name: all ranks must have the same, whatever part they take."""
+        source, batch = self.splits.train, self._layout(self.batch_size, self._accumulate).global_batch
+        picked = permutation(len(source), self.seed, 0)[:batch]
+        few: object
+        if isinstance(source, Workers):
+            few = [source.dataset[int(i)] for i in picked[:8]]
+        else:
+            few = next(source.batches([Pick(0, picked[:8].to(source.home))]))
+        return {"training samples": str(len(source)), "first batch": _hash([picked]), "first samples": _hash(few)}
+
     def _evaluation(self, source: Source | None) -> Shard | list:
         return [] if source is None else Shard(source.to(self._device), self._layout(self.eval_batch_size))
 
@@ -131,3 +143,14 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _hash(parts: object) -> str:
+    """A short hash of tensors and numbers, nested in lists and tuples."""
+    found = hashlib.sha256()
+    for part in parts if isinstance(parts, list | tuple) else [parts]:
+        if isinstance(part, list | tuple):
+            found.update(_hash(part).encode())
+        else:
+            found.update(torch.as_tensor(part).cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]

@@ -5,9 +5,8 @@ death ends them all. Here `python train.py -m lr=1,2` starts `python train.py lr
 and so on, and reads each `result.json`.
 """
 
-import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import __main__
 from trainer.assemble import sweep
-from trainer.assemble.board import count
 from trainer.assemble.command import check_launcher
-from trainer.assemble.continued import Past, owned
-from trainer.assemble.crew import Crew
+from trainer.assemble.continued import Past, owned, owned_first
+from trainer.assemble.crew import Crew, Feed
 from trainer.assemble.job import Job
 from trainer.assemble.pool import named, need, threads
 from trainer.lr import Refusal
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
-BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+WHOLE = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.grid_sweeper.GridSweeper")
+Make = Callable[[int, list[str]], tuple[Job, bool]]
+"""What makes a job of its number and its overrides, and says whether it may go on where it stopped."""
 
 
 @dataclass
@@ -65,6 +65,7 @@ class ProcessLauncher(Launcher):
         self.jobs, self.timeout, self.fail_fast = jobs, timeout, fail_fast
         self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
         self.crew: Crew | None = None
+        self.root: Path | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the task itself runs in the jobs only."""
@@ -83,13 +84,19 @@ class ProcessLauncher(Launcher):
             crew.run(batch, held)
         sweep.show(crew.done, root)
         failure = sweep.failure(crew.done, root)
-        if crew.received:
-            name = signal.Signals(crew.received[0]).name
-            print(f"{name} stopped the sweep: {count(crew.done)}", file=sys.stderr)
-            raise SystemExit(128 + crew.received[0])
+        crew.leave_if_stopped()
         if crew.broken:
             raise failure
         return [_returned(job, failure) for job in batch]
+
+    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
+        """Run the jobs that a feed gives until it is over, in the first of the folders that no other sweep holds."""
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        with owned_first(roots) as (root, held):
+            self.root = root
+            crew = self._crew(root)
+            crew.run([], held, feed(crew, self._job))
+        return crew
 
     def _crew(self, root: Path) -> Crew:
         return Crew(root, Past(root), self.jobs, self.devices, self.timeout, self.fail_fast)
@@ -98,13 +105,15 @@ class ProcessLauncher(Launcher):
     def _has_all(self) -> bool:
         """Whether the first batch holds all jobs, as those of a plain grid do."""
         sweeper = self.config.hydra.sweeper
-        return bool(sweeper._target_ == BASIC and sweeper.max_batch_size is None)
+        return bool(sweeper._target_ in WHOLE and sweeper.max_batch_size is None)
 
     def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
         """The job with its folder by Hydra's naming and the command that starts it, and whether it may go on."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
+            if self.root is not None:
+                config.hydra.sweep.dir = str(self.root)
         outer = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).resolve()
@@ -112,14 +121,14 @@ class ProcessLauncher(Launcher):
         kept = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(OF_THE_SWEEP)]
         place = QuotedString(text=str(folder), quote=Quote.single).with_quotes()
         plain = [*kept, "hydra.mode=RUN", f"hydra.run.dir={place}"]
-        job = Job(number, list(filter_overrides(overrides)), folder, [*_program(), *overrides, *plain])
+        job = Job(number, list(filter_overrides(overrides)), folder, [*program(), *overrides, *plain])
         settings = config.get("trainer") or {}
         job.need = need(settings, self.devices)
         job.threads = threads(settings, self.jobs) if self.jobs > 1 else None
         return job, (config.get("resume") or {}).get("path") == "auto"
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
     """How this program was started, up to its overrides."""
     given = get_args_parser().parse_args()
     spec = __main__.__spec__

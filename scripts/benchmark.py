@@ -2,6 +2,7 @@
 
 updates  a tiny MLP, where the loop is all there is: bare PyTorch, Cadence, stock Lightning, transformers.Trainer
 gpt      nanoGPT's CPU setting (experiment=shakespeare_char): Cadence and a bare loop, block by block in turn
+ddp      a ResNet-9 on two processes: Cadence, a bare DDP loop, and one process at the same global batch, in turn
 adamw    a step of AdamW of 1M and 10M numbers: torch's default, its loop, foreach, and fused, which is ours
 lr       one evaluation of a policy and one step of a scheduler of torch and transformers; and the plan of a long run
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         report = {"what": options.what, "machine": machine(options.threads), **steps(options)}
         show_steps(report)
         return write(report, options.out)
-    report = {"updates": updates, "gpt": gpt, "lr": lr}[options.what](options)
+    report = {"updates": updates, "gpt": gpt, "ddp": ddp, "lr": lr}[options.what](options)
     times, base = report.pop("times"), "cadence" if options.what == "lr" else "bare"
     rows = {name: summary([one[name] for one in times], [one[base] for one in times]) for name in times[0]}
     report = {"what": options.what, "machine": machine(options.threads), **report, "rows": rows}
@@ -80,7 +81,7 @@ def write(report: dict[str, Any], out: Path | None) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("updates", "gpt", "adamw", "lr"), default="updates")
+    parser.add_argument("what", nargs="?", choices=("updates", "gpt", "ddp", "adamw", "lr"), default="updates")
     parser.add_argument(
         "--updates", type=int, help="of a run: 1000; gpt: 300, or 2000 with --full; adamw: 10; lr: 10000"
     )
@@ -155,6 +156,14 @@ def measure(work: "Work", loops: dict[str, "Loop"], rounds: int) -> list[dict[st
 def gpt(options: argparse.Namespace) -> dict[str, Any]:
     """What an update of the character GPT took in every block of both loops."""
     from scripts.benchmarks.gpt import side_by_side
+
+    with tempfile.TemporaryDirectory() as folder:
+        return side_by_side(options, Path(folder))
+
+
+def ddp(options: argparse.Namespace) -> dict[str, Any]:
+    """What an update of a ResNet-9 took on two processes and on one, in every block of every loop."""
+    from scripts.benchmarks.ddp import side_by_side
 
     with tempfile.TemporaryDirectory() as folder:
         return side_by_side(options, Path(folder))

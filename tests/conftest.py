@@ -1,6 +1,7 @@
 """What many tests need: a config as the command line would compose it, and a run assembled from it."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +40,22 @@ def assembled(compose, tmp_path):
         return assemble(compose(*overrides, *going_on), tmp_path / folder, resumed)
 
     return make
+
+
+@pytest.fixture
+def watching(monkeypatch):
+    """The handlers of a run, for the time of a test; nothing noted, and something to keep."""
+    from trainer import signals
+
+    before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
+    for name in ("_noted", "_held"):
+        monkeypatch.setattr(signals, name, [])
+    signals.hold()
+    for signum in signals.SIGNALS:
+        signal.signal(signum, signals._note)
+    yield signals
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

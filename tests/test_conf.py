@@ -24,6 +24,7 @@ NEEDED = {
     "optimizer=gd": ["data.batch_size=419"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
     "scaling=own": ["scaling._target_=trainer.lr.linear_scaling"],
+    "scaling=adascale": ["scaling.base_batch_size=32"],
     "scaling=critical": ["scaling.noise_batch=512"],
     "scaling=surge": ["scaling.noise_batch=512"],
     "scaling=rmsprop_sde": ["optimizer=rmsprop"],
@@ -31,6 +32,7 @@ NEEDED = {
     "schedule_batch=grow": ["schedule=multi_step", "schedule_batch.max_batch_size=64"],
     "hyper=dropout_linear": ["model.dropout=0.1"],
     "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
+    **{f"trainer={name}": ["trainer.devices=2", "trainer.nodes=1"] for name in ("slurm", "torchrun")},
 }
 """What an option has no default for."""
 

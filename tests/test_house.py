@@ -17,6 +17,7 @@ STDLIB = {*sys.stdlib_module_names, "__main__"}
 RULES = [
     ("trainer/lr/", set(), {"trainer.lr"}),
     ("trainer/assemble/", {"hydra", "omegaconf", "torch", "pytorch_lightning", "rich"}, {"trainer"}),
+    ("trainer/search/", {"optuna", "sqlalchemy", "scipy"}, {"trainer.lr", "trainer.search"}),
     (
         "trainer/",
         {
@@ -34,7 +35,11 @@ RULES = [
     ("train.py", {"hydra", "omegaconf"}, {"trainer"}),
     ("models/", {"torch"}, {"models"}),
     ("data/", {"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}, {"data"}),
-    ("hydra_plugins/", {"hydra", "omegaconf", "rich"}, {"trainer.assemble", "trainer.lr", "hydra_plugins"}),
+    (
+        "hydra_plugins/",
+        {"hydra", "omegaconf", "rich", "submitit"},
+        {"trainer.assemble", "trainer.lr", "trainer.search", "trainer.signals", "hydra_plugins"},
+    ),
 ]
 
 

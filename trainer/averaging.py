@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from trainer.lr import Duration, Horizon, Refusal
 from trainer.lr.bounds import number, whole
 from trainer.lr.growth import STEADY, Growth
+from trainer.lr.scaling_average import scaled_decay
 from trainer.statistics import batch_norms, recalibrate
 
 _BATCHES = "it is the training batches that give the statistics of BatchNorm at averaged weights; 0 keeps the old."
@@ -60,14 +61,20 @@ def ema(
     every: Duration = 1,
     warmup: bool = True,
     recalibrate: int = 10,
+    scaled: bool = False,
+    base_batch_size: int | None = None,
 ) -> Average:
     """An exponential moving average of the weights: a ← d a + (1 - d) w.
 
     d is `decay`, or min(decay, (1 + k) / (10 + k)) with `warmup`, for the k-th weights after the first.
     Polyak & Juditsky 1992; the ramp as in TensorFlow's ExponentialMovingAverage.
+
+    With `scaled` the decay is of updates at `base_batch_size`, and becomes `scaled_decay` at the batch of the run.
     """
     why = "it is the share of the average that is kept, from 0 to below 1."
     most = number("average.decay", decay, why, 0.0, math.nextafter(1.0, 0.0))
+    if scaled:
+        most = scaled_decay(most, horizon.batch_size, base_batch_size, every)
     begin, step = _when(horizon, start, every)
     ramp = (lambda k: min(most, (1 + k) / (10 + k))) if warmup else (lambda k: most)
     return Average("ema", recalibrate, ramp, begin, step)

@@ -1,10 +1,20 @@
 """The one clock: how many optimizer updates have been applied."""
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass
 class Clock:
-    """`t` is the number of applied updates, and so the index of the next one."""
+    """`t` is the number of applied updates, and so the index of the next one.
+
+    Under AdaScale `tau` is what they are worth in updates of the base batch: the scale-invariant iterations.
+    """
 
     t: int = 0
+    tau: float | None = None
+
+    @property
+    def at(self) -> int:
+        """Where the next update lies on the curve: t, or ⌊τ⌋."""
+        return self.t if self.tau is None else math.floor(self.tau)

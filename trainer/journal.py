@@ -16,10 +16,11 @@ VARYING = ("warmup", "schedule", "plateau")
 
 
 class Applied(Protocol):
-    """What an update was applied with: a rate for each group, the metric-driven factor, the other scheduled values."""
+    """What an update was applied with: a rate for each group, its factors, the place on the curve, other values."""
 
     applied: list[float]
     plateau: float
+    place: tuple[int, float]
     values: dict[str, list[float]]
 
 
@@ -39,6 +40,7 @@ class Journal:
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
     plateaus: list[float] = field(default_factory=list)
+    places: list[tuple[int, float]] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
     seen: list[Seen | None] = field(default_factory=list)
     since: float = 0.0
@@ -53,6 +55,7 @@ class Journal:
         self.measures += (loss, grad_norm)
         self.lrs.append(with_.applied)
         self.plateaus.append(with_.plateau)
+        self.places.append(with_.place)
         self.values.append(with_.values)
         self.seen.append(seen)
 
@@ -63,10 +66,13 @@ class Journal:
         """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms}
+        varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
         for i, name in enumerate(policy.groups):
-            factors = [policy.explain(t, name, plateau) for t, plateau in zip(self.updates, self.plateaus)]
+            factors = [
+                policy.explain(at, name, plateau, gain) for (at, gain), plateau in zip(self.places, self.plateaus)
+            ]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
-            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in VARYING}
+            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
         for key, dial in policy.dials.items():
             names = [f"hyper/{name}/{key}" for name in policy.groups] if len(dial.bases) > 1 else [f"hyper/{key}"]
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
@@ -89,5 +95,5 @@ class Journal:
     def clear(self) -> None:
         """Forget the rows; the time starts afresh."""
         self.updates, self.times, self.measures = [], [], []
-        self.lrs, self.plateaus, self.values, self.seen = [], [], [], []
+        self.lrs, self.plateaus, self.places, self.values, self.seen = [], [], [], [], []
         self.since = time.time()

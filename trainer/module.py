@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from trainer.averaging import Averaging
 from trainer.callbacks.lr_control import LRControl
 from trainer.clock import Clock
 from trainer.journal import Journal
+from trainer.live import Live
 from trainer.optim.state import keep_configured
 from trainer.outlets import outlets
 from trainer.recipe import Recipe
@@ -34,12 +36,16 @@ class Module(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
-        self.loss = task.loss
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
-        self.clock, self.journal = Clock(), Journal()
+        self.loss, self.clock, self.journal = task.loss, Clock(), Journal()
         self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
-        self.averaging = Averaging(net, recipe.average)
+        self.averaging, self.live = Averaging(net, recipe.average), Live(recipe, self.clock, self.control)
         self.recent: dict[str, float] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has made all of its updates."""
+        return self.clock.at >= self.horizon.total
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
@@ -67,7 +73,8 @@ class Module(pl.LightningModule):
             agc=self.recipe.agc,
             sam=self.recipe.sam,
             averaging=self.averaging,
-            observer=self.recipe.observe and self.recipe.observe(self.net, self.loss, optimizer),
+            observer=self.live.joined(self.recipe.observe and self.recipe.observe(self.net, self.loss, optimizer)),
+            spread=self.live.measures(optimizer, self.trainer.strategy.model),
         )
         self._tell_lightning()
 
@@ -75,7 +82,7 @@ class Module(pl.LightningModule):
         self.averaging.begin(self.updater.optimizer)
 
     def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
-        for update in block:
+        for update in takewhile(lambda _: not self.over, block):
             self.recipe.check_batch(self.clock.t, update)
             self.updater(update)
         self._tell_lightning()
@@ -83,8 +90,7 @@ class Module(pl.LightningModule):
             self.drain()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.clock.t >= self.horizon.total:
-            self.trainer.should_stop = True
+        self.trainer.should_stop |= self.over
 
     def drain(self, alone: bool = False) -> None:
         """Log every update since the last drain: what was applied, by which factors, with what loss.
@@ -97,8 +103,8 @@ class Module(pl.LightningModule):
         columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
         losses, speed = columns["train/loss"], self.journal.speed() * self.recipe.mean_batch(updates)
         self.journal.clear()
-        self.recent |= {"loss": losses[-1], "lr": columns[f"lr/{self.control.names[0]}"][-1]}
-        self.recent["samples_per_second"] = speed
+        rate = columns[f"lr/{self.control.names[0]}"][-1]
+        self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
         record(self.trainer.loggers, updates, times, columns, speed)
         if not alone:
             for row in zip(updates, columns["train/grad_norm"], losses):
@@ -145,13 +151,14 @@ class Module(pl.LightningModule):
         """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
         del checkpoint["loops"]
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
-        checkpoint["cadence"] = {"updates": self.clock.t, **batch, **self.recipe.origin}
-        checkpoint["averaging"] = self.averaging.state_dict()
+        checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.recipe.origin}
+        checkpoint |= {"averaging": self.averaging.state_dict(), "live": self.live.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["cadence"]
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
         self.averaging.load_state_dict(checkpoint["averaging"])
+        self.live.load_state_dict(checkpoint.get("live", {}))
 
     def _enter(self) -> None:
         """Put averaged weights in place of those that train, where there are any."""
@@ -185,12 +192,9 @@ class Module(pl.LightningModule):
 
     def _over_ranks(self, measures: Tensor) -> Tensor:
         """Measures of updates as means over the processes."""
-        if self.trainer.world_size == 1:
-            return measures
-        return self.trainer.strategy.reduce(measures, reduce_op="mean")
+        return measures if self.trainer.world_size == 1 else self.trainer.strategy.reduce(measures, reduce_op="mean")
 
     def _tell_lightning(self) -> None:
         """Lightning's `global_step`, for callbacks and loggers, is the clock."""
         loop = self.trainer.fit_loop.epoch_loop
-        loop.manual_optimization.optim_step_progress.total.completed = self.clock.t
-        loop._batches_that_stepped = self.clock.t
+        loop._batches_that_stepped = loop.manual_optimization.optim_step_progress.total.completed = self.clock.t

@@ -6,6 +6,7 @@ batch at which noise and signal are equal. McCandlish et al. 2018, arXiv:1812.06
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from torch import Tensor
 from trainer.lr import Refusal
 from trainer.lr.bounds import number, positive, whole
 from trainer.noise_interval import Estimate, estimate, student
+
+_STATE = ("weight", "squared_weight", "means", "products")
 
 
 class NoiseScale:
@@ -42,11 +45,14 @@ class NoiseScale:
         self.weight = self.squared_weight = 0.0
         self.means = self.products = torch.empty(0)
 
-    def add(self, small: Tensor, big: Tensor) -> None:
-        """Take an update in: the mean |g|² of its micro-batches, and |g|² of their mean; (groups,), each."""
-        small, big = small.double().cpu(), big.double().cpu()
-        square = (self.big * big - self.small * small) / (self.big - self.small)
-        trace = (small - big) / (1 / self.small - 1 / self.big)
+    def add(self, small: Tensor, big: Tensor, batch: int | None = None) -> None:
+        """Take an update in: the mean |g|² of its micro-batches, and |g|² of their mean; (groups,), each.
+
+        `batch` are the samples of its batch, where they are not `big` of all.
+        """
+        small, big, size = small.double().cpu(), big.double().cpu(), self.big if batch is None else batch
+        square = (size * big - self.small * small) / (size - self.small)
+        trace = (small - big) / (1 / self.small - 1 / size)
         values = torch.stack([square, trace], dim=-1)
         if not self.weight:
             self.means, self.products = torch.zeros_like(values), torch.zeros(*values.shape, 2, dtype=torch.float64)
@@ -61,6 +67,15 @@ class NoiseScale:
     def count(self) -> float:
         """How many updates the means are worth."""
         return self.weight**2 / self.squared_weight if self.weight else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The means so far, to go on from; the sizes and the decay are not of the state."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def estimates(self) -> list[Estimate]:
         """For each column of what was added. Refused before there are two updates."""

@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from trainer.journal import Seen
-from trainer.lr.bounds import whole
+from trainer.lr import Refusal
+from trainer.lr.bounds import number, whole
 from trainer.update import Backward, MicroBatch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -24,6 +25,8 @@ Setting = tuple[float, float | None]
 @dataclass(frozen=True)
 class Observe:
     """Which updates are observed: norms at each multiple of `every`, the sharpness at each of `sharpness`, if any.
+
+    With `noise` the noise scale is logged too, which `trainer.live` takes from the micro-batches of every update.
 
     At update t, for each group, with the weights w before it, the update Δw that was made of them, the gradient g as
     the optimizer got it (clipped, with noise), the applied rate η, and the momentum β (β1 where there are betas):
@@ -40,15 +43,22 @@ class Observe:
     arXiv:2103.00065); with momentum the edge is at 1+β, and adaptive methods have one of their own.
     """
 
-    every: int = 1
+    every: int | None = 1
     sharpness: int | None = None
     iterations: int = 10
+    noise: float | None = None
 
     def __post_init__(self) -> None:
-        whole("observe.every", self.every, "1 observes every update, n each n-th.")
+        if self.every is not None:
+            whole("observe.every", self.every, "1 observes every update, n each n-th, null none.")
+        if self.noise is not None:
+            number("observe.noise", self.noise, "it is the share of its means that each update keeps.", 0.8, 0.99999)
         whole("observe.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
         if self.sharpness is not None:
             whole("observe.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
+
+        if self.every is self.sharpness is self.noise is None:
+            raise Refusal("observe with every, sharpness and noise null observes nothing: take observe=none.")
 
     def __call__(self, net: nn.Module, loss: Loss, optimizer: Optimizer) -> "Observations":
         """What observes the updates of `net` by `optimizer`."""
@@ -77,7 +87,7 @@ class Observations:
         self.numbers = []
         if self._measures(t):
             self.numbers = [sharpness(self.net, self.loss, update[0], self.chosen.iterations, seed=t)]
-        if t % self.chosen.every == 0:
+        if self._looks(t):
             gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
             self.numbers += self._norms([*gradients, *self.parameters])
             self.copies = self.copies or [torch.empty_like(parameter) for parameter in self.parameters]
@@ -86,13 +96,16 @@ class Observations:
     @torch.no_grad()
     def after(self, t: int) -> Seen | None:
         """What was seen of update `t`, on the device."""
-        if t % self.chosen.every == 0:
+        if self._looks(t):
             torch._foreach_sub_(self.copies, self.parameters)
             self.numbers += self._norms(self.copies)
         if not self.numbers:
             return None
         settings = [(group["lr"], _momentum(group)) for group in self.optimizer.param_groups]
         return Seen(torch.stack(self.numbers), partial(self._named, self._measures(t), settings))
+
+    def _looks(self, t: int) -> bool:
+        return self.chosen.every is not None and t % self.chosen.every == 0
 
     def _measures(self, t: int) -> bool:
         return self.chosen.sharpness is not None and t % self.chosen.sharpness == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from trainer.adascale import AdaScale
 from trainer.averaging import NONE, Average
 from trainer.lr import Horizon, Policy
 from trainer.optim.groups import Group
@@ -18,7 +19,8 @@ from trainer.update import Observer
 class Recipe:
     """How a net is trained: the curve, its length, what steps, what is done to gradients, what is averaged and logged.
 
-    `origin` is kept in each checkpoint: the config, and where the curve comes from.
+    `micro_batch` are the samples of one on one device; with `noise_decay` the noise scale is logged. `origin` is kept
+    in each checkpoint: the config, and where the curve comes from.
     """
 
     policy: Policy
@@ -34,6 +36,9 @@ class Recipe:
     sam: float | None = None
     average: Average = NONE
     accumulate: int = 1
+    micro_batch: int = 1
+    adascale: AdaScale | None = None
+    noise_decay: float | None = None
 
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` in each process."""

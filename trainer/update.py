@@ -21,6 +21,7 @@ from trainer.clock import Clock
 from trainer.gradients import clip_norms, clip_units
 from trainer.journal import Journal, Seen
 from trainer.outlets import GradientNoise
+from trainer.spread import Spread
 
 
 class MicroBatch(Protocol):
@@ -91,12 +92,11 @@ class Updater:
     """Forward, loss, backward, clip, noise, write the learning rate, finite check, step, advance the clock, average.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
-    the same data at the same learning rate, with the scale that the scaler has lowered. Where a fused optimizer can
-    skip by itself what is not finite (on a GPU), no update waits for the check: the weights stay as they were, and
-    the run stops when the journal is drained next.
+    the same data at the same rate, with a lower scale. Where a fused optimizer skips by itself what is not finite (on
+    a GPU), no update waits for the check: the weights stay, and the run stops when the journal is drained next.
 
-    `clip` bounds the gradients of all groups but those with a limit of their own in `limits`. `agc` bounds each
-    unit's before, `sam` is the radius of an ascent before the gradients that count.
+    `clip` bounds the gradients of all groups but those with a limit of their own in `limits`; before, `spread` takes
+    those of micro-batches, `agc` bounds each unit's, and `sam` is the radius of an ascent to where they are made.
     """
 
     net: nn.Module
@@ -113,7 +113,7 @@ class Updater:
     agc: float | None = None
     sam: float | None = None
     averaging: Averaging | None = None
-
+    spread: Spread | None = None
     tries = 40
 
     def __post_init__(self) -> None:
@@ -126,7 +126,7 @@ class Updater:
     def __call__(self, update: Sequence[MicroBatch]) -> None:
         """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
         if self.control.policy.dials:
-            self.control.turn(self.clock.t)
+            self.control.turn(self.clock.at)
         for _ in range(self.tries):
             loss = self._gradients(update)
             if self.sam is not None:
@@ -136,7 +136,7 @@ class Updater:
                 norm = self._clip_gradients()
                 if self.noise is not None:
                     self.noise.add(self.parameters, self.clock.t)
-                self.control.write(self.optimizer, self.clock.t)
+                self.control.write(self.optimizer, self.clock.at)
                 if self.observer is not None:
                     self.observer.before(self.clock.t, update)
                 applied = self._step(loss, norm)
@@ -160,6 +160,8 @@ class Updater:
                 loss = self.loss(self.net(micro.inputs), micro.targets)
                 with self.backward.full_precision():
                     self.backward(loss / len(update) if len(update) > 1 else loss)
+            if self.spread is not None:
+                self.spread.take(i, of=len(update))
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 

@@ -26,6 +26,11 @@ NAMES = {
     "transformers": "transformers",
 }
 
+_ALL = (
+    "All loops end with the same weights to the bit; all but the bare one log every update's loss and learning rate to "
+    "TensorBoard, if not said otherwise."
+)
+
 
 def summary(times: Sequence["Spent"], bare: Sequence["Spent"]) -> dict[str, Any]:
     """Microseconds per update; the ratio of the medians, and the lowest and highest ratio of one round."""
@@ -71,13 +76,12 @@ def show(report: dict[str, Any]) -> None:
     for name, row in rows.items():
         times = [f"{row[key]:,.0f}" for key in ("median_us", "min_us", "max_us")]
         spread = f"{row['ratio_min']:.2f}-{row['ratio_max']:.2f}"
-        table.add_row(NAMES[name], *times, f"{row['ratio']:.2f}", spread, f"{row['ratio_cpu']:.2f}")
+        table.add_row(NAMES.get(name, name), *times, f"{row['ratio']:.2f}", spread, f"{row['ratio_cpu']:.2f}")
     console.print(table)
     rounds = len(rows["bare"]["rounds_us"])
     console.print(
         f"{report['updates']} updates; {rounds} {report['unit']}; {where['threads']} of {where['cores']} cores; "
-        f"load {where['load']:.1f}. All loops end with the same weights to the bit; all but the bare one log every "
-        "update's loss and learning rate to TensorBoard, if not said otherwise."
+        f"load {where['load']:.1f}. {report.get('note', _ALL)}"
     )
     for name, reason in report.get("skipped", {}).items():
         console.print(f"{NAMES[name]}: skipped, {reason}", markup=False)

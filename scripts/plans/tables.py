@@ -41,11 +41,14 @@ def several(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) -> list
 def head(plan: Plan) -> str:
     """How long the run is, and how high it goes."""
     facts = plan.facts()
-    growth, start = plan.horizon.growth, plan.horizon.batch_size
+    growth, start, most = plan.horizon.growth, plan.horizon.batch_size, plan.policy.most_gain
     epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] and not growth.grows else ""
     sizes = f"{start} to {start * growth.largest.ratio}" if growth.grows else f"{start}"
+    unit = "updates" if most is None else "scale-invariant iterations"
+    if most is not None:
+        epoch += f", in {facts['fewest_updates']} to {plan.horizon.total} updates with gains up to S = {most:g}"
     return (
-        f"T = {facts['total_updates']} updates of {sizes} samples{epoch}; "
+        f"T = {facts['total_updates']} {unit} of {sizes} samples{epoch}; "
         f"warm-up W = {facts['warmup_updates']}; peak {facts['peak_lr']:g} at update {facts['peak_update']}"
     )
 

@@ -164,3 +164,59 @@ def test_lightning_runs_a_leg_an_epoch_and_validates_between_them(tmp_path: Path
     order = module.train_dataloader().order
     assert recorder.seeds == [order.micro_seed(t, micro) for t in range(12) for micro in range(2)]
     assert recorder.validated == [(5, 10), (10, 10), (12, 10)]
+
+
+def digits(**changes: object) -> Digits:
+    module = Digits(batch_size=8, **changes)  # type: ignore[arg-type]
+    module.setup()
+    return module
+
+
+def test_digits_may_be_cut_otherwise_and_parts_may_be_left_out() -> None:
+    usual, other = digits(), digits(split=[1437, 0, 360], split_seed=1234, samples=1437)
+    assert (other.train_samples, other.splits.val, len(other.splits.test)) == (1437, None, 360)
+    assert followed(other).val_dataloader() == []
+    assert not torch.equal(usual.splits.test.inputs, other.splits.test.inputs)
+    assert len(digits(split=[10, 5, 0]).splits.train) == 10
+
+
+def test_standardized_digits_have_mean_0_in_each_pixel_and_deviation_1_over_all_of_training() -> None:
+    plain, module = digits(), digits(standardize=True)
+    inputs = module.splits.train.inputs.double()
+    assert inputs.mean(0).abs().max() < 1e-6
+    assert inputs.std().item() == pytest.approx(1, abs=1e-6)
+    scale = (plain.splits.test.inputs[1] - plain.splits.test.inputs[0]) / (
+        module.splits.test.inputs[1] - module.splits.test.inputs[0]
+    )
+    moved = scale[scale.isfinite() & (scale != 0)]
+    assert moved.max().item() == pytest.approx(moved.min().item(), rel=1e-4)
+
+
+def test_label_noise_is_a_share_of_the_training_labels_that_are_all_wrong_and_the_same_in_every_run() -> None:
+    clean, noisy, again = digits(), digits(label_noise=0.15), digits(label_noise=0.15, seed=7)
+    wrong = clean.splits.train.targets != noisy.splits.train.targets
+    assert wrong.sum() == round(0.15 * 1257)
+    assert torch.equal(noisy.splits.train.targets, again.splits.train.targets)
+    assert torch.equal(clean.splits.train.inputs, noisy.splits.train.inputs)
+    for clear, other in zip(clean.splits[1:], noisy.splits[1:]):
+        assert torch.equal(clear.targets, other.targets)
+    steps = (noisy.splits.train.targets - clean.splits.train.targets)[wrong] % 10
+    assert set(steps.tolist()) == set(range(1, 10))  # every other class is as likely
+    assert noisy.splits.train.targets.max() <= 9
+
+
+def test_digits_that_are_not_there_are_refused() -> None:
+    for message, changes in (
+        ("data.split=", {"split": [1437, 180, 360]}),
+        ("data.split=", {"split": [0, 180, 360]}),
+        ("data.split=", {"split": [100, 100]}),
+        ("data.split=", {"split": "abc"}),
+        ("data.split=", {"split": [100, -1, 1]}),
+        ("data.split=", {"split": [100.5, 1, 1]}),
+        ("data.split_seed=", {"split_seed": -1}),
+        ("data.label_noise=", {"label_noise": 1.0}),
+        ("data.label_noise=", {"label_noise": float("nan")}),
+        ("data.standardize=", {"standardize": 1}),
+        ("data.standardize=", {"standardize": True, "split": [1, 1, 1]}),
+    ):
+        refused(message, lambda changes=changes: digits(**changes))

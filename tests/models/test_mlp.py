@@ -37,3 +37,41 @@ def test_a_wrong_number_is_refused_in_one_line(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as refusal:
         MLP(4, 2, **wrong)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_gain_scales_hes_initialisation_and_sets_the_biases_to_zero() -> None:
+    torch.manual_seed(0)
+    net = MLP(64, 10, hidden=(400, 400), gain=2.5)
+    for layer in (layer for layer in net.layers if isinstance(layer, torch.nn.Linear)):
+        assert layer.weight.std().item() == pytest.approx(2.5 * (2 / layer.in_features) ** 0.5, rel=0.05)
+        assert not layer.bias.any()
+
+
+def test_without_a_gain_the_weights_are_those_that_pytorch_draws() -> None:
+    torch.manual_seed(0)
+    net = MLP(64, 10, hidden=(8,))
+    torch.manual_seed(0)
+    first, last = torch.nn.Linear(64, 8), torch.nn.Linear(8, 10)
+    assert torch.equal(net.layers[1].weight, first.weight)
+    assert torch.equal(net.layers[-1].weight, last.weight)
+    assert not any("BatchNorm" in type(layer).__name__ for layer in net.layers)
+
+
+def test_batch_norm_comes_before_each_relu_and_belongs_to_its_layer() -> None:
+    net = MLP(64, 10, hidden=(16, 8), norm="batch")
+    kinds = [type(layer).__name__ for layer in net.layers]
+    assert kinds == ["Flatten", *2 * ["Linear", "BatchNorm1d", "ReLU", "Dropout"], "Linear"]
+    assert [[type(part).__name__ for part in stage] for stage in net.stages()] == [
+        *2 * [["Linear", "BatchNorm1d"]],
+        ["Linear"],
+    ]
+    hidden = net.layers[:3](torch.randn(50, 64))
+    assert hidden.mean(0).abs().max() < 1e-5
+    assert hidden.std(0, correction=0).min() > 0.99
+
+
+@pytest.mark.parametrize("wrong", [{"norm": "layer"}, {"gain": 0.0}, {"gain": -1.0}, {"gain": float("nan")}])
+def test_a_wrong_norm_or_gain_is_refused_in_one_line(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as refusal:
+        MLP(4, 2, **wrong)
+    assert "\n" not in str(refusal.value)

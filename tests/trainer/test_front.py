@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from trainer.assemble.front import guarded
 from trainer.assemble.mistake import mistake
 from trainer.assemble.sweep import SweepFailed
 from trainer.lr import Refusal
+from trainer.signals import Stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +38,7 @@ import os, sys
 import hydra
 from trainer.assemble.front import guarded
 from trainer.lr import Refusal
+from trainer.signals import Stopped
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg):
@@ -150,17 +153,14 @@ def test_a_mistake_that_another_error_reports_is_still_a_mistake() -> None:
     assert mistake(error) == "warm-up longer than the run"
 
 
-def test_a_lightning_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:
-    class SIGTERMException(SystemExit):
-        pass
-
+def test_an_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:
     def interrupted() -> None:
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)
 
-    assert guarded(raising(SIGTERMException())) == 143
+    assert guarded(raising(Stopped(signal.SIGTERM))) == 143
     assert guarded(interrupted) == 130
 
 

@@ -27,6 +27,7 @@ SMALL = (
     *("data=digits", "data.batch_size=32", "model.hidden=[8]", "model.dropout=0.2", "trainer.duration=20"),
     *("trainer.validate=10", "trainer.updates_per_call=5", "warmup.duration=5"),
 )
+OPTIONS = ("every", "sharpness", "iterations", "noise")
 NAMES = ("grad_norm", "weight_norm", "update_norm", "update_ratio", "trust_ratio", "effective_lr", "coupled_lr")
 
 
@@ -353,14 +354,17 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     ("overrides", "told"),
     [
         (["observe.every=0"], "observe.every=0 is out of range"),
-        (["observe.every=null"], "observe.every=None does not fit"),
+        (["observe.every=often"], "observe.every='often' does not fit"),
+        (["observe.every=null", "observe.sharpness=null"], "observes nothing"),
+        (["observe.noise=0.5"], "observe.noise=0.5 is out of range"),
+        (["observe.noise=0.99"], "set trainer.accumulate=2"),
         (["observe.every=1.5"], "observe.every=1.5 does not fit"),
         (["observe.sharpness=-1"], "observe.sharpness=-1 is out of range"),
         (["observe.sharpness=true"], "observe.sharpness=True does not fit"),
         (["observe.iterations=0"], "observe.iterations=0 is out of range"),
         (["+observe.evry=2"], "did you mean every"),
         (
-            ["observe._target_=torch.nn.Identity", "~observe.every", "~observe.sharpness", "~observe.iterations"],
+            ["observe.noise=0.9", "observe._target_=torch.nn.Identity", *(f"~observe.{name}" for name in OPTIONS)],
             "Observe",
         ),
     ],

@@ -7,7 +7,6 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -150,7 +149,7 @@ def test_the_state_lies_in_the_checkpoint_of_the_validation_it_follows_from(asse
         assert state["value"] == factor_at(events, saved["cadence"]["updates"])
 
 
-def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(assembled):
+def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(assembled, watching):
     several = (*SYNTHETIC, "data.eval_batch_size=16", "trainer.keep=0")
     whole, stopped, resumed = (with_rule(assembled(*several, folder=name), RULES[0]()) for name in "abc")
     expected, applied, step = record(whole), record(resumed), stopped.module.validation_step
@@ -162,8 +161,9 @@ def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(
         step(batch, batch_idx)
 
     stopped.module.validation_step = terminated
-    with pytest.raises(SIGTERMException):
+    with pytest.raises(watching.Stopped):
         fit(stopped, None)
+    watching._noted.clear()
     fit(resumed, history(stopped.checkpointing.folder)[-1])
     assert applied == {t: expected[t] for t in applied}
 

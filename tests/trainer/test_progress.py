@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from trainer.callbacks import display, progress
 from trainer.callbacks.progress import Progress
+from trainer.clock import Clock
 from trainer.lr import Horizon, Refusal
 
 MEASURES = {"loss": 0.21314, "lr": 3.2109e-3, "samples_per_second": 48120.4}
@@ -32,7 +33,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def fake_run(t: int = 0, total: int = 1000, rank: int = 0) -> tuple[Any, Any]:
-    module = SimpleNamespace(clock=SimpleNamespace(t=t), horizon=Horizon(total, 1), recent={})
+    module = SimpleNamespace(clock=Clock(t), horizon=Horizon(total, 1), recent={})
     batches = {"num_sanity_val_batches": [2], "num_val_batches": [4], "num_test_batches": [3, 5]}
     trainer = SimpleNamespace(is_global_zero=rank == 0, sanity_checking=False, callback_metrics={}, **batches)
     return trainer, module
@@ -275,7 +276,7 @@ class Counter(LightningModule):
     def __init__(self, total: int, fails_at: int | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.clock, self.horizon, self.recent = SimpleNamespace(t=0), Horizon(total, 1), {}
+        self.clock, self.horizon, self.recent = Clock(), Horizon(total, 1), {}
         self.fails_at = fails_at
 
     def training_step(self, batch: torch.Tensor, index: int) -> None:

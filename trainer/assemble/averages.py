@@ -9,16 +9,16 @@ from torch.optim import Optimizer
 
 from trainer.assemble.targets import build, expect, refusing
 from trainer.averaging import Average, averages
-from trainer.lr import Plan, Refusal
+from trainer.lr import Horizon, Plan, Refusal
 from trainer.module import Module
 from trainer.statistics import recent
 
 
-def average(cfg: DictConfig, plan: Plan, optimizer: Optimizer) -> Average:
-    """The average of the config. Refused beside an optimizer that averages, and so is a schedule for one."""
+def average(cfg: DictConfig, plan: Plan, optimizer: Optimizer, length: Horizon) -> Average:
+    """The average of the config over a run of `length`. Refused beside an optimizer that averages, as is a schedule."""
     make = build(cfg.average, "average", list(cfg.allow))
     with refusing("average"):
-        made = expect("average", make(plan.horizon.reference), Average)
+        made = expect("average", make(length.reference), Average)
     own = _averaged(optimizer)
     name = str(cfg.optimizer._target_).rpartition(".")[2]
     if own and made.keep is not None:

@@ -43,7 +43,7 @@ class Board:
 def count(jobs: Sequence[Job]) -> str:
     """How many jobs are in which state: `1 of 4 completed, 1 failed, 2 running`."""
     states = Counter(job.status for job in jobs)
-    rest = [f"{states[s]} {s}" for s in ("failed", "stopped", "running", "waiting") if states[s]]
+    rest = [f"{states[s]} {s}" for s in ("pruned", "failed", "stopped", "running", "waiting") if states[s]]
     return ", ".join([f"{states['completed']} of {len(jobs)} completed", *rest])
 
 

@@ -11,7 +11,7 @@ from trainer.assemble.arguments import nearest
 from trainer.lr import Refusal
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
-SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
 RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -37,7 +37,7 @@ def check_launcher(launcher: Any) -> None:
 
 def check_command(job: Any) -> None:
     """Refuse, in the settings of Hydra, a sweep in one process, a setting made twice, a key that nothing reads."""
-    if job.mode == RunMode.MULTIRUN and job.launcher._target_ != SLURM:
+    if job.mode == RunMode.MULTIRUN:
         raise Refusal(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )

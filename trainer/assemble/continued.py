@@ -3,8 +3,8 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,24 @@ def owned(root: Path) -> Iterator[list[int]]:
         yield [held]
     finally:
         os.close(held)
+
+
+@contextmanager
+def owned_first(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
+    """Hold the first of the folders that no other sweep holds; refused where there is none."""
+    with ExitStack() as stack:
+        refused: Refusal | None = None
+        for root in roots:
+            try:
+                held = stack.enter_context(owned(root))
+            except Refusal as error:
+                refused = error
+            else:
+                break
+        else:
+            assert refused is not None
+            raise refused
+        yield root, held
 
 
 class Past:

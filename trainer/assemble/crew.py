@@ -2,21 +2,40 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from trainer.assemble import sweep
-from trainer.assemble.board import Board
+from trainer.assemble.board import Board, count
 from trainer.assemble.continued import Past
 from trainer.assemble.guardian import TICK, Guardian
 from trainer.assemble.job import Job
 from trainer.assemble.pool import SHOWN, Pool
+from trainer.assemble.requeue import NO_REQUEUE
 from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
+from trainer.signals import SIGNALS
 
 THREADS = "OMP_NUM_THREADS"
+
+
+class Feed(Protocol):
+    """What gives a crew one job after the other, and judges them while they run, as a search does."""
+
+    over: bool
+
+    def fresh(self) -> Job | None:
+        """The next job, if there is one now."""
+
+    def doomed(self, running: Sequence[Job]) -> list[tuple[Job, str]]:
+        """The running jobs that should end, each with the cause."""
+
+    def ended(self, job: Job) -> None:
+        """A job has ended, and `sweep.json` says so."""
 
 
 @dataclass
@@ -34,11 +53,18 @@ class Crew:
     fail_fast: bool
     done: list[Job] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def broken(self) -> bool:
         """Whether a failure has ended the sweep."""
         return self.fail_fast and any(job.status == "failed" for job in self.done)
+
+    def leave_if_stopped(self) -> None:
+        """Exit with the signal that stopped the sweep, if one did."""
+        if self.received:
+            print(f"{signal.Signals(self.received[0]).name} stopped the sweep: {count(self.done)}", file=sys.stderr)
+            raise SystemExit(128 + self.received[0])
 
     def pool(self, batch: Sequence[Job]) -> Pool:
         """The queue of the jobs that are not completed yet; refused where one could never start."""
@@ -48,22 +74,26 @@ class Crew:
                 pool.wait(job.number, job.need)
         return pool
 
-    def run(self, batch: Sequence[Job], keep: Sequence[int]) -> None:
+    def run(self, batch: Sequence[Job], keep: Sequence[int], feed: Feed | None = None) -> None:
         """Run all jobs of a batch to their end, or to the signal that stops the sweep; then none of them is left.
 
-        The files `keep` stay open until then, even where this process is killed.
+        The files `keep` stay open until then, even where this process is killed. `feed` gives more jobs, until it is
+        over.
         """
         pool, jobs = self.pool(batch), {job.number: job for job in batch}
         self.done += batch
-        sweep.label(self.done)
-        self._write()
+        if batch:
+            sweep.label(self.done)
+        self.write()
         forwarded = 0
         with _signals(self.received), _guarded(keep) as guardian, Board(self.done, live=self.slots > 1) as board:
             try:
-                while not pool.idle:
+                while not pool.idle or self._fed(feed):
+                    if feed and self._fed(feed):
+                        self._take(feed, pool, jobs)
                     for number, devices in pool.admit().items():
                         guardian.watch(self._start(jobs[number], devices))
-                        self._write()
+                        self.write()
                     time.sleep(TICK)
                     for signum in self.received[forwarded:]:
                         forwarded += 1
@@ -72,19 +102,39 @@ class Crew:
                         pool.release(number)
                         guardian.forget(jobs[number].group)
                         self._tell(jobs[number], pool, jobs)
+                        if feed:
+                            feed.ended(jobs[number])
                     board.refresh()
             finally:
                 for number in pool.held:
                     jobs[number].end(signal.SIGKILL, "stopped with the sweep")
 
+    def _fed(self, feed: Feed | None) -> bool:
+        """Whether more jobs may come."""
+        return feed is not None and not feed.over and not self.received and not self.broken
+
+    def _take(self, feed: Feed, pool: Pool, jobs: dict[int, Job]) -> None:
+        """End the jobs that the feed has given up, and take the next one where there is room."""
+        for job, cause in feed.doomed([jobs[number] for number in pool.held]):
+            job.end(signal.SIGTERM, cause)
+        if pool.hungry and (fresh := feed.fresh()):
+            jobs[fresh.number] = fresh
+            self.done.append(fresh)
+            if fresh.status == "waiting":
+                pool.wait(fresh.number, fresh.need)
+            self.write()
+            if fresh.status != "waiting":
+                feed.ended(fresh)
+
     def _tell(self, job: Job, pool: Pool, jobs: dict[int, Job]) -> None:
         sweep.tell(job)
-        self._write()
+        self.write()
         if self.fail_fast and job.status == "failed":
             self._stop(pool, jobs, signal.SIGTERM, f"stopped by the failure of job {job.number}")
 
-    def _write(self) -> None:
-        sweep.write(self.done, self.root, self.past.rest.values())
+    def write(self) -> None:
+        """Write `sweep.json` as things are."""
+        sweep.write(self.done, self.root, self.past.rest.values(), self.about)
 
     def _stop(self, pool: Pool, jobs: dict[int, Job], signum: int, cause: str) -> None:
         pool.close()
@@ -102,7 +152,7 @@ class Crew:
         where = f" on {', '.join(devices)}" if devices else ""
         print(f"job {job.number}: {job.label} -> {job.folder}{where}", flush=True)
         inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
-        own = {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1"}
+        own = {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
         if self.devices:
             own[SHOWN] = ",".join(devices)
         if job.threads is not None:
@@ -122,7 +172,8 @@ def _guarded(keep: Sequence[int]) -> Iterator[Guardian]:
 @contextmanager
 def _signals(received: list[int]) -> Iterator[None]:
     """Note the signals that ask the sweep to stop, in the order they arrive; what was ignored stays ignored."""
-    stops = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    asked = (signal.SIGINT, signal.SIGHUP, *SIGNALS)
+    stops = [s for s in asked if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}
     try:
         yield

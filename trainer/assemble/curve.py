@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.assemble.arguments import check_names, nearest
+from trainer.assemble.cluster import placed
+from trainer.assemble.pace import counted
 from trainer.assemble.targets import build
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, positive, whole
@@ -21,7 +23,7 @@ FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}
 """The keys of groups that name no class."""
 LONGEST = 10**8
 """Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class TrainerSettings:
     channels_last: bool
     threads: int | None
     deterministic: bool
+    sync_batchnorm: bool
+    timeout: float
     lightning: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -67,7 +71,8 @@ class TrainerSettings:
             positive(
                 "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
             )
-        for name in ("compile", "channels_last", "deterministic"):
+        positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
+        for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
             raise Refusal(
@@ -123,6 +128,7 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values)
+    values |= placed(values)
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)
     return TrainerSettings(**values)
@@ -154,13 +160,14 @@ def global_batch(cfg: DictConfig, run: TrainerSettings) -> int:
 
 
 def horizon(cfg: DictConfig, run: TrainerSettings, samples: int | None = None) -> Horizon:
-    """The length of the run; `samples` is what the data really holds, where it has been read."""
+    """The length of the run's curve; `samples` is what the data really holds, where it has been read."""
     if samples is None:
         samples = declared_samples(cfg)
     tokens = cfg.data.get("tokens_per_sample")
     if tokens is not None:
         whole("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
-    length = Horizon.of(run.duration, samples=samples, batch_size=global_batch(cfg, run), tokens_per_sample=tokens)
+    batch = counted(cfg, run, global_batch(cfg, run))
+    length = Horizon.of(run.duration, samples=samples, batch_size=batch, tokens_per_sample=tokens)
     if length.total > LONGEST:
         raise Refusal(f"trainer.duration={run.duration} is {length.total} updates, beyond any plan: shorten it.")
     return length

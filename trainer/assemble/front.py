@@ -1,6 +1,7 @@
 """From an error to one line and an exit code.
 
-0: done. 1: the run failed. 2: the user's mistake. 130, 143: stopped by Ctrl-C or SIGTERM.
+0: done. 1: the run failed. 2: the user's mistake. 130: stopped by Ctrl-C. 143, 138, 140: stopped by SIGTERM,
+SIGUSR1, SIGUSR2. Whether Slurm has requeued the job is told, and changes no code: what is not done is no success.
 """
 
 import os
@@ -23,12 +24,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from trainer import signals
 from trainer.assemble.command import check_launcher
 from trainer.assemble.mistake import mistake, one_line
+from trainer.assemble.requeue import requeue
 from trainer.assemble.sweep import SweepFailed
+from trainer.launched import launcher
 from trainer.lr import Refusal
 
-DONE, FAILED, MISTAKE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
 LONGEST = 500
 
@@ -48,6 +52,8 @@ def guarded(main: Callable[[], object]) -> int:
         return _left(leaving)
     except Exception as error:
         return _failed(error)
+    finally:
+        signals.leave()
     return DONE
 
 
@@ -106,8 +112,8 @@ def _left(leaving: SystemExit) -> int:
     """The code of `sys.exit(code)`; inside a job, leaving without an error code counts as a failure."""
     if isinstance(leaving.__context__, KeyboardInterrupt):
         return _tell("interrupted", INTERRUPTED)
-    if type(leaving).__name__ == "SIGTERMException":
-        return _tell("terminated by SIGTERM", TERMINATED)
+    if isinstance(leaving, signals.Stopped):
+        return _stopped(leaving)
     if isinstance(leaving.code, str):
         return _tell(one_line(leaving.code), FAILED)
     frames = traceback.extract_tb(leaving.__traceback__)
@@ -117,13 +123,19 @@ def _left(leaving: SystemExit) -> int:
     return leaving.code or DONE
 
 
+def _stopped(stopped: signals.Stopped) -> int:
+    became = requeue(stopped.signum) if rank() == 0 else ""
+    return _tell(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
+
+
 def _failed(error: Exception) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exception(error)
     if isinstance(error, SweepFailed):
         return _tell(str(error), FAILED)
     if told := mistake(error):
-        return _tell(told, MISTAKE, first="RANK" not in os.environ)  # a child of rank 0 meets what rank 0 did not
+        child = "RANK" not in os.environ and launcher() is None  # of rank 0: it meets what rank 0 did not
+        return _tell(told, MISTAKE, first=child)
     text = one_line(f"{type(error).__name__}: {error}")
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():

@@ -19,7 +19,7 @@ LEFTOVER = 5.0
 
 @dataclass
 class Job:
-    """One job; `status` goes from waiting over running to completed, failed or stopped.
+    """One job; `status` goes from waiting over running to completed, failed, stopped or pruned.
 
     Completed takes both an exit code of 0 and a `result.json` that says so: a job that was killed, or that
     left early with exit code 0, has failed. `label` is what tells it from the others for a reader, `need` how many
@@ -38,6 +38,7 @@ class Job:
     error: str = ""
     seconds: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     _process: "subprocess.Popen[bytes] | None" = None
     _started: float = 0.0
     _kill_at: float = math.inf
@@ -69,6 +70,11 @@ class Job:
         """The process group of the job, once started."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return bool(self._ended_by)
 
     def adopt(self) -> bool:
         """Whether the job was completed before, by an earlier start of the sweep; if so it takes that result."""
@@ -132,6 +138,7 @@ class Job:
             "metrics": self.result.get("metrics", {}),
             "best": self.result.get("best", {}),
             "folder": str(self.folder),
+            **({"parameters": self.parameters} if self.parameters else {}),
         }
 
     def _judge(self, code: int) -> None:
@@ -140,7 +147,8 @@ class Job:
         if code == 0 and said == "completed":
             self.status = "completed"
             return
-        self.status = "stopped" if self._ended_by.startswith("stopped") else "failed"
+        first = self._ended_by.partition(" ")[0]
+        self.status = first if first in ("stopped", "pruned") else "failed"
         missing = f"{RESULT} says {said!r}" if said else f"no {RESULT}"
         reason = self.result.get("error") or (self._last_line() if code else "") or missing
         left = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}, last line"

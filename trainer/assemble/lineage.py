@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble.changes import Changes, differences
+from trainer.assemble.pace import chosen
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import fraction
 from trainer.lr.schedule import FLOOR, SHAPES, one_of
@@ -53,6 +54,9 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
         told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
     if not told and rule in (None, "continue", "stretch", "override", segments[-1]["rule"]):
         return segments
+    if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
+        why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
+        raise Refusal(f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run.")
     if cfg.schedule_batch or segments[-1]["config"].get("schedule_batch"):
         raise Refusal(
             f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
@@ -63,6 +67,11 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     if rule in ("rewarm", "branch_cooldown") and begin >= _samples(now):
         raise Refusal(f"resume.policy={rule} has no update left: lengthen trainer.duration beyond the checkpoint's.")
     return [*segments, {**now, "rule": rule, "samples": begin}]
+
+
+def change(segment: Segment) -> dict[str, Any]:
+    """When a resume has changed the curve, and how."""
+    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
 
 
 def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:

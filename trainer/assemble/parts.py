@@ -5,7 +5,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import Strategy
 from torch import nn
 from torch.optim import Optimizer
 
@@ -22,12 +21,14 @@ from trainer.assemble.curve import TrainerSettings
 from trainer.assemble.targets import build, expect, refusing
 from trainer.callbacks.plateau import PlateauControl
 from trainer.checkpoint import AtomicCheckpointIO
+from trainer.environment import environment
 from trainer.lr import Plateau, Refusal
 from trainer.lr.bounds import fraction, number, positive, whole
 from trainer.observe import Observe
 from trainer.optim.composite import assembled
 from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
+from trainer.sync_norm import synced
 from trainer.task import Task
 
 OURS = (
@@ -97,6 +98,8 @@ def net(cfg: DictConfig, shape: dict[str, int], settings: TrainerSettings) -> nn
         with refusing("model"):
             factory = factory(**{name: value for name, value in shape.items() if name in wanted})
     expect("model", factory, nn.Module)
+    if settings.sync_batchnorm:
+        factory = synced(factory, settings.accelerator != "cpu" and torch.accelerator.is_available())
     if settings.channels_last:
         factory = factory.to(memory_format=torch.channels_last)
     if settings.compile:
@@ -150,7 +153,9 @@ def observe(cfg: DictConfig) -> Observe | None:
     return expect("observe", build(cfg.observe, "observe", list(cfg.allow)), Observe)
 
 
-def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.Callback) -> pl.Trainer:
+def trainer(
+    cfg: DictConfig, settings: TrainerSettings, folder: Path, strategy: Strategy | str, *more: pl.Callback
+) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
     for key in settings.lightning:
         if key in OURS:
@@ -167,11 +172,11 @@ def trainer(cfg: DictConfig, settings: TrainerSettings, folder: Path, *more: pl.
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            strategy=_strategy(settings),
+            strategy=strategy,
             precision=settings.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *environment()],
             max_epochs=-1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -188,10 +193,3 @@ def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
     made = build(node, key, allow)
     with refusing(key):
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
-
-
-def _strategy(settings: TrainerSettings) -> Strategy | str:
-    """One process, or several that exchange gradients and do nothing else behind the update's back."""
-    if settings.world == 1 and settings.strategy == "auto":
-        return "auto"
-    return DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=False, timeout=timedelta(minutes=5))

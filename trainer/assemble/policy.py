@@ -6,7 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.assemble import pace
 from trainer.assemble.compat import Compat
+from trainer.assemble.curve import global_batch, trainer_settings
 from trainer.assemble.dials import dials
 from trainer.assemble.nested import expanded, named
 from trainer.assemble.rescale import rescaled
@@ -49,8 +51,14 @@ def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Po
         compat.held(common, length),
         {name: group["lr_mult"] for name, group in groups.items()},
         {name: compat.held(curve, length) for name, curve in own.items()},
+        most_gain=most_gain(cfg),
     )
     return dials(cfg, whole_run, length, settings(cfg, groups))
+
+
+def most_gain(cfg: DictConfig) -> float | None:
+    """S, the largest gain of AdaScale, where it is chosen."""
+    return pace.multiple(cfg, global_batch(cfg, trainer_settings(cfg))) if pace.chosen(cfg.scaling) else None
 
 
 def assumed_groups(cfg: DictConfig) -> Groups:

@@ -68,6 +68,11 @@ class Pool:
         self._waiting.clear()
 
     @property
+    def hungry(self) -> bool:
+        """Whether a slot is free that no waiting job will have."""
+        return len(self.held) + len(self._waiting) < self.slots
+
+    @property
     def idle(self) -> bool:
         """Whether no job runs and none waits."""
         return not (self.held or self._waiting)

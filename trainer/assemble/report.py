@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.assemble.changes import flat
-from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.curve import TrainerSettings, global_batch
 from trainer.assemble.growth import told
+from trainer.assemble.pace import worded
 from trainer.assemble.rescale import lines, rescaled
 from trainer.checkpoint import history
 from trainer.lr import Plan, Refusal
@@ -28,7 +29,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
     """Everything that decides the learning rate, as plain numbers."""
     reference = cfg.scaling.get("base_batch_size")
     rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
-    batch = plan.horizon.batch_size
+    batch = global_batch(cfg, settings)
     curves = ("warmup", "schedule", "schedule_batch", "cooldown", "plateau", "average")
     return {
         "global_batch": batch,
@@ -70,16 +71,17 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in facts["groups"]
     ]
+    words = worded(facts, length)
     return [
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
-        ("scaling", f"{facts['scaling']}, {kappa}, scale {facts['scale']:g}"),
+        ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
         (
             "learning rate",
-            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at update {facts['peak_update']}",
+            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}",
         ),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
-        ("updates", f"T = {facts['total_updates']}, {length}"),
+        ("updates", words.updates),
         *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
@@ -126,6 +128,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         "best": {"metric": monitor, **best},
         "updates": module.clock.t,
         "total_updates": module.horizon.total,
+        **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
         "scaled": assembly.facts["scaled"],
         "seconds": round(seconds, 3),
         "recent": module.recent,

@@ -7,11 +7,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.assemble.curve import global_batch, trainer_settings
 from trainer.assemble.owners import LINKED, Owner, adaptive, owners
 from trainer.assemble.targets import build, refusing
 from trainer.lr import Horizon, Refusal
 from trainer.lr.bounds import number, whole
 from trainer.lr.scaling import Scaled
+from trainer.lr.scaling_average import scaled_decay
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def rescaled(cfg: DictConfig, length: Horizon) -> Rescaled:
     elif before is not None:
         kept["warmup.duration"] = before
     made = _written(cfg, {key: value for key, (_, value) in now.items()}) if now else cfg
+    _average(cfg, now, kept)
     rate = main.tuned.get("lr")
     if rate is not None and first.lr != 1.0:
         now = {"optimizer.lr": (rate, rate * first.lr), **now}
@@ -113,6 +116,20 @@ def _warmup(cfg: DictConfig, factor: float, length: Horizon) -> tuple[Any, Any]:
         return duration, duration
     with refusing("warmup"):
         return duration, round(length.updates(duration, "warmup.duration") * factor)
+
+
+def _average(cfg: DictConfig, now: dict[str, tuple[Any, Any]], kept: dict[str, Any]) -> None:
+    """The decay of an average, which makes itself the `scaled_decay` that is told here."""
+    tree: Any = OmegaConf.to_container(cfg, resolve=True)
+    node = tree["average"]
+    decay = node.get("decay")
+    if decay is None or cfg.scaling.get("base_batch_size") is None and not node.get("scaled"):
+        return
+    if not node.get("scaled"):
+        kept["average.decay"] = decay
+        return
+    batch = global_batch(cfg, trainer_settings(cfg))
+    now["average.decay"] = (decay, scaled_decay(decay, batch, node.get("base_batch_size"), node.get("every", 1)))
 
 
 def _written(cfg: DictConfig, numbers: dict[str, Any]) -> DictConfig:

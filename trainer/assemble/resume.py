@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from trainer.assemble.cluster import goes_on
+from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
 from trainer.checkpoint import history, numbered, read
+from trainer.clock import Clock
 from trainer.lr import Horizon, Refusal
 from trainer.optim.groups import Group
 
@@ -27,6 +30,15 @@ class Fitted:
     groups: Sequence[Group]
     optimizer: str
     length: Horizon
+
+
+def begin_from(resume: Any, folder: Path) -> Path | None:
+    """The checkpoint to go on from, if any; what Slurm or torchrun has started again goes on with its own run."""
+    again = goes_on(folder)
+    resumed = (resume_point("auto", folder) if again else None) or resume_point(resume, folder)
+    if rank() == 0 and not again:
+        check_unused(folder, resume, resumed)
+    return resumed
 
 
 def resume_point(resume: Any, folder: Path) -> Path | None:
@@ -66,6 +78,11 @@ def check_fits(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
     saved, length = checkpoint["cadence"], fitted.length
     state = checkpoint["state_dict"].items()
     _check_shapes(path, {k[4:]: v for k, v in state if k.startswith("net.")}, fitted.net.state_dict())
+    if saved.get("tau") is not None and saved["batch_size"] != length.batch_size:
+        raise Refusal(
+            f"resume.path={path} has gains of batches of {saved['batch_size']} samples, not of {length.batch_size}: "
+            "with scaling=adascale keep the global batch, or start a new run."
+        )
     if not _same_data(saved, length):
         raise Refusal(
             f"resume.path={path} counts {saved['updates_per_epoch']} updates of {saved['batch_size']} samples an "
@@ -104,10 +121,11 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
             f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
             "or give another name to branch off."
         )
-    finished = updates == horizon.total and _status(assembly.folder) == "completed"
+    reached = Clock(updates, saved.get("tau")).at
+    finished = reached >= horizon.total and _status(assembly.folder) == "completed"
     if updates > horizon.total or finished:
         raise Refusal(f"resume.path={path} has all {updates} updates of this run: lengthen trainer.duration to go on.")
-    return {**saved, "updates": updates}
+    return {**saved, "updates": updates, "reached": reached}
 
 
 def restore(assembly: "Assembly", checkpoint: dict[str, Any]) -> None:

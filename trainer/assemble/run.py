@@ -1,32 +1,37 @@
 """One run: from a config to a trained model and its result."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from trainer.assemble import curve, parts, policy, report
-from trainer.assemble.averages import average, settle
+from trainer import signals
+from trainer.assemble import cluster, curve, pace, parts, policy, report
+from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
-from trainer.assemble.children import joined
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.front import rank
 from trainer.assemble.growth import blocks, ends, growing
-from trainer.assemble.lineage import lineage
+from trainer.assemble.lineage import change, lineage
+from trainer.assemble.ranks import claims, strategy, watch_over
+from trainer.assemble.recipe import made
+from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
-from trainer.assemble.resume import Fitted, check_fits, check_resumable, check_unused, restore, resume_point, whole
+from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.callbacks.checkpointing import Checkpointing
+from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
 from trainer.lr import Plan, Refusal, lint
 from trainer.module import Module
-from trainer.outlets import GradientNoise
-from trainer.recipe import Recipe
+from trainer.ranks.agreement import Agreement
+from trainer.ranks.halt import ignore_signals
+from trainer.ranks.watch import Watch
 from trainer.tensorboard import TensorBoard
 
 
@@ -45,37 +50,46 @@ class Assembly:
 
 def run(cfg: DictConfig) -> None:
     """Train what the config names; the run's folder then holds its config, plan, log, checkpoints and result."""
-    started = time.time()
     job = HydraConfig.get()
     check_command(job)
-    folder = Path(job.runtime.output_dir)
     curve.check_keys(cfg)
-    resumed = resume_point(cfg.resume.path, folder)
-    if rank() == 0:
-        check_unused(folder, cfg.resume.path, resumed)
-    assembly = assemble(cfg, folder, resumed)
+    with watch_over(cfg, Path(job.runtime.output_dir)) as watch:
+        _run(cfg, job, watch)
+
+
+def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
+    started = time.time()
+    folder = Path(job.runtime.output_dir)
+    resumed = begin_from(cfg.resume.path, folder)
+    assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
+    signals.hold()
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
-    outcome: dict[str, Any] = {"status": "failed"}
+        cluster.claim(folder)
+    outcome: dict[str, Any] = {}
     try:
         fit(assembly, resumed)
         test = evaluate(assembly)
-        joined(assembly.trainer)
+        watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        outcome["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        cause = watch.cause(error)
+        status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
+        outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
-        raise
+        raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
+        if signum := assembly.checkpointing.stopped_by:
+            assembly.checkpointing.halt.part(lambda: requeue(signum))
 
 
-def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Assembly:
+def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: Watch | None = None) -> Assembly:
     """Every part of the run, built and checked against the others; nothing is trained yet.
 
     The curve of a run that goes on from the checkpoint `resumed` is made from that checkpoint's.
@@ -83,51 +97,44 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Asse
     curve.check_keys(cfg)
     settings = curve.trainer_settings(cfg)
     parts.prepare(settings, cfg.seed)
-    length = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
+    planned = curve.horizon(cfg, settings) if cfg.data.get("samples") is not None else None
     data = parts.data(cfg)
-    length = curve.horizon(cfg, settings, data.train_samples) if length is None else length
+    planned = curve.horizon(cfg, settings, data.train_samples) if planned is None else planned
+    length = pace.in_updates(cfg, planned, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
-    groups, optimizer = parts.optimizer(rescaled(cfg, length).cfg, net)
+    groups, optimizer = parts.optimizer(rescaled(cfg, planned).cfg, net)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
-    segments = lineage(cfg, length, saved)
+    segments = lineage(cfg, planned, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
-    rates, run_length = growing(cfg, woven(segments, cfg, facts), length)
-    plan = Plan(rates, run_length, policy.settings(rescaled(cfg, length).cfg, facts))
+    plan = Plan(*growing(cfg, woven(segments, cfg, facts), planned), policy.settings(rescaled(cfg, planned).cfg, facts))
+    length = pace.in_updates(cfg, plan.horizon, curve.global_batch(cfg, settings), data.train_samples)
     task = parts.task(cfg, data.shape)
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
-    noise = GradientNoise(settings.gradient_noise, cfg.seed) if settings.gradient_noise else None
-    origin = {"config": OmegaConf.to_container(cfg, resolve=True), "lineage": segments}
-    seen, averaged = parts.observe(cfg), average(cfg, plan, optimizer())
-    recipe = Recipe(rates, run_length, optimizer, groups, settings.clip, settings.log_every, noise, origin, seen)
-    recipe = replace(recipe, agc=settings.agc, sam=settings.sam, average=averaged, accumulate=settings.accumulate)
-    module = Module(net, task, recipe)
-    every = None if settings.checkpoint is None else ends(run_length, settings.checkpoint, "trainer.checkpoint")
+    module = Module(net, task, made(cfg, settings, plan, length, optimizer, groups, segments))
+    every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=run_length.total,
-        leg=ends(run_length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *blocks(run_length, settings)),
+        total=length.total,
+        leg=ends(length, settings.validate, "trainer.validate"),
+        pauses=(*([every] if every else []), *blocks(length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
-        stages=[(stage.update, stage.ratio) for stage in run_length.growth.stages],
+        stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
     )
     checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
-    trainer = parts.trainer(cfg, settings, folder, *parts.plateau(cfg, fresh=rewarmed), checkpointing)
+    callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
+    trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
+    ignore_signals(trainer)
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
-        "changes": [_told(one) for one in segments[1:]],
+        "changes": [change(one) for one in segments[1:]],
         "lineage": segments,
         "lint": warnings,
     }
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
-
-
-def _told(segment: dict[str, Any]) -> dict[str, Any]:
-    """When a resume has changed the curve, and how."""
-    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
 
 
 def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str, Any] | None:
@@ -151,8 +158,8 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
-        if saved["updates"] == assembly.module.horizon.total:
-            checkpoint = read(resumed)
+        done = saved["reached"] >= assembly.module.horizon.total
+        if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
                 settle(assembly.module, assembly.data, checkpoint)

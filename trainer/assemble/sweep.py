@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def tell(job: Job) -> None:
     """One line: a job that is done on stdout, one that is not on stderr."""
     if job.status == "completed":
         print(f"job {job.number} completed in {job.seconds:.1f} s", flush=True)
+    elif job.status == "pruned":
+        print(f"job {job.number} {job.error}", flush=True)
     else:
         print(f"job {job.number} {job.status}: {job.label}: {job.error}", file=sys.stderr, flush=True)
 
@@ -34,15 +36,21 @@ def failure(jobs: Sequence[Job], folder: Path) -> SweepFailed:
     """How many jobs of the sweep failed, and which; why has been told as they ended."""
     failed = [job for job in jobs if job.status == "failed"]
     names = ", ".join(f"job {job.number} {job.label}".rstrip() for job in failed)
-    rest = sum(job.status != "completed" for job in jobs) - len(failed)
+    rest = sum(job.status not in ("completed", "pruned") for job in jobs) - len(failed)
     unfinished = f", {rest} more did not run to their end" if rest else ""
     return SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}{unfinished}; see {folder / SUMMARY}")
 
 
-def write(jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = ()) -> None:
-    """Replace `sweep.json` at once, so that a reader never meets half of it; `later` are records kept as they were."""
+def write(
+    jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = (), about: Mapping[str, Any] | None = None
+) -> None:
+    """Replace `sweep.json` at once, so that a reader never meets half of it.
+
+    `later` are records kept as they were, `about` is what a search tells of itself.
+    """
+    records = sorted([*(job.record() for job in jobs), *later], key=lambda record: record["number"])
     draft = folder / f".{SUMMARY}"
-    draft.write_text(json.dumps({"jobs": [*(job.record() for job in jobs), *later]}, indent=2) + "\n")
+    draft.write_text(json.dumps({"jobs": records, **(about or {})}, indent=2) + "\n")
     draft.replace(folder / SUMMARY)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from trainer.checkpoint import BEST, history, numbered, read
 from trainer.module import Module
+from trainer.ranks.halt import Halt
+from trainer.signals import Stopped
 
 Ends = int | Callable[[int], int]
 """An interval in updates, or a function that gives the next end after update `t`."""
@@ -23,6 +24,9 @@ class Checkpointing(pl.Callback):
 
     `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` are the newest ones, of
     which `keep` stay (0: all).
+
+    Between two blocks of updates, and between two batches of a validation, all ranks ask whether a signal shall stop
+    the run: then it is saved and left. What is saved before its validation is over owes it, and pays when it goes on.
     """
 
     def __init__(self, folder: Path, monitor: str, mode: str, every: Ends | None = None, keep: int = 1) -> None:
@@ -30,13 +34,15 @@ class Checkpointing(pl.Callback):
         self.every, self.keep = every, keep
         self.source: Path | None = None
         self.best: dict[str, Any] = dict(NONE_YET)
-        self._saved = -1
+        self.halt, self.stopped_by = Halt(), 0
+        self._owing, self._saved = False, -1
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.best, "monitor": self.monitor, "mode": self.mode}
+        return {**self.best, "monitor": self.monitor, "mode": self.mode, "owing": self._owing}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the best so far, unless it was the best by another measure."""
+        self._owing = state_dict.get("owing", False)
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.best = {name: state_dict[name] for name in NONE_YET}
 
@@ -51,32 +57,54 @@ class Checkpointing(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
-        self._saved = pl_module.clock.t
+        self._saved = -1 if self._owing else pl_module.clock.t
         if self.best["update"] is not None:
             self.adopt(trainer)
+        self.halt.begin(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """SIGTERM stops a run between two blocks of updates: what is there can be kept.
+    def owes(self, checkpoint: dict[str, Any]) -> bool:
+        """Whether a checkpoint was written before its validation was over."""
+        return checkpoint["callbacks"].get(self.state_key, {}).get("owing", False)
 
-        Not within a validation: a run that goes on from its end would miss what it says.
-        """
-        training = trainer.state.fn == "fit" and not trainer.validating
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and training:
-            assert isinstance(pl_module, Module)
-            self._save(trainer, pl_module)
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for the validation that the run was stopped in, as if it had not been."""
+        assert isinstance(pl_module, Module)
+        self._stop_if_asked(trainer, pl_module, self._owing)
+        if self._owing:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+            self._owing = False
+            trainer.should_stop |= pl_module.clock.t >= pl_module.horizon.total
+
+    def _stop_if_asked(self, trainer: pl.Trainer, module: Module, owing: bool) -> None:
+        self.stopped_by = self.halt.signal()
+        if self.stopped_by:
+            module.averaging.leave()
+            self._owing = owing
+            self._save(trainer, module)
+            raise Stopped(self.stopped_by, module.clock.t)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Module)
-        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or pl_module.over
         if self.every and not last_of_leg and _ends(self.every, pl_module.clock.t):
             self._save(trainer, pl_module)
+        self._stop_if_asked(trainer, pl_module, owing=last_of_leg and sum(trainer.num_val_batches) > 0)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        """Every rank has as many batches as the others (`data.shard`); after the last one the scores are shared."""
+        assert isinstance(pl_module, Module)
+        if trainer.state.fn == "fit" and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
+            self._stop_if_asked(trainer, pl_module, owing=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self._owing = False
         value = trainer.callback_metrics[self.monitor].item()
         if self._improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}

@@ -29,6 +29,7 @@ class Stage:
     done: int = 0
     recent: dict[str, float] = field(default_factory=dict)
     worth: Callable[[Any], float] = float
+    unit: str = "update"
 
     @property
     def counted(self) -> str:
@@ -74,7 +75,7 @@ class Lines:
     def show(self, stages: Sequence[Stage]) -> None:
         """Print the innermost stage."""
         stage = stages[-1]
-        counter = "update" if stage.name == "train" else stage.name
+        counter = stage.unit if stage.name == "train" else stage.name
         facts = [f"{counter} {stage.counted}{stage.share}"]
         if stage.name == "train" and stage.done > stage.start:
             value, unit = stage.speed

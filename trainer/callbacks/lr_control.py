@@ -16,14 +16,15 @@ class LRControl(pl.Callback):
     value that differs from the policy stops the run with a RuntimeError that names the group.
     It also serves any LightningModule under automatic optimization: add it to the trainer's callbacks.
 
-    `plateau` is the metric-driven factor of the moment. `outlets` set what is no setting of a parameter group:
-    dropout, label smoothing, gradient noise.
+    `plateau` is the metric-driven factor of the moment, `gain` that of AdaScale; `place` holds `t` and the gain of the
+    last update. `outlets` set what is no setting of a parameter group: dropout, label smoothing, gradient noise.
     """
 
     def __init__(self, policy: Policy, outlets: dict[str, Callable[[float], None]] | None = None) -> None:
         self.policy = policy
         self.names = list(policy.groups)
-        self.plateau = 1.0
+        self.plateau = self.gain = 1.0
+        self.place = (0, 1.0)
         self.outlets = outlets or {}
         self.applied: list[float] = []
         self.values: dict[str, list[float]] = {}
@@ -31,7 +32,7 @@ class LRControl(pl.Callback):
 
     def write(self, optimizer: Optimizer, t: int) -> None:
         """Set the learning rate and the other scheduled values of each group to the policy's at update `t`."""
-        self._planned = self.policy.lrs(t, self.plateau)
+        self.place, self._planned = (t, self.gain), self.policy.lrs(t, self.plateau, self.gain)
         for group, lr in zip(optimizer.param_groups, self._planned, strict=True):
             group["lr"] = lr
         if self.policy.dials:

@@ -19,7 +19,7 @@ class Progress(Callback):
     """Shows updates, loss, learning rate, throughput and time left, on rank zero and on stderr.
 
     A terminal gets a bar; a log file, a dumb terminal or a CI job gets plain lines. The module supplies
-    `clock.t`, `horizon.total` and `recent`, its last drained `loss`, `lr` and `samples_per_second`: plain
+    `clock.at`, `horizon.total` and `recent`, its last drained `loss`, `lr` and `samples_per_second`: plain
     numbers, so no draw waits for the device. A display that fails, because the terminal has gone, falls
     silent and the run goes on.
 
@@ -43,8 +43,11 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Begin to count, from the update at which this process takes over."""
-        done, horizon = pl_module.clock.t, pl_module.horizon
-        self._begin(trainer, Stage("train", horizon.total, monotonic(), done, done, worth=horizon.growth.at))
+        clock, horizon = pl_module.clock, pl_module.horizon
+        unit = "update" if clock.tau is None else "iteration"
+        self._begin(
+            trainer, Stage("train", horizon.total, monotonic(), clock.at, clock.at, {}, horizon.growth.at, unit)
+        )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Draw, if it is time."""
@@ -117,7 +120,8 @@ class Progress(Callback):
             self._close()
 
     def _read(self, pl_module: Module) -> None:
-        self._stages[0].done, self._stages[0].recent = pl_module.clock.t, pl_module.recent
+        done = min(pl_module.clock.at, pl_module.horizon.total)  # the last gain may lead past the end
+        self._stages[0].done, self._stages[0].recent = done, pl_module.recent
 
     def _draw_if_due(self) -> None:
         if monotonic() >= self._due:

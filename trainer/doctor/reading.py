@@ -1,6 +1,7 @@
 """A run's log, read from its folder."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def recorded(folder: Path) -> Log:
 
 def scalars(folder: Path) -> dict[str, Series]:
     """Every scalar of the TensorBoard log in `folder`; refused where there is none."""
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of each file that it reads
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     if "train/loss" not in found:

@@ -139,6 +139,7 @@ class Plan:
             "updates_per_epoch": horizon.updates_per_epoch,
             "base_lr": self.policy.base_lr,
             "scale": self.policy.scale,
+            **self._gains(),
             "peak_lr": first.peak,
             "peak_update": first.peak_update,
             "first_lr": first.first,
@@ -150,6 +151,11 @@ class Plan:
                 for group, course in self.courses.items()
             },
         }
+
+    def _gains(self) -> dict[str, object]:
+        """Under AdaScale: S, and between how many updates and how many the T scale-invariant iterations take."""
+        most, total = self.policy.most_gain, self.horizon.total
+        return {} if most is None else {"most_gain": most, "fewest_updates": math.ceil(total / most)}
 
     def sketch(self, width: int = 72, height: int = 10, group: str | None = None) -> list[str]:
         """The curve of a group as lines of block characters, the peak at full height."""

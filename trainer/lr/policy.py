@@ -17,7 +17,8 @@ class Policy:
 
     `groups` names the parameter groups and their multipliers, `own` the groups that follow another schedule than
     `schedule`, `dials` the other hyper-parameters that change with the update. Everything is a pure function of `t`,
-    so any update can be asked for in any order; the one factor with a state, `plateau`, is an argument.
+    so any update can be asked for in any order; what has a state is an argument: `plateau`, and under AdaScale `gain`,
+    which multiplies `scale`. `most_gain` is then its largest value, and `t` counts scale-invariant iterations.
 
     >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
@@ -32,6 +33,7 @@ class Policy:
     groups: Mapping[str, float] = field(default_factory=lambda: {"all": 1.0})
     own: Mapping[str, Schedule] = field(default_factory=dict)
     dials: Mapping[str, Dial] = field(default_factory=dict)
+    most_gain: float | None = None
 
     def __post_init__(self) -> None:
         positive("optimizer.lr", self.base_lr, "the learning rate scales each update; try 0.001 to 0.1.")
@@ -49,12 +51,12 @@ class Policy:
         """base_lr · scale: the learning rate of a group with multiplier 1 where warm-up and schedule are 1."""
         return self.base_lr * self.scale
 
-    def explain(self, t: int, group: str | None = None, plateau: float = 1.0) -> dict[str, float]:
-        """The factors at update `t` by name; their product, in this order, is `lr(t, group)` to the bit."""
+    def explain(self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0) -> dict[str, float]:
+        """The factors at update `t` by name; their product, in this order, is `lr` to the bit."""
         name = next(iter(self.groups)) if group is None else group
         return {
             "base_lr": self.base_lr,
-            "scale": self.scale,
+            "scale": self.scale * gain,
             "group_mult": self.groups[name],
             "warmup": self.warmup.factor(t),
             "schedule": self.schedule_of(name)(t),
@@ -65,12 +67,14 @@ class Policy:
         """The schedule that a group follows."""
         return self.own.get(group, self.schedule)
 
-    def lr(self, t: int, group: str | None = None, plateau: float = 1.0) -> float:
+    def lr(self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0) -> float:
         """The learning rate of update `t` for `group` (the first one, where none is named)."""
-        return math.prod(self.explain(t, group, plateau).values())
+        return math.prod(self.explain(t, group, plateau, gain).values())
 
-    def lrs(self, t: int, plateau: float = 1.0) -> list[float]:
+    def lrs(self, t: int, plateau: float = 1.0, gain: float = 1.0) -> list[float]:
         """The learning rates of update `t` for all groups, in their order; equal to `lr` to the bit."""
+        if gain != 1.0:
+            return [self.lr(t, name, plateau, gain) for name in self.groups]
         warmup, common = self.warmup.factor(t), self.schedule(t)
         if not self.own:
             return [peak * warmup * common * plateau for peak, _ in self._rows]

@@ -1,0 +1,95 @@
+"""Hydra sweeper `grid`, the default: every combination of the values, but for keys that are zipped.
+
+`-m a=1,2 b=3,4 seed=0,1 hydra.sweeper.zip=[a,b]` runs (a, b) = (1, 3) and (2, 4), each with both seeds. The plugin also
+makes `logspace` and `linspace` known to the overrides of any sweeper.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from trainer.assemble.spacing import register
+from trainer.lr import Refusal
+
+register()
+
+
+@dataclass
+class GridSweeperConf:
+    """The settings of `hydra.sweeper`.
+
+    `zip`: keys whose values advance together, as [optimizer.lr,data.batch_size]; or a list of such lists. `params`:
+    values for keys, as on the command line. `max_batch_size`: how many jobs a launcher is given at once, null for all.
+    """
+
+    _target_: str = "hydra_plugins.grid_sweeper.GridSweeper"
+    zip: list[Any] = field(default_factory=list)
+    max_batch_size: int | None = None
+    params: dict[str, Any] | None = None
+
+
+ConfigStore.instance().store("grid", GridSweeperConf, group="hydra/sweeper", provider="cadence")
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, with keys that may be zipped."""
+
+    def __init__(self, zip: Any, max_batch_size: int | None, params: Any) -> None:
+        if max_batch_size is not None and max_batch_size < 1:
+            raise Refusal(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null for all jobs")
+        super().__init__(max_batch_size, params)
+        self.zipped = _groups(OmegaConf.to_container(zip) if OmegaConf.is_config(zip) else zip)
+
+    def split_arguments(  # type: ignore[override]
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """The overrides of each job, in batches; the last key varies fastest."""
+        axes: dict[str, list[list[str]]] = {}
+        for override in overrides:
+            key = override.get_key_element()
+            if override.is_interval_sweep():
+                raise Refusal(
+                    f"{override.input_line}: a grid takes single values: give {key}=logspace(…) or linspace(…), "
+                    "or search the interval with hydra/sweeper=search"
+                )
+            swept = override.is_sweep_override()
+            values = [*override.sweep_string_iterator()] if swept else [override.get_value_element_as_str()]
+            axes[key] = [[f"{key}={value}" if override.input_line != key else key] for value in values]
+        for group in self.zipped:
+            _zip(axes, group)
+        jobs = [list(itertools.chain(*parts)) for parts in itertools.product(*axes.values())]
+        size = max_batch_size or len(jobs)
+        return [jobs[at : at + size] for at in range(0, len(jobs), size)]
+
+
+def _groups(given: Any) -> list[list[str]]:
+    advice = "give keys, as in hydra.sweeper.zip=[optimizer.lr,data.batch_size], or a list of such lists"
+    groups = given if any(isinstance(item, list) for item in given) else [given] if given else []
+    for group in groups:
+        if not isinstance(group, list) or not all(isinstance(key, str) for key in group) or len(set(group)) < 2:
+            raise Refusal(f"hydra.sweeper.zip={given}: {group} does not name two keys or more: {advice}")
+    keys = list(itertools.chain(*groups))
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise Refusal(f"hydra.sweeper.zip={given} names {twice[0]} twice: {advice}")
+    return groups
+
+
+def _zip(axes: dict[str, list[list[str]]], group: Sequence[str]) -> None:
+    """Make one axis, at the place of the first, of the axes that the keys name."""
+    by_name = {key.lstrip("+~"): key for key in axes}
+    if missing := [name for name in group if name not in by_name]:
+        raise Refusal(f"hydra.sweeper.zip names {missing[0]}, which this command gives no values: give it as many")
+    keys = [by_name[name] for name in group]
+    lengths = {name: len(axes[key]) for name, key in zip(group, keys)}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise Refusal(f"hydra.sweeper.zip: {told} values: keys that advance together need as many each")
+    axes[keys[0]] = [list(itertools.chain(*parts)) for parts in zip(*(axes[key] for key in keys))]
+    for key in keys[1:]:
+        del axes[key]

@@ -1,0 +1,63 @@
+"""What the processes of a run compare at its start, and what is left of the run where one of them is lost."""
+
+import hashlib
+import json
+import platform
+from array import array
+from importlib.metadata import version
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import Strategy
+
+from trainer.assemble.changes import flat
+from trainer.assemble.curve import TrainerSettings, trainer_settings
+from trainer.lr import Plan
+from trainer.ranks.member import Loss
+from trainer.ranks.strategy import Exchange
+from trainer.ranks.watch import Watch
+
+MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
+"""Settings of one host: where it keeps the data and the run, and how many threads it has."""
+
+
+def claims(cfg: DictConfig, plan: Plan) -> dict[str, str]:
+    """The config, what the plan comes to, and what runs it: short texts by name, alike on all ranks."""
+    config = flat(OmegaConf.to_container(cfg, resolve=True))
+    curves = hashlib.sha256(b"".join(array("d", curve).tobytes() for curve in plan.curves.values())).hexdigest()[:12]
+    length = plan.horizon
+    return {
+        **{key: str(value) for key, value in config.items() if key not in MAY_DIFFER},
+        "the plan": f"{curves} of {length.total} updates of {length.batch_size}",
+        **{name: version(name) for name in ("torch", "pytorch-lightning")},
+        "python": platform.python_version(),
+        "the code": _code(),
+    }
+
+
+def watch_over(cfg: DictConfig, folder: Path) -> Watch:
+    """The watch over the processes of a run, which leaves a result where none of them can."""
+    settings = trainer_settings(cfg)
+
+    def leave_result(loss: Loss) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {"status": "failed", "error": loss.text, "metrics": {}, "folder": str(folder)}
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+    return Watch(settings.devices, settings.nodes, settings.timeout, leave_result)
+
+
+def strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
+    """One process, or several that exchange gradients."""
+    if settings.world == 1 and settings.strategy == "auto":
+        return "auto"
+    return Exchange(watch, settings.timeout, settings.threads)
+
+
+def _code() -> str:
+    """A hash of the engine's own source files: two hosts may have two versions of it."""
+    root = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:12]

@@ -1,0 +1,152 @@
+"""What a range test suggests: our rule and the published ones, each with where it comes from and when it is silent.
+
+The published rules read a smoothed curve without its ends, as fastai does: from point N // 10 on, without the last
+five, for a sweep planned with N updates; and as far as its losses are finite.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.lr.bounds import Refusal
+from trainer.lr.range_test import DIVISORS, Edge, Sweep, edge, middle_rate, smoothed
+
+HALF_DECADE = 10**0.5
+Rule = Callable[[Sequence[float], Sequence[float]], float]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A rate with its interval, or the reason why there is none.
+
+    `interval` is the bracket of our rules, and from the lowest to the highest seed for the others. `caution` says why
+    the rate may be wrong all the same.
+    """
+
+    method: str
+    source: str
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    checked: tuple[str, ...] = ()
+    refused: str | None = None
+    caution: str | None = None
+
+
+def steep(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """lr_i with the least (l_{i+1} - l_i) / (ln lr_{i+1} - ln lr_i): where the loss falls fastest."""
+    slopes = [
+        (after - before) / math.log(high / low)
+        for before, after, low, high in zip(losses, losses[1:], rates, rates[1:])
+    ]
+    return rates[slopes.index(min(slopes))]
+
+
+def minimum(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """A tenth of the rate with the least loss."""
+    return rates[losses.index(min(losses))] / 10.0
+
+
+def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """Half-way between one and two thirds into the longest falling subsequence, which is taken for a stretch.
+
+    With lds_i the length of the longest strictly falling subsequence that ends at i, e the first i of the longest,
+    and s = lds_e / 3: the rate at e - lds_e + ⌊s⌋ + ⌊s / 2⌋.
+    """
+    lengths: list[int] = []
+    for i, loss in enumerate(losses):
+        lengths.append(1 + max((lengths[j] for j in range(i) if losses[j] > loss), default=0))
+    end = lengths.index(max(lengths))
+    third = lengths[end] / 3
+    return rates[end - lengths[end] + int(third) + int(third / 2)]
+
+
+def slide(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """From the right, two points 15 apart move down while their slopes differ by over 0.005; where the left stops.
+
+    Slopes are per point, ½ (l_{i+1} - l_{i-1}), and one-sided at the ends.
+    """
+    last = len(losses) - 1
+    slopes = [(losses[min(i + 1, last)] - losses[max(i - 1, 0)]) / (2 if 0 < i < last else 1) for i in range(last + 1)]
+    right, left = last, last - 15
+    found = rates[left]
+    while left >= 0 and abs(slopes[right] - slopes[left]) > 0.005:
+        found = rates[left]
+        right, left = right - 1, left - 1
+    return found
+
+
+_FASTAI = "fastai, callback/schedule.py"
+PUBLISHED: dict[str, tuple[Rule, str]] = {
+    "minimum/10": (minimum, _FASTAI),
+    "valley": (valley, _FASTAI),
+    "slide": (slide, _FASTAI),
+    "steep": (steep, f"Smith 2015, arXiv:1506.01186, as in {_FASTAI}"),
+}
+
+
+def trimmed(sweep: Sweep) -> tuple[list[float], list[float]]:
+    """The points that the published rules read: smoothed, without the ends, up to the first that is not finite."""
+    losses, begin = smoothed(sweep.losses), (sweep.planned or len(sweep.losses)) // 10
+    pairs = list(zip(sweep.rates, losses))[begin:-5]
+    broken = next((i for i, (_, loss) in enumerate(pairs) if not math.isfinite(loss)), len(pairs))
+    return [rate for rate, _ in pairs[:broken]], [loss for _, loss in pairs[:broken]]
+
+
+def suggestions(sweeps: Sequence[Sweep]) -> dict[str, Suggestion]:
+    """What each rule makes of the sweeps of several seeds, ours first; the median of the seeds on the log axis."""
+    found, reasons = edges(sweeps)
+    told: dict[str, Suggestion] = {}
+    for name, key in (("edge/8", "suggestion"), ("edge/4", "aggressive")):
+        told[name] = _of_edge(name, DIVISORS[key], found, reasons, len(sweeps))
+    silent = told["edge/8"].refused
+    for name, (rule, source) in PUBLISHED.items():
+        told[name] = _published(name, rule, source, sweeps, silent)
+    return told
+
+
+def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
+    """The edges of those sweeps that have one, and why the others have none."""
+    found, reasons = [], []
+    for sweep in sweeps:
+        try:
+            found.append(edge(sweep))
+        except Refusal as refusal:
+            reasons.append(f"seed {sweep.seed}: {refusal}")
+    return found, reasons
+
+
+def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], count: int) -> Suggestion:
+    source = "ours, measured in docs/range_test.md"
+    if 2 * len(found) <= count:
+        return Suggestion(name, source, refused=reasons[0])
+    middle = middle_rate([one.rate for one in found])
+    near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
+    if 2 * len(near) <= len(found):
+        ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
+        told = f"the seeds do not agree where training breaks, from {ends}: raise --updates, or the batch."
+        return Suggestion(name, source, refused=told)
+    bracket = (middle / DIVISORS["low"], middle / DIVISORS["high"])
+    checked = (
+        f"the loss falls by more than its noise and then breaks with {len(found)} of {count} seeds",
+        f"{len(near)} of them break within half a decade of the median",
+        "the lowest loss and the edge lie inside the sweep",
+    )
+    best = middle_rate([one.best for one in found])
+    caution = None
+    if best < middle / divisor:
+        caution = (
+            f"the loss is lowest at {best:.3g}, and rises slowly from there before it breaks: the bracket may be too "
+            f"high. Compare with {best / 10:.3g} in short runs."
+        )
+    return Suggestion(name, source, middle / divisor, bracket, checked, caution=caution)
+
+
+def _published(name: str, rule: Rule, source: str, sweeps: Sequence[Sweep], silent: str | None) -> Suggestion:
+    if silent:
+        return Suggestion(name, source, refused=silent)
+    curves = [trimmed(sweep) for sweep in sweeps]
+    values = [rule(*curve) for curve in curves if len(curve[0]) > 16]
+    if not values:
+        return Suggestion(name, source, refused="fewer than 17 points are left without the ends: raise --updates.")
+    checked = (f"{len(values)} of {len(sweeps)} seeds have the points that it needs",)
+    return Suggestion(name, source, middle_rate(values), (min(values), max(values)), checked)

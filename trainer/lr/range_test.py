@@ -1,0 +1,162 @@
+"""The range test: a sweep of rates, where training breaks, and which rates that speaks for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from trainer.lr.bounds import Refusal, positive, whole
+
+SPACINGS = ("exponential", "linear")
+BETA = 0.98
+STOP = 4.0
+"""A sweep ends where its smoothed loss is above so many times its lowest."""
+WINDOW, FIRST, FEWEST = 7, 10, 20
+DROP, LEAST, QUIET = 2.5, 0.02, 30
+"""A fall counts above so many times the noise (of pure noise, 4 % of curves have one) and this share of the loss."""
+DIVISORS = {"suggestion": 8.0, "aggressive": 4.0, "low": 25.0, "high": 2.5}
+"""The edge divided by these: what is suggested, and the bracket around it. Measured: docs/range_test.md."""
+
+
+def rates(start: float, end: float, updates: int, spacing: str = "exponential") -> list[float]:
+    """r(t) for t = 0 … N-1: start (end / start)^(t / (N-1)), or start + (end - start) t / (N-1) where linear.
+
+    >>> [round(rate, 6) for rate in rates(1e-3, 10.0, 21)[::5]]
+    [0.001, 0.01, 0.1, 1.0, 10.0]
+    """
+    positive("--start", start, "it is the first value of the sweep.")
+    positive("--end", end, "it is the last value of the sweep.")
+    whole("--updates", updates, f"a sweep has at least {FEWEST} updates; try 100.", low=FEWEST)
+    if not start < end:
+        raise Refusal(f"--start={start:g} is not below --end={end:g}: a sweep goes up.")
+    if spacing not in SPACINGS:
+        raise Refusal(f"--spacing={spacing} is not known: choose one of {', '.join(SPACINGS)}.")
+    last = updates - 1
+    if spacing == "linear":
+        return [start + (end - start) * t / last for t in range(updates)]
+    return [start * (end / start) ** (t / last) for t in range(updates)]
+
+
+@dataclass
+class Smooth:
+    """A running mean with its bias taken out: s_t = Σ β^(t-i) (1-β) x_i / (1 - β^(t+1)). Kingma & Ba 2014, sec. 3."""
+
+    beta: float = BETA
+    total: float = 0.0
+    count: int = 0
+
+    def __call__(self, value: float) -> float:
+        """Take in a value; the mean now."""
+        self.count += 1
+        self.total = self.beta * self.total + (1.0 - self.beta) * value
+        return self.total / (1.0 - self.beta**self.count)
+
+
+def smoothed(losses: Sequence[float], beta: float = BETA) -> list[float]:
+    """The running mean after each loss.
+
+    >>> [round(value, 3) for value in smoothed([2.0, 2.0, 5.0], 0.5)]
+    [2.0, 2.0, 3.714]
+    """
+    smooth = Smooth(beta)
+    return [smooth(loss) for loss in losses]
+
+
+@dataclass
+class Stop:
+    """Whether a sweep has gone far enough: the smoothed loss is above `STOP` times its lowest, above that of zero."""
+
+    smooth: Smooth = field(default_factory=Smooth)
+    lowest: float = math.inf
+
+    def __call__(self, loss: float) -> bool:
+        """Take in the next loss; whether to stop here. A loss that is not finite always stops."""
+        if not math.isfinite(loss):
+            return True
+        now = self.smooth(loss)
+        self.lowest = min(self.lowest, now)
+        return now > STOP * self.lowest > 0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep has seen: the loss at each rate, and `broke`, the rate at which it stopped before its end."""
+
+    rates: list[float]
+    losses: list[float]
+    broke: float | None = None
+    seed: int = 0
+    planned: int = 0
+
+    def finite(self) -> "Sweep":
+        """Without the points whose loss is not finite."""
+        kept = [(rate, loss) for rate, loss in zip(self.rates, self.losses) if math.isfinite(loss)]
+        return Sweep([rate for rate, _ in kept], [loss for _, loss in kept], self.broke, self.seed, self.planned)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where training breaks: the loss at first, the lowest with its rate, and the rate at which it is half-way back."""
+
+    first: float
+    lowest: float
+    best: float
+    rate: float
+
+
+def running_median(values: Sequence[float], width: int = WINDOW) -> list[float]:
+    """The median of the `width` values around each; of fewer at the ends.
+
+    >>> running_median([1.0, 9.0, 1.0, 2.0, 3.0], 3)
+    [5.0, 1.0, 2.0, 2.0, 2.5]
+    """
+    half = width // 2
+    return [median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+
+
+def edge(sweep: Sweep) -> Edge:
+    """The divergence edge of a sweep: the first rate after the minimum of m with m > m_k + ½ (m_0 - m_k).
+
+    m is the running median of seven raw losses, m_0 the median of the first ten raw losses and m_k the minimum of m.
+    Where m does not come back so far, but the sweep broke off, the edge is where it did. The noise is that of the raw
+    losses around m up to its minimum.
+    Raises `Refusal` where there is no such place: too few points, a flat curve, one that only falls or only rises.
+    """
+    sweep = sweep.finite()
+    count = len(sweep.losses)
+    if count < FEWEST:
+        raise Refusal(f"only {count} of its losses are finite, and {FEWEST} are needed: lower --start, or fix the run.")
+    middle = running_median(sweep.losses)
+    first = median(sweep.losses[:FIRST])
+    k = min(range(count), key=middle.__getitem__)
+    drop = first - middle[k]
+    noise = 1.4826 * median(abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, QUIET) + 1]))
+    half = middle[k] + 0.5 * drop
+    if drop <= max(DROP * noise, LEAST * abs(first)):
+        raise Refusal(_no_drop(sweep, first, drop, noise, middle[-1]))
+    after = [i for i in range(k + 1, count) if middle[i] > half]
+    if after:
+        return Edge(first, middle[k], sweep.rates[k], sweep.rates[after[0]])
+    if sweep.broke is not None:
+        return Edge(first, middle[k], sweep.rates[k], sweep.broke)
+    raise Refusal(
+        f"the loss falls from {first:.4g} to {middle[k]:.4g} and does not come half-way back up to the last rate, "
+        f"{sweep.rates[-1]:.3g}: raise --end."
+    )
+
+
+def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> str:
+    """Why a curve without a fall says nothing."""
+    told = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
+    if sweep.broke is not None or last > first + max(DROP * noise, LEAST * abs(first)):
+        return f"{told}, and then rises: its minimum is at the start. Lower --start, or the model is trained already."
+    return f"the curve is flat: {told}. Raise --end or --updates, or the model is trained already."
+
+
+def middle_rate(values: Sequence[float]) -> float:
+    """The median on the log axis: of an even number of rates the geometric mean of the middle two.
+
+    >>> round(middle_rate([0.01, 1.0]), 9)
+    0.1
+    """
+    return math.exp(median(map(math.log, values)))

@@ -1,0 +1,1 @@
+"""A search: which values to try next, and what came of those that were tried. It knows Optuna and no jobs."""
