@@ -26,7 +26,8 @@ def heat(study: Study, told: Heat) -> Figure:
             data.append({**rule, **_at(points, place)})
     for trace in data:
         trace.setdefault("showlegend", False)
-    x, y = _ticked(told.xs, math.log10, str(study.lr)), _ticked(told.ys, place, told.key)
+    ticked = _ticked if told.grid else _spread
+    x, y = ticked(told.xs, math.log10, str(study.lr)), ticked(told.ys, place, told.key)
     return figure(data, max(300, 130 + 56 * min(len(told.ys), 8)), xaxis=x, yaxis=y)
 
 
@@ -85,6 +86,17 @@ def _ticked(values: Sequence[float], place: Place, title: str) -> dict[str, Any]
     chosen = values[:: math.ceil(len(values) / 12)]
     ticks = {"tickvals": [place(value) for value in chosen], "ticktext": [shown(float(value)) for value in chosen]}
     return {"title": {"text": escaped(title)}, **ticks, "showgrid": False, "zeroline": False, **_range(values, place)}
+
+
+def _spread(values: Sequence[float], place: Place, title: str) -> dict[str, Any]:
+    """Five ticks over drawn values, or those there are."""
+    if len(values) <= 5:
+        return _ticked(values, place, title)
+    low, high = place(values[0]), place(values[-1])
+    at = [low + (high - low) * i / 4 for i in range(5)]
+    words = [f"{10**x if place is math.log10 else x:.2g}" for x in at]
+    ends = [low - (high - low) / 30, high + (high - low) / 30]
+    return {"title": {"text": escaped(title)}, "tickvals": at, "ticktext": words, "range": ends, "zeroline": False}
 
 
 def _range(values: Sequence[float], place: Place) -> dict[str, Any]:
