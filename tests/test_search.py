@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts.sweep_endurance import GRID, SEARCH, driver, endure, toy
+from scripts.sweep_endurance import GRID, SEARCH, endure
+from scripts.sweeps.stand_in import driver, toy
 
 pytest.importorskip("optuna", reason="the extra `search` is not installed")
 

@@ -11,9 +11,7 @@ from trainer.assemble.job import Job
 from trainer.validations import validations
 
 if TYPE_CHECKING:
-    from optuna import Trial
-
-    from trainer.search.study import Study
+    from trainer.search.study import Study, Trial
 
 LOOK = 0.5
 """Seconds between two looks at the running jobs, and between two questions for a trial where there is none."""
