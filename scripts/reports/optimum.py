@@ -6,7 +6,6 @@ A *cost* is a metric turned so that less is better.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from statistics import fmean, median
 
 import numpy as np
@@ -16,8 +15,11 @@ from scipy.stats import t as student
 
 LEAST = 4
 """Learning rates that a fit needs: one more than a parabola has numbers."""
-NEAR, STEPS = 0.6, 2
-"""A fit takes the rates within so many decades of the best one, and so many steps of the grid to each side."""
+NEAR, STEPS, LOPSIDED = 0.6, 2, 8.0
+"""A fit takes the rates within so many decades of the best one, and so many steps of the grid to each side.
+
+An end of them that rises so many times as high as the other is no part of a parabola: training begins to break there.
+"""
 
 
 class Undetermined(ValueError):
@@ -71,7 +73,7 @@ def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95)
     best = means.index(min(means))
     if best in (0, len(grid) - 1):
         raise Undetermined(f"the best learning rate, {grid[best]:g}, is at the edge of the grid")
-    used = window(grid, best)
+    used = window(grid, means, best)
     pairs = [(math.log10(rate), cost) for rate, cost in zip(rates, costs) if rate in used]
     if len(used) < LEAST:
         raise Undetermined(f"{len(used)} learning rates around the best, and a fit needs {LEAST}")
@@ -86,11 +88,19 @@ def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95)
     return Optimum(at[0], at[1], at[2], moved, (used[0], used[-1]), len(pairs))
 
 
-def window(grid: Sequence[float], best: int) -> list[float]:
+def window(grid: Sequence[float], means: Sequence[float], best: int) -> list[float]:
     """The rates that a fit around the best one takes."""
     near = [i for i, rate in enumerate(grid) if abs(math.log10(rate / grid[best])) <= NEAR]
-    first = max(0, min(near[0], best - STEPS))
-    return list(grid[first : max(near[-1], best + STEPS) + 1])
+    first, last = max(0, min(near[0], best - STEPS)), min(len(grid) - 1, max(near[-1], best + STEPS))
+    while last - first >= LEAST:
+        low, high = means[first] - means[best], means[last] - means[best]
+        if low > LOPSIDED * high and best - first > 1:
+            first += 1
+        elif high > LOPSIDED * low and last - best > 1:
+            last -= 1
+        else:
+            break
+    return list(grid[first : last + 1])
 
 
 def _fieller(xs: list[float], ys: list[float], level: float) -> tuple[float, float, float, tuple[float, float, float]]:
@@ -135,56 +145,3 @@ def _noise(xs: Sequence[float], residual: np.ndarray) -> tuple[float, int, bool]
     if not within or misfit <= median(spreads) * float(fisher.ppf(0.95, between, within)):
         return total / (len(xs) - 3), len(xs) - 3, True
     return misfit, between, False
-
-
-@dataclass(frozen=True)
-class Width:
-    """The rates whose cost stays within `within` of the best; an end is open where the grid ends before it does."""
-
-    low: float
-    high: float
-    within: float
-    open_low: bool
-    open_high: bool
-
-    @property
-    def decades(self) -> float:
-        """How wide it is in decades: a lower bound where an end is open."""
-        return math.log10(self.high / self.low)
-
-
-def sensitivity(
-    rates: Sequence[float], costs: Sequence[float], within: float = 0.05, failed: Sequence[float] = ()
-) -> Width:
-    """How far the rate may move from the best until the mean cost is worse by `within` times its size.
-
-    Between two rates of the grid the cost is a line in log10. A rate of `failed` bounds the range at its neighbour.
-
-    Raises:
-        Undetermined: fewer than two rates, or a best cost of zero.
-    """
-    grid, means = averaged(rates, costs)
-    if len(grid) < 2:
-        raise Undetermined("one learning rate says nothing of the range around it")
-    best = means.index(min(means))
-    if means[best] == 0:
-        raise Undetermined("the best value is zero, and nothing is a percentage of it")
-    limit = means[best] + within * abs(means[best])
-    upward = _until(list(zip(grid, means))[best:], limit)
-    downward = _until(list(zip(grid, means))[best::-1], limit)
-    return Width(
-        low=downward[0],
-        high=upward[0],
-        within=within,
-        open_low=downward[1] and not any(rate < grid[0] for rate in failed),
-        open_high=upward[1] and not any(rate > grid[-1] for rate in failed),
-    )
-
-
-def _until(points: Sequence[tuple[float, float]], limit: float) -> tuple[float, bool]:
-    """The rate at which the cost first passes the limit, and whether it never does."""
-    for (rate, cost), (further, above) in pairwise(points):
-        if above > limit:
-            share = (limit - cost) / (above - cost)
-            return rate * (further / rate) ** share, False
-    return points[-1][0], True

@@ -32,7 +32,7 @@ function followed(place) {
 }
 
 function curves(runs) {
-  const panels = [["loss", "training loss"], ["metric", data.metric.replace("test/", "val/")], ["lr", "learning rate"]]
+  const panels = [["loss", "training loss"], ["metric", escaped(data.metric.replace("test/", "val/"))], ["lr", "learning rate"]]
     .filter(([name]) => runs.some((run) => run.curves[name]));
   const traces = [];
   const layout = { height: 90 + 165 * panels.length, margin: { l: 64, r: 20, t: 20, b: 48 }, hovermode: "closest",

@@ -114,7 +114,7 @@ def _told(study: Study, explained: Importance) -> str:
 
 def _rates_note(whole: Exhibit) -> str:
     spread = SEEDS if whole.study.seed else "Points are runs"
-    several = any(line.best_of_several for line in whole.lines)
+    several = any(line.best_of_several and line.connected for line in whole.lines)
     best = "; lines are the best mean at each rate over what else varies" if several else ""
     dotted = "; dotted, the fitted parabola" if any(not isinstance(line.fit, str) for line in whole.lines) else ""
     failed = "; a cross is a run without a value" if any(line.failed for line in whole.lines) else ""
@@ -122,10 +122,9 @@ def _rates_note(whole: Exhibit) -> str:
 
 
 def _heat_note(study: Study, told: Heat) -> str:
-    over = [*(["seeds"] if study.seed else []), *([f"best over {', '.join(told.others)}"] if told.others else [])]
-    kept = f"Mean over {over[0]}" if over[:1] == ["seeds"] else "Each run"
-    rest = ", " + over[-1] if told.others else ""
-    return f"{kept}{rest}. {told.note}" if told.note else f"{kept}{rest}."
+    kept = "Mean over seeds" if study.seed and told.grid else "Each run"
+    rest = f", the best over {', '.join(told.others)}" if told.others and told.grid else ""
+    return f"{kept}{rest}. {told.note}".strip()
 
 
 def _head(whole: Exhibit) -> str:

@@ -16,7 +16,7 @@ from scripts.reports.heats import Heat
 from scripts.reports.importance import Importance
 from scripts.reports.optimum import Optimum
 from scripts.reports.plots import PALE, blend
-from scripts.reports.study import Study, shown
+from scripts.reports.study import Study
 from scripts.reports.views import scaled_log
 
 PANELS = {"loss": "training loss", "metric": "", "lr": "learning rate"}
@@ -106,14 +106,17 @@ def _heat(study: Study, told: Heat) -> Figure:
         panel.scatter(*zip(*points), c=list(shade.values()), cmap=colors)
     for x, y in told.bad:
         panel.text(math.log10(x), place(y), "×", ha="center", va="center", color=GREY)
+    sides = panel.get_xlim()
     for name, rule, dash in (("linear rule", told.linear, "-"), ("√κ rule", told.sqrt, "--")):
         if rule:
             along = [math.log10(x) for x, _ in rule], [place(y) for _, y in rule]
-            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name, scalex=False)
+            panel.plot(*along, dash, color="#9b1d3f", linewidth=2, label=name)
+    panel.set_xlim(sides)
     if told.linear:
         figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
-    panel.set_xticks(xs, [shown(x) for x in told.xs])
-    panel.set_yticks(ys, [shown(y) for y in told.ys])
+    for axis, ends, names in ((panel.xaxis, xs, told.xs), (panel.yaxis, ys, told.ys)):
+        every = -(-len(ends) // 10)
+        axis.set_ticks(ends[::every], [f"{name:.3g}" for name in names[::every]])
     panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.key))
     return figure
 

@@ -36,8 +36,8 @@ def rates(study: Study, lines: Sequence[Line]) -> Figure:
                 "hovertemplate": "%{x:.4g}: failed or not finite<extra></extra>",
             }
         )
-    y = {"title": {"text": study.metric}, "type": "log" if scaled_log(values) else "linear"}
-    x = {"title": {"text": study.lr}, "type": "log", **_ticks(lines)}
+    y = {"title": {"text": escaped(study.metric)}, "type": "log" if scaled_log(values) else "linear"}
+    x = {"title": {"text": escaped(str(study.lr))}, "type": "log", **_ticks(lines)}
     return figure(data, 440, xaxis=x, yaxis=y)
 
 
@@ -53,48 +53,37 @@ def _rate_line(study: Study, line: Line, color: str, many: bool) -> list[Any]:
         "showlegend": not line.connected and many,
         "customdata": [run.number for run in line.runs],
         "text": [escaped(run.name) for run in line.runs],
-        "hovertemplate": f"{study.metric} %{{y:.5g}}<br>lr %{{x:.4g}}, run %{{text}}<extra>{name}</extra>",
+        "hovertemplate": f"{escaped(study.metric)} %{{y:.5g}}<br>lr %{{x:.4g}}, run %{{text}}<extra>{name}</extra>",
     }
-    traces: list[Any] = [of_runs]
-    if line.connected:
-        spread = [found.std or 0.0 for _, found in line.means]
-        traces.insert(
-            0,
-            {
-                "x": [rate for rate, _ in line.means],
-                "y": [found.mean for _, found in line.means],
-                "mode": "lines+markers",
-                "line": {"color": color, "width": 2},
-                "marker": {"size": 8},
-                "name": name,
-                "legendgroup": name,
-                "showlegend": many,
-                "hoverinfo": "skip",
-                "error_y": {
-                    "type": "data",
-                    "array": spread,
-                    "thickness": 1.2,
-                    "width": 4,
-                    "color": color,
-                    "visible": any(spread),
-                },
-            },
-        )
-    if isinstance(line.fit, Optimum):
-        low, high = (math.log10(rate) for rate in line.fit.window)
-        grid = [10 ** (low + (high - low) * i / 40) for i in range(41)]
-        traces.append(
-            {
-                "x": grid,
-                "y": [study.sign * line.fit.cost(rate) for rate in grid],
-                "mode": "lines",
-                "legendgroup": name,
-                "line": {"color": color, "dash": "dot", "width": 1.4},
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
-        )
-    return traces
+    means = [_means(line, color, name, many)] if line.connected else []
+    fit = [_parabola(study, line.fit, color, name)] if isinstance(line.fit, Optimum) else []
+    return [*means, of_runs, *fit]
+
+
+def _means(line: Line, color: str, name: str, many: bool) -> dict[str, Any]:
+    spread = [found.std or 0.0 for _, found in line.means]
+    bars = {"type": "data", "array": spread, "thickness": 1.2, "width": 4, "color": color, "visible": any(spread)}
+    return {
+        "x": [rate for rate, _ in line.means],
+        "y": [found.mean for _, found in line.means],
+        "mode": "lines+markers",
+        "line": {"color": color, "width": 2},
+        "marker": {"size": 8},
+        "name": name,
+        "legendgroup": name,
+        "showlegend": many,
+        "hoverinfo": "skip",
+        "error_y": bars,
+    }
+
+
+def _parabola(study: Study, fit: Optimum, color: str, name: str) -> dict[str, Any]:
+    low, high = (math.log10(rate) for rate in fit.window)
+    grid = [10 ** (low + (high - low) * i / 40) for i in range(41)]
+    line = {"color": color, "dash": "dot", "width": 1.4}
+    values = [study.sign * fit.cost(rate) for rate in grid]
+    quiet = {"mode": "lines", "legendgroup": name, "showlegend": False, "hoverinfo": "skip"}
+    return {"x": grid, "y": values, "line": line, **quiet}
 
 
 def _ticks(lines: Sequence[Line]) -> dict[str, Any]:

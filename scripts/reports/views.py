@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.reports.edge import Edge, edge, near
-from scripts.reports.optimum import Optimum, Undetermined, Width, optimum, sensitivity
+from scripts.reports.optimum import Optimum, Undetermined, optimum
 from scripts.reports.repeats import Repeats, repeats
 from scripts.reports.runs import Run
 from scripts.reports.study import Study
+from scripts.reports.width import Width, sensitivity
 
 MOST_LINES = 8
 
@@ -89,7 +90,8 @@ def _line(study: Study, name: str, runs: list[Run], within: float) -> Line | Non
     for run in good:
         cells.setdefault(study.at(run, study.settings), []).append(run)
     rates = {rate for rate, _ in points}
-    several = len(cells) > len(rates)
+    several = len({study.at(run, [name for name in study.settings if name != key]) for run in good}) > 1
+    grid = not several or len(rates) * 2 <= len(cells)
     costs: dict[float, list[float]] = {}
     for same in cells.values():
         rate, found = float(study.value(same[0], key)), [study.cost(run) for run in same]
@@ -105,9 +107,9 @@ def _line(study: Study, name: str, runs: list[Run], within: float) -> Line | Non
         means=tuple((rate, repeats([study.sign * cost for cost in found])) for rate, found in sorted(costs.items())),
         failed=tuple(close),
         fit="other settings vary along it" if several else fitted(flat),
-        edge=edge(*_columns(flat), failed),
-        width=_width(flat, within, failed),
-        connected=not several or len(rates) * 2 <= len(cells),
+        edge=edge(*_columns(flat), failed) if grid else None,
+        width=_width(flat, within, failed) if grid else None,
+        connected=grid,
         best_of_several=several,
     )
 

@@ -4,11 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from scripts.reports.edge import edge, finer
-from scripts.reports.optimum import Optimum, Width
+from scripts.reports.optimum import Optimum
 from scripts.reports.repeats import Comparison, Repeats, compared
 from scripts.reports.runs import Run, own
 from scripts.reports.study import Study, command, shown
 from scripts.reports.views import Line
+from scripts.reports.width import Width
+
+COARSE = 3.0
+"""How far the neighbours of the best rate must be apart for a finer grid to be worth its runs."""
 
 
 class Finding(NamedTuple):
@@ -70,6 +74,9 @@ def _finer(study: Study, line: Line) -> str:
     grid = [rate for rate, _ in line.means]
     best = min(line.means, key=lambda pair: study.sign * pair[1].mean)[0]
     if not line.connected or line.best_of_several or not grid[0] < best < grid[-1]:
+        return ""
+    at = grid.index(best)
+    if grid[at + 1] < COARSE * grid[at - 1]:  # here more seeds would help, not more rates
         return ""
     return _extension(study, line.runs, str(study.lr), ",".join(map(shown, finer(grid, best))))
 

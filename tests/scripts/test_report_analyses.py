@@ -10,8 +10,9 @@ from scipy import stats
 
 from scripts.reports.edge import edge, extended, finer
 from scripts.reports.importance import Importance, importance
-from scripts.reports.optimum import Undetermined, optimum, sensitivity
+from scripts.reports.optimum import Undetermined, optimum
 from scripts.reports.repeats import best, compared, repeats
+from scripts.reports.width import sensitivity
 
 GRID = [10 ** (k / 4) for k in range(-12, 1)]
 
@@ -63,6 +64,13 @@ def test_a_wall_where_training_breaks_gives_no_sure_interval_that_is_wrong():
     costs = [2.08, 2.06, 1.02, 1.02, 0.67, 0.69, 0.616, 0.612, 1.7, 1.4]
     with pytest.raises(Undetermined, match="no parabola fits"):
         optimum(rates, costs)
+
+
+def test_the_rate_at_which_training_breaks_is_no_part_of_the_parabola():
+    rates, costs = parabola(0, seeds=1, noise=0.0, at=-1.5, grid=[0.003, 0.01, 0.02, 0.03, 0.05, 0.1])
+    broken = optimum([*rates, 0.11], [*costs, 9.0])
+    assert math.log10(broken.rate) == pytest.approx(-1.5, abs=1e-9)
+    assert broken.window[1] == 0.1
 
 
 @pytest.mark.parametrize(

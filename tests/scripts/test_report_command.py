@@ -163,6 +163,7 @@ def test_no_string_of_a_run_acts_on_the_page(tmp_path):
     assert "<b>" not in head.replace("<b>failed</b>", "")
     assert "&lt;script&gt;alert(1)" in head
     assert html.count("</script>") == 3
+    assert "<" not in re.search(r'id="data">(.*?)</script>', html, re.S)[1]
     assert {run["name"] for run in told(html)["runs"]} == {"r0 ", "r1 <b>", "r2 <b>", "bad"}
     assert not re.search(r"<(script|img)", json.dumps(told(html)["figures"]))
 
@@ -193,6 +194,9 @@ def test_failed_half_written_and_unfinished_runs_are_left_out_and_named(tmp_path
     (tmp_path / "s" / "sweep.json").write_text(json.dumps({"jobs": [lost, late, "rubbish", {"folder": 3}]}))
     report.main([str(tmp_path / "s")])
     assert "1 of 6 runs, left out: 2 unfinished, 2 failed, 1 val/loss is not finite" in capsys.readouterr().out
+    table = pandas.read_parquet(tmp_path / "s" / "report" / "results.parquet").set_index("run")
+    assert table.loc["2", "val/loss"] == loss(0.1)  # a result that is there is kept, and its status says the rest
+    assert table.loc["2", "status"] == "failed"
     html = (tmp_path / "s" / "report" / "report.html").read_text().split("<script")[0]
     for words in ("half-written", "killed by SIGKILL, last line: oh", "after the end", "no result.json", "lr 3"):
         assert words in html
@@ -236,6 +240,23 @@ def test_keys_that_no_override_explains_are_found_in_the_configs(tmp_path):
             tmp_path / str(i), [], {"val/loss": 1.0 + i}, model={"width": width, "again": "${model.width}"}, name=str(i)
         )
     assert Study(found(tmp_path)).varied == ["model.width"]
+
+
+def test_a_lucky_run_with_one_seed_does_not_pass_those_with_all_seeds(tmp_path):
+    write_sweep(tmp_path, schedules=("cosine",))
+    write_run(tmp_path / "lucky", ["optimizer.lr=0.2", "schedule=cosine", "seed=0"], {"val/loss": 0.01})
+    assert [dict(cell.values)["optimizer.lr"] for cell in Study(found(tmp_path)).cells][::5] == [0.1, 0.2]
+
+
+def test_a_search_over_several_settings_gets_points_but_no_line_and_no_optimum(tmp_path):
+    for i in range(30):
+        words = [f"optimizer.lr={10 ** (-3 + i / 10)}", f"optimizer.momentum={0.5 + (i * 7 % 30) / 100}"]
+        write_run(tmp_path / str(i), words, {"val/loss": loss(10 ** (-3 + i / 10)) + i % 3 / 10}, events=False)
+    whole = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05)
+    (line,) = whole.lines
+    assert (line.connected, line.edge, line.width, line.fit) == (False, None, None, "other settings vary along it")
+    assert not whole.momentum.grid
+    assert len(line.points) == 30
 
 
 def test_accuracy_is_better_where_it_is_more(sweep):

@@ -11,9 +11,7 @@ from trainer.assemble.job import Job
 from trainer.validations import validations
 
 if TYPE_CHECKING:
-    from optuna import Trial
-
-    from trainer.search.study import Study
+    from trainer.search.study import Study, Trial
 
 LOOK = 0.5
 """Seconds between two looks at the running jobs, and between two questions for a trial where there is none."""
@@ -103,7 +101,9 @@ class Trials:
         trial = self._trials[job.number]
         if not self.study.running(trial):
             return LOST
-        return f"{PRUNED} by {self.study.rules.pruner}" if self._report(trial, job) else ""
+        if not self._report(trial, job):
+            return ""
+        return f"{PRUNED} by {self.study.rules.pruner} after {len(validations(job.folder))} validations"
 
     def _report(self, trial: "Trial", job: Job) -> bool:
         """Tell the validations so far; with several metrics there is none that could judge a trial early."""

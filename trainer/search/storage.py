@@ -84,9 +84,10 @@ def shown(url: str) -> str:
 
 def opened(storage: BaseStorage, name: str, directions: Sequence[str], told: dict[str, Any]) -> optuna.Study:
     """The study `name`, made where there is none; refused where it was made for another search than `told`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        goals = [StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions]
+    goals = [StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions]
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
         study = optuna.create_study(storage=storage, study_name=name, directions=goals, load_if_exists=True)
     before = study.user_attrs.get("search")
     if before is None:

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import RDBStorage, fail_stale_trials
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from trainer.search.rules import Rules
 from trainer.search.samplers import sampler
@@ -47,7 +47,7 @@ class Study:
         self.shared = isinstance(storage, RDBStorage)
         self.study.pruner = pruner(rules)
 
-    def ask(self) -> optuna.Trial | None:
+    def ask(self) -> Trial | None:
         """The next trial, which is this driver's alone; none where all that count are under way or have ended."""
         self._revive()
         entries = self.entries()
@@ -66,17 +66,17 @@ class Study:
         trial.set_user_attr("driver", self.driver)
         return self._drawing(trial)
 
-    def mine(self) -> list[optuna.Trial]:
+    def mine(self) -> list[Trial]:
         """The trials that run for this driver: of an earlier start, when it begins."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         own = [t for t in running if not self.shared or t.user_attrs.get("driver") == self.driver]
         return [self._drawing(t) for t in own]
 
-    def draw(self, trial: optuna.Trial) -> dict[str, float | int | str]:
+    def draw(self, trial: Trial) -> dict[str, float | int | str]:
         """The values of the trial by key; those that it has already stay."""
         return self.space.draw(trial)
 
-    def report(self, trial: optuna.Trial, values: Sequence[float]) -> bool:
+    def report(self, trial: Trial, values: Sequence[float]) -> bool:
         """Tell the values of all validations so far; whether the trial should end for what they say."""
         for step in range(len(self._frozen(trial).intermediate_values) + 1, len(values) + 1):
             trial.report(values[step - 1], step)
@@ -84,22 +84,22 @@ class Study:
                 return True
         return False
 
-    def running(self, trial: optuna.Trial) -> bool:
+    def running(self, trial: Trial) -> bool:
         """Whether the trial is still this driver's: none has taken it for lost. It is a sign of life as well."""
         self._beat(trial)
         return self._frozen(trial).state is TrialState.RUNNING
 
-    def complete(self, trial: optuna.Trial, values: Sequence[float]) -> bool:
+    def complete(self, trial: Trial, values: Sequence[float]) -> bool:
         """The trial has these values; false where it is no longer this driver's."""
         if not all(math.isfinite(value) for value in values):
             return self.failed(trial, f"its metric is {values[0] if len(values) == 1 else list(values)}")
         return self._tell(trial, values=list(values))
 
-    def pruned(self, trial: optuna.Trial) -> bool:
+    def pruned(self, trial: Trial) -> bool:
         """The trial was ended for what its validations said."""
         return self._tell(trial, state=TrialState.PRUNED)
 
-    def failed(self, trial: optuna.Trial, error: str) -> bool:
+    def failed(self, trial: Trial, error: str) -> bool:
         """The trial has no values, and will have none."""
         if self._frozen(trial).state is TrialState.RUNNING:
             trial.set_user_attr("error", error)
@@ -130,22 +130,22 @@ class Study:
             return []
         return [self.study.best_trial] if len(self.study.directions) == 1 else self.study.best_trials
 
-    def _drawing(self, trial: Any) -> optuna.Trial:
+    def _drawing(self, trial: Any) -> Trial:
         """The trial with the sampler of its own."""
         rules, slot = self.rules, slots(self.entries(), self.rules.trials).get(trial.number, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.sampler = sampler(rules.sampler, self.space, rules.seed, trial.number, slot, rules.startup)
-            return optuna.Trial(self.study, getattr(trial, "_trial_id"))  # noqa: B009
+            return Trial(self.study, getattr(trial, "_trial_id"))  # noqa: B009
 
-    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+    def _frozen(self, trial: Trial) -> FrozenTrial:
         return self.storage.get_trial(trial._trial_id)
 
-    def _beat(self, trial: optuna.Trial) -> None:
+    def _beat(self, trial: Trial) -> None:
         if self.shared:
             self.storage.record_heartbeat(trial._trial_id)
 
-    def _tell(self, trial: optuna.Trial, **what: Any) -> bool:
+    def _tell(self, trial: Trial, **what: Any) -> bool:
         if self._frozen(trial).state is not TrialState.RUNNING:
             return False
         try:
@@ -168,7 +168,7 @@ class Study:
         for t in self.study.get_trials(deepcopy=False):
             age = (datetime.now() - t.datetime_start).total_seconds() if t.datetime_start else 0.0
             if t.state is TrialState.RUNNING and "driver" not in t.user_attrs and age > self.storage.grace_period:
-                self._tell(optuna.Trial(self.study, t._trial_id), state=TrialState.FAIL)
+                self._tell(Trial(self.study, t._trial_id), state=TrialState.FAIL)
         for number in to_replace(self.entries(), self.rules.trials, self.rules.retries):
             lost = self.study.get_trials(deepcopy=False)[number]
             self.study.add_trial(
