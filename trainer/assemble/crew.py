@@ -18,6 +18,7 @@ from trainer.assemble.job import Job
 from trainer.assemble.pool import SHOWN, Pool
 from trainer.assemble.requeue import NO_REQUEUE
 from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
+from trainer.assemble.warm import Spawn, fresh
 from trainer.signals import SIGNALS
 
 THREADS = "OMP_NUM_THREADS"
@@ -54,6 +55,7 @@ class Crew:
     done: list[Job] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    spawn: Spawn = fresh
 
     @property
     def broken(self) -> bool:
@@ -157,7 +159,7 @@ class Crew:
             own[SHOWN] = ",".join(devices)
         if job.threads is not None:
             own[THREADS] = inherited.get(THREADS) or str(job.threads)
-        return job.start(inherited | own)
+        return job.start(inherited | own, self.spawn)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.assemble.guardian import GRACE, alive, signal_group
+from trainer.assemble.warm import Spawn, Started, fresh
 
 RESULT, LOG = "result.json", "job.log"
 LEFTOVER = 5.0
@@ -39,7 +39,7 @@ class Job:
     seconds: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
-    _process: "subprocess.Popen[bytes] | None" = None
+    _process: Started | None = None
     _started: float = 0.0
     _kill_at: float = math.inf
     _ended_by: str = ""
@@ -48,20 +48,14 @@ class Job:
     _earlier: int = 0
     _logged: int = 0
 
-    def start(self, environment: dict[str, str]) -> int:
+    def start(self, environment: dict[str, str], spawn: Spawn = fresh) -> int:
         """Start the process in a session of its own, whose group is returned: a signal reaches all its ranks only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._earlier = self._written()
-        with (self.folder / LOG).open("ab") as log:
-            self._shown = self._logged = log.tell()
-            self._process = subprocess.Popen(
-                self.command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        path = self.folder / LOG
+        self._shown = self._logged = path.stat().st_size if path.exists() else 0
+        path.touch()
+        self._process = spawn(self.command, environment, path)
         self.status, self._started = "running", time.monotonic()
         return self._process.pid
 
