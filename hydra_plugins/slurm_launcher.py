@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.process_launcher import ProcessLauncher, _returned
+from hydra_plugins.process_launcher import Make, ProcessLauncher, _returned
 from trainer.assemble import sweep
+from trainer.assemble.crew import Crew, Feed
 from trainer.assemble.job import LOG, RESULT, Job
 from trainer.assemble.slurm_job import work
 from trainer.lr import Refusal
@@ -78,6 +79,7 @@ class SlurmLauncher(ProcessLauncher):
         setup: Sequence[str] | None,
         options: DictConfig,
     ) -> None:
+        super().__init__(jobs=1, devices=[], timeout=None, fail_fast=False)
         more: Any = OmegaConf.to_container(options, resolve=True)
         asked = {
             "timeout_min": timeout_min,
@@ -93,7 +95,6 @@ class SlurmLauncher(ProcessLauncher):
             "slurm_additional_parameters": {"requeue": True, **more},
         }
         self.asked = {name: value for name, value in asked.items() if value is not None}
-        self.jobs, self.devices = 1, list[str]()
         self.done: list[Job] = []
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
@@ -121,6 +122,10 @@ class SlurmLauncher(ProcessLauncher):
                     sweep.write(self.done, root)
         sweep.show(self.done, root)
         return [_returned(job, sweep.failure(self.done, root)) for job in made]
+
+    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
+        """Refused: a search that gives one job after another would run them here, and not in Slurm."""
+        raise Refusal("hydra/launcher=submitit_slurm takes all jobs at once: give this search hydra/launcher=process.")
 
     def _submit(self, batch: list[Job], root: Path) -> list[Any]:
         try:

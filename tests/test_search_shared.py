@@ -1,4 +1,4 @@
-"""Several drivers share one study in a real PostgreSQL server, and every trial counts once, whoever dies."""
+"""Several drivers share one study in PostgreSQL; every trial counts once, whoever dies. A real server on loopback."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 
 from scripts.sweeps.stand_in import driver, toy
 
-TRIALS = 8
+TRIALS = 12
 
 
 def _binary(name: str) -> str | None:
@@ -95,7 +95,7 @@ def test_two_drivers_share_a_study_one_is_killed_and_every_trial_counts_once(pos
     )
     first, second = (driver(app, *words) for _ in range(2))
     until = time.monotonic() + 120
-    while not (len(states(app)) >= 4 and len(list((app / "outputs/s").glob("on-*/sweep.json"))) == 2):
+    while not (len(states(app)) >= 5 and len(list((app / "outputs/s").glob("on-*/sweep.json"))) == 2):
         assert time.monotonic() < until, (app / "driver.log").read_text()
         time.sleep(0.1)
     first.kill()

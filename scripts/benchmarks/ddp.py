@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import socket
+import threading
+import time
 import warnings
 from argparse import Namespace
 from collections.abc import Iterator
@@ -130,6 +132,7 @@ def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")
     assembly, turns = assembled(options, folder), Turns(options.block)
     start = turns.on_train_start
@@ -148,6 +151,13 @@ def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
     if rank == 0:
         updates, unit = assembly.module.horizon.total, f"blocks of {options.block}"
         (folder / "times.json").write_text(json.dumps({"updates": updates, "unit": unit, "times": turns.blocks}))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def assembled(options: Namespace, folder: Path) -> Assembly:

@@ -117,6 +117,8 @@ SHADES = dict(zip(MULTIPLES, ("#9cc3dc", "#5f9dc4", "#2a6f97", "#123c56")))
 
 def draw(trials: Mapping[str, Sequence[Trial]], figure: Any) -> None:
     """The loss by S under both rules, on each task, and the gains along the noisy runs."""
+    from matplotlib.ticker import FixedLocator
+
     panels = figure.subplots(1, len(TASKS) + 1)
     for panel, task in zip(panels, TASKS):
         for rule, color in RULES.items():
@@ -128,6 +130,7 @@ def draw(trials: Mapping[str, Sequence[Trial]], figure: Any) -> None:
             means = [loss(trials[name]) for name in names.values()]
             panel.plot(list(names), means, "o-", color=color, label={"adascale": "AdaScale"}.get(rule, rule))
         panel.set(xscale="log", yscale="log", xlabel=f"S, batches of {BASE} in an update", title=f"{task} labels")
+        panel.yaxis.set_major_locator(FixedLocator([0.005, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1, 2, 4]))
         panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xticks([1, *MULTIPLES], [str(s) for s in (1, *MULTIPLES)], minor=False)
         panel.minorticks_off()

@@ -45,16 +45,6 @@ def test_a_cancelled_job_saves_and_is_not_requeued(slurm, place):
     assert slurm.facts(job)["Restarts"] == "0"
 
 
-def test_a_step_with_uneven_tasks_is_refused_in_one_line(slurm, place):
-    words = ["srun", "--nodes=2", "--ntasks=3", "--distribution=block", "python", "train.py", "trainer=slurm"]
-    words[4] = slurm.environment["PYTHON"]
-    done = subprocess.run(words, env=slurm.environment, capture_output=True, text=True, timeout=120)
-    ours = [line for line in done.stderr.splitlines() if not line.startswith(("srun:", "slurmstepd"))]
-    assert done.returncode == 2
-    assert len(ours) == 1
-    assert "not as many on each node" in ours[0]
-
-
 def stopped_at(log):
     """The update that the run says it was stopped at; once, whatever the number of ranks and signals."""
     (found,) = re.findall(r"^stopped by SIG\w+ at update (\d+);", log, flags=re.MULTILINE)

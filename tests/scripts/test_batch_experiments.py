@@ -48,19 +48,32 @@ def test_nets_in_a_stack_train_as_each_would_alone(problem):
         assert losses[i].item() == pytest.approx(loss.item(), rel=1e-4)
 
 
+def arrival(problem, seed, lr, target):
+    """The first update before which the loss of one net, trained alone, is below the target."""
+    torch.manual_seed(mix(seed))
+    net, draws, count = MLP(64, 10, [32]), problem.batches(64, [seed]), 0
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    while torch.nn.functional.cross_entropy(net(problem.inputs), problem.targets).item() >= target:
+        chosen, count = next(draws)[0], count + 1
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(problem.inputs[chosen]), problem.targets[chosen]).backward()
+        optimizer.step()
+    return count
+
+
 def test_the_updates_to_a_loss_are_those_at_which_each_net_alone_reaches_it(problem):
     found = race.race(problem, 64, [0.25, 0.5, 64.0], [0, 1, 2], [1.0, 0.6], 60)
     assert found[0.6][64.0] == float("inf")
     for lr in (0.25, 0.5):
-        counts = []
-        for seed in range(3):
-            draws = problem.batches(64, [seed])
-            batches = [next(draws)[0] for _ in range(60)]
-            nets = (alone(problem, seed, lr, batches[:count]) for count in range(60))
-            losses = (torch.nn.functional.cross_entropy(net(problem.inputs), problem.targets).item() for net in nets)
-            counts.append(next(count for count, loss in enumerate(losses) if loss < 1.0))
+        counts = [arrival(problem, seed, lr, 1.0) for seed in range(3)]
         assert median(counts) - 1 <= found[1.0][lr] <= median(counts)
         assert found[1.0][lr] < found[0.6][lr]
+
+
+def test_where_the_loss_is_read_now_and_then_the_updates_between_count(problem):
+    counts = [arrival(problem, seed, 0.01, 1.2) for seed in range(3)]
+    assert median(counts) > 150  # read at every third update or less
+    assert race.race(problem, 64, [0.01], range(3), [1.2], 400)[1.2][0.01] == pytest.approx(median(counts), abs=1.5)
 
 
 def test_the_best_rate_lies_between_those_tried_and_at_one_of_them_beside_a_rate_that_fails():

@@ -27,16 +27,7 @@ OPTIMIZERS = {
 }
 
 
-class Normed(nn.Sequential):
-    """A perceptron with BatchNorm."""
-
-    def __init__(self, in_features: int, classes: int) -> None:
-        super().__init__(
-            nn.Flatten(), nn.Linear(in_features, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes)
-        )
-
-
-NORMED = ["model._target_=tests.trainer.equality.Normed", "~model.hidden", "~model.dropout", "allow=[tests]"]
+NORMED = ["model.norm=batch"]
 
 
 def assembled(folder: Path, world: int, accumulate: int, *words: str) -> Assembly:
@@ -54,8 +45,6 @@ def assembled(folder: Path, world: int, accumulate: int, *words: str) -> Assembl
             "name=x",
         ),
     ]
-    if NORMED[0] in words:
-        common.remove("model.hidden=[16,16]")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return assemble(compose("train", [*common, *words]), folder)
 

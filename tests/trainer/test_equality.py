@@ -10,7 +10,11 @@ from tests.trainer.equality import NORMED, OPTIMIZERS, UPDATES, splits, train, t
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """All runs of all worlds, side by side: starting processes is what takes the time."""
-    place = tmp_path_factory.mktemp("worlds")
+    return worlds.once(tmp_path_factory, "equality", fill)
+
+
+def fill(place):
+    """Run every world."""
     started = worlds.start(4, train_all, 4, place) + worlds.start(2, train_all, 2, place)
     started += worlds.start(2, train_more, 2, place)
     for world in (1, 2, 3):
@@ -20,7 +24,6 @@ def folder(tmp_path_factory):
     for process in started:
         process.join(300)
     assert [process.exitcode for process in started] == [0] * len(started)
-    return place
 
 
 def apart(one, other):

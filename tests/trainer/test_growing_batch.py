@@ -301,8 +301,8 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
 
 
 def test_adascale_is_refused_for_it_changes_the_clock_too(compose):
-    cfg = compose(*SMALL, *GROW)
-    cfg.scaling = {"_target_": "trainer.lr.scaling_adascale.adascale_scaling"}
-    length = horizon(cfg, trainer_settings(cfg))
+    plain = compose(*SMALL, *GROW)
+    length = horizon(plain, trainer_settings(plain))
+    cfg = compose(*SMALL, *GROW, "scaling=adascale", f"scaling.base_batch_size={length.batch_size}")
     with pytest.raises(Refusal, match="schedule_batch beside scaling=adascale"):
         growing(cfg, policy(compose(*SMALL), length), length)

@@ -34,7 +34,11 @@ def batches(names, size):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """All runs, a few at a time, each of two processes, started as by hand; the exit codes are kept beside them."""
-    place = tmp_path_factory.mktemp("lost")
+    return worlds.once(tmp_path_factory, "lost", fill)
+
+
+def fill(place):
+    """Run all, and note the exit codes."""
     for some in batches(list(RUNS), 3):
         started = {}
         for name in some:
@@ -48,7 +52,6 @@ def folder(tmp_path_factory):
                     process.kill()
                     process.join()
             (place / f"{name}.codes").write_text(" ".join(str(process.exitcode) for process in processes))
-    return place
 
 
 def told(folder, name, rank):

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import socket
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = "RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT NODE_RANK GROUP_RANK LOCAL_WORLD_SIZE".split()
@@ -44,6 +47,29 @@ def run(world: int, work: Callable[..., Any], *args: Any, seconds: float = 240) 
                 process.kill()
                 process.join()
     return [process.exitcode for process in processes]
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None], seconds: float = 600) -> Path:
+    """A folder that `make` fills once, also where the tests that read it are spread over workers."""
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done, failed = place / ".done", place / ".failed"
+    try:
+        place.mkdir()
+    except FileExistsError:
+        end = time.monotonic() + seconds
+        while not done.exists():
+            assert not failed.exists(), "another worker could not fill the folder"
+            assert time.monotonic() < end, "another worker has not filled the folder"
+            time.sleep(0.2)
+        return place
+    try:
+        make(place)
+        done.touch()
+    except BaseException:
+        failed.touch()
+        raise
+    return place
 
 
 def _enter(rank: int, world: int, port: int, work: Callable[..., Any], args: tuple[Any, ...]) -> None:

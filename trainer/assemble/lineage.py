@@ -69,6 +69,11 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     return [*segments, {**now, "rule": rule, "samples": begin}]
 
 
+def change(segment: Segment) -> dict[str, Any]:
+    """When a resume has changed the curve, and how."""
+    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
+
+
 def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:
     """Refuse a change that no policy, or the wrong one, has an answer to."""
     if rule is None:

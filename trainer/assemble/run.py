@@ -16,7 +16,7 @@ from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
 from trainer.assemble.growth import blocks, ends, growing
-from trainer.assemble.lineage import lineage
+from trainer.assemble.lineage import change, lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
@@ -130,16 +130,11 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     _check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
-        "changes": [_told(one) for one in segments[1:]],
+        "changes": [change(one) for one in segments[1:]],
         "lineage": segments,
         "lint": warnings,
     }
     return Assembly(cfg, folder, module, data, trainer, checkpointing, told)
-
-
-def _told(segment: dict[str, Any]) -> dict[str, Any]:
-    """When a resume has changed the curve, and how."""
-    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
 
 
 def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str, Any] | None:

@@ -68,4 +68,4 @@ def show(jobs: Sequence[Job], folder: Path) -> None:
     if not console.is_terminal:
         console.width = 160
     console.print(table)
-    print(f"folders and all values: {folder / SUMMARY}", flush=True)
+    print(f"folders and all values: {folder / SUMMARY}; a page: python scripts/report.py {folder}", flush=True)

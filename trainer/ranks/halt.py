@@ -37,7 +37,7 @@ class Halt:
         return int(flag)
 
     def part(self, last: Callable[[], object]) -> None:
-        """Do the last thing on rank 0 and wait for it: the first to leave would have its launcher end the others."""
+        """Do the last thing on rank 0 while all wait: the first to leave would have its launcher end the others."""
         if self._group is None or distributed.get_rank() == 0:
             last()
         if self._group is not None:

@@ -18,12 +18,13 @@ GREY = "#8a8a8a"
 def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
     """Updates by batch, best rate by batch, and B_simple as the loss falls; a diamond at each critical batch."""
     steps, rates, simple = figure.subplots(1, 3)
-    for one, color in zip(found, COLORS):
+    for place, (one, color) in enumerate(zip(found, COLORS)):
         name = f"to a loss of {one.target:.2f}"
         _law(steps, {b: best.steps for b, best in one.best.items()}, one.steps, color, name)
         _law(rates, {b: best.lr for b, best in one.best.items()}, one.rate, color, name)
         _mark(steps, one.steps, color, (8, 4), "left")
-        _mark(rates, one.rate, color, (-9, 4), "right")
+        low = one.target < found[0].target  # the laws of low losses lie on one another: their numbers do not
+        _mark(rates, one.rate, color, (9, -6 - 13 * place) if low else (-9, 4), "left" if low else "right")
     steps.set(title="updates: $S(B) = S_{min}\\,(1 + B_{crit}/B)$", ylabel="updates")
     rates.set(title="best rate: $\\eta(B) = \\eta_{max}\\,/\\,(1 + B_{noise}/B)$", ylabel="learning rate")
     for panel in (steps, rates):

@@ -1,0 +1,185 @@
+"use strict";
+// Draws the figures in the colours of the theme, and opens a run below its row.
+const data = JSON.parse(document.getElementById("data").textContent);
+const colors = ["#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f9da6", "#b0413e"];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const drawn = new Map();
+
+function themed(layout) {
+  const style = getComputedStyle(document.documentElement);
+  const [ink, line, ground] = ["--ink", "--line", "--ground"].map((name) => style.getPropertyValue(name).trim());
+  const whole = structuredClone(layout);
+  Object.assign(whole, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
+  whole.font = { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 };
+  whole.hoverlabel = { font: { family: whole.font.family } };
+  (whole.annotations || []).forEach((note) => { note.bgcolor = ground; });
+  for (const name of Object.keys(whole).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    Object.assign(whole[name], { gridcolor: line, linecolor: line, zerolinecolor: line });
+  }
+  return whole;
+}
+
+function draw(place, figure) {
+  drawn.set(place, figure);
+  Plotly.react(place, figure.data, themed(figure.layout), { displaylogo: false, responsive: true, displayModeBar: false });
+}
+
+function followed(place) {
+  place.on("plotly_click", (event) => {
+    const number = event.points.map((point) => point.customdata).find(Number.isInteger);
+    if (number !== undefined) open(number, "smooth");
+  });
+}
+
+function curves(runs) {
+  const panels = [["loss", "training loss"], ["metric", escaped(data.metric.replace("test/", "val/"))], ["lr", "learning rate"]]
+    .filter(([name]) => runs.some((run) => run.curves[name]));
+  const traces = [];
+  const layout = { height: 90 + 165 * panels.length, margin: { l: 64, r: 20, t: 20, b: 48 }, hovermode: "closest",
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, showlegend: runs.length > 1 };
+  panels.forEach(([name, title], i) => {
+    const axis = i ? String(i + 1) : "";
+    const share = 1 / panels.length;
+    const top = 1 - i * share;
+    layout["yaxis" + axis] = { title: { text: title }, domain: [Math.max(0, top - share + 0.06), top], rangemode: name === "lr" ? "tozero" : "normal",
+      exponentformat: "power" };
+    const values = runs.flatMap((run) => (run.curves[name] || [[], []])[1]).filter((value) => value !== null);
+    if (name !== "lr" && Math.min(...values) > 0 && Math.max(...values) > 8 * Math.min(...values)) layout["yaxis" + axis].type = "log";
+    runs.forEach((run, j) => {
+      if (!run.curves[name]) return;
+      const few = run.curves[name][0].length < 12;
+      traces.push({ x: run.curves[name][0], y: run.curves[name][1], yaxis: "y" + axis, mode: few ? "lines+markers" : "lines",
+        name: escaped(run.title), legendgroup: String(run.number), showlegend: i === 0, line: { color: colors[j % colors.length], width: 1.8 },
+        customdata: run.curves[name][0].map(() => run.number), hovertemplate: "%{y:.5g} at update %{x}<extra>" + escaped(run.name) + "</extra>" });
+    });
+  });
+  const last = panels.length > 1 ? "y" + panels.length : "y";
+  layout.xaxis = { title: { text: "update" }, anchor: last, zeroline: false };
+  return { data: traces, layout };
+}
+
+function escaped(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function paste(text) {
+  const box = element("div", "", "paste");
+  const button = element("button", "copy");
+  button.type = "button";
+  box.append(element("code", text), button);
+  return box;
+}
+
+function detail(run) {
+  const box = element("div", "", "detail");
+  const list = document.createElement("dl");
+  const link = element("a", run.name);
+  link.href = run.href;
+  const facts = [["folder", link], ["run again", paste(run.command)], ["TensorBoard", paste(run.board)], ["examine", paste(run.doctor)]];
+  if (run.error) facts.unshift(["error", element("code", run.error)]);
+  for (const [name, value] of facts) {
+    const plain = value.className === "paste" ? "" : "plain";
+    const cell = element("dd", "", plain);
+    cell.append(value);
+    list.append(element("dt", name, plain), cell);
+  }
+  const figure = element("div", "", "figure");
+  const has = Object.keys(run.curves).length > 0;
+  box.append(has ? figure : element("p", "This run has no log of its curves.", "note"), list);
+  return [box, has ? figure : null];
+}
+
+function open(number, behavior) {
+  const row = document.querySelector(`tr[data-run="${number}"]`);
+  if (!row) return;
+  if (row.getAttribute("aria-expanded") === "false") toggle(row);
+  row.scrollIntoView({ block: "start", behavior });
+}
+
+function toggle(row) {
+  const next = row.nextElementSibling;
+  if (row.getAttribute("aria-expanded") === "true") {
+    row.setAttribute("aria-expanded", "false");
+    next.querySelectorAll(".figure").forEach((place) => { Plotly.purge(place); drawn.delete(place); });
+    next.remove();
+    return;
+  }
+  row.setAttribute("aria-expanded", "true");
+  const run = data.runs[Number(row.dataset.run)];
+  const cell = element("td", "", "open");
+  cell.colSpan = row.cells.length;
+  const [box, figure] = detail(run);
+  box.style.width = row.closest(".scroll").clientWidth + "px";
+  cell.append(box);
+  const holder = element("tr", "", "holder");
+  holder.append(cell);
+  row.after(holder);
+  if (figure) draw(figure, curves([run]));
+}
+
+function sort(head) {
+  const body = head.closest("table").tBodies[0];
+  const at = head.cellIndex;
+  const down = head.getAttribute("aria-sort") === "ascending";
+  [...head.parentNode.cells].forEach((other) => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.querySelectorAll('tr[aria-expanded="true"]').forEach(toggle);
+  const key = (row) => {
+    const cell = row.cells[at];
+    return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
+  };
+  const compare = (a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (x === "" || y === "") return (x === "") - (y === "");
+    const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+    return down ? -order : order;
+  };
+  body.append(...[...body.rows].sort(compare));
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target;
+  if (target.closest("a")) return;
+  const copy = target.closest(".paste button");
+  if (copy) {
+    navigator.clipboard?.writeText(copy.previousElementSibling.textContent).then(() => { copy.textContent = "copied"; }, () => {});
+    return;
+  }
+  const head = target.closest("th");
+  if (head) return sort(head);
+  const row = target.closest("tr[data-run]");
+  if (row) toggle(row);
+});
+document.addEventListener("keydown", (event) => {
+  if ((event.key === "Enter" || event.key === " ") && event.target.matches("tr[data-run]")) {
+    event.preventDefault();
+    toggle(event.target);
+  }
+});
+for (const [name, figure] of Object.entries(data.figures)) {
+  const place = document.getElementById(name);
+  draw(place, figure);
+  followed(place);
+}
+const overlay = document.getElementById("curves");
+if (overlay) {
+  draw(overlay, curves(data.leading.map((number) => data.runs[number])));
+  followed(overlay);
+}
+dark.addEventListener("change", () => drawn.forEach((figure, place) => draw(place, figure)));
+addEventListener("resize", () => document.querySelectorAll(".detail").forEach((box) => {
+  box.style.width = box.closest(".scroll").clientWidth + "px";
+}));
+function fromHash() {
+  const asked = location.hash.match(/^#run=(\d+)$/);
+  if (asked) open(Number(asked[1]), "auto");
+}
+addEventListener("hashchange", fromHash);
+fromHash();
