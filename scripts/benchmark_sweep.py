@@ -77,7 +77,7 @@ def _sweep(engine: str, jobs: int, folder: Path) -> None:
     (folder / "inside.py").write_text(INSIDE)
     if engine == "bare":
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda seed: _run([train, f"seed={seed}", f"name={seed}", *SHORT], folder), range(jobs)))
+            list(pool.map(lambda seed: _run([train, f"seed={seed}", f"name=run{seed}", *SHORT], folder), range(jobs)))
     else:
         _run([*launcher[engine], f"seed={seeds}", "name=s", *SHORT], folder)
 
