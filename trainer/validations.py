@@ -14,6 +14,7 @@ VALIDATIONS = "validations.jsonl"
 def append(folder: Path, update: int, scores: dict[str, float]) -> None:
     """Add the line of one validation, after `update` updates."""
     line = json.dumps({"update": update, **scores}) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / VALIDATIONS).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

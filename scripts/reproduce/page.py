@@ -22,8 +22,8 @@ from trainer.lr import Refusal  # noqa: E402
 
 INTRODUCTION = [
     "Results of the literature, tried again through the framework on 1,797 handwritten digits, so that anybody can do "
-    "the same in minutes on a CPU. Every run is one that `python train.py experiment=NAME …` makes; `conf/experiment` "
-    "has the setting.",
+    "the same in minutes on a CPU. Every run is one that `python train.py experiment=NAME …` makes (but those of the "
+    "critical batch, which trains stacks of nets at once); `conf/experiment` has the setting.",
     "1,437 digits train, 360 test, in a split that is the same for all. Arms are paired: a seed gives each of them the "
     "same order of the data and, for the same net, the same initial weights. What is judged is the loss over the whole "
     "training set, without dropout: the error on 360 test digits is too coarse.",

@@ -30,7 +30,7 @@ def job(words):
     for step in range(int(given.get("validations", 0))):
         with open(os.path.join(folder, "validations.jsonl"), "a") as file:
             file.write(json.dumps({"update": step + 1, "val/loss": float(given.get("x", 0))}) + "\\n")
-        time.sleep(0.3)
+        time.sleep(1.0)
     path = os.path.join(folder, "result.json")
     with open(path + ".draft", "w") as file:
         json.dump({"status": "completed", "metrics": {"val/loss": float(given.get("x", 0))}, "pid": os.getpid()}, file)
