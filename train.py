@@ -8,7 +8,8 @@ import sys
 
 from trainer.signals import watch
 
-watch()  # before the imports that take seconds
+if __name__ == "__main__":
+    watch()  # before the imports that take seconds
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402

@@ -12,6 +12,16 @@ ROOT = Path(__file__).parent.parent
 QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=test")
 
 
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Each test leaves the handlers as they were: what `train.py` ignores at its end, children would ignore too."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+    yield
+    for signum, handler in before.items():
+        if signal.getsignal(signum) is not handler:
+            signal.signal(signum, handler)
+
+
 @pytest.fixture
 def compose():
     """The config that `python train.py OVERRIDES` would see."""
