@@ -16,6 +16,7 @@ from scipy.stats.qmc import Sobol
 
 from trainer.assemble.goals import goals
 from trainer.assemble.spaces import space
+from trainer.assemble.spacing import register
 from trainer.lr import Refusal
 from trainer.search.rules import Rules
 from trainer.search.samplers import check, points, quasi
@@ -24,6 +25,7 @@ from trainer.search.space import Condition, Parameter, Space
 from trainer.search.storage import journal, opened
 from trainer.search.study import Study
 
+register()
 RULES = Rules(12, "random", 0, 3, "none", 1, 3, 2)
 LR = Parameter("optimizer.lr", 1e-4, 1e-1, log=True)
 OPTIMIZER = Parameter("optimizer", choices=("sgd", "adamw"))
