@@ -14,7 +14,7 @@ Place = Callable[[float], float]
 
 def heat(study: Study, told: Heat) -> Figure:
     """A heat map of a grid, or points where the settings make none."""
-    place: Place = math.log10 if study.log(told.key) else float
+    place: Place = math.log10 if told.log else float
     data = [_cells(study, told, place) if told.grid else _points(study, told, place)]
     if told.bad:
         missed = {"mode": "text", "text": ["✕"] * len(told.bad), "hovertemplate": "failed or not finite<extra></extra>"}
@@ -27,7 +27,7 @@ def heat(study: Study, told: Heat) -> Figure:
     for trace in data:
         trace.setdefault("showlegend", False)
     ticked = _ticked if told.grid else _spread
-    x, y = ticked(told.xs, math.log10, str(study.lr)), ticked(told.ys, place, told.key)
+    x, y = ticked(told.xs, math.log10, str(study.lr)), ticked(told.ys, place, told.name)
     return figure(data, max(300, 130 + 56 * min(len(told.ys), 8)), xaxis=x, yaxis=y)
 
 

@@ -91,7 +91,7 @@ def _sections(whole: Exhibit, figures: dict[str, Any]) -> Iterator[str]:
     yield _block("rates", f"{study.metric} against {lr}", _rates_note(whole), figures, table)
     for name, told in (("batch", whole.batch), ("momentum", whole.momentum)):
         if told is not None:
-            yield _block(name, f"{lr} × {study.labels[told.key]}", _heat_note(study, told), figures)
+            yield _block(name, f"{lr} × {told.name}", _heat_note(study, told), figures)
     if whole.leading:
         yield _block("curves", "Learning curves", CURVES, {"curves"})
     yield _block("parallel", "All settings at once", PARALLEL, figures)

@@ -90,7 +90,7 @@ def _rates(whole: Exhibit) -> Figure:
 
 def _heat(study: Study, told: Heat) -> Figure:
     figure, (panel,) = _figure(8, 2.2 + 0.45 * min(len(told.ys), 12))
-    place: Callable[[float], float] = math.log10 if study.log(told.key) else float
+    place: Callable[[float], float] = math.log10 if told.log else float
     values = {at: cell.repeats.mean for at, cell in told.cells.items()}
     turn: Callable[[float], float] = math.log10 if scaled_log(list(values.values())) else float
     colors = LinearSegmentedColormap.from_list("merit", [color for _, color in PALE])
@@ -117,7 +117,7 @@ def _heat(study: Study, told: Heat) -> Figure:
     for axis, ends, names in ((panel.xaxis, xs, told.xs), (panel.yaxis, ys, told.ys)):
         every = -(-len(ends) // 10)
         axis.set_ticks(ends[::every], [f"{name:.3g}" for name in names[::every]])
-    panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.key))
+    panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.name))
     return figure
 
 
