@@ -136,8 +136,12 @@ def check_writable(stem: Path) -> None:
     """Refuse a place that cannot be written, before anything is trained."""
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{stem}.json").open("a"):
-            pass
+        for path in (Path(f"{stem}.png"), Path(f"{stem}.json")):
+            new = not path.exists()
+            with path.open("a"):
+                pass
+            if new:
+                path.unlink()
     except OSError as error:
         raise Refusal(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
 

@@ -131,7 +131,8 @@ class RangeTest:
             "state": self.states,
             "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
         }
-        Path(f"{options.out}.json").write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(plain(numbers), indent=1, allow_nan=False)
+        Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
         return f"{options.out}.png  {options.out}.json"
 
     def _swept(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
@@ -154,3 +155,12 @@ class RangeTest:
         """Progress on a terminal."""
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def plain(tree: Any) -> Any:
+    """The same with null for each number that JSON cannot hold."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
