@@ -1,7 +1,6 @@
 """Signs of a rate that the weights cannot follow, or hardly notice."""
 
 import math
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
@@ -24,8 +23,6 @@ THROWN, STUCK, MOVED = 1.15, 0.9, 0.05
 """The highest loss of a run that is unstable, the last one of a run that has learnt nothing, both as multiples of the
 first; and the share of the first loss by which a run has moved at all."""
 
-_AT = re.compile(r"update (\d+)")
-
 
 def start(log: Log) -> float:
     """The loss before anything was learnt: that of the first update."""
@@ -42,19 +39,20 @@ def height(log: Log) -> tuple[float, int]:
 
 def not_finite(log: Log) -> Iterator[Finding]:
     """A loss, a gradient norm or a group's gradient that is not finite: the first one."""
-    series = {"loss": log.loss, "gradient norm": log["train/grad_norm"]}
+    series = {"loss": log["train/loss"], "gradient norm": log["train/grad_norm"]}
     series |= {f"gradient of group {name}": one for name, one in log.of_groups("observe", "grad_norm").items()}
     for name, one in series.items():
-        for t, value in zip(one.updates, one.values):
-            if not math.isfinite(value):
-                yield _broken(log, f"the {name} is {value} at update {t}", t)
-                return
-    if "Diverged" in log.error and (at := _AT.search(log.error)):
-        yield _broken(log, log.error.partition(": ")[2].partition(":")[0], int(at[1]))
+        bad = [(t, value) for t, value in zip(one.updates, one.values) if not math.isfinite(value)]
+        if bad:
+            yield _broken(log, f"the {name} is {bad[0][1]} at update {bad[0][0]}", len(bad))
+            return
+    if "Diverged" in log.error:
+        yield _broken(log, log.error.partition(": ")[2].partition(":")[0], 1)
 
 
-def _broken(log: Log, seen: str, t: int) -> Finding:
-    return Finding("not-finite", seen, t, log.total, "a finite update was never made after it", lower(log, 10))
+def _broken(log: Log, seen: str, count: int) -> Finding:
+    why = "updates that are not finite; the weights after a step along one are not either"
+    return Finding("not-finite", seen, count, 0, why, lower(log, 10))
 
 
 def rises(log: Log) -> float:
