@@ -5,7 +5,7 @@ The page holds all it needs and reads nothing from the network. Examples:
 
     python scripts/report.py outputs/NAME
     python scripts/report.py outputs/NAME --metric val/accuracy --out page
-    python scripts/report.py outputs --within 2       the range of rates within 2 % of the best
+    python scripts/report.py outputs --within 2       # the range of rates within 2 % of the best
 """
 
 import argparse
