@@ -5,9 +5,9 @@ momentum, weight decay, precision), but at the rates of the sweep, with several 
 nothing is logged or checkpointed. Examples:
 
     python scripts/range_test.py optimizer=sgd schedule=linear --out outputs/range
-    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%        # and three short trainings
-    python scripts/range_test.py optimizer=momentum --cyclic                               # base and highest for cycles
-    python scripts/range_test.py optimizer=adamw --of weight_decay                         # up to where it trains at all
+    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
+    python scripts/range_test.py optimizer=momentum --cyclic                             # base and highest for cycles
+    python scripts/range_test.py optimizer=adamw --of weight_decay                       # up to where it trains at all
 """
 
 import argparse
