@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scripts import doctor
+from scripts.reproduce import healthy
 from trainer.assemble.run import fit
 from trainer.callbacks.doctor import Doctor
 from trainer.doctor import SIGNS, Log, Series, examined
@@ -216,3 +217,9 @@ def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assemble
     assert [one["sign"] for one in told[str(tmp_path / "sweep" / "10")]] == ["lr-too-high"]
     with pytest.raises(Refusal, match="holds no log of a training loss"):
         doctor.main([str(tmp_path / "sweep" / "2")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", healthy.DIGITS)
+def test_no_experiment_on_digits_raises_an_alarm(name):
+    assert healthy.trained(name, ["trainer.threads=1"])[1] == []
