@@ -3,7 +3,7 @@
 | sign | it is seen where |
 | --- | --- |
 | not-finite | a loss or a gradient was NaN or infinite |
-| lr-too-high | the loss is thrown up and stays, or rises often and comes not far; or an update is a quarter of a group |
+| lr-too-high | the loss is thrown up and stays, or often rises and comes not far; or updates are huge beside weights |
 | lr-too-low | the loss hardly moves; or it has not come far, and falls per unit of rate as fast late as early |
 | warmup-too-short | the loss has a hump at the start, and comes down from it |
 | floor-too-early | the rate is below 1 % of its peak for more than 30 % of the run, and nothing moves there |
