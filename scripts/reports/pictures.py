@@ -100,7 +100,7 @@ def _heat(study: Study, told: Heat) -> Figure:
         table = [[shade.get((x, y), math.nan) for x in told.xs] for y in told.ys]
         panel.pcolormesh(xs, ys, table, shading="nearest", cmap=colors, edgecolors="white", linewidth=2)
         for (x, y), value in values.items():
-            panel.text(math.log10(x), place(y), f"{value:.4g}", ha="center", va="center", fontsize=9)
+            panel.text(math.log10(x), place(y), f"{value:.4g}", ha="center", va="center", fontsize=9, zorder=4)
     else:
         points = [(math.log10(x), place(y)) for x, y in values]
         panel.scatter(*zip(*points), c=list(shade.values()), cmap=colors)
@@ -116,7 +116,7 @@ def _heat(study: Study, told: Heat) -> Figure:
         figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     for axis, ends, names in ((panel.xaxis, xs, told.xs), (panel.yaxis, ys, told.ys)):
         every = -(-len(ends) // 10)
-        axis.set_ticks(ends[::every], [f"{name:.3g}" for name in names[::every]])
+        axis.set_ticks(ends[::every], [f"{name:.3g}" if name < 1000 else f"{name:.6g}" for name in names[::every]])
     panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.name))
     return figure
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from scripts.reports.batches import PARTS
 from scripts.reports.edge import edge, finer
 from scripts.reports.optimum import Optimum
 from scripts.reports.repeats import Comparison, Repeats, by_seed, compared
@@ -99,7 +100,8 @@ def _other_edges(study: Study) -> Iterator[Finding]:
             value = float(dict(cell.values)[key])
             bests[value] = min(bests.get(value, float("inf")), study.sign * cell.repeats.mean)
         found = edge(list(bests), list(bests.values()))
-        if found is not None and len(bests) * 2 <= len(study.cells):
+        last = found is not None and key in PARTS and found.best == 1  # there is no batch and no number below
+        if found is not None and not last and len(bests) * 2 <= len(study.cells):
             text = f"the best {study.labels[key]}, {found.best:g}, is the {found.side} end of the grid."
             yield Finding("edge", text)
 

@@ -197,7 +197,7 @@ def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assemble
     from trainer.assemble import report
 
     for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
-        run = assembled(*SMALL, "trainer.duration=2ep", *more, folder=f"sweep/{name}")
+        run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
         report.begin(run, [], 0)
         fit(run, None)
         run.trainer.logger.close()
