@@ -43,13 +43,15 @@ class RangeTest:
             base = self._assembly(first, Path(folder))
         self.score, self.sign = scored_by(base)
         self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        if options.confirm is not None:
+            self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
     def heading(self) -> list[str]:
         """What is going to be done."""
         one, last = self.values[0], self.values[-1]
-        scale = self.policy.scale
+        scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
         return [
-            f"{self.options.seeds} sweeps of {len(self.values)} updates of {self.length.batch_size:,} samples: "
+            f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
             f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {self.options.loss} loss",
             f"the batch-size rule is kept: peak = optimizer.lr × {scale:.4g}",
             "",

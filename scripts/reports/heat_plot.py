@@ -17,7 +17,11 @@ def heat(study: Study, told: Heat) -> Figure:
     place: Place = math.log10 if told.log else float
     data = [_cells(study, told, place) if told.grid else _points(study, told, place)]
     if told.bad:
-        missed = {"mode": "text", "text": ["✕"] * len(told.bad), "hovertemplate": "failed or not finite<extra></extra>"}
+        missed = {
+            "mode": "text",
+            "text": ["✕"] * len(told.bad),
+            "hovertemplate": "failed, pruned or not finite<extra></extra>",
+        }
         data.append({**missed, **_at(sorted(told.bad), place)})
     for name, points, dash in (("linear rule", told.linear, "solid"), ("√κ rule", told.sqrt, "dash")):
         if points:

@@ -140,7 +140,7 @@ def _best(whole: Exhibit) -> str:
     cell = whole.study.cells[0]
     told = cell.repeats
     spread = f" <small>± {told.se:.2g} standard error, {told.n} seeds</small>" if told.se is not None else ""
-    name = whole.study.name(cell.values) or cell.runs[0].name
+    name = whole.study.name(cell.values) or whole.title
     return f"""<section class="best"><h2>Best configuration</h2><p class="value">{told.mean:.5g}{spread}</p>
 <p>{escape(name)}</p>{listing.paste(whole.command)}</section>"""
 

@@ -59,7 +59,7 @@ def _line(study: Study, line: Line) -> Iterator[Finding]:
         text = f"the best rate, {where}, better than its neighbour by {abs(line.edge.margin):.3g}: extend it."
         yield Finding("edge", text, _extension(study, line.runs, key, ",".join(map(shown, line.edge.more))))
     elif line.edge is not None:
-        text = f"the best rate, {line.edge.best:g}, is the last that trains: what lies beyond it failed."
+        text = f"the best rate, {line.edge.best:g}, is the last with a value: what lies beyond it failed or was pruned."
         yield Finding("edge", text)
     if isinstance(line.fit, Optimum):
         how = f"of a parabola in the log of the rate through {line.fit.points} runs"

@@ -129,6 +129,7 @@ def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_p
     assert sections(shown(sweep)) == drawn
     one = write_run(tmp_path / "one", ["optimizer.lr=0.1"], {"val/loss": 0.5}, events=False)
     assert sections(shown(one)) == {"runs-section"}
+    assert "<p>one</p>" in shown(one)
     for i, (batch, lr) in enumerate((b, r) for b in (16, 64) for r in (0.1, 0.2, 0.4)):
         words = [f"data.batch_size={batch}", f"optimizer.lr={lr}", f"optimizer.momentum={0.5 if lr > 0.1 else 0.9}"]
         write_run(tmp_path / "grid" / str(i), words, {"val/loss": loss(lr / batch * 16)})
