@@ -29,13 +29,12 @@ from data.source import Memory
 from scripts.benchmarks.loops import CONF, Spent
 from trainer.assemble.run import Assembly, assemble, fit
 from trainer.assemble.stamp import register
+from trainer.lr import Refusal
 from trainer.module import Module
 
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
 """Updates that Cadence makes between two looks of the trainer."""
-
-
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
     f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."
@@ -117,7 +116,12 @@ class Turns(pl.Callback):
 
 
 def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
-    """What an update took in each block of every loop. RuntimeError where a process fails."""
+    """What an update took in each block of every loop. Refusal, or RuntimeError where a process fails."""
+    updates = planned(options)
+    if options.block % CALL or updates % options.block or updates < 2 * options.block:
+        raise Refusal(
+            f"--block={options.block} does not fit: take a multiple of {CALL} that goes into {updates} updates twice."
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -166,9 +170,14 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def planned(options: Namespace) -> int:
+    """Updates of the run."""
+    return options.updates or 20 * options.block
+
+
 def assembled(options: Namespace, folder: Path) -> Assembly:
     """A ResNet-9 of a quarter of its width, on two processes."""
-    updates = options.updates or 20 * options.block
+    updates = planned(options)
     words = [
         *("name=benchmark", "allow=[scripts]", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
         *(f"optimizer.lr={LR}", "schedule=constant", "warmup=none", "callbacks=none", "trainer=ddp"),
