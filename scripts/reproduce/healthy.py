@@ -1,10 +1,10 @@
 """What the doctor says of the run of each experiment config, which should be nothing that is not so.
 
-Trains each of them as it stands, but for the two larger ones, which are shortened, and prints what is found. Examples:
+Trains each of them as it stands, but for the larger ones, which are shortened, and prints what is found. Examples:
 
     python scripts/reproduce/healthy.py                                  # those on digits: a minute
     python scripts/reproduce/healthy.py schedules warmup --seeds 3 --observe norms
-    CADENCE_DATA=FOLDER python scripts/reproduce/healthy.py --larger     # cifar10_resnet and shakespeare_char, too
+    CADENCE_DATA=FOLDER python scripts/reproduce/healthy.py --larger     # photographs and text, too
 """
 
 import argparse
@@ -26,11 +26,14 @@ from trainer.lr import Refusal  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 
 DIGITS = ("adam_sqrt", "adascale", "critical_batch", "goyal", "increase_batch", "schedules", "warmup")
+SMALL = (
+    *("data.path={data}/cifar10", "data.batch_size=128", "model.width=16", "data.train_limit=12800"),
+    *("data.samples=12800", "trainer.duration=300", "trainer.validate=50"),
+)
 LARGER = {
-    "cifar10_resnet": (
-        *("data.path={data}/cifar10", "data.batch_size=128", "model.width=16", "optimizer.lr=0.2"),
-        *("data.train_limit=12800", "data.samples=12800", "trainer.duration=300", "trainer.validate=50"),
-    ),
+    "cifar10_resnet": (*SMALL, "optimizer.lr=0.2"),
+    "large_batch": (*SMALL, "scaling.base_batch_size=128", "optimizer.lr=0.1"),
+    "super_convergence": (*SMALL, "optimizer.lr=0.2"),
     "shakespeare_char": ("data.path={data}/tinyshakespeare/input.txt", "trainer.duration=500", "trainer.validate=50"),
 }
 """What makes the larger ones short: 300 updates of a small net on a part of the photographs, 500 of the GPT."""
@@ -41,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
     names = options.names or [*DIGITS, *(LARGER if options.larger else ())]
     if unknown := sorted({*names} - {*DIGITS, *LARGER}):
-        raise Refusal(f"{unknown[0]} is no experiment that the doctor is tried on: choose from {', '.join(DIGITS)}.")
+        raise Refusal(
+            f"{unknown[0]} is no experiment that the doctor is tried on: choose from {', '.join((*DIGITS, *LARGER))}."
+        )
     data = os.environ.get("CADENCE_DATA")
     if data is None and {*names} & {*LARGER}:
         raise Refusal("the larger experiments need their data: name its folder, as in CADENCE_DATA=FOLDER.")
@@ -59,7 +64,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; else all on digits")
-    parser.add_argument("--larger", action="store_true", help="the two larger ones, too")
+    parser.add_argument("--larger", action="store_true", help="the larger ones, too")
     parser.add_argument("--seeds", type=int, default=1, metavar="K", help="runs of each (1)")
     parser.add_argument("--observe", default="none", metavar="OPTION", help="as of train.py: none, norms, noise (none)")
     return parser.parse_args(arguments)

@@ -219,6 +219,11 @@ def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assemble
         doctor.main([str(tmp_path / "sweep" / "2")])
 
 
+def test_every_experiment_is_tried():
+    known = {path.stem for path in (healthy.ROOT / "conf" / "experiment").glob("*.yaml")}
+    assert known == {*healthy.DIGITS, *healthy.LARGER}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", healthy.DIGITS)
 def test_no_experiment_on_digits_raises_an_alarm(name):
