@@ -144,6 +144,15 @@ def test_a_loss_that_starts_at_or_below_zero_has_no_multiples_and_nothing_is_tol
     assert of(turning) == []
 
 
+def test_a_rate_that_falls_in_steps_is_not_too_low_for_what_little_of_it_is_left_late():
+    def loss(t):
+        return 2.3 - 0.6 * (1 - math.exp(-t / 40)) - 0.15 * (t >= 133) - 0.1 * t / 400
+
+    steps = log(loss, lambda t: 0.1 if t < 133 else 0.01 if t < 267 else 0.001)
+    assert of(steps) == []
+    assert of(log(lambda t: 2.3 - 0.5 * t / 400)) == ["lr-too-low"]
+
+
 def test_what_is_not_finite_in_the_middle_hides_nothing_else():
     broken = log(lambda t: math.nan if 200 <= t < 204 else 5.0 + t / 100, valid=lambda t: math.nan)
     assert of(broken) == ["not-finite", "lr-too-high"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 
 from trainer.doctor.log import Finding, Log
@@ -105,13 +105,15 @@ def too_high(log: Log) -> Iterator[Finding]:
 
 
 def too_low(log: Log) -> Iterator[Finding]:
-    """The loss has hardly moved; or it has not come far, and falls per unit of rate as fast late as early."""
-    first, half = start(log), log.made / 2
-    middle, last = (log.loss.middle(b - 0.1 * log.made, b) for b in (half, log.made))
-    areas = [sum(log.rate.between(a, b)) for a, b in pairwise((0, half, log.made + 1))]
-    if middle is None or last is None or min(areas) <= 0 or height(log)[0] > THROWN:
+    """The loss has hardly moved; or it has not come far, and falls per unit of rate as fast late as early.
+
+    Late is where the second half of the sum of the rates is spent: of a rate that falls in steps, nearly all the run.
+    """
+    first, half, tenth = start(log), half_spent(log), 0.1 * log.made
+    middle, last = (log.loss.middle(b - tenth, b) for b in (half + tenth / 2, log.made))
+    if middle is None or last is None or height(log)[0] > THROWN:
         return
-    fallen, early, late = 1 - last / first, (first - middle) / areas[0], (middle - last) / areas[1]
+    fallen, early, late = 1 - last / first, first - middle, middle - last
     source = "far below the best rate the fall is in proportion to the sum of the rates"
     if abs(fallen) < MOVED:
         seen = f"the loss, {first:.4g} at the start, ends at {last:.4g}, and never rose"
@@ -119,9 +121,15 @@ def too_low(log: Log) -> Iterator[Finding]:
     elif 0 < fallen < FALLEN and early > 0 and late / early > STILL_FALLING:
         seen = (
             f"the loss has lost {fallen:.0%} of its start, and falls per unit of learning rate "
-            f"{late / early:.2g} times as fast in the second half as in the first"
+            f"{late / early:.2g} times as fast in the second half of their sum as in the first"
         )
         yield Finding("lr-too-low", seen, late / early, STILL_FALLING, source, higher(log, 10))
+
+
+def half_spent(log: Log) -> int:
+    """The update by which half of the sum of the rates is spent."""
+    sums = list(accumulate(log.rate.values))
+    return next((t for t, spent in zip(log.rate.updates, sums) if 2 * spent >= sums[-1]), 0)
 
 
 def short_warmup(log: Log) -> Iterator[Finding]:
