@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of a sweep")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings of all runs there, too")
     options = parser.parse_args(words)
-    found = {}
+    found: dict[str, list[dict[str, object]] | None] = {}
     for run in every(options.runs):
         try:
             found[str(run)] = told(run)
