@@ -85,7 +85,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
-        *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
+        *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
+        *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
