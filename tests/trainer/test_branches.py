@@ -21,7 +21,7 @@ KINDS = {
     "adamw with an average": ("optimizer=adamw", "average=ema", "average.decay=0.9", "schedule.shape=linear"),
     "momentum on a plateau": ("optimizer=momentum", "plateau=count", "plateau.patience=0", "plateau.factor=0.5"),
     "two curves and a dial": ("optimizer=adamw", "hyper=weight_decay_tied", "schedule=constant", "cooldown=linear"),
-    "a best before the branch": ("optimizer=sgd", "optimizer.lr=1.5", "observe=noise", "trainer.clip=1.0"),
+    "a best before the branch": ("optimizer=adamw", "optimizer.lr=0.3", "observe=noise"),
 }
 LONG, SHORT = 40, (15, 27)
 
@@ -84,9 +84,7 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
     words = KINDS[kind]
     begins = {updates: shared(words, updates)[0] for updates in SHORT}
     at = f"trainer.branches=[{','.join(map(str, begins.values()))}]"
-    trunk, scores = trained(words, LONG, "trunk", at)
-    plain, expected = trained(words, LONG, "plain")
-    assert (same(ending(trunk), ending(plain)), scores) == (True, expected)
+    trunk, _ = trained(words, LONG, "trunk", at)
     for updates, begin in begins.items():
         lone, expected = trained(words, updates, f"lone-{updates}")
         path = point(trunk.folder / "checkpoints", begin)
@@ -102,10 +100,9 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
         assert branch.facts["changes"] == [{"policy": "branch", "update": begin, "of": str(path)}]
         for name in ("curves", "peak_lr", "last_lr", "total_updates"):
             assert branch.facts[name] == lone.facts[name]
-    if kind == "a best before the branch":
-        assert branch.checkpointing.best["update"] < begin
-    with pytest.raises(AssertionError):
-        assert same(ending(trunk), ending(branch))
+        assert not same(ending(branch), ending(trunk))
+        if kind == "a best before the branch":
+            assert branch.checkpointing.best["update"] < begin < trunk.checkpointing.best["update"]
 
 
 def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(shared, assembled):
@@ -117,14 +114,14 @@ def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(share
     assert one.lrs(begin) != two.lrs(begin)
     constant = ("optimizer=adamw", "schedule=constant")
     assert shared(constant, 20) == (19, "")
-    assert shared((*constant, "hyper=weight_decay_cosine"), 20)[0] == 1
+    assert shared((*constant, "hyper=weight_decay_cosine"), 20)[0] == 0
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (("warmup.duration=10%",), "warmup.duration=10% depends on the length: give it in updates"),
-        (("schedule=cosine", "warmup=none"), "their curves part at the first update"),
+        (("schedule=cosine", "warmup.duration=0"), "their curves part at update 1: take one that begins alike"),
         (("trainer.validate=10%",), "trainer.validate=10% is a share of the length: give it in updates"),
         (("average=swa", "schedule.floor=0.5"), "average.start=75% is a share of the length: give it in updates"),
         (("trainer.validate=${trainer.duration}",), "trainer.validate follows trainer.duration (40, 20): give one"),
@@ -164,9 +161,11 @@ def test_what_cannot_be_a_branch_is_refused(assembled, words, why):
         assembled(*SMALL, "trainer.duration=40", *words)
 
 
-def test_a_trunk_that_is_stopped_and_goes_on_keeps_the_same_branch(trained, assembled):
+def test_keeping_branches_changes_no_bit_and_a_trunk_that_goes_on_keeps_the_same(trained, assembled):
     words, at = KINDS["adamw with an average"], "trainer.branches=[13,25]"
-    whole, _ = trained(words, LONG, "whole", at, "trainer.checkpoint=9", "trainer.keep=0")
+    plain, expected = trained(words, LONG, "plain")
+    whole, scores = trained(words, LONG, "whole", at, "trainer.checkpoint=9", "trainer.keep=0")
+    assert (same(ending(whole), ending(plain)), scores) == (True, expected)
     middle = next(path for path in history(whole.folder / "checkpoints") if path.stem.endswith("09"))
     again = assembled(*SMALL, *words, "trainer.duration=40", at, folder="again")
     fit(again, middle)

@@ -136,6 +136,7 @@ class Job:
             "best": self.result.get("best", {}),
             "folder": str(self.folder),
             **({"parameters": self.parameters} if self.parameters else {}),
+            **({"trunk": {"job": self.trunk.number, "update": self.branch}} if self.trunk else {}),
         }
 
     def _judge(self, code: int) -> None:

@@ -45,7 +45,8 @@ class Planned:
 def parting(trunk: Planned, other: Planned) -> tuple[int, str]:
     """How many updates two runs share from the first on, and why they share none, where it is 0.
 
-    The last update of the shorter one is never shared, so that it is trained and scored in a run of its own.
+    The last update of the shorter one is never shared, so that it is trained and scored in a run of its own; and that
+    curves agree at update 0 alone, where they all begin, is no trunk.
     """
     if unlike := next(_unlike(trunk, other), ""):
         return 0, unlike
@@ -54,12 +55,12 @@ def parting(trunk: Planned, other: Planned) -> tuple[int, str]:
     shared = min(total, *(_alike(one.curves[name], two.curves[name]) for name in one.curves))
     for name, values in one.dials.items():
         shared = min(shared, *(_alike(values[group], two.dials[name][group]) for group in values))
-    if shared:
+    if shared > 1:
         return shared, ""
     rises = [planned.plan.policy.warmup.factor(0) for planned in (trunk, other)]
     if rises[0] != rises[1]:
         return 0, f"warmup.duration={trunk.cfg.warmup.get('duration')} depends on the length: give it in updates"
-    return 0, "their curves part at the first update: take one that begins alike for each length, as schedule=wsd"
+    return 0, f"their curves part at update {shared}: take one that begins alike for each length, as schedule=wsd"
 
 
 def _unlike(trunk: Planned, other: Planned) -> Iterator[str]:
