@@ -117,7 +117,9 @@ def test_each_rate_has_one_trunk_and_its_shorter_jobs_start_from_it_while_it_sti
 
 def test_what_shares_nothing_runs_alone_beside_what_does(app: Path) -> None:
     words = [word for word in WORDS if not word.startswith(("schedule", "warmup"))]
-    code, out, err = sweep(app, *words, "schedule=cosine,wsd", "warmup=none", "trainer.duration=20,40")
+    code, out, err = sweep(
+        app, *words, "schedule=cosine,wsd", "warmup=none", "trainer.duration=20,40", "hydra.launcher.jobs=3"
+    )
     assert (code, err) == (0, "")
     assert begins(app, 4) == [[0], [0], [17], [0]]
     assert "jobs 0 and 1 share nothing, their curves part at update 1: take one that begins alike" in out

@@ -28,7 +28,7 @@ def share(batch: Sequence[Job], configs: Sequence[DictConfig]) -> None:
     """
     sets: dict[str, list[Planned]] = {}
     for job, whole in zip(batch, configs):
-        cfg = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
+        cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
         _check(cfg)
         sets.setdefault(_but_length(cfg), []).append(Planned(job, cfg))
     alone = [line for alike in sets.values() if len(alike) > 1 for line in _share(alike)]
