@@ -72,7 +72,7 @@ class Branches:
 def saved(jobs: Sequence[Job]) -> str:
     """How many updates the completed jobs asked for, and how many were trained for them."""
     asked = spared = 0
-    for job in jobs:
+    for job in (job for job in jobs if job.status == "completed"):
         try:
             facts = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
             asked += facts["total_updates"]
