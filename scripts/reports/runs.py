@@ -62,8 +62,10 @@ class Run:
 
 
 def own(key: str) -> bool:
-    """Whether a key only names a run, its place or how it goes on."""
-    return key == "name" or key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
+    """Whether a key only names a run, its place, how it goes on or what may go on from it."""
+    if key in ("name", "trainer.branches"):
+        return True
+    return key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
 
 
 def found(root: Path) -> list[Run]:
