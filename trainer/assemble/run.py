@@ -15,6 +15,8 @@ from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
+from trainer.assemble.front import rank
+from trainer.assemble.futile import begin, settled
 from trainer.assemble.growth import blocks, ends, growing
 from trainer.assemble.lineage import change, lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
@@ -60,6 +62,8 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
+    if rank() == 0:
+        begin(folder, cfg.trainer.futile_starts)
     resumed = begin_from(cfg.resume.path, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
@@ -77,7 +81,7 @@ def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
         watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        cause = watch.cause(error)
+        cause = settled(watch.cause(error), assembly.checkpointing)
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
