@@ -52,6 +52,7 @@ class TrainerSettings:
     deterministic: bool
     sync_batchnorm: bool
     timeout: float
+    futile_starts: int | None
     lightning: dict[str, Any]
     branches: Sequence[int | str] = ()
 
@@ -73,6 +74,8 @@ class TrainerSettings:
                 "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
             )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
+        if self.futile_starts is not None:
+            whole("trainer.futile_starts", self.futile_starts, "give up a Slurm job after so many, or null for never.")
         for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):

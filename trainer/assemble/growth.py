@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from omegaconf import DictConfig
 
 from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.pace import chosen
 from trainer.assemble.targets import build, expect, refusing
 from trainer.lr import Growth, Horizon, Policy, Refusal, grown
 
@@ -20,7 +21,7 @@ def growing(cfg: DictConfig, policy: Policy, length: Horizon) -> tuple[Policy, H
             f"schedule_batch: group {next(iter(policy.own))} has a schedule of its own, and all groups have one batch: "
             "leave group_schedule out, or take schedule_batch=none."
         )
-    if "adascale" in str(cfg.scaling.get("_target_")):
+    if chosen(cfg.scaling):
         raise Refusal("schedule_batch beside scaling=adascale: both change what an update counts: take one of them.")
     rule = build(cfg.schedule_batch, "schedule_batch", list(cfg.allow))
     with refusing("schedule_batch"):

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from trainer.assemble import gradients
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings, global_batch
 from trainer.assemble.growth import told
@@ -42,6 +43,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
         "curve": {key: _name(cfg[key]) for key in curves},
+        "gradients": gradients.chosen(settings),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -76,10 +78,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
         ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
-        (
-            "learning rate",
-            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}",
-        ),
+        ("learning rate", f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}"),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", words.updates),
         *(("batch grows", stages) for stages in told(facts["batches"])),
@@ -87,6 +86,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
         *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
+        *(("gradients", words) for words in gradients.told(facts["gradients"])),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 

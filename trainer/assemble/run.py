@@ -15,8 +15,11 @@ from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
+from trainer.assemble.front import rank
+from trainer.assemble.futile import begin, settled
 from trainer.assemble.growth import blocks, ends, growing, points, stops
 from trainer.assemble.lineage import change, lineage
+from trainer.assemble.monitors import check_monitors
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
@@ -28,7 +31,7 @@ from trainer.branches import take
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
-from trainer.lr import Plan, Refusal, lint
+from trainer.lr import Plan, lint
 from trainer.module import Module
 from trainer.ranks.agreement import Agreement
 from trainer.ranks.halt import ignore_signals
@@ -61,6 +64,8 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
+    if rank() == 0:
+        begin(folder, cfg.trainer.futile_starts)
     resumed = begin_from(cfg.resume, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
@@ -78,7 +83,7 @@ def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
         watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        cause = watch.cause(error)
+        cause = settled(watch.cause(error), assembly.checkpointing)
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
@@ -130,7 +135,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     ignore_signals(trainer)
-    _check_monitors(trainer, scored)
+    check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
         "changes": [change(one) for one in segments[1:]],
@@ -186,12 +191,3 @@ def evaluate(assembly: Assembly) -> dict[str, float]:
     assembly.trainer.test(assembly.module, datamodule=assembly.data, verbose=False)
     scores = assembly.trainer.callback_metrics
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
-
-
-def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
-    """What a callback watches must be computed, or it would fail at the first validation."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in known:
-            name = type(callback).__name__
-            raise Refusal(f"monitor={monitor} of {name} is not computed: choose one of {', '.join(known)}.")

@@ -87,12 +87,12 @@ class Checkpointing(pl.Callback):
             trainer.should_stop |= pl_module.clock.t >= pl_module.horizon.total
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: Module, owing: bool) -> None:
-        self.stopped_by = self.halt.signal()
-        if self.stopped_by:
+        if signum := self.halt.signal():
             module.averaging.leave()
             self._owing = owing
             self._save(trainer, module)
-            raise Stopped(self.stopped_by, module.clock.t)
+            self.stopped_by = signum  # and what could not be saved has failed
+            raise Stopped(signum, module.clock.t)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
