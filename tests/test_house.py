@@ -37,7 +37,7 @@ RULES = [
     ("data/", {"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}, {"data"}),
     (
         "hydra_plugins/",
-        {"hydra", "omegaconf", "rich", "submitit"},
+        {"hydra", "omegaconf", "rich", "submitit", "ray"},
         {"trainer.assemble", "trainer.lr", "trainer.search", "trainer.signals", "hydra_plugins"},
     ),
 ]

@@ -12,6 +12,7 @@ from trainer.lr import Refusal
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
 SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
+RAY = "hydra_plugins.ray_launcher.RayLauncher"
 RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -27,7 +28,7 @@ def check_launcher(launcher: Any) -> None:
             "and let each job be distributed, as in python train.py -m trainer=ddp trainer.devices=2"
         )
     target = str(launcher.get("_target_"))
-    if target not in (PROCESS, SLURM):
+    if target not in (PROCESS, SLURM, RAY):
         name = target.rpartition(".")[2]
         raise Refusal(
             f"hydra/launcher: {name} runs jobs inside processes of its own, where trainer=ddp would start the whole "

@@ -102,7 +102,7 @@ class Crew:
                     if feed and self._fed(feed):
                         self._take(feed, pool, jobs)
                     for number, devices in pool.admit().items():
-                        guardian.watch(self._start(jobs[number], devices))
+                        self._start(jobs[number], devices, guardian)
                         self.write()
                     time.sleep(TICK)
                     for signum in self.received[forwarded:]:
@@ -158,7 +158,7 @@ class Crew:
             job.show()
         return over
 
-    def _start(self, job: Job, devices: tuple[str, ...]) -> int:
+    def _start(self, job: Job, devices: tuple[str, ...], guardian: Guardian) -> None:
         job.devices = devices
         where = f" on {', '.join(devices)}" if devices else ""
         print(f"job {job.number}: {job.label} -> {job.folder}{where}", flush=True)
@@ -168,7 +168,8 @@ class Crew:
             own[SHOWN] = ",".join(devices)
         if job.threads is not None:
             own[THREADS] = inherited.get(THREADS) or str(job.threads)
-        return job.start(inherited | own, self.spawn)
+        if group := job.start(inherited | own, self.spawn):
+            guardian.watch(group)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.assemble.guardian import GRACE, alive, signal_group
+from trainer.assemble.guardian import GRACE
 from trainer.assemble.warm import Spawn, Started, fresh
 
 RESULT, LOG = "result.json", "job.log"
@@ -64,9 +64,14 @@ class Job:
 
     @property
     def group(self) -> int:
-        """The process group of the job, once started."""
+        """The process group of the job, once started; 0 where another machine has it."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of its first process, once it has one."""
+        return self._code
 
     @property
     def ending(self) -> bool:
@@ -85,7 +90,7 @@ class Job:
         if not self._ended_by:
             self._ended_by, self._kill_at = cause, time.monotonic() + GRACE
         if self._process is not None:
-            signal_group(self._process.pid, signum)
+            self._process.send(signum)
 
     def ended(self, timeout: float | None) -> bool:
         """Whether the job and all its processes are gone; one that runs longer than `timeout` seconds is made to end.
@@ -95,15 +100,15 @@ class Job:
         assert self._process is not None
         now = time.monotonic()
         if self._code is None:
-            self.seconds = now - self._started
+            self.seconds = now - self._started - self._process.waited
             self._code = self._process.poll()
             if self._code is None:
                 self._hasten(timeout, now)
                 return False
             self._kill_at = min(self._kill_at, now + LEFTOVER)
-        if now < self._kill_at + LEFTOVER and alive(self._process.pid):
+        if now < self._kill_at + LEFTOVER and self._process.alive():
             if now > self._kill_at:
-                signal_group(self._process.pid, signal.SIGKILL)
+                self._process.send(signal.SIGKILL)
             return False
         self._judge(self._code)
         return True

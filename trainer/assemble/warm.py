@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.assemble.guardian import alive
+from trainer.assemble.guardian import alive, signal_group
 from trainer.lr import Refusal
 
 BEGIN = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from trainer.assemble.nursery import main; main()"
@@ -19,11 +19,40 @@ SAFE = {"OPENBLAS_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
 
 
 class Started(Protocol):
-    """A process that was started: its id, which is its group, and its exit code once it has one."""
+    """A process that was started: its id, which is its group, and its exit code once it has one.
+
+    The id of one on another machine is 0. `waited`: seconds until it began. Signals reach all that it has started.
+    """
 
     pid: int
 
+    @property
+    def waited(self) -> float: ...
+
     def poll(self) -> int | None: ...
+
+    def send(self, signum: int) -> None: ...
+
+    def alive(self) -> bool: ...
+
+
+class Leader:
+    """A process of this machine that leads its group."""
+
+    pid: int
+    waited = 0.0
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the group."""
+        signal_group(self.pid, signum)
+
+    def alive(self) -> bool:
+        """Whether a process of the group runs."""
+        return alive(self.pid)
+
+
+class Fresh(Leader, subprocess.Popen[bytes]):
+    """A job in an interpreter of its own."""
 
 
 class Spawn(Protocol):
@@ -35,7 +64,7 @@ class Spawn(Protocol):
 def fresh(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Started:
     """Start a fresh interpreter."""
     with log.open("ab") as file:
-        return subprocess.Popen(
+        return Fresh(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -116,7 +145,7 @@ class Nursery:
         return dict(json.loads(line))
 
 
-class Forked:
+class Forked(Leader):
     """A job that the warm parent has forked."""
 
     def __init__(self, pid: int, nursery: Nursery) -> None:

@@ -1,0 +1,86 @@
+"""Hydra launcher `ray`: every sweep job is a plain run on whichever machine Ray gives it, with a folder of its own.
+
+Ray is an optional part, and only says where and when: the run is no task inside Ray's worker but a process beside it,
+which the driver hears of through Ray and judges by exit code and `result.json`, as those that it starts itself.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from hydra_plugins.process_launcher import Make, ProcessLauncher
+from hydra_plugins.ray_cluster import Ray
+from trainer.assemble.continued import Past
+from trainer.assemble.crew import Crew, Feed
+from trainer.assemble.job import Job
+from trainer.lr import Refusal
+
+
+@dataclass
+class RayLauncherConf:
+    """The settings of `hydra.launcher`.
+
+    `address`: null for a Ray on this machine that lives as long as the sweep, `auto` or HOST:PORT for a cluster that
+    this machine belongs to; its machines share the project's folder and the sweep's. `cpus`, `gpus`: what a job takes
+    (a GPU may be parted: 0.5). `jobs`: how many are given to Ray at once. `timeout`: seconds after which a job that
+    runs is ended, null for never. `fail_fast`: the first failure ends the sweep.
+    """
+
+    _target_: str = "hydra_plugins.ray_launcher.RayLauncher"
+    address: str | None = None
+    cpus: int = 1
+    gpus: float = 0
+    jobs: int = 256
+    timeout: float | None = None
+    fail_fast: bool = False
+
+
+class RayOption(SearchPathPlugin):
+    """Gives the option its name once all plugins have been read: Hydra's own launcher may have taken it."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        ConfigStore.instance().store("ray", RayLauncherConf, group="hydra/launcher", provider="cadence")
+
+
+class RayLauncher(ProcessLauncher):
+    """Gives all jobs to Ray; what the crew tells, writes, adopts and ends is as on one machine."""
+
+    def __init__(
+        self, address: str | None, cpus: int, gpus: float, jobs: int, timeout: float | None, fail_fast: bool
+    ) -> None:
+        super().__init__(jobs, [], timeout, fail_fast)
+        if cpus < 1:
+            raise Refusal(f"hydra.launcher.cpus={cpus} must be at least 1: it is how many cores a job takes")
+        if not (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())):
+            raise Refusal(f"hydra.launcher.gpus={gpus} must be a whole number, or a part of one GPU as 0.5")
+        if address is not None and ("://" in address or not address.strip()):
+            raise Refusal(
+                f"hydra.launcher.address={address} must be auto or HOST:PORT, on a machine of the cluster, or null"
+            )
+        self.ray = Ray(address, cpus, gpus)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
+        with self.ray.connected():
+            return super().launch(job_overrides, initial_job_idx)
+
+    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
+        """Refused: there a search gives one job after another, and many at once would be drawn blindly."""
+        raise Refusal(
+            "hydra/launcher=ray takes all jobs at once: give this search hydra/launcher=process, on each machine with "
+            "the same hydra.sweeper.storage."
+        )
+
+    def _crew(self, root: Path) -> Crew:
+        return Crew(root, Past(root), self.jobs, [], self.timeout, self.fail_fast, spawn=self.ray)
+
+    def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
+        job, again = super()._job(number, overrides)
+        job.need, job.threads = 0, self.ray.cpus
+        return job, again
