@@ -1,0 +1,163 @@
+"""A sweep through Ray: plain runs beside its workers; whatever dies, the others go on and no orphan is left."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.test_every_launch import TINY
+from tests.test_sweep import ROOT, alive, app, environment, hanging, results, start, summary, sweep
+
+__all__ = ["app"]
+RAY = ("hydra/launcher=ray", "trainer.accelerator=cpu")
+PATHS = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+THERE = importlib.util.find_spec("ray") is not None
+with_ray = pytest.mark.skipif(not THERE, reason="ray is not installed: pip install -e '.[ray]'")
+
+
+@pytest.mark.skipif(THERE, reason="ray is installed")
+def test_without_ray_the_launcher_says_in_one_line_what_to_install(app: Path) -> None:
+    code, _, err = sweep(app, "x=1,2", *RAY)
+    assert (code, err) == (2, "hydra/launcher=ray needs ray: pip install -e '.[ray]'.\n")
+    assert not (app / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("cpus=0", "hydra.launcher.cpus=0 must be at least 1"),
+        ("gpus=1.5", "hydra.launcher.gpus=1.5 must be a whole number, or a part of one GPU"),
+        ("gpus=nan", "hydra.launcher.gpus=nan must be a whole number"),
+        ("gpus=-1", "hydra.launcher.gpus=-1"),
+        ("address=ray://host:10001", "must be auto or HOST:PORT, on a machine of the cluster, or null"),
+        ("jobs=0", "hydra.launcher.jobs=0"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_before_ray_is_asked_for(app: Path, word: str, told: str) -> None:
+    code, _, err = sweep(app, "x=1,2", *RAY, f"hydra.launcher.{word}")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert told in err
+
+
+@with_ray
+@pytest.mark.slow
+def test_jobs_die_alone_each_with_its_reason_and_leave_nothing_behind(app: Path) -> None:
+    deaths = ("act=raise,vanish,leave,die,hang,abandon,complete", "hydra.launcher.timeout=10")
+    code, out, err = sweep(app, *deaths, *RAY, PYTHONPATH=PATHS)
+    assert code == 1, err
+    assert [job["status"] for job in summary(app)] == ["failed"] * 6 + ["completed"]
+    reasons = [job["error"] for job in summary(app)]
+    assert reasons[0].startswith("exit code 1: RuntimeError: planted failure (traceback in ")
+    assert reasons[1] == "exit code 0: no result.json"
+    assert reasons[2].startswith("exit code 1: the run left before its end through sys.exit(None)")
+    assert reasons[3].startswith("killed by SIGKILL")
+    assert reasons[4] == "took longer than 10 s"
+    assert reasons[5].startswith("exit code 3: hanging ")
+    (done,) = results(app).values()
+    assert (done["devices"], done["threads"]) == ("", "1")
+    assert err.splitlines()[-1].startswith("6 of 7 jobs failed: job 0 act=raise, job 1 act=vanish")
+    assert not any(alive(pid) for job in (4, 5) for pid in hanging(app, job))
+
+
+@with_ray
+@pytest.mark.slow
+def test_the_same_command_with_resume_auto_runs_only_what_is_missing(app: Path) -> None:
+    words = ("act=once,complete", *RAY, "hydra.launcher.timeout=10", "resume.path=auto")
+    assert sweep(app, *words, PYTHONPATH=PATHS)[0] == 1
+    before = results(app)
+    assert list(before) == [1]
+    code, out, err = sweep(app, *words, PYTHONPATH=PATHS)
+    assert (code, err) == (0, "")
+    assert "job 1 was completed before" in out
+    assert results(app)[1] == before[1]
+    assert [job["status"] for job in summary(app)] == ["completed"] * 2
+
+
+def hang(app: Path, *words: str) -> tuple["subprocess.Popen[str]", list[int]]:
+    """The driver of a sweep whose job 0 hangs, and the processes of that job."""
+    driver = start(app, "-m", "name=s", *words, *RAY, PYTHONPATH=PATHS)
+    until = time.monotonic() + 120
+    while len(pids := hanging(app)) < 2 and time.monotonic() < until and driver.poll() is None:
+        time.sleep(0.1)
+    assert len(pids) == 2, driver.communicate()
+    return driver, pids
+
+
+def gone(pids: list[int]) -> bool:
+    until = time.monotonic() + 40
+    while any(alive(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not any(alive(pid) for pid in pids)
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_sweep_ends_what_runs_and_what_waits_for_room(app: Path, signum: signal.Signals) -> None:
+    cores = os.cpu_count()
+    driver, pids = hang(app, "act=hang", "x=1,2,3", f"hydra.launcher.cpus={cores}")
+    time.sleep(1)
+    driver.send_signal(signum)
+    _, err = driver.communicate(timeout=90)
+    assert driver.returncode == 128 + signum, err
+    assert not any(alive(pid) for pid in pids)
+    assert err.splitlines()[-1] == f"{signum.name} stopped the sweep: 0 of 3 completed, 3 stopped"
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_driver_that_is_killed_leaves_no_process_of_a_job_and_none_of_ray(app: Path) -> None:
+    driver, pids = hang(app, "act=hang", "x=1,2")
+    above = parents(pids[0])
+    driver.kill()
+    driver.communicate(timeout=90)
+    assert gone([*pids, *above])
+
+
+@with_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "told"), [(1, "lost by Ray: "), (0, "killed by SIGKILL")])
+def test_a_worker_that_is_killed_or_the_program_between_fails_its_job_only(app: Path, who: int, told: str) -> None:
+    driver, pids = hang(app, "act=hang,complete")
+    os.kill(parents(pids[0])[who], signal.SIGKILL)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 1, err
+    assert [job["status"] for job in summary(app)] == ["failed", "completed"]
+    assert told in summary(app)[0]["error"]
+    assert gone(pids)
+
+
+def parents(pid: int) -> list[int]:
+    """The program between, Ray's worker, and Ray's process for this machine."""
+    above = []
+    for _ in range(3):
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        above.append(pid)
+    return above
+
+
+@with_ray
+@pytest.mark.slow
+def test_what_no_machine_can_hold_and_a_cluster_that_is_not_there_are_refused(app: Path) -> None:
+    for word, told in (("cpus=10000", "takes hydra.launcher.cpus=10000"), ("address=127.0.0.1:9", "no Ray answers")):
+        code, _, err = sweep(app, "x=1,2", *RAY, f"hydra.launcher.{word}", PYTHONPATH=PATHS)
+        assert (code, len(err.splitlines())) == (2, 1), err
+        assert told in err
+
+
+@with_ray
+@pytest.mark.slow
+def test_real_runs_that_start_ranks_of_their_own_train_and_one_that_is_refused_is_listed(tmp_path: Path) -> None:
+    grid = ("optimizer.lr=1e-3,2e-3,nan", "trainer=ddp", "trainer.devices=2", f"hydra.sweep.dir={tmp_path}/s", *TINY)
+    words = [sys.executable, str(ROOT / "train.py"), "-m", *grid, *RAY, "hydra.launcher.cpus=1"]
+    done = subprocess.run(words, env=environment(PYTHONPATH=PATHS), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 1, done.stderr
+    assert re.search(r"^job 2 failed: optimizer.lr=nan: exit code 2: .*optimizer", done.stderr, re.MULTILINE)
+    assert done.stderr.splitlines()[-1].startswith("1 of 3 jobs failed: job 2 optimizer.lr=nan; see ")
+    assert sum((tmp_path / f"s/{job}/result.json").exists() for job in range(2)) == 2
