@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from trainer.assemble.job import LEFTOVER
 from trainer.lr import Refusal
 
 PROJECT = Path(__file__).parents[1]
-POLL = 0.25
+POLL, ANSWER = 0.25, 10.0
 STORE = 80 * 2**20
 """Bytes for the objects of a Ray of the sweep's own; there are none but exit codes."""
 
@@ -40,8 +41,11 @@ class Ray:
         local = {"address": "local", "_node_ip_address": "127.0.0.1", "object_store_memory": STORE}
         place = {**local, "include_dashboard": False} if self.address is None else {"address": self.address}
         try:
-            ray.init(**place, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            if self.address not in (None, "auto"):  # Ray itself would try for minutes
+                host, _, port = str(self.address).partition(":")
+                socket.create_connection((host, int(port)), timeout=ANSWER).close()
+            ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise Refusal(
                 f"hydra.launcher.address={self.address}: no Ray answers there ({error}): start one, or null"
             ) from None

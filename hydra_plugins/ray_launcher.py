@@ -4,6 +4,7 @@ Ray is an optional part, and only says where and when: the run is no task inside
 which the driver hears of through Ray and judges by exit code and `result.json`, as those that it starts itself.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class RayLauncher(ProcessLauncher):
             raise Refusal(f"hydra.launcher.cpus={cpus} must be at least 1: it is how many cores a job takes")
         if not (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())):
             raise Refusal(f"hydra.launcher.gpus={gpus} must be a whole number, or a part of one GPU as 0.5")
-        if address is not None and ("://" in address or not address.strip()):
+        if address not in (None, "auto") and not re.fullmatch(r"[^:/\s]+:\d{1,5}", str(address)):
             raise Refusal(
                 f"hydra.launcher.address={address} must be auto or HOST:PORT, on a machine of the cluster, or null"
             )

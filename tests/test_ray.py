@@ -3,10 +3,13 @@
 import importlib.util
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,6 +152,38 @@ def test_what_no_machine_can_hold_and_a_cluster_that_is_not_there_are_refused(ap
         code, _, err = sweep(app, "x=1,2", *RAY, f"hydra.launcher.{word}", PYTHONPATH=PATHS)
         assert (code, len(err.splitlines())) == (2, 1), err
         assert told in err
+
+
+@with_ray
+@pytest.mark.slow
+def test_on_a_cluster_each_job_sees_the_gpus_that_ray_gives_it_and_a_killed_driver_leaves_no_orphan(app: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = f"-m ray.scripts.scripts start --head --block --port={port} --node-ip-address=127.0.0.1 --num-cpus=2"
+    more = "--num-gpus=2 --include-dashboard=false --disable-usage-stats --object-store-memory=83886080"
+    command = [sys.executable, *words.split(), *more.split()]
+    head = subprocess.Popen(command, env=environment(PYTHONPATH=PATHS), stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            time.sleep(0.5)
+        time.sleep(3)
+        cluster = f"hydra.launcher.address=127.0.0.1:{port}"
+        code, _, err = sweep(app, "x=1,2", "sleep=2", *RAY, cluster, "hydra.launcher.gpus=1", PYTHONPATH=PATHS)
+        assert (code, err) == (0, "")
+        assert {job["devices"] for job in results(app).values()} == {"0", "1"}
+        shutil.rmtree(app / "outputs")
+        driver, pids = hang(app, "act=hang", cluster)
+        driver.kill()
+        driver.communicate(timeout=90)
+        assert gone(pids)
+        assert head.poll() is None
+    finally:
+        head.terminate()
+        head.wait(60)
 
 
 @with_ray
