@@ -33,6 +33,7 @@ class Ray:
     def connected(self) -> Iterator[None]:
         """Be a driver of the cluster, or start a Ray on this machine; all its jobs have ended in the end."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what it says goes to stderr
         try:
             import ray
         except ImportError:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -82,9 +83,9 @@ def test_the_same_command_with_resume_auto_runs_only_what_is_missing(app: Path) 
     assert [job["status"] for job in summary(app)] == ["completed"] * 2
 
 
-def hang(app: Path, *words: str) -> tuple["subprocess.Popen[str]", list[int]]:
+def hang(app: Path, *words: str, **env: str) -> tuple["subprocess.Popen[str]", list[int]]:
     """The driver of a sweep whose job 0 hangs, and the processes of that job."""
-    driver = start(app, "-m", "name=s", *words, *RAY, PYTHONPATH=PATHS)
+    driver = start(app, "-m", "name=s", *words, *RAY, **{"PYTHONPATH": PATHS, **env})
     until = time.monotonic() + 120
     while len(pids := hanging(app)) < 2 and time.monotonic() < until and driver.poll() is None:
         time.sleep(0.1)
@@ -159,10 +160,12 @@ def test_what_no_machine_can_hold_and_a_cluster_that_is_not_there_are_refused(ap
 def test_on_a_cluster_each_job_sees_the_gpus_that_ray_gives_it_and_a_killed_driver_leaves_no_orphan(app: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = f"-m ray.scripts.scripts start --head --block --port={port} --node-ip-address=127.0.0.1 --num-cpus=2"
+    words = f"-m ray.scripts.scripts start --head --block --port={port} --num-cpus=2"
     more = "--num-gpus=2 --include-dashboard=false --disable-usage-stats --object-store-memory=83886080"
     command = [sys.executable, *words.split(), *more.split()]
-    head = subprocess.Popen(command, env=environment(PYTHONPATH=PATHS), stdout=subprocess.DEVNULL)
+    ours = {"PYTHONPATH": PATHS, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen(command, env=environment(**ours), **quiet)
     try:
         until = time.monotonic() + 60
         while time.monotonic() < until:
@@ -172,11 +175,11 @@ def test_on_a_cluster_each_job_sees_the_gpus_that_ray_gives_it_and_a_killed_driv
             time.sleep(0.5)
         time.sleep(3)
         cluster = f"hydra.launcher.address=127.0.0.1:{port}"
-        code, _, err = sweep(app, "x=1,2", "sleep=2", *RAY, cluster, "hydra.launcher.gpus=1", PYTHONPATH=PATHS)
+        code, _, err = sweep(app, "x=1,2", "sleep=2", *RAY, cluster, "hydra.launcher.gpus=1", **ours)
         assert (code, err) == (0, "")
         assert {job["devices"] for job in results(app).values()} == {"0", "1"}
         shutil.rmtree(app / "outputs")
-        driver, pids = hang(app, "act=hang", cluster)
+        driver, pids = hang(app, "act=hang", cluster, **ours)
         driver.kill()
         driver.communicate(timeout=90)
         assert gone(pids)
