@@ -40,6 +40,19 @@ def ends(length: Horizon, duration: int | float | str, name: str) -> Ends:
     return (lambda t: length.growth.next(every, t)) if length.growth.grows else every
 
 
+def points(length: Horizon, durations: Sequence[int | str]) -> list[int]:
+    """The updates of `trainer.branches`, in their order: within the run, and before its end."""
+    found = sorted({length.updates(one, "trainer.branches", least=1) for one in durations})
+    if found and found[-1] >= length.total:
+        raise Refusal(f"trainer.branches={found[-1]} is not before the end of the run of {length.total} updates.")
+    return found
+
+
+def stops(branches: Sequence[int], total: int) -> tuple[Ends, ...]:
+    """Where blocks end, so that the run may be kept there."""
+    return (lambda t: next((at for at in branches if at > t), total),) if branches else ()
+
+
 def blocks(length: Horizon, settings: TrainerSettings) -> tuple[Ends, ...]:
     """Where blocks end, so that one of larger batches has fewer updates and needs no more memory."""
     most, growth = settings.updates_per_call, length.growth

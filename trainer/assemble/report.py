@@ -84,7 +84,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
-        *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
+        *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
+        *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
         *(("gradients", words) for words in gradients.told(facts["gradients"])),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
@@ -93,6 +94,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
     """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is read to its end
     lines = rows(assembly.facts)
     for name, text in lines:
         table.add_row(f"[bold]{name}", text)

@@ -15,9 +15,8 @@ from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.front import rank
 from trainer.assemble.futile import begin, settled
-from trainer.assemble.growth import blocks, ends, growing
+from trainer.assemble.growth import blocks, ends, growing, points, stops
 from trainer.assemble.lineage import change, lineage
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
@@ -26,6 +25,7 @@ from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
+from trainer.branches import take
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
@@ -62,9 +62,8 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
-    if rank() == 0:
-        begin(folder, cfg.trainer.futile_starts)
-    resumed = begin_from(cfg.resume.path, folder)
+    begin(folder, cfg.trainer.futile_starts)
+    resumed = begin_from(cfg.resume, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
@@ -116,17 +115,19 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     module = Module(net, task, made(cfg, settings, plan, length, optimizer, groups, segments))
+    branches = points(length, settings.branches)
     every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
         total=length.total,
         leg=ends(length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *blocks(length, settings)),
+        pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
         stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
     )
-    checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
+    monitor = f"val/{task.monitor}"
+    checkpointing = Checkpointing(folder / "checkpoints", monitor, task.mode, every, settings.keep, branches)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
@@ -154,6 +155,8 @@ def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str,
 def fit(assembly: Assembly, resumed: Path | None) -> None:
     """Train from the start, or from the checkpoint `resumed`."""
     saved = check_resumable(assembly, resumed) if resumed else {"updates": 0}
+    if resumed is not None and assembly.trainer.is_global_zero:
+        take(resumed, assembly.folder)
     if any(assembly.folder.glob("events.out.tfevents*")):
         for logger in assembly.trainer.loggers:
             if isinstance(logger, TensorBoard):
