@@ -57,7 +57,7 @@ def strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
 
 
 def _code() -> str:
-    """A hash of the source files of a run, the engine's, the models' and the data's: two hosts may have two versions."""
+    """A hash of the source files of the engine, the models and the data: two hosts may have two versions."""
     root, found = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
         found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
