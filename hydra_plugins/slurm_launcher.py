@@ -29,7 +29,7 @@ from trainer.lr import Refusal
 PROJECT = Path(__file__).parents[1]
 POLL = 2.0
 LOOKS = 8
-"""So often in a row a job is missing before it is taken for gone: while Slurm requeues one, it does not list it."""
+"""So often in a row a job is missing before it is taken for gone, and squeue fails before it is believed."""
 
 
 @dataclass
@@ -149,11 +149,13 @@ class SlurmLauncher(ProcessLauncher):
 
 
 def _in_queue() -> set[str]:
-    """The jobs that Slurm knows, as `12_0` where they are of an array."""
-    done = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"squeue: {done.stderr.strip()}: the jobs go on, and each leaves its {RESULT}")
-    return set(done.stdout.split())
+    """The jobs that Slurm knows, as `12_0` where they are of an array; a controller that restarts is asked again."""
+    for look in range(LOOKS):
+        time.sleep(POLL if look else 0)
+        done = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True)
+        if not done.returncode:
+            return set(done.stdout.split())
+    raise RuntimeError(f"squeue: {done.stderr.strip()}: the jobs go on, and each leaves its {RESULT}")
 
 
 def _results(handle: Any) -> bool:

@@ -30,7 +30,7 @@ from trainer.assemble.futile import Futile, futile
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.requeue import requeue
 from trainer.assemble.sweep import SweepFailed
-from trainer.launched import launcher
+from trainer.launched import launcher, rank
 from trainer.lr import Refusal
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -163,12 +163,6 @@ def _tell(line: str, code: int, first: bool = False) -> int:
     if own == 0 or first:
         print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)
     return code
-
-
-def rank() -> int:
-    """The rank as torchrun, Lightning's launcher or Slurm gives it; 0 in a single process."""
-    env = os.environ
-    return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)
 
 
 def _near(path: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.assemble.requeue import NO_REQUEUE, PARENT, wanted
+from trainer.launched import rank
 from trainer.signals import SIGNALS, Stopped
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ class Futile(RuntimeError):
 
 
 def begin(folder: Path, most: int | None) -> None:
-    """Note this start of the run in `folder`. Raises `Futile` where as many as `most` (None: any) have been in vain."""
+    """On rank 0, note this start of the run in `folder`. Raises `Futile` where `most` (None: any) have been in vain."""
     _begun.append(folder)
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or (os.environ.get(NO_REQUEUE) or PARENT) != PARENT:
+    if job is None or (os.environ.get(NO_REQUEUE) or PARENT) != PARENT or rank():
         return
     found, before = _newest(folder), _record(folder)
     same = (before.get("job"), before.get("checkpoint")) == (job, found)

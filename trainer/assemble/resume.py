@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from trainer.assemble.cluster import goes_on
-from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
 from trainer.checkpoint import history, numbered, read
 from trainer.clock import Clock
+from trainer.launched import rank
 from trainer.lr import Horizon, Refusal
 from trainer.optim.groups import Group
 

@@ -15,7 +15,6 @@ from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.front import rank
 from trainer.assemble.futile import begin, settled
 from trainer.assemble.growth import blocks, ends, growing, points, stops
 from trainer.assemble.lineage import change, lineage
@@ -64,8 +63,7 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
-    if rank() == 0:
-        begin(folder, cfg.trainer.futile_starts)
+    begin(folder, cfg.trainer.futile_starts)
     resumed = begin_from(cfg.resume, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
