@@ -33,13 +33,12 @@ class Ray:
     def connected(self) -> Iterator[None]:
         """Be a driver of the cluster, or start a Ray on this machine; all its jobs have ended in the end."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # what it says goes to stderr
         try:
             import ray
         except ImportError:
             raise Refusal("hydra/launcher=ray needs ray: pip install -e '.[ray]'.") from None
         asked = signal.getsignal(signal.SIGTERM)
-        local = {"address": "local", "_node_ip_address": "127.0.0.1", "object_store_memory": STORE}
+        local = {"address": "local", "object_store_memory": STORE}
         place = {**local, "include_dashboard": False} if self.address is None else {"address": self.address}
         try:
             if self.address not in (None, "auto"):  # Ray itself would try for minutes

@@ -29,7 +29,7 @@ with_ray = pytest.mark.skipif(not THERE, reason="ray is not installed: pip insta
 def test_without_ray_the_launcher_says_in_one_line_what_to_install(app: Path) -> None:
     code, _, err = sweep(app, "x=1,2", *RAY)
     assert (code, err) == (2, "hydra/launcher=ray needs ray: pip install -e '.[ray]'.\n")
-    assert not (app / "outputs").exists()
+    assert not (app / "outputs/s/0").exists()
 
 
 @pytest.mark.parametrize(
