@@ -79,7 +79,7 @@ class TrainerSettings:
                 f"trainer.lightning={self.lightning!r} is not a group of options: write lightning.NAME=VALUE."
             )
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        _one_of("trainer.strategy", self.strategy, ("auto", "ddp"))
+        _one_of("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)
 
     @property
