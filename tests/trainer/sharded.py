@@ -39,8 +39,8 @@ LONG: dict[str, list[str]] = {
 }
 """Runs of 50 updates."""
 CUTS = {
-    "momentum": [(2, 1), (2, 2), (4, 1)],
-    "adamw": [(2, 1), (2, 4), (4, 1)],
+    "momentum": [(2, 2), (4, 1)],
+    "adamw": [(2, 1), (2, 4)],
     "everything": [(2, 1)],
     "swa": [(2, 2)],
 }

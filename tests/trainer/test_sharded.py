@@ -62,6 +62,8 @@ def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(fold
             assert run["scores"] == pytest.approx(alone["scores"], abs=1e-6)
             assert run["logged"].keys() == alone["logged"].keys() or rank
             for tag, values in run["logged"].items():
+                if tag == "train/samples_per_second":
+                    continue
                 exact = tag.startswith("lr/")
                 assert values == (alone["logged"][tag] if exact else pytest.approx(alone["logged"][tag], rel=1e-5)), tag
 

@@ -157,6 +157,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
             if isinstance(logger, TensorBoard):
                 logger.restart(saved["updates"])
     if resumed is not None:
+        assembly.trainer.precision_plugin.convert_module(assembly.module)  # else weights in float64 come in rounded
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])
