@@ -3,24 +3,33 @@
 Started by the tests beside it, in this process or in the processes of a world.
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.optim import Optimizer
 
 from tests.trainer.equality import assembled, weights
+from tests.trainer.worlds import ROOT
+from trainer.assemble import parts
+from trainer.assemble.curve import trainer_settings
 from trainer.assemble.run import Assembly, evaluate, fit
+from trainer.assemble.sharding import check_sharded
+from trainer.averaging import averages
 from trainer.checkpoint import numbered, read
-from trainer.shards import own
+from trainer.ranks.sharded import adapt, share_out
+from trainer.shards import own, whole
 from trainer.update import Diverged
 
 ADAMW = ["optimizer=adamw", "optimizer.lr=0.01"]
 SHORT = ["trainer.duration=20", "trainer.validate=10", "logger=none"]
-ODD = [*SHORT[2:], "model.hidden=[17,5]", "trainer.duration=10", "trainer.validate=10"]
 OPTIMIZERS = (
     *("sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "radam", "adabound", "ademamix"),
     *("lion", "schedule_free_sgd", "schedule_free_adamw", "rmsprop_tf", "cautious_adamw", "lamb", "lookahead"),
@@ -103,8 +112,6 @@ def alone(place: Path) -> None:
     """What one process does: each run, and a run that is stopped."""
     for name, words in LONG.items():
         torch.save(train(place / name, 1, 1, *words), place / f"{name}.pt")
-    for name in OPTIMIZERS:
-        torch.save(train(place / name, 1, 1, f"optimizer={name}", *ODD), place / f"{name}.pt")
     (place / "words.txt").write_text("the quick brown fox jumps over the lazy dog, and once more.\n" * 40)
     torch.save(train(place / "gpt", 1, 1, *GPT, f"data.path={place / 'words.txt'}"), place / "gpt.pt")
     go_on(place / "whole-one", 1, "one", None)
@@ -119,8 +126,7 @@ def together(rank: int, world: int, place: Path) -> None:
             torch.save(train(where, world, accumulate, *LONG[name], *fsdp), place / f"{where.name}.{rank}.pt")
     if world != 2:
         return
-    for name in OPTIMIZERS:
-        torch.save(train(place / f"{name}-2", 2, 1, f"optimizer={name}", *ODD, *fsdp), place / f"{name}-2.{rank}.pt")
+    torch.save({name: stepped(name, rank) for name in OPTIMIZERS}, place / f"stepped.{rank}.pt")
     words = [*GPT, f"data.path={place / 'words.txt'}", *fsdp]
     torch.save(train(place / "gpt-2", 2, 2, *words), place / f"gpt-2.{rank}.pt")
     for kind in ("ddp", "fsdp"):
@@ -131,6 +137,60 @@ def together(rank: int, world: int, place: Path) -> None:
     go_on(place / "whole-ddp", 2, "ddp", None)
     for before, after in (("fsdp", "fsdp"), ("fsdp", "ddp"), ("ddp", "fsdp"), ("one", "fsdp")):
         go_on(place / f"{before}-to-{after}", 2, after, middle(place, before))
+
+
+def stepped(name: str, rank: int) -> dict[str, float]:
+    """How far an optimizer of parts is from one of the whole: after 10 steps, in its state, and 5 steps on from it."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"optimizer={name}", "trainer=fsdp", "name=x"])
+    mesh, nets, optimizers = init_device_mesh("cpu", (2,)), [], []
+    for shared in (False, True, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+        groups, make = parts.optimizer(cfg, net)
+        check_sharded(cfg, trainer_settings(cfg), net, make)
+        if shared:
+            share_out(net, groups, mesh)
+        optimizer = make()
+        if shared:
+            adapt(optimizer)
+        if averages(optimizer):
+            optimizer.train()  # type: ignore[attr-defined]
+        nets.append(net)
+        optimizers.append(optimizer)
+    inputs = torch.randn(15, 16, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for batch in inputs[:10]:
+        step(nets[0], optimizers[0], batch)
+        step(nets[1], optimizers[1], batch[rank::2])
+    found = {"weights": (weights(nets[1]) - weights(nets[0])).abs().max().item()}
+    state, ours = optimizers[0].state_dict(), whole(optimizers[1].state_dict())
+    found["state"] = farthest(ours["state"], state["state"])
+    nets[2].load_state_dict(nets[0].state_dict())
+    optimizers[2].load_state_dict(copy.deepcopy(state))
+    for batch in inputs[10:]:
+        step(nets[0], optimizers[0], batch)
+        step(nets[2], optimizers[2], batch[rank::2])
+    found["on"] = (weights(nets[2]) - weights(nets[0])).abs().max().item()
+    return found
+
+
+def step(net: nn.Module, optimizer: Optimizer, inputs: Tensor) -> None:
+    """One update towards the sum of the inputs."""
+    (net(inputs)[:, 0] - inputs.sum(1)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def farthest(one: Any, other: Any) -> float:
+    """The largest difference of two trees of the same names and shapes."""
+    if isinstance(other, dict):
+        assert one.keys() == other.keys()
+        return max([farthest(one[key], other[key]) for key in other], default=0.0)
+    if isinstance(other, Tensor):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        return (one - other).abs().max().item()
+    return abs(one - other) if isinstance(other, int | float) else 0.0
 
 
 def looked_at(folder: Path, rank: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from models.resnet import ResNet9
 from tests.trainer import sharded, worlds
 from tests.trainer.faults import fault, result, train, words
 from tests.trainer.sharded import CUTS, LONG, OPTIMIZERS
+from trainer.assemble.sharding import SHOWN
 from trainer.checkpoint import numbered
 from trainer.lr import Refusal
 from trainer.ranks.sharded import blocks
@@ -69,10 +70,22 @@ def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(fold
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*OPTIMIZERS, "gpt"])
-def test_an_optimizer_that_is_let_pass_or_a_net_with_tied_weights_ends_with_the_weights_of_one_process(folder, name):
-    alone = torch.load(folder / f"{name}.pt")
-    assert apart(load(folder, f"{name}-2"), alone) <= 1e-12
+def test_a_net_with_tied_weights_ends_as_on_one_process(folder):
+    assert apart(load(folder, "gpt-2"), torch.load(folder / "gpt.pt")) <= 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_of_parts_has_the_weights_and_the_state_of_the_whole_and_goes_on_from_it(folder, name):
+    for rank in (0, 1):
+        assert max(load(folder, "stepped", rank)[name].values()) <= 1e-12
+
+
+def test_every_optimizer_that_is_let_pass_is_among_those_that_are_compared(compose):
+    made = {compose(f"optimizer={name}").optimizer._target_ for name in (*OPTIMIZERS, "momentum", "adamw", "gd")}
+    shown = {(name, kind) for name, kinds in SHOWN.items() for kind in kinds}
+    for package, kind in shown:
+        assert any(target.startswith(f"{package}.") and target.endswith(f".{kind}") for target in made), kind
 
 
 @pytest.mark.slow

@@ -45,8 +45,7 @@ class Sharded(Exchange):
         if fitting:
             self.setup_optimizers(trainer)
             for optimizer in self.optimizers:
-                optimizer.register_load_state_dict_pre_hook(_parts_of_state)
-                _unfuse(optimizer)
+                adapt(optimizer)
         self.setup_precision_plugin()
         if fitting:
             _optimizers_to_device(self.optimizers, self.root_device)
@@ -127,8 +126,12 @@ def _parts_of_weights(net: nn.Module, state: dict[str, Any], prefix: str, *rest:
             state[prefix + name] = part(state[prefix + name], of=parameter)
 
 
-def _unfuse(optimizer: Optimizer) -> None:
-    """Step by lists of tensors where torch 2.13 has no fused kernel that takes parts: only Adam's do."""
+def adapt(optimizer: Optimizer) -> None:
+    """Have an optimizer of parts take up a whole state, and step by lists where no fused kernel takes parts.
+
+    In torch 2.13 those of Adam do, and that of SGD does not.
+    """
+    optimizer.register_load_state_dict_pre_hook(_parts_of_state)
     for group in optimizer.param_groups:
         if group.get("fused") and "betas" not in group:
             group |= {"fused": False, "foreach": True}
