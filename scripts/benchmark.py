@@ -83,14 +83,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("updates", "gpt", "ddp", "adamw", "lr"), default="updates")
     parser.add_argument(
-        "--updates", type=int, help="of a run: 1000; gpt: 300, or 2000 with --full; adamw: 10; lr: 10000"
+        "--updates",
+        type=int,
+        help="of a run: 1000; gpt: 300, or 2000 with --full; ddp: 20 blocks; adamw: 10; lr: 10000",
     )
     parser.add_argument(
         "--rounds", type=int, default=7, help="updates, adamw, lr: measured rounds, after one to warm up"
     )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="updates: which")
     parser.add_argument("--data", type=Path, help="gpt: the text file to train on")
-    parser.add_argument("--block", type=int, default=50, help="gpt: updates of one loop before the other's turn")
+    parser.add_argument("--block", type=int, default=50, help="gpt, ddp: updates of one loop before another's turn")
     parser.add_argument("--full", action="store_true", help="gpt: train to the end, and validate on the way")
     parser.add_argument("--planned", type=int, default=1_000_000, help="lr: updates of the run that is planned")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")

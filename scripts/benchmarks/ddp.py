@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_dir
+from omegaconf import flag_override
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
@@ -27,13 +29,12 @@ from data.source import Memory
 from scripts.benchmarks.loops import CONF, Spent
 from trainer.assemble.run import Assembly, assemble, fit
 from trainer.assemble.stamp import register
+from trainer.lr import Refusal
 from trainer.module import Module
 
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
 """Updates that Cadence makes between two looks of the trainer."""
-
-
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
     f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."
@@ -83,7 +84,10 @@ class Bare:
 
 
 class Turns(pl.Callback):
-    """After each block of updates of the fit, gives every other loop its turn, all processes together; times each."""
+    """After each block of updates of the fit, gives every other loop its turn, all processes together; times each.
+
+    Their order is drawn anew for each block, the same in all processes, so that none always follows the same one.
+    """
 
     def __init__(self, block: int) -> None:
         self.block, self.blocks = block, list[dict[str, Spent]]()
@@ -100,7 +104,8 @@ class Turns(pl.Callback):
             return
         dist.barrier()
         times = {"cadence": (Spent.now() - self.begun) / self.block}
-        for name, loop in [*self.everywhere.items(), *self.alone.items()]:
+        others = [*self.everywhere.items(), *self.alone.items()]
+        for name, loop in random.Random(len(self.blocks)).sample(others, len(others)):
             begun = Spent.now()
             if name in self.everywhere or trainer.global_rank == 0:
                 loop.advance(self.block)
@@ -111,7 +116,12 @@ class Turns(pl.Callback):
 
 
 def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
-    """What an update took in each block of every loop. RuntimeError where a process fails."""
+    """What an update took in each block of every loop. Refusal, or RuntimeError where a process fails."""
+    updates = planned(options)
+    if options.block % CALL or updates % options.block or updates < 2 * options.block:
+        raise Refusal(
+            f"--block={options.block} does not fit: take a multiple of {CALL} that goes into {updates} updates twice."
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -160,19 +170,27 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def planned(options: Namespace) -> int:
+    """Updates of the run."""
+    return options.updates or 20 * options.block
+
+
 def assembled(options: Namespace, folder: Path) -> Assembly:
     """A ResNet-9 of a quarter of its width, on two processes."""
-    updates = options.updates or 20 * options.block
+    updates = planned(options)
     words = [
-        *("name=benchmark", "data=digits", "data._target_=scripts.benchmarks.ddp.Images", "data.samples=2048"),
-        *("allow=[scripts]", f"data.batch_size={BATCH}", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
+        *("name=benchmark", "allow=[scripts]", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
         *(f"optimizer.lr={LR}", "schedule=constant", "warmup=none", "callbacks=none", "trainer=ddp"),
         *("trainer.accelerator=cpu", f"trainer.devices={WORLD}", "trainer.threads=1", f"trainer.duration={updates}"),
         *(f"trainer.validate={updates}", f"trainer.updates_per_call={CALL}", "task.loss.label_smoothing=0.0"),
     ]
     register()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return assemble(compose("train", words), folder)
+        cfg = compose("train", words)
+    data = {"_target_": "scripts.benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}
+    with flag_override(cfg, "struct", False):
+        cfg.data = data
+    return assemble(cfg, folder)
 
 
 def batches(assembly: Assembly, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:

@@ -30,6 +30,8 @@ INTRODUCTION = [
     "Thresholds stand at the top of each script and were fixed before its first full run. A *claim* must hold; a "
     "*control* is a demand that must fail, or the claim would show nothing; a *note* is what the source says and this "
     "small setting may not show. A script ends with exit code 1 where it is not so.",
+    "Two more want a GPU and have not been run in full: `python scripts/reproduce/large_batch.py` (CIFAR-10, batches "
+    "of 256 to 8,192) and `python scripts/reproduce/super_convergence.py`. Their thresholds are fixed too.",
 ]
 
 

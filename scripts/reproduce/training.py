@@ -28,6 +28,9 @@ QUIET = (
     *("name=experiment", "lint.ignore=[huge-lr,unreached]"),
 )
 
+AT_ONCE = 4096
+"""Samples that are scored at a time."""
+
 
 @lru_cache(maxsize=64)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
@@ -116,12 +119,17 @@ def scored(assembly: Assembly, split: str) -> tuple[float, float]:
     net, source = assembly.module.net, getattr(assembly.data.splits, split)  # type: ignore[attr-defined]
     if source is None:
         return math.nan, math.nan
+    device = next(net.parameters()).device
+    source = source.to(device)
+    loss = wrong = 0.0
     training = net.training
     net.eval()
     with torch.no_grad():
-        inputs, targets = next(iter(source.batches([Pick(0, torch.arange(len(source)))])))
-        outputs: Tensor = net(inputs)
-        loss = assembly.module.loss(outputs, targets).item()
-        error = (outputs.argmax(1) != targets).float().mean().item()
+        parts = torch.arange(len(source), device=source.home).split(AT_ONCE)
+        for inputs, targets in source.batches(Pick(0, part) for part in parts):
+            outputs: Tensor = net(inputs)
+            share = len(targets) / len(source)
+            loss += share * assembly.module.loss(outputs, targets).item()
+            wrong += share * (outputs.argmax(1) != targets).float().mean().item()
     net.train(training)
-    return loss, error
+    return loss, wrong

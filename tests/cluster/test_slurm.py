@@ -61,9 +61,7 @@ def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_u
     assert driver.poll() is None
     job = slurm("squeue", "--noheader", "--array", "--format=%i").split()[0]
     slurm("scancel", "--signal=USR2", job)
-    until(lambda: (found := slurm.facts(job))["Restarts"] == "1" and found["JobState"] == "PENDING")
-    place.quick()
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.hurry(job, place)
     told, _ = driver.communicate(timeout=200)
     assert driver.returncode == 0, told
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]

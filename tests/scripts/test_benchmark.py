@@ -66,6 +66,16 @@ def test_the_gpt_is_measured_block_by_block_beside_a_bare_loop_that_ends_with_th
         assert set(found["seconds"]) == {"bare", "cadence", "cadence_with_validation"}
 
 
+@pytest.mark.slow
+def test_two_processes_are_measured_beside_bare_ddp_that_ends_with_the_same_weights(tmp_path, python):
+    words = ["ddp", "--block", "5", "--updates", "10", "--out", str(tmp_path / "out.json")]
+    done = subprocess.run([python, SCRIPT, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert set(found["rows"]) == {"cadence", "bare", "alone, 1 core", "alone, 2 cores"}
+    assert found["updates"] == 10
+
+
 def test_one_evaluation_is_measured_beside_the_steps_of_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "transformers", None)
     found = measured(tmp_path, "lr", "--updates", "200", "--rounds", "2", "--planned", "1000")
@@ -129,6 +139,8 @@ def test_a_ratio_is_one_of_medians_and_its_spread_one_of_rounds():
         (["--threads", "0"], "--threads=0 is too few"),
         (["gpt"], "--data is not set"),
         (["gpt", "--data", "none.txt", "--updates", "20", "--block", "7"], "--block=7 does not fit"),
+        (["ddp", "--block", "4"], "--block=4 does not fit"),
+        (["ddp", "--block", "10", "--updates", "15"], "--block=10 does not fit"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, complaint):
