@@ -24,6 +24,7 @@ from trainer.assemble.run import Assembly, evaluate, fit
 from trainer.assemble.sharding import check_sharded
 from trainer.averaging import averages
 from trainer.checkpoint import numbered, read
+from trainer.optim.state import keep_configured
 from trainer.ranks.sharded import adapt, share_out
 from trainer.shards import own, whole
 from trainer.update import Diverged
@@ -152,6 +153,7 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         if shared:
             share_out(net, groups, mesh)
         optimizer = make()
+        optimizer.register_load_state_dict_pre_hook(keep_configured)
         if shared:
             adapt(optimizer)
         if averages(optimizer):
