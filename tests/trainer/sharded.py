@@ -59,7 +59,7 @@ KINDS: dict[str, list[str]] = {
     "ddp": ["trainer.strategy=ddp"],
     "fsdp": ["trainer.strategy=fsdp"],
 }
-RESUMED = [*ADAMW, "trainer.checkpoint=5", "trainer.keep=0", "average=ema", "logger=none", "model.dropout=0.3"]
+RESUMED = [*ADAMW, "trainer.checkpoint=20", "trainer.keep=0", "average=ema", "logger=none", "model.dropout=0.3"]
 MIDDLE = 20
 BFLOAT = [*ADAMW, "trainer.precision=bf16-mixed", *SHORT]
 GPT = [
