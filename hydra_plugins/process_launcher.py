@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import __main__
-from trainer.assemble import sweep
+from trainer.assemble import sweep, trunks
 from trainer.assemble.command import check_launcher
 from trainer.assemble.continued import Past, owned, owned_first
 from trainer.assemble.crew import Crew, Feed
@@ -43,7 +43,8 @@ class ProcessLauncherConf:
     `jobs`: how many run at once, as far as there are devices. `devices`: the GPUs that they share, as [0,1,3]; each
     belongs to one job at a time, which has as many as its trainer.devices. `timeout`: seconds after which a job is
     ended, null for never. `fail_fast`: the first failure ends the sweep. `warm`: fork each job from a process that has
-    imported what it needs, which saves most of the seconds before the first update.
+    imported what it needs, which saves most of the seconds before the first update. `trunk`: of jobs that differ in
+    trainer.duration only the longest is trained whole, and the others branch off it where their curves part.
     """
 
     _target_: str = "hydra_plugins.process_launcher.ProcessLauncher"
@@ -52,6 +53,7 @@ class ProcessLauncherConf:
     timeout: float | None = None
     fail_fast: bool = False
     warm: bool = False
+    trunk: bool = False
 
 
 ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="cadence")
@@ -63,7 +65,15 @@ class ProcessLauncher(Launcher):
     root: Path | None = None
     warm = False
 
-    def __init__(self, jobs: int, devices: Any, timeout: float | None, fail_fast: bool, warm: bool = False) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        devices: Any,
+        timeout: float | None,
+        fail_fast: bool,
+        warm: bool = False,
+        trunk: bool = False,
+    ) -> None:
         if jobs < 1:
             raise Refusal(f"hydra.launcher.jobs={jobs} must be at least 1: it is how many jobs run at once")
         if timeout is not None and not 0 < timeout < float("inf"):
@@ -71,7 +81,8 @@ class ProcessLauncher(Launcher):
         self.jobs, self.timeout, self.fail_fast = jobs, timeout, fail_fast
         self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
         self.crew: Crew | None = None
-        self.warm = warm
+        self.warm, self.trunk = warm, trunk
+        self.configs: list[DictConfig] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives; the task itself runs in the jobs only."""
@@ -85,11 +96,15 @@ class ProcessLauncher(Launcher):
         root = Path(str(self.config.hydra.sweep.dir)).resolve()
         batch, again = zip(*(self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)))
         _refuse_shared_folders(batch)
+        if self.trunk:
+            self._share(batch)
         with owned(root) as held:
             self.crew = crew = self.crew or self._crew(root)
             crew.past.take_up(batch, again, last=self._has_all)
             crew.run(batch, held)
         sweep.show(crew.done, root)
+        if self.trunk:
+            print(trunks.saved(crew.done), flush=True)
         failure = sweep.failure(crew.done, root)
         crew.leave_if_stopped()
         if crew.broken:
@@ -98,6 +113,10 @@ class ProcessLauncher(Launcher):
 
     def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
         """Run the jobs that a feed gives until it is over, in the first of the folders that no other sweep holds."""
+        if self.trunk:
+            raise Refusal(
+                "hydra.launcher.trunk=true shares what a grid trains, and a search draws its jobs: leave it out"
+            )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         with owned_first(roots) as (root, held):
             self.root = root
@@ -114,6 +133,14 @@ class ProcessLauncher(Launcher):
         sweeper = self.config.hydra.sweeper
         return bool(sweeper._target_ in WHOLE and sweeper.max_batch_size is None)
 
+    def _share(self, batch: Sequence[Job]) -> None:
+        if not self._has_all:
+            raise Refusal(
+                "hydra.launcher.trunk=true takes all jobs of a grid at once: leave out hydra.sweeper.max_batch_size "
+                "and other sweepers"
+            )
+        trunks.share(batch, self.configs)
+
     def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
         """The job with its folder by Hydra's naming and the command that starts it, and whether it may go on."""
         config = self.loader.load_sweep_config(self.config, overrides)
@@ -121,6 +148,8 @@ class ProcessLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
             if self.root is not None:
                 config.hydra.sweep.dir = str(self.root)
+        if self.trunk:
+            self.configs.append(config)
         outer = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).resolve()

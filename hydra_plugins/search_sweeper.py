@@ -91,7 +91,7 @@ class SearchSweeper(Sweeper):
             if value < least[name]:
                 raise Refusal(f"hydra.sweeper.{name}={value} must be at least {least[name]}")
         if importlib.util.find_spec("optuna") is None:
-            raise Refusal("hydra/sweeper=search needs Optuna: pip install 'cadence[search]'")
+            raise Refusal("hydra/sweeper=search needs Optuna: pip install -e '.[search]', or optuna and cmaes")
         self.params, self.when = _plain(params), _plain(when)
         self.metric, self.direction, self.storage, self.heartbeat = (
             _plain(metric),

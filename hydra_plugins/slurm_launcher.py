@@ -28,6 +28,8 @@ from trainer.lr import Refusal
 
 PROJECT = Path(__file__).parents[1]
 POLL = 2.0
+LOOKS = 8
+"""So often in a row a job is missing before it is taken for gone, and squeue fails before it is believed."""
 
 
 @dataclass
@@ -111,11 +113,13 @@ class SlurmLauncher(ProcessLauncher):
         handles = self._submit(batch, root) if batch else []
         print(f"{len(batch)} jobs in Slurm: {', '.join(handle.job_id for handle in handles)}", flush=True)
         waiting = dict(zip((handle.job_id for handle in handles), zip(batch, handles)))
+        missed = dict.fromkeys(waiting, 0)
         while waiting:
             time.sleep(POLL)
             known = _in_queue()
             for name, (job, handle) in list(waiting.items()):
-                if name not in known or _results(handle):
+                missed[name] = 0 if name in known else missed[name] + 1
+                if missed[name] >= LOOKS or _results(handle):
                     _judge(job, handle)
                     del waiting[name]
                     sweep.tell(job)
@@ -145,20 +149,30 @@ class SlurmLauncher(ProcessLauncher):
 
 
 def _in_queue() -> set[str]:
-    """The jobs that Slurm knows, as `12_0` where they are of an array."""
-    done = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"squeue: {done.stderr.strip()}: the jobs go on, and each leaves its {RESULT}")
-    return set(done.stdout.split())
+    """The jobs that Slurm knows, as `12_0` where they are of an array; a controller that restarts is asked again."""
+    for look in range(LOOKS):
+        time.sleep(POLL if look else 0)
+        done = subprocess.run(["squeue", "--noheader", "--array", "--format=%i"], capture_output=True, text=True)
+        if not done.returncode:
+            return set(done.stdout.split())
+    raise RuntimeError(f"squeue: {done.stderr.strip()}: the jobs go on, and each leaves its {RESULT}")
 
 
 def _results(handle: Any) -> bool:
     return all(handle.task(i).paths.result_pickle.exists() for i in range(handle.num_tasks))
 
 
+def _code(task: Any) -> int:
+    """The exit code of a task; 1 where submitit could not run it, as in a folder that cannot be written."""
+    try:
+        return int(task.result())
+    except Exception:  # of whatever kind: its log tells
+        return 1
+
+
 def _judge(job: Job, handle: Any) -> None:
     """Completed takes an exit code of 0 of each task, and a result that says so."""
-    codes = [handle.task(i).result() for i in range(handle.num_tasks)] if _results(handle) else []
+    codes = [_code(handle.task(i)) for i in range(handle.num_tasks)] if _results(handle) else []
     path = job.folder / RESULT
     job.result = json.loads(path.read_text()) if path.exists() else {}
     said = job.result.get("status")

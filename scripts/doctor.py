@@ -1,10 +1,10 @@
 """Say what a run's log shows to be wrong with its learning rate, its batch or its length, with the evidence.
 
-Reads the folder of a run that is done, failed or still going on, and changes nothing. Exit code 0, also where
-something is found. Examples:
+Reads the folder of a run that is done, failed or still going on, or those of all runs of a sweep, and changes nothing.
+Exit code 0, also where something is found. Examples:
 
     python scripts/doctor.py outputs/NAME
-    python scripts/doctor.py outputs/SWEEP/* --json findings.json
+    python scripts/doctor.py outputs/SWEEP --json findings.json
 """
 
 import argparse
@@ -18,17 +18,25 @@ sys.path.insert(0, str(ROOT))
 from trainer.assemble.front import guarded  # noqa: E402
 from trainer.doctor import SIGNS, Finding, examined  # noqa: E402
 from trainer.doctor.diagnosis import LEAST  # noqa: E402
-from trainer.doctor.reading import recorded  # noqa: E402
+from trainer.doctor.reading import PLAN, recorded  # noqa: E402
 from trainer.lr import Refusal  # noqa: E402
 
 
 def main(words: list[str] | None = None) -> None:
     """Examine each run, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of a sweep")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings of all runs there, too")
     options = parser.parse_args(words)
-    found = {str(run): told(run) for run in options.runs}
+    found: dict[str, list[dict[str, object]] | None] = {}
+    for run in every(options.runs):
+        try:
+            found[str(run)] = told(run)
+        except Refusal as reason:
+            if run in options.runs:
+                raise
+            print(f"{run}: nothing to examine: {reason}")
+            found[str(run)] = None
     if options.json:
         try:
             options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -36,6 +44,17 @@ def main(words: list[str] | None = None) -> None:
             raise Refusal(
                 f"--json={options.json} cannot be written ({error.strerror}): choose another file."
             ) from error
+
+
+def every(given: list[Path]) -> list[Path]:
+    """The folders of runs: each that was given, and of one that is none, as a sweep's, those below it."""
+    runs: list[Path] = []
+    for folder in given:
+        below = [] if (folder / PLAN).exists() else [path.parent for path in folder.rglob(PLAN)]
+        runs += sorted(
+            below, key=lambda run: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in run.parts]
+        ) or [folder]
+    return runs
 
 
 def told(run: Path) -> list[dict[str, object]]:

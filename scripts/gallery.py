@@ -3,7 +3,7 @@
 Writes OUT/gallery.md and OUT/gallery/*.svg, the same bytes each time. Run it when an option of conf/ has changed:
 
     python scripts/gallery.py
-    python scripts/gallery.py --out /tmp/gallery         somewhere else, to look at first
+    python scripts/gallery.py --out /tmp/gallery         # somewhere else, to look at first
 """
 
 import argparse

@@ -5,7 +5,7 @@ points looks at the gradients of many micro-batches without changing anything. N
 Examples:
 
     python scripts/noise_scale.py optimizer=sgd schedule=linear --out outputs/noise
-    python scripts/noise_scale.py optimizer=sgd --at 0 --updates 100 --no-files        at the start alone
+    python scripts/noise_scale.py optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
     python scripts/noise_scale.py experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
 """
 

@@ -5,9 +5,9 @@ momentum, weight decay, precision), but at the rates of the sweep, with several 
 nothing is logged or checkpointed. Examples:
 
     python scripts/range_test.py optimizer=sgd schedule=linear --out outputs/range
-    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%        and three short trainings
-    python scripts/range_test.py optimizer=momentum --cyclic                               base and highest for cycles
-    python scripts/range_test.py optimizer=adamw --of weight_decay                         up to where it trains at all
+    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
+    python scripts/range_test.py optimizer=momentum --cyclic                             # base and highest for cycles
+    python scripts/range_test.py optimizer=adamw --of weight_decay                       # up to where it trains at all
 """
 
 import argparse
@@ -136,8 +136,12 @@ def check_writable(stem: Path) -> None:
     """Refuse a place that cannot be written, before anything is trained."""
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{stem}.json").open("a"):
-            pass
+        for path in (Path(f"{stem}.png"), Path(f"{stem}.json")):
+            new = not path.exists()
+            with path.open("a"):
+                pass
+            if new:
+                path.unlink()
     except OSError as error:
         raise Refusal(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
 

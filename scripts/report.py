@@ -5,7 +5,7 @@ The page holds all it needs and reads nothing from the network. Examples:
 
     python scripts/report.py outputs/NAME
     python scripts/report.py outputs/NAME --metric val/accuracy --out page
-    python scripts/report.py outputs --within 2       the range of rates within 2 % of the best
+    python scripts/report.py outputs --within 2       # the range of rates within 2 % of the best
 """
 
 import argparse
@@ -73,7 +73,7 @@ def summary(whole: Exhibit) -> list[str]:
     spread = f" ± {told.se:.2g} over {told.n} seeds" if told.se is not None else ""
     return [
         f"{len(study.good)} of {len(study.runs)} runs{out}",
-        f"best {study.metric} {told.mean:.5g}{spread}: {study.name(best.values) or best.runs[0].name}",
+        f"best {study.metric} {told.mean:.5g}{spread}: {study.name(best.values) or whole.title}",
         f"     {whole.command}",
         *(f"{one.kind:>8}  {one.text}" + (f"\n          {one.paste}" if one.paste else "") for one in whole.findings),
     ]

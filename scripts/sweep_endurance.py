@@ -1,7 +1,7 @@
 """Kill the driver of a sweep at random moments, again and again, while its jobs die in six ways; count what is left.
 
     python scripts/sweep_endurance.py                   24 jobs, 50 kills
-    python scripts/sweep_endurance.py --search          the same for a search of 24 trials
+    python scripts/sweep_endurance.py --search          # the same for a search of 24 trials
 
 Each of the jobs dies when it is first started and completes when it is started again, as long as nobody kills it. The
 driver, its launcher, guardian, pool and records are the real ones; a job is a stand-in that starts within a moment.

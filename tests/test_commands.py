@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.trainer import worlds
 from trainer.checkpoint import BEST, history, read
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,19 @@ def command(python, tmp_path):
         done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return done
+
+    return run
+
+
+@pytest.fixture
+def quick(tmp_path):
+    """The same for train.py, forked from a process that has imported everything: what a fresh start adds is time."""
+
+    def run(script, *words, code=0):
+        process = worlds.Script(ROOT / script, words, tmp_path, os.environ | {"CADENCE_STAMP": ""})
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"{out[-2000:]}\n{err[-3000:]}"
+        return subprocess.CompletedProcess(words, code, out, err)
 
     return run
 
@@ -126,7 +141,7 @@ def test_planning_text_counts_its_windows_without_torch(command, real_data, tmp_
 
 @pytest.mark.slow
 def test_a_grid_gives_each_job_its_own_process_folder_and_result(command, tmp_path):
-    grid = ("optimizer.lr=0.01,0.03", "schedule=cosine,linear")
+    grid = ("optimizer.lr=0.01,0.03", "schedule=cosine,linear", "hydra.launcher.warm=true")
     done = command("train.py", "-m", "name=grid", "trainer=debug", *grid)
     folders = sorted((tmp_path / "outputs/grid").glob("[0-9]"))
     assert len(folders) == 4
@@ -140,10 +155,10 @@ def test_a_grid_gives_each_job_its_own_process_folder_and_result(command, tmp_pa
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_that_accumulates(command, tmp_path):
+def test_two_processes_train_as_one_does_that_accumulates(command, quick, tmp_path):
     common = ("trainer.accelerator=cpu", "trainer.duration=2ep", "optimizer=sgd", "trainer.threads=1")
     command("train.py", "name=two", "trainer=ddp", "trainer.devices=2", *common)
-    command("train.py", "name=one", "trainer.accumulate=2", *common)
+    quick("train.py", "name=one", "trainer.accumulate=2", *common)
     two, one = (tmp_path / "outputs" / name for name in ("two", "one"))
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["one", "two"]
     for tag in ("lr/decay", "lr/no_decay"):
@@ -160,8 +175,8 @@ def test_two_processes_train_as_one_does_that_accumulates(command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_a_resnet_learns_real_photographs(command, real_data, tmp_path):
-    command(
+def test_a_resnet_learns_real_photographs(quick, real_data, tmp_path):
+    quick(
         *("train.py", "experiment=cifar10_resnet", f"data.path={real_data / 'cifar10'}", "name=photos"),
         *("model.width=8", "data.train_limit=6000", "data.samples=6000", "data.batch_size=100", "optimizer.lr=0.2"),
         *("trainer.duration=2ep", "trainer.accelerator=cpu"),
@@ -173,9 +188,9 @@ def test_a_resnet_learns_real_photographs(command, real_data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_a_small_gpt_learns_more_of_shakespeare_than_the_frequency_of_letters(command, real_data, tmp_path):
+def test_a_small_gpt_learns_more_of_shakespeare_than_the_frequency_of_letters(quick, real_data, tmp_path):
     path = real_data / "tinyshakespeare" / "input.txt"
-    command(
+    quick(
         *("train.py", "experiment=shakespeare_char", f"data.path={path}", "name=play", "trainer.accelerator=cpu"),
         *("trainer.duration=300", "model.layers=2", "model.width=64", "warmup.duration=20", "optimizer.lr=3e-3"),
     )
@@ -186,8 +201,8 @@ def test_a_small_gpt_learns_more_of_shakespeare_than_the_frequency_of_letters(co
 
 
 @pytest.mark.slow
-def test_regression_learns_and_reports_its_errors(command, tmp_path):
-    command(
+def test_regression_learns_and_reports_its_errors(quick, tmp_path):
+    quick(
         *("train.py", "data=synthetic_regression", "task=regression", "trainer.duration=5ep", "name=numbers"),
         *("trainer.accelerator=cpu",),
     )
@@ -198,17 +213,17 @@ def test_regression_learns_and_reports_its_errors(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(command, tmp_path):
+def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(quick, tmp_path):
     folder = tmp_path / "outputs" / "mine"
     common = ("name=mine", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.checkpoint=10")
-    command("train.py", *common, "trainer.duration=2ep")
+    quick("train.py", *common, "trainer.duration=2ep")
     before = (folder / "result.json").read_bytes()
-    refused = command("train.py", *common, "trainer.duration=2ep", code=2)
+    refused = quick("train.py", *common, "trainer.duration=2ep", code=2)
     assert "resume=auto" in refused.stderr
     assert (folder / "result.json").read_bytes() == before
-    unsaid = command("train.py", *common, "trainer.duration=3ep", "resume=auto", code=2)
+    unsaid = quick("train.py", *common, "trainer.duration=3ep", "resume=auto", code=2)
     assert "another curve (updates 78 → 117): resume.policy=continue" in unsaid.stderr
-    done = command("train.py", *common, "trainer.duration=3ep", "resume=auto", "resume.policy=stretch")
+    done = quick("train.py", *common, "trainer.duration=3ep", "resume=auto", "resume.policy=stretch")
     assert "trainer.duration: 2ep → 3ep" in done.stderr
     assert result(folder)["updates"] == 117
     assert [point.step for point in scalars(folder).Scalars("lr/decay")] == list(range(117))
@@ -219,6 +234,7 @@ def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
     command(
         *("train.py", "-m", "name=grid", "seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"),
         *("trainer.duration=20", "trainer.threads=1", "warmup=none", "model=resnet9", "model.width=4"),
+        "hydra.launcher.warm=true",
     )
     folders = [tmp_path / "outputs/grid" / number for number in "01"]
     assert [result(folder)["updates"] for folder in folders] == [20, 20]
@@ -227,16 +243,16 @@ def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(python, tmp_path):
-    words = [python, str(ROOT / "train.py"), "name=long", "trainer.accelerator=cpu", "trainer.threads=1"]
+def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(tmp_path):
+    words = ["name=long", "trainer.accelerator=cpu", "trainer.threads=1"]
     words += ["trainer.duration=30000", "trainer.validate=30000", "resume=auto"]
-    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = worlds.Script(ROOT / "train.py", words, tmp_path, os.environ | {"CADENCE_STAMP": ""})
     events = tmp_path / "outputs/long"
     for _ in range(600):
         time.sleep(0.1)
         if [path for path in events.glob("events*") if path.stat().st_size > 10_000]:
             break
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
     (saved,) = history(events / "checkpoints")

@@ -69,7 +69,8 @@ COMMANDS = [
     ("composition=x", "composition='x'"),
     ("hydra.run.dir=", "hydra.run.dir= is no folder"),
     ("hydra.run.dir={inputs}/a_file/run", "{inputs}/a_file/run: Not a directory"),
-    ("hydra/launcher=ray -m seed=1,2", "hydra/launcher=ray: no such option"),
+    ("hydra/launcher=ray -m seed=1,2", "hydra/launcher=ray: there is none here: "),
+    ("hydra/launcher=lsf -m seed=1,2", "hydra/launcher=lsf: no such option"),
     ("-m seed=1,2 hydra.launcher.jobs=0", "hydra.launcher.jobs=0"),
 ]
 NUMBERS = [

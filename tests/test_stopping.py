@@ -4,15 +4,20 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.trainer import worlds
+from trainer.assemble.futile import RECORD
 from trainer.checkpoint import history, read
 
 ROOT = Path(__file__).parent.parent
+TRAIN = ROOT / "train.py"
 RUN = (
     *("data=synthetic", "data.batch_size=8", "data.eval_batch_size=16", "model.hidden=[16]", "optimizer=sgd"),
     *("trainer.duration=24", "trainer.validate=8", "trainer.updates_per_call=2", "trainer.threads=1", "name=run"),
@@ -23,19 +28,24 @@ USR1, USR2, TERM = signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM
 
 
 @pytest.fixture
-def start(python, tmp_path):
-    """Start a run in a folder of its own; what is left of it at the end of the test is killed."""
+def start(tmp_path):
+    """Start a run in a folder of its own; what is left of it at the end of the test is killed.
+
+    It is forked from a process that has imported everything, but where it shall be `fresh`.
+    """
     begun = []
 
-    def popen(*words, folder="mine", **environment):
-        (tmp_path / folder).mkdir(exist_ok=True)
+    def popen(*words, folder="mine", fresh=False, **environment):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
         env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | environment
         begun.append(
             subprocess.Popen(
-                [python, str(ROOT / "train.py"), *RUN, *words],
-                cwd=tmp_path / folder, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                [sys.executable, str(TRAIN), *RUN, *words],
+                cwd=place, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 start_new_session=True,
             )
+            if fresh else worlds.Script(TRAIN, [*RUN, *words], place, env)
         )  # fmt: skip
         return begun[-1]
 
@@ -44,6 +54,18 @@ def start(python, tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
+
+
+@pytest.fixture
+def start_two(start):
+    """Start both ranks of a run by hand, as srun would."""
+
+    def both(*words, folder="mine"):
+        port = str(worlds.free_port())
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CADENCE_STAMP": "run"}
+        return [start(*TWO, *words, folder=folder, RANK=rank, LOCAL_RANK=rank, **place) for rank in "01"]
+
+    return both
 
 
 def ended(process, code):
@@ -66,7 +88,7 @@ def last(folder):
 
 
 def until(condition):
-    for _ in range(1200):
+    for _ in range(2400):
         if condition():
             return
         time.sleep(0.05)
@@ -81,7 +103,7 @@ def catches(process, signum):
 
 
 def test_a_signal_during_the_imports_ends_the_process_at_once_with_its_code(start):
-    processes = [(signum, start(folder=str(int(signum)))) for signum in (USR1, TERM)]
+    processes = [(signum, start(folder=str(int(signum)), fresh=True)) for signum in (USR1, TERM)]
     for signum, process in processes:
         until(lambda process=process, signum=signum: catches(process, signum))
         process.send_signal(signum)
@@ -109,15 +131,17 @@ def test_one_process_stopped_in_training_validation_and_test_goes_on_with_the_sa
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_rank_of_two_stops_both_and_they_go_on_with_the_same_bits(start, tmp_path):
-    stops = [
-        send("on_train_batch_start", TERM, 2, ranks="[1]"),
-        send("on_validation_batch_end", USR1, 1, ranks="[0]"),
-        send("on_test_start", TERM, 1, ranks="[1]"),
-    ]
-    for i, (words, signum) in enumerate(zip(stops, (TERM, USR1, 0))):
-        ended(start(*TWO, *words, *(["resume=auto"] if i else [])), 128 + signum if signum else 0)
-    ended(start(*TWO, folder="whole"), 0)
+def test_a_signal_to_one_rank_of_two_stops_both_and_they_go_on_with_the_same_bits(start, start_two, tmp_path):
+    """First rank 1 is a child of rank 0, by Lightning's launcher; then both are started by hand."""
+    ended(start(*TWO, *send("on_train_batch_start", TERM, 2, ranks="[1]")), 128 + TERM)
+    for words, code in (
+        (("resume=auto", *send("on_validation_batch_end", USR1, 1, ranks="[0]")), 128 + USR1),
+        (("resume=auto", *send("on_test_start", TERM, 1, ranks="[1]")), 0),
+    ):
+        for rank in start_two(*words):
+            ended(rank, code)
+    for rank in start_two(folder="whole"):
+        ended(rank, 0)
     folders = [tmp_path / name for name in ("whole", "mine")]
     assert result(folders[0])["best"] == result(folders[1])["best"]
     weights = [last(folder)["state_dict"] for folder in folders]
@@ -127,7 +151,7 @@ def test_a_signal_to_one_rank_of_two_stops_both_and_they_go_on_with_the_same_bit
 
 @pytest.mark.slow
 def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
-    process = start()
+    process = start(fresh=True)
     until(lambda: (tmp_path / "mine/outputs/run/result.json").exists())
     while process.poll() is None:
         process.send_signal(USR1)
@@ -151,10 +175,66 @@ def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_r
     assert process.wait(timeout=20) == 143
 
 
+def test_a_worker_that_a_run_has_forked_ends_at_a_signal_as_its_parent_expects(python):
+    lines = [
+        "import os, signal, time; from trainer import signals; signals.watch(); signals.hold()",
+        "if not (pid := os.fork()): time.sleep(60); os._exit(0)",
+        "time.sleep(0.5); os.kill(pid, signal.SIGTERM); end = time.monotonic() + 20",
+        "while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end: time.sleep(0.01)",
+        "print(ended[1], signals.noted()); ended[0] or os.kill(pid, signal.SIGKILL)",
+    ]
+    done = subprocess.run([python, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{int(TERM)} 0\n", done.stderr
+
+
+@pytest.fixture
+def job(tmp_path):
+    """The environment of job 7 of a Slurm whose `scontrol` notes what it is asked, in the file `asked`."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/scontrol").write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    (tmp_path / "bin/scontrol").chmod(0o755)
+    return {"SLURM_JOB_ID": "7", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "CADENCE_NO_REQUEUE": ""}
+
+
 @pytest.mark.slow
-def test_a_requeued_job_goes_on_with_its_own_run_though_nothing_says_resume(start, tmp_path):
-    job = {"SLURM_JOB_ID": "7", "CADENCE_NO_REQUEUE": "1"}
-    ended(start(*send("on_train_batch_start", USR1, 3), **job), 128 + USR1)
+def test_a_requeued_job_goes_on_with_its_own_run_though_nothing_says_resume_and_one_in_vain_fails(start, tmp_path, job):
+    vain = tmp_path / "vain/outputs/run"
+    vain.mkdir(parents=True)
+    (vain / RECORD).write_text(json.dumps({"job": "7", "checkpoint": "", "since": 0, "most": 3}))
+    lost = start(*send("setup", USR1), folder="vain", **job, SLURM_RESTART_COUNT="2")
+    told = ended(start(*send("on_train_batch_start", USR1, 3), **job), 128 + USR1)
+    assert told.strip().splitlines()[-1] == "stopped by SIGUSR1 at update 6; Slurm job 7 is requeued"
     assert "resumed at update 6" in ended(start(**job, SLURM_RESTART_COUNT="1"), 0)
     assert result(tmp_path / "mine")["status"] == "completed"
     assert (tmp_path / "mine/outputs/run/config-until-6.yaml").exists()
+    assert "Slurm job 7 is given up: 3 starts in a row have made no update: " in ended(lost, 1)
+    assert result(tmp_path / "vain")["status"] == "failed"
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+@pytest.mark.slow
+def test_torchrun_that_handles_sigusr1_waits_for_the_checkpoint_and_the_job_is_requeued(tmp_path, job):
+    """Slurm sends it to all processes of a step: to the agent of torchrun, and to the ranks."""
+    handled = ["--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", *handled]
+    short = [word for word in RUN if not word.startswith(("trainer.duration", "trainer.validate"))]
+    long = ["trainer=torchrun", "trainer.duration=100000", "trainer.validate=100000", "trainer.checkpoint=10"]
+    agent = subprocess.Popen(
+        [*torchrun, str(TRAIN), *short, *long], env=os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | job,
+        cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    ranks = []
+    try:
+        until(lambda: history(tmp_path / "outputs/run/checkpoints"))
+        ranks = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        for pid in [agent.pid, *map(int, ranks)]:
+            os.kill(pid, USR1)
+        _, err = agent.communicate(timeout=200)
+    finally:
+        for pid in [agent.pid, *map(int, ranks)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert agent.returncode != 0
+    update = last(tmp_path)["cadence"]["updates"]
+    assert f"stopped by SIGUSR1 at update {update}; Slurm job 7 is requeued" in err
+    assert (tmp_path / "asked").read_text() == "requeue 7\n"

@@ -11,3 +11,9 @@ def launcher() -> str | None:
     if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env and "LOCAL_RANK" not in env:
         return "slurm"
     return None
+
+
+def rank() -> int:
+    """The rank as torchrun, Lightning's launcher or Slurm gives it; 0 in a single process."""
+    env = os.environ
+    return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)

@@ -43,10 +43,18 @@ def watch() -> None:
     _watching.extend((reader, writer))
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a worker's signals are its own
+    os.register_at_fork(after_in_child=_ours_no_more)
     threading.Thread(target=_impatience, args=(reader,), name="signals", daemon=True).start()
     for signum in SIGNALS:
         signal.signal(signum, _note)
+
+
+def _ours_no_more() -> None:
+    """In a forked child, as a worker of a data loader: a signal ends it, as its parent expects."""
+    signal.set_wakeup_fd(-1)
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is _note:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 def hold() -> None:

@@ -74,7 +74,7 @@ def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, d
 
 
 def _trained(assembly: Assembly) -> tuple[float, str]:
-    """The validation loss at the end of a run; the training loss of its last updates where nothing validates."""
+    """The validation loss at the end of a run; the training loss of its last update where nothing validates."""
     assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
     try:
         fit(assembly, None)

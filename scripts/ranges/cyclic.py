@@ -27,15 +27,18 @@ def bounds(sweep: Sweep) -> Bounds:
     first, best = median(sweep.losses[:FIRST]), max(scores)
     rise = best - first
     if len(scores) < 2 * FIRST or rise <= 0:
-        raise Refusal(f"--cyclic: the score does not rise from {first:.3g}: raise --end or --updates.")
+        raise Refusal(f"--cyclic: the score does not rise from {first:.3g}: raise --cyclic-updates.")
     base = next(i for i, score in enumerate(scores) if score >= first + ROSE * rise)
     top = scores.index(best)
     fallen = [i for i in range(top, len(scores)) if scores[i] < best - FELL * rise]
     if not fallen and sweep.broke is None:
-        raise Refusal(f"--cyclic: the score still holds at the last rate, {sweep.rates[-1]:.3g}: raise --end.")
+        raise Refusal(
+            f"--cyclic: the score still holds at the last rate, {sweep.rates[-1]:.3g}, twice the edge: "
+            "raise --cyclic-updates, or take the bracket."
+        )
     highest = sweep.rates[(fallen[0] if fallen else len(scores)) - 1]
     if base == 0 or not sweep.rates[base] < highest:
-        raise Refusal("--cyclic: the score rises before the first rate or after the last: change --start, --end.")
+        raise Refusal("--cyclic: the score rises with the first rates, or only with the last: raise --cyclic-updates.")
     return Bounds(sweep.rates[base], highest, first, best)
 
 

@@ -33,7 +33,8 @@ def draw(
             panel.axvline(edge.rate, color=color, linewidth=1, linestyle="--", label="its edge")
     low, high = _heights(sweeps)
     panel.set(xscale="log", xlabel=axis, ylabel=loss, ylim=(low, high))
-    panel.set_xlim(sweeps[0].rates[0], max(rate for sweep in sweeps for rate in sweep.rates))
+    if seen := [rate for sweep in sweeps for rate in sweep.rates]:
+        panel.set_xlim(min(seen), max(seen))
     ours = next(iter(told.values()), None)
     if ours and ours.interval:
         panel.axvspan(*ours.interval, color=OURS, alpha=0.1, linewidth=0, label="bracket")
@@ -45,7 +46,7 @@ def draw(
 
 def _heights(sweeps: Sequence[Sweep]) -> tuple[float, float]:
     """The range of losses up to a little above the first ones: the tail of a curve that breaks has no end."""
-    middles = [running_median(sweep.finite().losses) or [0.0] for sweep in sweeps]
+    middles = [running_median(sweep.finite().losses) or [1.0] for sweep in sweeps]
     low, first = min(map(min, middles)), max(middle[0] for middle in middles)
     drop = max(first - low, 0.05 * abs(first), 1e-9)
     return low - 0.4 * drop, first + 0.45 * drop

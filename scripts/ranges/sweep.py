@@ -53,10 +53,10 @@ def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = 
         try:
             trainer.fit(module, datamodule=assembly.data)
         except Diverged:
-            tape.broke = True
+            tape.broke = len(tape.losses)
         module.control.rest()
         seen = len(tape.losses)
-        broke = values[min(seen, len(values) - 1)] if tape.broke else None
+        broke = None if tape.broke is None else values[tape.broke]
     return Sweep(list(values[:seen]), tape.losses, broke, assembly.cfg.seed, len(values))
 
 
@@ -93,13 +93,16 @@ def scored_by(assembly: Assembly) -> tuple[str, float]:
 
 
 class Tape(Journal):
-    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks."""
+    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks.
+
+    `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
+    """
 
     def __init__(self, trainer: Any, measure: Measure, stop: Callable[[float], bool]) -> None:
         super().__init__()
         self.trainer, self.measure, self.stop = trainer, measure, stop
         self.losses: list[float] = []
-        self.broke = False
+        self.broke: int | None = None
 
     def __len__(self) -> int:
         return 0
@@ -107,10 +110,10 @@ class Tape(Journal):
     def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Any, seen: Seen | None = None) -> None:
         """Measure update `t`; an update whose gradients are not finite has not been applied, and breaks the sweep."""
         value = self.measure(loss) if math.isfinite(grad_norm.item()) else math.nan
+        if math.isnan(value) or self.stop(value):
+            self.broke, self.trainer.should_stop = len(self.losses), True
         if not math.isnan(value):
             self.losses.append(value)
-        if math.isnan(value) or self.stop(value):
-            self.broke = self.trainer.should_stop = True
 
 
 def _measure(assembly: Assembly, measured: str, samples: int) -> Measure:

@@ -1,5 +1,6 @@
 """The range test in words: what each rule suggests, what to paste, and what it does not say."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,10 +66,8 @@ def tried(found: Confirmed, words: Sequence[str]) -> list[str]:
         seeds = f"  ({', '.join(f'{loss:.4g}' for loss in trial.losses)})" if len(trial.losses) > 1 else ""
         rows.append((f"{trial.rate:.3g}", f"{trial.mean:.4g}{seeds}"))
     best = found.winner
-    lines = [
-        *_aligned(rows),
-        f"{best.rate:.3g} wins by {100 * found.margin:.2g} % of its loss. paste: {' '.join(words)}",
-    ]
+    how = f"wins by {100 * found.margin:.2g} % of its loss" if math.isfinite(found.margin) else "alone did not break"
+    lines = [*_aligned(rows), f"{best.rate:.3g} {how}. paste: {' '.join(words)}"]
     if len(best.losses) == 1:
         lines.append("One seed: a margin of a few percent is none. --confirm-seeds 3 shows the spread.")
     if best is not found.trials[1]:

@@ -43,13 +43,15 @@ class RangeTest:
             base = self._assembly(first, Path(folder))
         self.score, self.sign = scored_by(base)
         self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        if options.confirm is not None:
+            self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
     def heading(self) -> list[str]:
         """What is going to be done."""
         one, last = self.values[0], self.values[-1]
-        scale = self.policy.scale
+        scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
         return [
-            f"{self.options.seeds} sweeps of {len(self.values)} updates of {self.length.batch_size:,} samples: "
+            f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
             f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {self.options.loss} loss",
             f"the batch-size rule is kept: peak = optimizer.lr × {scale:.4g}",
             "",
@@ -131,7 +133,8 @@ class RangeTest:
             "state": self.states,
             "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
         }
-        Path(f"{options.out}.json").write_text(json.dumps(numbers, indent=1, default=str) + "\n", encoding="utf-8")
+        text = json.dumps(plain(numbers), indent=1, allow_nan=False)
+        Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
         return f"{options.out}.png  {options.out}.json"
 
     def _swept(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
@@ -154,3 +157,12 @@ class RangeTest:
         """Progress on a terminal."""
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def plain(tree: Any) -> Any:
+    """The same with null for each number that JSON cannot hold."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.reports.heats import Heat
 from scripts.reports.plots import PALE, Figure, escaped, figure
-from scripts.reports.study import Study, shown
+from scripts.reports.study import Study
 from scripts.reports.views import scaled_log
 
 Place = Callable[[float], float]
@@ -14,20 +14,24 @@ Place = Callable[[float], float]
 
 def heat(study: Study, told: Heat) -> Figure:
     """A heat map of a grid, or points where the settings make none."""
-    place: Place = math.log10 if study.log(told.key) else float
+    place: Place = math.log10 if told.log else float
     data = [_cells(study, told, place) if told.grid else _points(study, told, place)]
     if told.bad:
-        missed = {"mode": "text", "text": ["✕"] * len(told.bad), "hovertemplate": "failed or not finite<extra></extra>"}
+        missed = {
+            "mode": "text",
+            "text": ["✕"] * len(told.bad),
+            "hovertemplate": "failed, pruned or not finite<extra></extra>",
+        }
         data.append({**missed, **_at(sorted(told.bad), place)})
     for name, points, dash in (("linear rule", told.linear, "solid"), ("√κ rule", told.sqrt, "dash")):
         if points:
-            line = {"dash": dash, "width": 3, "color": "#9b1d3f"}
+            line = {"dash": dash, "width": 2.5, "color": "rgba(155,29,63,0.75)"}
             rule = {"mode": "lines", "name": name, "showlegend": True, "line": line, "hoverinfo": "name"}
             data.append({**rule, **_at(points, place)})
     for trace in data:
         trace.setdefault("showlegend", False)
     ticked = _ticked if told.grid else _spread
-    x, y = ticked(told.xs, math.log10, str(study.lr)), ticked(told.ys, place, told.key)
+    x, y = ticked(told.xs, math.log10, str(study.lr)), ticked(told.ys, place, told.name)
     return figure(data, max(300, 130 + 56 * min(len(told.ys), 8)), xaxis=x, yaxis=y)
 
 
@@ -84,7 +88,10 @@ def _run(told: Heat, x: float, y: float) -> int | None:
 
 def _ticked(values: Sequence[float], place: Place, title: str) -> dict[str, Any]:
     chosen = values[:: math.ceil(len(values) / 12)]
-    ticks = {"tickvals": [place(value) for value in chosen], "ticktext": [shown(float(value)) for value in chosen]}
+    ticks = {
+        "tickvals": [place(value) for value in chosen],
+        "ticktext": [f"{value:.3g}" if value < 1000 else f"{value:.6g}" for value in chosen],
+    }
     return {"title": {"text": escaped(title)}, **ticks, "showgrid": False, "zeroline": False, **_range(values, place)}
 
 

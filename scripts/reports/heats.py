@@ -1,26 +1,26 @@
 """The metric over the learning rate and another key, with the rules by which a larger batch moves the rate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from scripts.reports.edge import near
+from scripts.reports.batches import BATCH, PARTS, planned
+from scripts.reports.edge import geometric, near
 from scripts.reports.optimum import Optimum
 from scripts.reports.runs import Run
 from scripts.reports.study import Cell, Study
 from scripts.reports.views import fitted, has
 
-BATCHES = ("data.batch_size", "data.global_batch_size")
 MOMENTA = ("optimizer.momentum", "optimizer.beta1")
 
 
 @dataclass(frozen=True)
 class Heat:
-    """The metric over rate and another key: the best mean over what else varies; `bad` are settings with no value.
+    """The metric over rate and another number: the best mean over what else varies; `bad` are settings with no value.
 
-    `linear` and `sqrt` are where the optimum of the first row moves by the two rules, where the key is the batch.
+    `linear` and `sqrt` are where the optimum of the first row moves by the two rules, where the number is the batch.
     """
 
-    key: str
+    name: str
     cells: dict[tuple[float, float], Cell]
     bad: frozenset[tuple[float, float]]
     others: tuple[str, ...]
@@ -31,23 +31,53 @@ class Heat:
     xs: tuple[float, ...] = ()
     ys: tuple[float, ...] = ()
 
+    @property
+    def log(self) -> bool:
+        """Whether the second axis is better seen as a log axis."""
+        return geometric(self.ys)
 
-def heat(study: Study, key: str | None) -> Heat | None:
-    """The metric over learning rate and another key."""
-    if study.lr is None or key is None:
+
+def by_batch(study: Study) -> Heat | None:
+    """The metric over learning rate and global batch, however the batch came about."""
+    known = any(planned(run) for run in study.told)
+    name = BATCH if known else " × ".join(study.labels[key] for key in PARTS if key in study.varied)
+    told = _heat(study, name, study.batches)
+    return _with_rules(study, told) if told is not None and told.grid else told
+
+
+def by_momentum(study: Study) -> Heat | None:
+    """The metric over learning rate and momentum."""
+    key = study.first(*MOMENTA)
+    if key is None:
         return None
-    names = (study.lr, key)
+    values = {run.number: float(study.value(run, key)) for run in study.told if has(study, run, (key,))}
+    return _heat(study, study.labels[key], values)
+
+
+def _heat(study: Study, name: str, second: Mapping[int, float]) -> Heat | None:
+    """The metric over learning rate and the `second` number of each run."""
+    if study.lr is None or len({second[run.number] for run in study.good if run.number in second}) < 2:
+        return None
+    at = {
+        run.number: (float(study.value(run, study.lr)), second[run.number])
+        for run in study.told
+        if run.number in second and has(study, run, (study.lr,))
+    }
     cells: dict[tuple[float, float], Cell] = {}
     for cell in reversed(study.cells):  # the best cell of each place is the last to come
-        cells[_place(study, cell.runs[0], names)] = cell
-    tried = {_place(study, run, names) for run in study.told if has(study, run, names)}
-    kept = set(near([x for x, _ in tried], [x for x, _ in cells]))
-    places = {(x, y) for x, y in tried if x in kept}
+        if (place := at.get(cell.runs[0].number)) is not None:
+            cells[place] = cell
+    kept = set(near([x for x, _ in at.values()], [x for x, _ in cells]))
+    places = {(x, y) for x, y in at.values() if x in kept}
     xs, ys = (tuple(sorted({place[i] for place in places})) for i in (0, 1))
-    others = tuple(study.labels[k] for k in study.settings if k not in names)
+    shared: dict[tuple[float, float], list[Run]] = {}
+    for run in study.good:
+        if run.number in at:
+            shared.setdefault(at[run.number], []).append(run)
+    others = [key for key in study.settings if any(len(study.levels(key, runs)) > 1 for runs in shared.values())]
+    labels = tuple(study.labels[key] for key in others)
     grid = len(places) > len(xs) * len(ys) / 2
-    told = Heat(key, cells, frozenset(places - cells.keys()), others, grid, xs=xs, ys=ys)
-    return _with_rules(study, told) if key in BATCHES and grid else told
+    return Heat(name, cells, frozenset(places - cells.keys()), labels, grid, xs=xs, ys=ys)
 
 
 def _with_rules(study: Study, told: Heat) -> Heat:
@@ -67,10 +97,7 @@ def _with_rules(study: Study, told: Heat) -> Heat:
     note = (
         f"Lines: where the {how} optimum of batch {first:g} moves with κ = B/{first:g}, by the linear and the √κ rule."
     )
+    if any(run.plan.get("batches") for run in study.runs):
+        note += " Of a batch that grows, the first."
     rules = {p: tuple((start * (y / first) ** p, y) for y in told.ys) for p in (1.0, 0.5)}
     return replace(told, linear=rules[1.0], sqrt=rules[0.5], note=note)
-
-
-def _place(study: Study, run: Run, keys: Sequence[str]) -> tuple[float, float]:
-    x, y = (float(study.value(run, key)) for key in keys)
-    return x, y

@@ -45,7 +45,7 @@ def optima(study: Study, lines: Sequence[Line]) -> str:
 def _optimum(study: Study, line: Line) -> str:
     rate, best = min(line.means, key=lambda pair: study.sign * pair[1].mean)
     fit, width = line.fit, line.width
-    side = "" if line.edge is None else f" ({line.edge.side} end)" if line.edge.more else " (last that trains)"
+    side = "" if line.edge is None else f" ({line.edge.side} end)" if line.edge.more else " (last with a value)"
     told = fit if isinstance(fit, str) else f"{fit.rate:.3g}, {fit.low:.3g} to {fit.high:.3g}"
     kind = ' class="soft"' if isinstance(fit, str) else ""
     spread = f" ± {best.se:.2g}" if best.se is not None else ""

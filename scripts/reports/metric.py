@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from scripts.reports.runs import Run
 from trainer.lr import Refusal
 
-FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration")
+FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration", "mape")
 RISING = ("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr")
 RISING_TOO = ("specificity", "kappa", "matthews", "bleu", "rouge", "map", "ssim", "exact_match", "correlation")
 

@@ -91,7 +91,7 @@ def _sections(whole: Exhibit, figures: dict[str, Any]) -> Iterator[str]:
     yield _block("rates", f"{study.metric} against {lr}", _rates_note(whole), figures, table)
     for name, told in (("batch", whole.batch), ("momentum", whole.momentum)):
         if told is not None:
-            yield _block(name, f"{lr} × {study.labels[told.key]}", _heat_note(study, told), figures)
+            yield _block(name, f"{lr} × {told.name}", _heat_note(study, told), figures)
     if whole.leading:
         yield _block("curves", "Learning curves", CURVES, {"curves"})
     yield _block("parallel", "All settings at once", PARALLEL, figures)
@@ -140,7 +140,7 @@ def _best(whole: Exhibit) -> str:
     cell = whole.study.cells[0]
     told = cell.repeats
     spread = f" <small>± {told.se:.2g} standard error, {told.n} seeds</small>" if told.se is not None else ""
-    name = whole.study.name(cell.values) or cell.runs[0].name
+    name = whole.study.name(cell.values) or whole.title
     return f"""<section class="best"><h2>Best configuration</h2><p class="value">{told.mean:.5g}{spread}</p>
 <p>{escape(name)}</p>{listing.paste(whole.command)}</section>"""
 

@@ -90,7 +90,7 @@ def _rates(whole: Exhibit) -> Figure:
 
 def _heat(study: Study, told: Heat) -> Figure:
     figure, (panel,) = _figure(8, 2.2 + 0.45 * min(len(told.ys), 12))
-    place: Callable[[float], float] = math.log10 if study.log(told.key) else float
+    place: Callable[[float], float] = math.log10 if told.log else float
     values = {at: cell.repeats.mean for at, cell in told.cells.items()}
     turn: Callable[[float], float] = math.log10 if scaled_log(list(values.values())) else float
     colors = LinearSegmentedColormap.from_list("merit", [color for _, color in PALE])
@@ -100,7 +100,7 @@ def _heat(study: Study, told: Heat) -> Figure:
         table = [[shade.get((x, y), math.nan) for x in told.xs] for y in told.ys]
         panel.pcolormesh(xs, ys, table, shading="nearest", cmap=colors, edgecolors="white", linewidth=2)
         for (x, y), value in values.items():
-            panel.text(math.log10(x), place(y), f"{value:.4g}", ha="center", va="center", fontsize=9)
+            panel.text(math.log10(x), place(y), f"{value:.4g}", ha="center", va="center", fontsize=9, zorder=4)
     else:
         points = [(math.log10(x), place(y)) for x, y in values]
         panel.scatter(*zip(*points), c=list(shade.values()), cmap=colors)
@@ -116,8 +116,8 @@ def _heat(study: Study, told: Heat) -> Figure:
         figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     for axis, ends, names in ((panel.xaxis, xs, told.xs), (panel.yaxis, ys, told.ys)):
         every = -(-len(ends) // 10)
-        axis.set_ticks(ends[::every], [f"{name:.3g}" for name in names[::every]])
-    panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.key))
+        axis.set_ticks(ends[::every], [f"{name:.3g}" if name < 1000 else f"{name:.6g}" for name in names[::every]])
+    panel.set(xlabel=plain(str(study.lr)), ylabel=plain(told.name))
     return figure
 
 

@@ -33,7 +33,7 @@ def rates(study: Study, lines: Sequence[Line]) -> Figure:
                     "line": {"width": 2},
                 },
                 "name": "no value",
-                "hovertemplate": "%{x:.4g}: failed or not finite<extra></extra>",
+                "hovertemplate": "%{x:.4g}: failed, pruned or not finite<extra></extra>",
             }
         )
     y = {"title": {"text": escaped(study.metric)}, "type": "log" if scaled_log(values) else "linear"}

@@ -1,7 +1,7 @@
 """Seeds as repeats, and options compared by what they differ in at the same seeds: pure functions of numbers."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -36,6 +36,18 @@ def repeats(values: Sequence[float], level: float = 0.95) -> Repeats:
     se = std / math.sqrt(n)
     reach = float(student.ppf((1 + level) / 2, n - 1)) * se
     return Repeats(n, mean, std, se, mean - reach, mean + reach)
+
+
+def by_seed(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, float]:
+    """A value for each seed: runs that are the same under the same seed are no repeats, and count by their mean.
+
+    >>> by_seed([(0, 1.0), (1, 5.0), (0, 3.0)])
+    {0: 2.0, 1: 5.0}
+    """
+    found: dict[Hashable, list[float]] = {}
+    for seed, value in pairs:
+        found.setdefault(seed, []).append(value)
+    return {seed: fmean(values) for seed, values in found.items()}
 
 
 Cells = Mapping[Hashable, Mapping[Hashable, float]]

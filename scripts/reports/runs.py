@@ -14,7 +14,7 @@ from trainer.assemble.changes import flat
 from trainer.lr import Refusal
 
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
-SKIPPED = {"checkpoints", "report"}
+SKIPPED = {"checkpoints"}
 DECIDED = ("failed", "stopped", "pruned")
 """What the record of a sweep says against a result: a job may write one and fail after it."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -45,6 +45,11 @@ class Run:
         told = {key.lstrip("+~"): number(value) if equals else "removed" for key, equals, value in pairs}
         return {key: value for key, value in told.items() if not own(key)}
 
+    @property
+    def seed(self) -> Any:
+        """The seed, where the run says it."""
+        return self.config.get("seed", self.overrides.get("seed"))
+
     def value(self, metric: str) -> float | None:
         """The metric of a completed run, where it is finite."""
         return self.metrics.get(metric) if self.status == "completed" else None
@@ -57,8 +62,10 @@ class Run:
 
 
 def own(key: str) -> bool:
-    """Whether a key only names a run, its place or how it goes on."""
-    return key == "name" or key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
+    """Whether a key only names a run, its place, how it goes on or what may go on from it."""
+    if key in ("name", "trainer.branches"):
+        return True
+    return key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
 
 
 def found(root: Path) -> list[Run]:
@@ -83,13 +90,15 @@ def found(root: Path) -> list[Run]:
 
 
 def number(text: Any) -> Any:
-    """A value as YAML and Hydra read it, as far as it is a number, true, false or null."""
+    """A value as YAML and Hydra read it, as far as it is a finite number, true, false or null."""
+    if isinstance(text, float) and not math.isfinite(text):
+        return str(text)
     if not isinstance(text, str):
         return text
     for kind in (int, float):
         try:
-            return kind(text)
-        except ValueError:
+            return read if math.isfinite(read := kind(text)) else text
+        except (ValueError, OverflowError):
             pass
     return {"true": True, "false": False, "null": None}.get(text.lower(), text.strip("'\""))
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from scripts.reports.batches import BATCH, batches, planned
 from scripts.reports.edge import geometric
 from scripts.reports.metric import chosen, direction
-from scripts.reports.repeats import Repeats, repeats
+from scripts.reports.repeats import Repeats, by_seed, repeats
 from scripts.reports.runs import Run, own
 from trainer.lr import Refusal
 
@@ -28,7 +29,8 @@ class Cell:
     @property
     def repeats(self) -> Repeats:
         """Mean and spread over the seeds."""
-        return repeats([value for run in self.runs if (value := run.value(self.metric)) is not None])
+        pairs = [(run.seed, value) for run in self.runs if (value := run.value(self.metric)) is not None]
+        return repeats(list(by_seed(pairs).values()))
 
 
 class Study:
@@ -53,6 +55,10 @@ class Study:
         assert value is not None
         return self.sign * value
 
+    def costs(self, runs: Iterable[Run]) -> list[float]:
+        """The cost under each seed of runs that are the same but for it."""
+        return list(by_seed((run.seed, self.cost(run)) for run in runs).values())
+
     @cached_property
     def left_out(self) -> list[Run]:
         """The runs without a value to judge by."""
@@ -66,7 +72,10 @@ class Study:
 
     @cached_property
     def varied(self) -> list[str]:
-        """The keys that differ: those of the overrides, then those of the configs that they do not explain."""
+        """The keys that differ: those of the overrides, then those of the configs that they do not explain.
+
+        Last the global batch, where the environment decided it, as with trainer=torchrun.
+        """
         asked = list(dict.fromkeys(key for run in self.told for key in run.overrides))
         keys = [key for key in asked if len({self.value(run, key) for run in self.told}) > 1]
         alike: dict[Hashable, list[Run]] = {}
@@ -74,10 +83,22 @@ class Study:
             if run.config:
                 alike.setdefault(self.at(run, keys), []).append(run)
         more = {key for group in alike.values() for key in _differing(group)}
-        return [*keys, *sorted(more - set(keys))]
+        keys += sorted(more - set(keys))
+        planned_by: dict[Hashable, set[float]] = {}
+        for run in self.told:
+            if (batch := planned(run)) is not None:
+                planned_by.setdefault(self.at(run, keys), set()).add(batch)
+        return [*keys, BATCH] if any(len(found) > 1 for found in planned_by.values()) else keys
+
+    @cached_property
+    def batches(self) -> dict[int, float]:
+        """The global batch by the number of the run, where it is known."""
+        return batches(self.told, self.varied, self.value)
 
     def value(self, run: Run, key: str) -> Any:
-        """What a run has for a key: from its config, or the word of its override."""
+        """What a run has for a key: from its config, or the word of its override; the global batch from its plan."""
+        if key == BATCH:
+            return planned(run) or DEFAULT
         found = run.config.get(key)
         if found is None or isinstance(found, dict):
             found = run.overrides.get(key, DEFAULT if key not in run.config else found)
@@ -102,17 +123,17 @@ class Study:
         return sorted(found, key=lambda v: (not numeric(v), v if numeric(v) else 0, str(v)))
 
     def numeric(self, key: str) -> bool:
-        """Whether a key varies and is a number in every run."""
-        return key in self.varied and all(numeric(value) for value in self.levels(key))
+        """Whether a key varies and is a number in every run that has the metric."""
+        return key in self.varied and all(numeric(value) for value in self.levels(key, self.good))
 
     def log(self, key: str) -> bool:
         """Whether a key is better seen on a log axis."""
-        return key == self.lr or geometric([float(value) for value in self.levels(key)])
+        return key == self.lr or geometric([float(value) for value in self.levels(key, self.good)])
 
     @cached_property
     def lr(self) -> str | None:
         """The key of the learning rate, where it varies and is above zero."""
-        names = [key for key in self.varied if self.numeric(key) and self.levels(key)[0] > 0]
+        names = [key for key in self.varied if self.numeric(key) and self.levels(key, self.good)[0] > 0]
         rates = [key for key in names if key.rpartition(".")[2] == "lr" or key.endswith("_lr")]
         return "optimizer.lr" if "optimizer.lr" in rates else next(iter(rates), None)
 
@@ -142,8 +163,8 @@ class Study:
         for run in self.good:
             groups.setdefault(self.at(run, self.settings), []).append(run)
         cells = [Cell(self.at(runs[0], self.settings), tuple(runs), self.metric) for runs in groups.values()]
-        most = max(len(cell.runs) for cell in cells)
-        return sorted(cells, key=lambda cell: (len(cell.runs) < most, self.sign * cell.repeats.mean))
+        most = max(cell.repeats.n for cell in cells)
+        return sorted(cells, key=lambda cell: (cell.repeats.n < most, self.sign * cell.repeats.mean))
 
     def name(self, values: Iterable[tuple[str, Any]]) -> str:
         """Values for a reader: `lr 0.1, schedule cosine`."""
@@ -157,7 +178,7 @@ def numeric(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value for a reader."""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def command(words: Iterable[str], script: str = "train.py", *more: str) -> str:

@@ -9,7 +9,7 @@ from scripts.reports.edge import Edge, edge, near
 from scripts.reports.optimum import Optimum, Undetermined, optimum
 from scripts.reports.repeats import Repeats, repeats
 from scripts.reports.runs import Run
-from scripts.reports.study import Study
+from scripts.reports.study import Study, numeric
 from scripts.reports.width import Width, sensitivity
 
 MOST_LINES = 8
@@ -84,7 +84,11 @@ def _line(study: Study, name: str, runs: list[Run], within: float) -> Line | Non
     good = [run for run in runs if run.value(study.metric) is not None]
     if not good:
         return None
-    bad = [float(study.value(run, key)) for run in runs if run.value(study.metric) is None and has(study, run, (key,))]
+    bad = [
+        float(study.value(run, key))
+        for run in runs
+        if run.value(study.metric) is None and has(study, run, (key,)) and study.value(run, key) > 0
+    ]
     points = [(float(study.value(run, key)), study.cost(run)) for run in good]
     cells: dict[Any, list[Run]] = {}
     for run in good:
@@ -94,7 +98,7 @@ def _line(study: Study, name: str, runs: list[Run], within: float) -> Line | Non
     grid = not several or len(rates) * 2 <= len(cells)
     costs: dict[float, list[float]] = {}
     for same in cells.values():
-        rate, found = float(study.value(same[0], key)), [study.cost(run) for run in same]
+        rate, found = float(study.value(same[0], key)), study.costs(same)
         if rate not in costs or sum(found) / len(found) < sum(costs[rate]) / len(costs[rate]):
             costs[rate] = found
     flat = [(rate, cost) for rate, found in sorted(costs.items()) for cost in found]
@@ -133,7 +137,7 @@ def _width(pairs: Sequence[tuple[float, float]], within: float, failed: Sequence
 
 
 def has(study: Study, run: Run, keys: Sequence[str]) -> bool:
-    return all(isinstance(study.value(run, key), int | float) for key in keys)
+    return all(numeric(study.value(run, key)) for key in keys)
 
 
 def _axis(study: Study, key: str) -> Axis:

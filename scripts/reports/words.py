@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from scripts.reports.batches import PARTS
 from scripts.reports.edge import edge, finer
 from scripts.reports.optimum import Optimum
-from scripts.reports.repeats import Comparison, Repeats, compared
-from scripts.reports.runs import Run, own
+from scripts.reports.repeats import Comparison, Repeats, by_seed, compared
+from scripts.reports.runs import Run
 from scripts.reports.study import Study, command, shown
 from scripts.reports.views import Line
 from scripts.reports.width import Width
@@ -29,10 +30,19 @@ class Finding(NamedTuple):
 
 def findings(study: Study, lines: Sequence[Line]) -> list[Finding]:
     """Everything that the analyses tell."""
-    told = [*_rates(study, lines), *_other_edges(study)]
+    told = [*_twice(study), *_rates(study, lines), *_other_edges(study)]
     for key in study.choices:
         told += _compared(study, key)
     return told
+
+
+def _twice(study: Study) -> Iterator[Finding]:
+    more = sum(len(cell.runs) - cell.repeats.n for cell in study.cells)
+    if more:
+        how = "1 run is" if more == 1 else f"{more} runs are"
+        yield Finding(
+            "note", f"{how} the same as another under the same seed, and no repeat: they count by their mean."
+        )
 
 
 def _rates(study: Study, lines: Sequence[Line]) -> Iterator[Finding]:
@@ -49,7 +59,7 @@ def _line(study: Study, line: Line) -> Iterator[Finding]:
         text = f"the best rate, {where}, better than its neighbour by {abs(line.edge.margin):.3g}: extend it."
         yield Finding("edge", text, _extension(study, line.runs, key, ",".join(map(shown, line.edge.more))))
     elif line.edge is not None:
-        text = f"the best rate, {line.edge.best:g}, is the last that trains: what lies beyond it failed."
+        text = f"the best rate, {line.edge.best:g}, is the last with a value: what lies beyond it failed or was pruned."
         yield Finding("edge", text)
     if isinstance(line.fit, Optimum):
         how = f"of a parabola in the log of the rate through {line.fit.points} runs"
@@ -90,19 +100,19 @@ def _other_edges(study: Study) -> Iterator[Finding]:
             value = float(dict(cell.values)[key])
             bests[value] = min(bests.get(value, float("inf")), study.sign * cell.repeats.mean)
         found = edge(list(bests), list(bests.values()))
-        if found is not None and len(bests) * 2 <= len(study.cells):
+        last = found is not None and key in PARTS and found.best == 1  # there is no batch and no number below
+        if found is not None and not last and len(bests) * 2 <= len(study.cells):
             text = f"the best {study.labels[key]}, {found.best:g}, is the {found.side} end of the grid."
             yield Finding("edge", text)
 
 
 def _compared(study: Study, key: str) -> Iterator[Finding]:
     rest = [name for name in study.settings if name != key]
-    options: dict[str, dict[Any, dict[Any, float]]] = {}
+    options: dict[str, dict[Any, list[tuple[Any, float]]]] = {}
     for run in study.good:
-        seed = study.value(run, study.seed) if study.seed else ()
         cells = options.setdefault(shown(study.value(run, key)), {})
-        cells.setdefault(study.at(run, rest), {})[seed] = study.cost(run)
-    told = compared(options)
+        cells.setdefault(study.at(run, rest), []).append((run.seed, study.cost(run)))
+    told = compared({name: {at: by_seed(of) for at, of in cells.items()} for name, cells in options.items()})
     for comparison in told:
         yield Finding("compare", f"{study.labels[key]}: {_versus(comparison)}")
     if told and (uneven := _budgets(study, key, list(options))):
@@ -149,13 +159,21 @@ def _samples(run: Run) -> int:
 
 def _extension(study: Study, runs: Sequence[Run], key: str, values: str) -> str:
     """The command that runs more values of a key, for the other values that these runs have had."""
-    words = [word for word in runs[0].words if not own(word.partition("=")[0].lstrip("+~"))]
-    told = []
-    for word in words:
-        name = word.partition("=")[0].lstrip("+~")
-        levels = study.levels(name, runs) if name in study.varied else []
-        new = values if name == key else ",".join(map(shown, levels)) if len(levels) > 1 else ""
-        told.append(f"{word.partition('=')[0]}={new}" if new else word)
-    if key not in [word.partition("=")[0] for word in told]:
-        told.append(f"{key}={values}")
-    return command(told, "train.py", "-m")
+    told = {}
+    for word in runs[0].words:
+        given = word.partition("=")[0]
+        name = given.lstrip("+~")
+        new = values if name == key else _typed(study, name, runs)
+        told[name] = f"{given}={new}" if new else word
+    told.setdefault(key, f"{key}={values}")
+    return command(told.values(), "train.py", "-m")
+
+
+def _typed(study: Study, key: str, runs: Sequence[Run]) -> str:
+    """All values that runs had for a key, as they were typed; nothing where it is one, or not typed for some."""
+    texts = {}
+    for run in runs:
+        words = (word.partition("=") for word in run.words)
+        texts[study.value(run, key)] = next((text for name, _, text in words if name.lstrip("+~") == key), "")
+    levels = study.levels(key, runs)
+    return ",".join(texts[level] for level in levels) if len(levels) > 1 and all(texts.values()) else ""

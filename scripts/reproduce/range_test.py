@@ -1,6 +1,6 @@
 """Does the range test find the rate? Thirteen tasks on digits, each with the whole curve of its rates to compare with.
 
-    python scripts/reproduce/range_test.py --out outputs/range_accuracy        minutes on two cores
+    python scripts/reproduce/range_test.py --out outputs/range_accuracy        # minutes on two cores
     python scripts/reproduce/range_test.py --tasks 2
 
 The truth of a task: 20 epochs, linearly to zero, at 21 rates from 1e-4 to 10 with 3 seeds; the best rate for the

@@ -144,11 +144,12 @@ class Slurm:
     def hurry(self, job, place):
         """Wait until a job is requeued and start it without the delay.
 
-        Slurm waits two minutes, so that nothing of the first start is left: a batch step that still has to report its
-        end would end the second one.
+        Slurm waits two minutes, so that nothing of the first start is left: what still reports its end would end the
+        second one.
         """
         found = until(lambda: (now := self.facts(job))["Restarts"] == "1" and now["JobState"] == "PENDING" and now)
         until(lambda: not steps(found["JobId"]))
+        time.sleep(3)  # for reports that are under way
         place.quick()
         self("scontrol", "update", f"JobId={job}", "StartTime=now")
 

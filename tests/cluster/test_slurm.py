@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -43,6 +44,22 @@ def test_a_cancelled_job_saves_and_is_not_requeued(slurm, place):
     assert place.result()["status"] == "stopped"
     assert place.checkpoints()[-1].name == f"update-{place.result()['updates']:08d}.ckpt"
     assert slurm.facts(job)["Restarts"] == "0"
+
+
+def test_torchrun_within_srun_that_handles_the_signal_saves_and_the_job_goes_on(slurm, place, whole):
+    handled = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+    meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29650", "--rdzv-id=t", "--local-addr=127.0.0.1"]
+    agent = [slurm.environment["PYTHON"], "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
+    train = [str(ROOT / "train.py"), *place.words, "trainer=torchrun", "resume=auto"]
+    options = ["--parsable", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--requeue", "--open-mode=append"]
+    step = shlex.join(["srun", *agent, handled, *train])
+    job = slurm("sbatch", *options, f"--output={place.path}/log", f"--wrap={step}")
+    until(lambda: len(place.checkpoints()) >= 2)
+    slurm("scancel", "--signal=USR1", job)
+    slurm.again(job, place)
+    log = (place.path / "log").read_text()
+    assert f"stopped by SIGUSR1 at update {stopped_at(log)}; Slurm job {job} is requeued" in log
+    assert place.ends_as(whole), log
 
 
 def stopped_at(log):

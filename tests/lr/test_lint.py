@@ -106,6 +106,7 @@ FIRES = [
     ("short-cycle", lambda: raw(mark(lambda t: 1.0, ends=[70, 140]))),
     ("large-batch", lambda: growing(100, epoch=99)),
     ("large-batch", lambda: growing(100, epoch=None, noise_batch=99)),
+    ("adaptive-gain", lambda: plan(most_gain=8.0, adaptive=("optimizer",))),
 ]
 
 
@@ -141,6 +142,8 @@ def test_a_rule_fires_on_a_curve_made_for_it_and_says_so_in_one_line_with_number
         lambda: plan(dials={"weight_decay": Dial(tied(Horizon(200, 1)), [0.1])}),
         lambda: plan(dials={"momentum": Dial(lambda t, base, share: base, [0.9])}),
         lambda: raw(mark(lambda t: 1.0 if t < 100 else 0.1, jumps=[100])),
+        lambda: plan(most_gain=8.0),
+        lambda: plan(most_gain=1.0, adaptive=("optimizer",)),
     ],
 )
 def test_nothing_is_found_on_a_healthy_curve(make):

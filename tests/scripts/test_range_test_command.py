@@ -18,6 +18,7 @@ from scripts.ranges.confirm import Confirmed, Trial
 from scripts.ranges.cyclic import bounds
 from scripts.ranges.fingerprint import fingerprint
 from scripts.ranges.sweep import Tape, scored_by, sweep
+from scripts.ranges.whole import RangeTest, plain
 from trainer.assemble import policy
 from trainer.assemble.curve import horizon, trainer_settings
 from trainer.assemble.run import fit
@@ -173,6 +174,14 @@ def test_a_sweep_that_breaks_at_once_or_later_says_where(ready):
     seen = sweep(assembly, "lr", values)
     assert len(seen.losses) < 40
     assert seen.broke in values[len(seen.losses) - 1 : len(seen.losses) + 1]
+    tape = Tape(assembly.trainer, lambda loss: loss.item(), lambda loss: loss > 2)
+    for loss in (1.0, 3.0):
+        tape.add(0, torch.tensor(loss), torch.tensor(1.0), None)
+    assert (tape.losses, tape.broke) == ([1.0, 3.0], 1)
+    tape = Tape(assembly.trainer, lambda loss: loss.item(), lambda loss: loss > 2)
+    for loss in (1.0, math.nan):
+        tape.add(0, torch.tensor(loss), torch.tensor(1.0), None)
+    assert (tape.losses, tape.broke) == ([1.0], 1)
     assert all(math.isfinite(loss) for loss in seen.losses)
 
 
@@ -258,6 +267,23 @@ def test_a_flat_curve_is_refused_and_its_picture_is_there(tested, capsys):
     assert all(one["value"] is None and one["refused"] for one in numbers["suggestions"])
 
 
+def test_sweeps_without_one_finite_loss_are_refused_and_leave_a_picture(tested):
+    with pytest.raises(Refusal, match="only 0 of its losses are finite"):
+        tested(*SMALL, "--start", "1e36", "--end", "1e38", "--loss", "val", "--seeds", "2", "--out", "range")
+    assert Path("range.png").read_bytes().startswith(PNG)
+    assert [one["losses"] for one in json.loads(Path("range.json").read_text())["sweeps"]] == [[], []]
+
+
+def test_a_run_that_is_refused_leaves_no_file(tested):
+    with pytest.raises(Refusal):
+        tested(*SMALL, "data.batch_size=0", "--out", "found/range")
+    assert not list(Path("found").iterdir())
+
+
+def test_numbers_that_json_cannot_hold_are_null():
+    assert plain({"a": [math.inf, 1.0, (math.nan,)], 2: None}) == {"a": [None, 1.0, [None]], 2: None}
+
+
 def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested):
     text = tested(*CPU, "optimizer=muon", "groups=muon", "--seeds", "1", "--no-files")
     lr, own = map(float, re.search(r"paste: optimizer.lr=(\S+) groups.optimizer.lr=(\S+)", text).groups())
@@ -275,6 +301,7 @@ def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested):
         (("--of", "momentum", "--end", "1"), "--end=1.0"),
         (("--of", "momentum", "optimizer=sgd"), "optimizer.momentum is not set above zero here"),
         (("--of", "weight_decay", "--confirm"), "has no --confirm"),
+        (("--confirm", "much"), "--confirm='much' is not a duration"),
         (("trainer=ddp",), "trainer.accumulate=2, which trains on the same batches"),
         (("resume.path=outputs/x",), "resume.path=outputs/x"),
         (("+schedule.flor=0",), "flor"),
@@ -283,6 +310,10 @@ def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested):
 )
 def test_a_mistake_is_refused_in_one_line(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RangeTest, "told", lambda self: pytest.fail("it has begun to train"))
+    if words[:2] == ("--of", "momentum") and "optimizer=sgd" in words:  # which only a sweep can tell
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
     with pytest.raises(Refusal) as refused:
         range_test.main([*SMALL, *words])
     assert told in str(refused.value)
@@ -339,6 +370,8 @@ def test_a_winner_at_the_end_of_the_bracket_is_told_and_a_broken_training_never_
     text = "\n".join(tables.tried(found, ["optimizer.lr=0.3"]))
     assert "0.3 wins by 25 % of its loss" in text
     assert "end of the bracket" not in text
+    alone = Confirmed(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [math.inf]), Trial(1.0, [math.inf])])
+    assert "0.1 alone did not break. paste: optimizer.lr=0.1" in "\n".join(tables.tried(alone, ["optimizer.lr=0.1"]))
     found = Confirmed(100, "validation loss", [Trial(0.1, [0.3, 0.4]), Trial(0.3, [0.4, 0.4]), Trial(1.0, [0.9, 0.9])])
     text = "\n".join(tables.tried(found, ["optimizer.lr=0.1"]))
     assert "the best may lie below it" in text

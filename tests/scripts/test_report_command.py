@@ -25,12 +25,12 @@ HOSTILE = "</script><script>alert(1)</script>"
 LIBRARY = "// plotly"
 
 
-def write_run(folder, overrides, metrics=None, status="completed", events=True, **config):
+def write_run(folder, overrides, metrics=None, status="completed", events=True, batch=None, **config):
     """A run's folder, as `train.py` leaves it."""
     folder.mkdir(parents=True)
     flat = {"optimizer": {"lr": 0.1, "momentum": 0.9}, "data": {"batch_size": 32}, "seed": 0, "name": folder.name}
     for word in overrides:
-        key, _, value = word.partition("=")
+        key, _, value = word.lstrip("+").partition("=")
         room, dot, name = key.partition(".")
         value = yaml.safe_load(value) if value[:1] != "'" else value
         if dot:
@@ -39,7 +39,7 @@ def write_run(folder, overrides, metrics=None, status="completed", events=True, 
             flat[key] = value
     (folder / "config.yaml").write_text(yaml.safe_dump({**flat, **config}))
     (folder / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    plan = {"total_updates": 40, "global_batch": flat["data"]["batch_size"], "scaling": "none"}
+    plan = {"total_updates": 40, "global_batch": batch or flat["data"]["batch_size"], "scaling": "none"}
     (folder / "plan.json").write_text(json.dumps(plan))
     best = {"metric": "val/loss", "value": None, "update": 40}
     done = {"updates": 40, "total_updates": 40, "seconds": 1.5, "folder": f"/elsewhere/{folder.name}"}
@@ -129,6 +129,7 @@ def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_p
     assert sections(shown(sweep)) == drawn
     one = write_run(tmp_path / "one", ["optimizer.lr=0.1"], {"val/loss": 0.5}, events=False)
     assert sections(shown(one)) == {"runs-section"}
+    assert "<p>one</p>" in shown(one)
     for i, (batch, lr) in enumerate((b, r) for b in (16, 64) for r in (0.1, 0.2, 0.4)):
         words = [f"data.batch_size={batch}", f"optimizer.lr={lr}", f"optimizer.momentum={0.5 if lr > 0.1 else 0.9}"]
         write_run(tmp_path / "grid" / str(i), words, {"val/loss": loss(lr / batch * 16)})
@@ -143,6 +144,115 @@ def test_the_rules_start_at_the_best_rate_of_the_smallest_batch(tmp_path):
     assert [rate for rate, _ in heat.linear] == pytest.approx([0.2, 0.8, 3.2])
     assert [rate for rate, _ in heat.sqrt] == pytest.approx([0.2, 0.4, 0.8])
     assert [batch for _, batch in heat.sqrt] == [16, 64, 256]
+
+
+def grid_of_batches(root, ways, rates=(0.1, 0.2, 0.4)):
+    """Runs of every rate under each of the ways to a batch: words, the global batch, the best rate."""
+    for number, ((words, batch, best), lr) in enumerate((way, lr) for way in ways for lr in rates):
+        words = [f"optimizer.lr={lr}", *words.split()]
+        write_run(root / str(number), words, {"val/loss": 0.1 + abs(lr - best)}, events=False, batch=batch)
+    return exhibit(Study(found(root)), root, root, 0.05).batch
+
+
+@pytest.mark.parametrize(
+    ("ways", "batches"),
+    [
+        ([("trainer.accumulate=1", 32, 0.1), ("trainer.accumulate=4", 128, 0.2)], (32, 128)),
+        ([("trainer=cpu", 32, 0.1), ("trainer=ddp trainer.devices=2", 64, 0.2)], (32, 64)),
+        ([("trainer=torchrun", 64, 0.1), ("trainer=torchrun", 256, 0.2)], (64, 256)),
+        ([("data.batch_size=8 trainer.accumulate=all", 1440, 0.1), ("data.batch_size=8", 8, 0.2)], (8, 1440)),
+        ([("data.batch_size=32", 64, 0.1), ("data.batch_size=64", 128, 0.2)], (64, 128)),
+    ],
+)
+def test_the_batch_of_the_map_is_the_global_one_however_it_came_about(tmp_path, ways, batches):
+    heat = grid_of_batches(tmp_path, ways)
+    assert (heat.name, heat.ys, heat.others) == ("global batch", batches, ())
+    ordered = sorted(ways, key=lambda way: way[1])
+    for _, batch, best in ordered:
+        column = {rate: cell.repeats.mean for (rate, at), cell in heat.cells.items() if at == batch}
+        assert min(column, key=column.get) == best
+    first = ordered[0]
+    kappa = ordered[1][1] / first[1]
+    assert [rate for rate, _ in heat.linear] == pytest.approx([first[2], first[2] * kappa])
+    assert heat.sqrt[1][0] == pytest.approx(first[2] * kappa**0.5)
+    assert "lr × global batch" in shown(tmp_path)
+
+
+def test_ways_to_the_same_batch_share_a_row_with_the_best_of_them(tmp_path):
+    ways = [
+        ("data.batch_size=32 trainer.accumulate=2", 64, 0.1),
+        ("data.batch_size=64 trainer.accumulate=1", 64, 0.4),
+        ("data.batch_size=128 trainer.accumulate=1", 128, 0.2),
+    ]
+    heat = grid_of_batches(tmp_path, ways)
+    assert heat.ys == (64, 128)
+    assert heat.others == ("batch_size", "accumulate")
+    assert [heat.cells[rate, 64].repeats.mean for rate in (0.1, 0.4)] == [0.1, 0.1]
+
+
+def test_a_run_without_a_plan_stands_at_the_batch_of_those_like_it_and_else_in_proportion(tmp_path):
+    for batch in (32, 64, 128):
+        for lr in (0.1, 0.2, 0.4):
+            folder = tmp_path / f"{batch}-{lr}"
+            write_run(folder, [f"data.batch_size={batch}", f"optimizer.lr={lr}"], {"val/loss": lr}, batch=2 * batch)
+    for name in ("64-0.4", "128-0.1", "128-0.2", "128-0.4"):
+        (tmp_path / name / "plan.json").unlink()
+        (tmp_path / name / "result.json").write_text(json.dumps({"status": "failed", "error": "out of memory"}))
+    heat = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).batch
+    assert heat.ys == (64, 128, 256)
+    assert heat.bad == {(0.4, 128), (0.1, 256), (0.2, 256), (0.4, 256)}
+
+
+def test_runs_under_processes_that_the_environment_decided_are_no_repeats_of_each_other(tmp_path):
+    for i, batch in enumerate((64, 256)):
+        write_run(tmp_path / str(i), ["trainer=torchrun"], {"val/loss": 1.0 + i}, batch=batch)
+    study = Study(found(tmp_path))
+    assert study.varied == ["global batch"]
+    assert [cell.repeats.n for cell in study.cells] == [1, 1]
+
+
+def test_the_same_run_twice_is_no_second_seed(tmp_path):
+    write_sweep(tmp_path / "a", schedules=("cosine",), seeds=(0,))
+    write_sweep(tmp_path / "b", schedules=("cosine",), seeds=(0,))
+    write_run(tmp_path / "more", ["optimizer.lr=0.1", "schedule=cosine", "seed=0"], {"val/loss": loss(0.1) + 0.3})
+    study = Study(found(tmp_path))
+    best = study.cells[0].repeats
+    assert (best.n, best.std) == (1, None)
+    whole = exhibit(study, tmp_path, tmp_path, 0.05)
+    assert "6 runs are the same as another under the same seed" in whole.findings[0].text
+    means = dict(whole.lines[0].means)
+    assert (means[0.1].n, means[0.1].mean) == (1, pytest.approx(loss(0.1) + 0.1))
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "-0.1", "0", "much"])
+def test_a_job_that_failed_for_its_rate_hides_the_rates_of_the_others_from_nobody(tmp_path, bad):
+    write_sweep(tmp_path, schedules=("cosine",), seeds=(0,))
+    write_run(tmp_path / "9", [f"optimizer.lr={bad}", "schedule=cosine"], status="failed", events=False)
+    study = Study(found(tmp_path))
+    assert study.lr == "optimizer.lr"
+    (line,) = exhibit(study, tmp_path, tmp_path, 0.05).lines
+    assert [rate for rate, _ in line.means] == [0.01, 0.03, 0.1, 0.3, 1.0]
+    report.main([str(tmp_path)])
+    assert (tmp_path / "report" / "rates.png").exists()
+
+
+def test_a_run_that_is_called_report_is_a_run(tmp_path):
+    write_run(tmp_path / "report", [], {"val/loss": 1.0})
+    write_run(tmp_path / "läuft, größer", [], {"val/loss": 2.0})
+    report.main([str(tmp_path)])
+    assert [run.name for run in found(tmp_path)] == ["läuft, größer", "report"]
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert 'href="../l%C3%A4uft%2C%20gr%C3%B6%C3%9Fer/"' in html
+
+
+def test_a_command_that_extends_the_grid_repeats_other_values_as_they_were_typed(tmp_path):
+    decays = [f"0.0{i}2345678e0" for i in range(1, 10)]
+    for i, (lr, decay) in enumerate((lr, decay) for lr in ("1e-3", "3e-3", "1e-2") for decay in decays):
+        words = [f"optimizer.lr={lr}", f"optimizer.weight_decay={decay}", "+model.norm=null"]
+        write_run(tmp_path / str(i), words, {"val/loss": loss(float(lr)) + float(decay)}, events=False)
+    (one,) = (f for f in exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).findings if f.paste and f.line == "")
+    typed = f"optimizer.lr=0.03,0.1 optimizer.weight_decay={','.join(decays)} +model.norm=null"
+    assert one.paste == f"python train.py -m {typed}"
 
 
 def test_no_string_of_a_run_acts_on_the_page(tmp_path):

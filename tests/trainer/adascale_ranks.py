@@ -1,11 +1,9 @@
 """Trains with AdaScale and the live noise scale on two processes, whole and resumed, and notes what came of it.
 
-Started by test_adascale.py: torchrun --nproc-per-node 2 tests/trainer/adascale_ranks.py FOLDER
+Started by test_adascale.py, in its process or in those of a world.
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +42,8 @@ def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[st
     }
 
 
-if __name__ == "__main__":
-    target, rank = Path(sys.argv[1]), os.environ["RANK"]
+def as_rank(rank: int, target: Path) -> None:
+    """A whole run and a resumed one, as one of two processes."""
     two = ("data.batch_size=16", "trainer.devices=2", "trainer.accumulate=2")
     whole = train(target / "whole", *two)
     points = history(target / "whole" / "checkpoints")

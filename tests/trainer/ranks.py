@@ -1,12 +1,10 @@
 """Trains with gradient noise and with a composite optimizer, and notes a fingerprint of the noise and of the weights.
 
-Started by the test beside it: torchrun --nproc-per-node 2 tests/trainer/ranks.py FOLDER
+Started by the test beside it, in this process or in those of a world.
 """
 
 import hashlib
 import json
-import os
-import sys
 from pathlib import Path
 
 import torch
@@ -57,6 +55,6 @@ def train(folder: Path, processes: int) -> dict[str, list[str]]:
     return {"noise": seen, "weights": [fingerprint(list(assembly.module.net.parameters()))]}
 
 
-if __name__ == "__main__":
-    target, rank = Path(sys.argv[1]), os.environ["RANK"]
-    (target / f"rank{rank}.json").write_text(json.dumps(train(target / "run", int(os.environ["WORLD_SIZE"]))))
+def as_rank(rank: int, folder: Path) -> None:
+    """The same as one of two processes."""
+    (folder / f"rank{rank}.json").write_text(json.dumps(train(folder / "run", 2)))

@@ -1,12 +1,11 @@
 """Trains every schedule × warm-up × accumulation, fresh and resumed, and notes what a step hook saw.
 
-Started by the test beside it, in this process or as one of several ranks:
-torchrun --nproc-per-node 2 tests/trainer/sweep_of_curves.py FOLDER
+Started by the test beside it, in this process or in the processes of a world.
 """
 
 import itertools
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +20,8 @@ SCHEDULES = ("constant", "linear", "cosine", "step", "wsd", "cosine_warmup", "li
 WARMUPS = ("none", "linear")
 ACCUMULATIONS = (1, 3)
 COMBINATIONS = list(itertools.product(SCHEDULES, WARMUPS, ACCUMULATIONS))
+THIRD = COMBINATIONS[::3]
+"""Each schedule, and each warm-up with each accumulation."""
 UPDATES, MIDDLE = 23, 9
 
 
@@ -53,11 +54,11 @@ def applied(assembly: Assembly, resumed: Path | None) -> list[list[float]]:
     return seen
 
 
-def train_all(folder: Path, processes: int) -> list[dict]:
+def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, str, int]] = COMBINATIONS) -> list[dict]:
     """What was applied in each combination: over the whole run, and from the resumed update on."""
     register()
     rows = []
-    for schedule, warmup, accumulate in COMBINATIONS:
+    for schedule, warmup, accumulate in combinations:
         where = folder / f"{schedule}-{warmup}-{accumulate}"
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("train", overrides(schedule, warmup, accumulate, processes))
@@ -74,9 +75,6 @@ def train_all(folder: Path, processes: int) -> list[dict]:
     return rows
 
 
-if __name__ == "__main__":
-    import os
-
-    target = Path(sys.argv[1])
-    result = train_all(target, int(os.environ["WORLD_SIZE"]))
-    (target / f"rank{os.environ['RANK']}.json").write_text(json.dumps(result))
+def train_third(rank: int, folder: Path) -> None:
+    """As one of two processes: a third of the combinations."""
+    (folder / f"rank{rank}.json").write_text(json.dumps(train_all(folder, 2, THIRD)))

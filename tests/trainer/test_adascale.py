@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts.plan import planned
 from scripts.plans import tables
-from tests.trainer.adascale_ranks import train
-from tests.trainer.ranks import ROOT
+from tests.trainer import worlds
+from tests.trainer.adascale_ranks import as_rank, train
 from tests.trainer.test_resume import end_of, same
 from trainer.adascale import AdaScale, Pace
 from trainer.assemble import report
@@ -291,6 +288,25 @@ def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_u
     assert result["updates"] == assembly.module.clock.t < 156 <= result["scale_invariant_iterations"]
 
 
+@pytest.mark.parametrize(
+    ("words", "whose"),
+    [
+        *[((f"optimizer={name}",), "optimizer") for name in ("adamw", "rmsprop", "adagrad", "lion", "ranger")],
+        (("optimizer=muon", "model.hidden=[8,8]"), "groups.optimizer"),
+        *[((f"optimizer={name}",), None) for name in ("sgd", "momentum", "nesterov")],
+        (("optimizer=adamw", "scaling.base_batch_size=64"), None),
+        (("optimizer=adamw", "scaling=sqrt"), None),
+    ],
+)
+def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moments(compose, words, whose):
+    """AdaScale is derived for SGD: for Adam's kind the gain is too much, and nothing else would say so."""
+    given = {word.partition("=")[0]: word for word in (*SMALL, "data.samples=1257", *words)}
+    told = [line for line in tables.findings(planned(compose(*given.values())), []) if "adap" in line]
+    assert len(told) == (whose is not None)
+    if whose:
+        assert f"warning  adaptive-gain: scaling=adascale multiplies the rate of {whose}, which divides" in told[0]
+
+
 def test_percent_epochs_and_milestones_count_updates_of_the_base_batch(compose):
     step = ("schedule=multi_step", "schedule.milestones=[1ep,'1600 samples',75%]")
     plan = planned(compose(*SMALL, *step, "trainer.duration=2ep"))
@@ -300,13 +316,7 @@ def test_percent_epochs_and_milestones_count_updates_of_the_base_batch(compose):
 @pytest.mark.slow
 def test_on_two_processes_a_resumed_run_ends_with_the_same_bits_and_as_on_one(tmp_path):
     alone = train(tmp_path / "alone", "data.batch_size=16", "trainer.accumulate=4")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, str(ROOT / "tests" / "trainer" / "adascale_ranks.py"), str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert worlds.run(2, as_rank, tmp_path) == [0, 0]
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first[1] == first[0]

@@ -1,15 +1,24 @@
 """The promise of the project: the rate that every update used is the policy's, to the bit, and so is the log."""
 
 import json
-import os
-import subprocess
-import sys
+from itertools import product
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.trainer.sweep_of_curves import COMBINATIONS, MIDDLE, ROOT, UPDATES, train_all
+from tests.trainer import worlds
+from tests.trainer.sweep_of_curves import (
+    ACCUMULATIONS,
+    COMBINATIONS,
+    MIDDLE,
+    SCHEDULES,
+    THIRD,
+    UPDATES,
+    WARMUPS,
+    train_all,
+    train_third,
+)
 
 
 def check(row, processes):
@@ -39,15 +48,12 @@ def test_in_one_process_every_update_of_every_curve_uses_and_logs_the_planned_ra
 
 @pytest.mark.slow
 def test_in_two_processes_every_update_of_every_curve_uses_and_logs_the_planned_rate(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(ROOT / "tests" / "trainer" / "sweep_of_curves.py")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, script, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert {schedule for schedule, *_ in THIRD} == {*SCHEDULES}
+    assert {(warmup, accumulate) for _, warmup, accumulate in THIRD} == {*product(WARMUPS, ACCUMULATIONS)}
+    assert worlds.run(2, train_third, tmp_path) == [0, 0]
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0] == ranks[1]
+    assert len(ranks[0]) == len(THIRD)
     for row in ranks[0]:
         check(row, processes=2)
         check_log(tmp_path, row)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from scripts import doctor
+from scripts.reproduce import healthy
 from trainer.assemble.run import fit
 from trainer.callbacks.doctor import Doctor
 from trainer.doctor import SIGNS, Log, Series, examined
@@ -126,13 +127,36 @@ def test_a_group_whose_updates_are_a_tenth_of_its_weights_is_named():
 def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
     seen = {"observe/head/grad_norm": curve(lambda t: math.nan if t >= 7 else 1.0)}
     found = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
-    assert (found.sign, found.measure) == ("not-finite", 7)
-    assert "gradient of group head" in found.seen
+    assert (found.sign, found.measure, found.threshold) == ("not-finite", 393, 0)
+    assert found.seen == "the gradient of group head is nan at update 7"
 
 
 def test_of_a_few_updates_only_what_is_not_finite_is_told():
     assert of(log(lambda t: 5.0 + t, updates=30)) == []
     assert of(log(lambda t: math.inf if t == 20 else 1.0, updates=30)) == ["not-finite"]
+
+
+def test_a_loss_that_starts_at_or_below_zero_has_no_multiples_and_nothing_is_told_of_it():
+    for start in (0.0, -2.0):
+        losses = [start - t / 400 + (5.0 if t % 50 == 7 else 0.0) for t in range(400)]
+        assert of(log(losses.__getitem__, valid=lambda t: t / 400 - 1)) == []
+    turning = log(lambda t: 1.0 - t / 200, lambda t: 0.1 * (1 - t / 400), valid=lambda t: abs(t / 200 - 0.5) - 1.0)
+    assert of(turning) == []
+
+
+def test_a_rate_that_falls_in_steps_is_not_too_low_for_what_little_of_it_is_left_late():
+    def loss(t):
+        return 2.3 - 0.6 * (1 - math.exp(-t / 40)) - 0.15 * (t >= 133) - 0.1 * t / 400
+
+    steps = log(loss, lambda t: 0.1 if t < 133 else 0.01 if t < 267 else 0.001)
+    assert of(steps) == []
+    assert of(log(lambda t: 2.3 - 0.5 * t / 400)) == ["lr-too-low"]
+
+
+def test_what_is_not_finite_in_the_middle_hides_nothing_else():
+    broken = log(lambda t: math.nan if 200 <= t < 204 else 5.0 + t / 100, valid=lambda t: math.nan)
+    assert of(broken) == ["not-finite", "lr-too-high"]
+    assert (examined(broken)[0].measure, examined(broken)[0].seen) == (4, "the loss is nan at update 200")
 
 
 def test_every_sign_is_in_the_table():
@@ -169,6 +193,47 @@ def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled)
     (tmp_path / "plan.json").write_text('{"total_updates": 1}')
     with pytest.raises(Refusal, match="lacks warmup_updates, global_batch, base_lr"):
         doctor.main([str(tmp_path)])
+    damaged = {"total_updates": "many", "warmup_updates": 0, "global_batch": 1, "base_lr": None}
+    (tmp_path / "plan.json").write_text(json.dumps(damaged))
+    with pytest.raises(Refusal, match="lacks total_updates, base_lr, or has no number there"):
+        doctor.main([str(tmp_path)])
     run = assembled(*SMALL, "logger=none", "callbacks=doctor")
     with pytest.raises(Refusal, match="set logger=tensorboard"):
         fit(run, None)
+
+
+def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assembled, tmp_path, capsys):
+    from trainer.assemble import report
+
+    for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
+        run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
+        report.begin(run, [], 0)
+        fit(run, None)
+        run.trainer.logger.close()
+    (tmp_path / "sweep" / "2").mkdir()
+    (tmp_path / "sweep" / "2" / "plan.json").write_bytes((tmp_path / "sweep" / "9" / "plan.json").read_bytes())
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    (events,) = (tmp_path / "sweep" / "9").glob("events.*")
+    with events.open("r+b") as file:
+        file.truncate(events.stat().st_size - 7)
+    capsys.readouterr()
+    doctor.main([str(tmp_path / "sweep"), "--json", str(tmp_path / "found.json")])
+    text = capsys.readouterr().out
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert [path.rpartition("/")[2] for path in told] == ["2", "9", "10"]
+    assert told[str(tmp_path / "sweep" / "2")] is None
+    assert f"{tmp_path / 'sweep' / '2'}: nothing to examine: " in text
+    assert [one["sign"] for one in told[str(tmp_path / "sweep" / "10")]] == ["lr-too-high"]
+    with pytest.raises(Refusal, match="holds no log of a training loss"):
+        doctor.main([str(tmp_path / "sweep" / "2")])
+
+
+def test_every_experiment_is_tried():
+    known = {path.stem for path in (healthy.ROOT / "conf" / "experiment").glob("*.yaml")}
+    assert known == {*healthy.DIGITS, *healthy.LARGER}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", healthy.DIGITS)
+def test_no_experiment_on_digits_raises_an_alarm(name):
+    assert healthy.trained(name, ["trainer.threads=1"])[1] == []

@@ -85,14 +85,6 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     assert set(evaluate(grown)) == set(evaluate(plain))
 
 
-def test_a_largest_batch_that_is_the_first_trains_the_bits_of_a_run_without(assembled):
-    plain, capped = assembled(*SMALL, folder="plain"), assembled(*SMALL, GROW[0], "schedule_batch.max_batch_size=8")
-    fit(plain, None)
-    fit(capped, None)
-    assert same(end_of(plain), end_of(capped))
-    assert plain.checkpointing.best == capped.checkpointing.best
-
-
 @pytest.mark.parametrize("average", [(), ("average=ema", "average.decay=0.9")])
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, average):
     words = (*SMALL, *GROW, "trainer.checkpoint=1", *average)
@@ -276,6 +268,9 @@ def trunk(tmp_path_factory):
         (["cooldown=linear"], "cooldown=none"),
         (["schedule_batch.max_batch_size=60"], "schedule_batch: max_batch_size=60 is no multiple of 8"),
         (["schedule_batch.max_batch_size=4"], "lies below the starting batch of 8"),
+        (["schedule_batch.max_batch_size=8"], "max_batch_size=8 is the starting batch, which would never grow"),
+        (["schedule.gamma=0.9"], "falls to 0.81 of its first stair"),
+        (["warmup=linear", "warmup.duration=60%"], "first falls at update 110, and the last update is 99"),
         (["schedule_batch.max_batch_size=208"], "more than the 200 samples of an epoch"),
         (["schedule_batch.exponent=2"], "exponent=2"),
     ],

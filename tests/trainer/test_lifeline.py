@@ -1,5 +1,6 @@
 """The lifeline alone, two ends of it in one process: what each hears of the other."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -76,10 +77,32 @@ def test_a_rank_that_does_not_beat_is_lost_after_the_silence_and_one_that_beats_
     hub, spoke = ends
     begin(hub)  # the spoke has said who it is, and does not beat
     assert hub.known.wait(10)
-    assert hub.loss.text == "rank 1 on b has not answered for 2 s: process 2 hangs or is stopped"
+    says = "rank 1 on b has not answered for 2 s: process 2 hangs or is stopped"
+    assert hub.loss.text == f"{says}; if it was only starved, raise trainer.timeout=4"
     spoke.start()
     assert spoke.known.wait(10)
     assert spoke.loss == hub.loss
+
+
+def test_a_process_of_this_machine_that_runs_may_be_starved_and_is_waited_for_longer(ends):
+    hub, _ = ends
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    member = Member(1, "b", child.pid, Member.here(0).machine)
+    try:
+        assert (hub.patience(member), hub.patience(Member(1, "b", child.pid, "another"))) == (3.0, 2.0)
+        now = time.monotonic()
+        assert hub.over(member, now - 2.9, now, closed=False) is None
+        assert "has not answered for 3 s" in hub.over(member, now - 3.1, now, closed=False).text
+        child.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + 60
+        while not stopped(child.pid):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert hub.patience(member) == 2.0
+    finally:
+        child.kill()
+        child.wait()
+    assert hub.patience(member) == 2.0, "a process that has gone runs no more"
 
 
 def test_who_beats_is_not_lost(ends):

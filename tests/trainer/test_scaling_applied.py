@@ -6,7 +6,7 @@ import torch
 from trainer.assemble import report
 from trainer.assemble.curve import horizon, trainer_settings
 from trainer.assemble.policy import policy
-from trainer.assemble.rescale import rescaled
+from trainer.assemble.rescale import lines, rescaled
 from trainer.assemble.run import fit
 from trainer.checkpoint import numbered
 from trainer.lr import Refusal
@@ -200,12 +200,35 @@ def test_the_table_shows_every_number_before_and_after_and_what_is_kept(assemble
         "optimizer.beta1 0.9 → 0.6",
         "optimizer.beta2 0.999 → 0.996",
         "optimizer.eps 1e-08 → 5e-09",
-        "kept: optimizer.weight_decay 0.01, warmup.duration 5%",
+        "kept: optimizer.weight_decay 0.01, warmup.duration 5%, trainer.duration 10 (updates)",
     ):
         assert line in told.splitlines()
     assert facts["scaled"]["changed"]["optimizer.beta1"] == [0.9, 0.6]
     same = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=4").facts
     assert not any("kept" in text or "→" in text for _, text in report.rows(same))
+
+
+@pytest.mark.parametrize(
+    ("duration", "said"),
+    [("2ep", "2ep (epochs)"), ("40", "40 (updates)"), ("160 samples", "160 samples (samples)")],
+)
+def test_the_table_says_what_is_kept_of_the_length(compose, duration, said):
+    cfg = compose(
+        *SMALL, "optimizer=sgd", "scaling=linear", "scaling.base_batch_size=2", f"trainer.duration={duration}"
+    )
+    (told,) = [line for line in lines(rescaled(cfg, horizon(cfg, trainer_settings(cfg))).told(), 2.0) if "kept" in line]
+    assert told.endswith(f"trainer.duration {said}")
+
+
+def test_the_table_says_what_is_done_to_the_gradients_where_anything_is(assembled):
+    words = ("trainer.sam=0.05", "trainer.agc=0.01", "trainer.clip=1.5", "trainer.gradient_noise=0.001")
+    rows = dict(report.rows(assembled(*SMALL, *words).facts))
+    assert rows["gradients"] == (
+        "made at the top of an ascent of radius 0.05 (trainer.sam), two passes each, each unit's at most 0.01 of its "
+        "weights (trainer.agc), clipped to a norm of 1.5 (trainer.clip), "
+        "with noise of σ = 0.001 (trainer.gradient_noise)"
+    )
+    assert "gradients" not in dict(report.rows(assembled(*SMALL, folder="plain").facts))
 
 
 def test_the_config_that_is_kept_is_the_users_own(assembled):

@@ -117,6 +117,19 @@ def test_a_signal_before_the_first_update_saves_nothing(assembled):
     assert not history(assembly.folder / "checkpoints")
 
 
+def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, monkeypatch):
+    assembly = assembled(*RUN)
+    assembly.trainer.callbacks.insert(0, Send("on_train_batch_start", signal.SIGUSR1))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(assembly.trainer, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(assembly, None)
+    assert assembly.checkpointing.stopped_by == 0
+
+
 def test_a_process_that_has_nothing_to_keep_leaves_at_once_unless_it_is_one_of_many(monkeypatch):
     monkeypatch.setattr(signals, "_held", [])
     monkeypatch.setenv("WORLD_SIZE", "2")

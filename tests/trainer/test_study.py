@@ -214,6 +214,8 @@ def test_a_positive_interval_over_a_decade_is_logarithmic_unless_it_says_otherwi
         (("x=interval(0,inf)",), {}, "is no interval"),
         (("x=tag(log,interval(0,1))",), {}, "a logarithmic interval must begin above zero"),
         (("x=tag(lgo,interval(1,2))",), {}, "the tag lgo is not known"),
+        (("x=tag(log,range(1,64))",), {}, "log is for an interval, as in int"),
+        (("x=tag(log,choice(1,8,64))",), {}, "log is for an interval"),
         (("x=a,a",), {}, "holds a value twice"),
         (("x=range(1,2)",), {}, "a range to search holds two values or more"),
         (("x=a,b",), {"y=a": {"z": "interval(1,2)"}}, "y is no choice of this search"),

@@ -1,10 +1,16 @@
 """Worlds of real processes for tests: forked from one server that has imported everything, so that they start fast."""
 
+import itertools
 import multiprocessing
 import os
+import runpy
+import signal
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,15 +30,83 @@ def free_port() -> int:
 
 def start(world: int, work: Callable[..., Any], *args: Any) -> list[BaseProcess]:
     """Start `work(rank, *args)` in each process of a world; the module that defines it is imported once."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["trainer.assemble.run", "tests.trainer.equality", "models.mlp", "data.digits"])
-    port = free_port()
+    port, server = free_port(), _server()
     processes: list[BaseProcess] = []
     for rank in range(world):
         process = server.Process(target=_enter, args=(rank, world, port, work, args))
         process.start()
         processes.append(process)
     return processes
+
+
+def _server() -> ForkServerContext:
+    """What forks the processes; it imports with the first of them."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["trainer.assemble.run", "tests.trainer.equality", "models.mlp", "data.digits"])
+    return server
+
+
+class Script:
+    """`python SCRIPT ARGV` in a process of its own, in `folder`: forked, which takes a tenth of a fresh interpreter."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, path: Path, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        number = next(self._numbers)
+        self._said = [folder / f".{kind}-{os.getpid()}-{number}" for kind in ("out", "err")]
+        self._process = _server().Process(
+            target=_script, args=(path, list(argv), folder, dict(environment), self._said)
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process, which leads a session."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, once it has one."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The exit code, if it has one already."""
+        return self._process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        """A signal to this process alone."""
+        os.kill(self.pid, signum)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, str]:
+        """Wait for its end, and give what it has said; one that takes longer is killed with all it has started."""
+        self._process.join(timeout)
+        late = self._process.exitcode is None
+        if late:
+            self.kill()
+        out, err = (path.read_text() if path.exists() else "" for path in self._said)
+        assert not late, f"no end in {timeout:g} s: {out}{err}"
+        return out, err
+
+    def kill(self) -> None:
+        """End it, and the processes that it has started."""
+        if self._process.exitcode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
+
+
+def _script(path: Path, argv: list[str], folder: Path, environment: dict[str, str], said: list[Path]) -> None:
+    os.setsid()
+    os.chdir(folder)
+    for place, descriptor in zip(said, (1, 2)):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(path), *argv]
+    sys.path.insert(0, str(path.parent))
+    runpy.run_path(str(path), run_name="__main__")
 
 
 def run(world: int, work: Callable[..., Any], *args: Any, seconds: float = 240) -> list[int | None]:

@@ -18,6 +18,7 @@ from trainer.assemble.job import Job
 from trainer.assemble.pool import SHOWN, Pool
 from trainer.assemble.requeue import NO_REQUEUE
 from trainer.assemble.stamp import OF_RANK_ZERO, VARIABLE
+from trainer.assemble.trunks import Branches
 from trainer.assemble.warm import Spawn, fresh
 from trainer.signals import SIGNALS
 
@@ -56,6 +57,7 @@ class Crew:
     received: list[int] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     spawn: Spawn = fresh
+    branches: Branches = field(default_factory=lambda: Branches([]))
 
     @property
     def broken(self) -> bool:
@@ -71,8 +73,8 @@ class Crew:
     def pool(self, batch: Sequence[Job]) -> Pool:
         """The queue of the jobs that are not completed yet; refused where one could never start."""
         pool = Pool(self.slots, self.devices)
-        for job in batch:
-            if job.status != "completed":
+        for job in sorted(batch, key=lambda job: not any(other.trunk is job for other in batch)):
+            if job.status != "completed" and job.trunk is None:
                 pool.wait(job.number, job.need)
         return pool
 
@@ -83,6 +85,7 @@ class Crew:
         over.
         """
         pool, jobs = self.pool(batch), {job.number: job for job in batch}
+        self.branches = Branches(batch)
         self.done += batch
         if batch:
             sweep.label(self.done)
@@ -90,7 +93,12 @@ class Crew:
         forwarded = 0
         with _signals(self.received), _guarded(keep) as guardian, Board(self.done, live=self.slots > 1) as board:
             try:
-                while not pool.idle or self._fed(feed):
+                while not pool.idle or self.branches.held or self._fed(feed):
+                    for job in self.branches.settled():
+                        if job.status == "waiting":
+                            pool.wait(job.number, job.need)
+                        else:
+                            self._tell(job, pool, jobs)
                     if feed and self._fed(feed):
                         self._take(feed, pool, jobs)
                     for number, devices in pool.admit().items():
@@ -140,6 +148,7 @@ class Crew:
 
     def _stop(self, pool: Pool, jobs: dict[int, Job], signum: int, cause: str) -> None:
         pool.close()
+        self.branches.held.clear()
         for number in pool.held:
             jobs[number].end(signum, cause)
 

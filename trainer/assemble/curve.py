@@ -1,7 +1,7 @@
 """How long a run is and how its updates are made, from the config alone; and the keys that a config may have."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ GROUPS = (
     "resume trainer average observe logger callbacks"
 ).split()
 KEYS = [*GROUPS, *"name seed composition group_schedule lint allow".split()]
-FIXED = {"lint": ["ignore"], "resume": ["path", "policy", "shape", "floor"]}
+FIXED = {"lint": ["ignore"], "resume": ["path", "trunk", "policy", "shape", "floor"]}
 """The keys of groups that name no class."""
 LONGEST = 10**8
 """Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
@@ -52,7 +52,9 @@ class TrainerSettings:
     deterministic: bool
     sync_batchnorm: bool
     timeout: float
+    futile_starts: int | None
     lightning: dict[str, Any]
+    branches: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "updates_per_call", "log_every"):
@@ -72,12 +74,16 @@ class TrainerSettings:
                 "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
             )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
+        if self.futile_starts is not None:
+            whole("trainer.futile_starts", self.futile_starts, "give up a Slurm job after so many, or null for never.")
         for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
             raise Refusal(
                 f"trainer.lightning={self.lightning!r} is not a group of options: write lightning.NAME=VALUE."
             )
+        if not isinstance(self.branches, list | tuple):
+            raise Refusal(f"trainer.branches={self.branches!r} is no list: write trainer.branches=[800, 20ep].")
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _one_of("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)

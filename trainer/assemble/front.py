@@ -26,10 +26,11 @@ from omegaconf import DictConfig
 
 from trainer import signals
 from trainer.assemble.command import check_launcher
+from trainer.assemble.futile import Futile, futile
 from trainer.assemble.mistake import mistake, one_line
 from trainer.assemble.requeue import requeue
 from trainer.assemble.sweep import SweepFailed
-from trainer.launched import launcher
+from trainer.launched import launcher, rank
 from trainer.lr import Refusal
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -124,6 +125,8 @@ def _left(leaving: SystemExit) -> int:
 
 
 def _stopped(stopped: signals.Stopped) -> int:
+    if rank() == 0 and (why := futile(stopped.signum)):
+        return _tell(f"{stopped}; {why}", FAILED)
     became = requeue(stopped.signum) if rank() == 0 else ""
     return _tell(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
 
@@ -131,7 +134,7 @@ def _stopped(stopped: signals.Stopped) -> int:
 def _failed(error: Exception) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exception(error)
-    if isinstance(error, SweepFailed):
+    if isinstance(error, SweepFailed | Futile):
         return _tell(str(error), FAILED)
     if told := mistake(error):
         child = "RANK" not in os.environ and launcher() is None  # of rank 0: it meets what rank 0 did not
@@ -160,12 +163,6 @@ def _tell(line: str, code: int, first: bool = False) -> int:
     if own == 0 or first:
         print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)
     return code
-
-
-def rank() -> int:
-    """The rank as torchrun, Lightning's launcher or Slurm gives it; 0 in a single process."""
-    env = os.environ
-    return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)
 
 
 def _near(path: Path) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from omegaconf import DictConfig
 
 from trainer.assemble.curve import TrainerSettings
+from trainer.assemble.pace import chosen
 from trainer.assemble.targets import build, expect, refusing
 from trainer.lr import Growth, Horizon, Policy, Refusal, grown
 
@@ -20,7 +21,7 @@ def growing(cfg: DictConfig, policy: Policy, length: Horizon) -> tuple[Policy, H
             f"schedule_batch: group {next(iter(policy.own))} has a schedule of its own, and all groups have one batch: "
             "leave group_schedule out, or take schedule_batch=none."
         )
-    if "adascale" in str(cfg.scaling.get("_target_")):
+    if chosen(cfg.scaling):
         raise Refusal("schedule_batch beside scaling=adascale: both change what an update counts: take one of them.")
     rule = build(cfg.schedule_batch, "schedule_batch", list(cfg.allow))
     with refusing("schedule_batch"):
@@ -37,6 +38,19 @@ def ends(length: Horizon, duration: int | float | str, name: str) -> Ends:
     """The interval that `duration` is in updates; where the batch grows, what gives its next end after an update."""
     every = length.reference.updates(duration, name, least=1)
     return (lambda t: length.growth.next(every, t)) if length.growth.grows else every
+
+
+def points(length: Horizon, durations: Sequence[int | str]) -> list[int]:
+    """The updates of `trainer.branches`, in their order: within the run, and before its end."""
+    found = sorted({length.updates(one, "trainer.branches", least=1) for one in durations})
+    if found and found[-1] >= length.total:
+        raise Refusal(f"trainer.branches={found[-1]} is not before the end of the run of {length.total} updates.")
+    return found
+
+
+def stops(branches: Sequence[int], total: int) -> tuple[Ends, ...]:
+    """Where blocks end, so that the run may be kept there."""
+    return (lambda t: next((at for at in branches if at > t), total),) if branches else ()
 
 
 def blocks(length: Horizon, settings: TrainerSettings) -> tuple[Ends, ...]:

@@ -23,7 +23,8 @@ class Job:
 
     Completed takes both an exit code of 0 and a `result.json` that says so: a job that was killed, or that
     left early with exit code 0, has failed. `label` is what tells it from the others for a reader, `need` how many
-    devices it takes, `threads` how many each of its processes (none: all), `devices` those that it was given.
+    devices it takes, `threads` how many each of its processes (none: all), `devices` those that it was given. It
+    starts from the checkpoint of `trunk` after update `branch`, where it has one.
     """
 
     number: int
@@ -39,6 +40,8 @@ class Job:
     seconds: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    trunk: "Job | None" = None
+    branch: int = 0
     _process: Started | None = None
     _started: float = 0.0
     _kill_at: float = math.inf
@@ -133,6 +136,7 @@ class Job:
             "best": self.result.get("best", {}),
             "folder": str(self.folder),
             **({"parameters": self.parameters} if self.parameters else {}),
+            **({"trunk": {"job": self.trunk.number, "update": self.branch}} if self.trunk else {}),
         }
 
     def _judge(self, code: int) -> None:

@@ -23,6 +23,7 @@ FITS = {
     "stretch": "stretches it over the new length",
     "branch_cooldown": "cools down from here to the new end",
     "rewarm": "begins the new curve, with its warm-up, over the updates that are left",
+    "branch": "takes the new curve, where it is the same up to here, to the bit",
     "override": "takes the new curve as if it had been so from the start",
 }
 LENGTH = ("updates", "global batch")
@@ -38,7 +39,7 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     Raises `Refusal` where the config gives another curve than the checkpoint's and no policy says what shall become
     of it, or one that does not fit what has changed.
     """
-    rule = cfg.resume.policy
+    rule = _rule(cfg.resume)
     if rule is not None and rule not in FITS:
         raise Refusal(f"resume.policy={rule} is not known: choose one of {', '.join(FITS)}, or null.")
     one_of("resume.shape", cfg.resume.shape, SHAPES)
@@ -52,7 +53,7 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
     told = changes(segments[-1], now)
     if rule == segments[-1]["rule"] == "branch_cooldown":
         told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
-    if not told and rule in (None, "continue", "stretch", "override", segments[-1]["rule"]):
+    if not told and rule in (None, "continue", "stretch", "branch", "override", segments[-1]["rule"]):
         return segments
     if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
         why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
@@ -64,14 +65,23 @@ def lineage(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> l
         )
     _check_fit(rule, told, segments)
     begin = saved["updates"] * saved["batch_size"]
-    if rule in ("rewarm", "branch_cooldown") and begin >= _samples(now):
+    if rule in ("rewarm", "branch_cooldown", "branch") and begin >= _samples(now):
         raise Refusal(f"resume.policy={rule} has no update left: lengthen trainer.duration beyond the checkpoint's.")
     return [*segments, {**now, "rule": rule, "samples": begin}]
 
 
 def change(segment: Segment) -> dict[str, Any]:
     """When a resume has changed the curve, and how."""
-    return {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
+    told = {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
+    trunk = segment["config"]["resume"].get("trunk")
+    return {**told, "of": trunk} if segment["rule"] == "branch" and trunk else told
+
+
+def _rule(resume: DictConfig) -> str | None:
+    """The policy of a resume; a run that starts from a trunk branches off."""
+    if resume.trunk is not None and resume.policy not in (None, "branch"):
+        raise Refusal(f"resume.trunk={resume.trunk} is followed by resume.policy=branch, not by {resume.policy}.")
+    return "branch" if resume.trunk is not None else resume.policy
 
 
 def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:
@@ -91,6 +101,8 @@ def _conflict(rule: str, told: Changes, segments: list[Segment]) -> str | None:
         return f"keeps the curve, but {_words(other)}: take rewarm or override"
     if rule == "stretch" and len(segments) > 1:
         return "needs a curve that no resume has changed before: take rewarm or override"
+    if rule == "branch" and "global batch" in told:
+        return f"keeps what was trained, but {_words(told)}: take continue or override"
     if rule == "stretch" and "global batch" in told:
         return f"changes the length only, but {_words(told)}: take continue or override"
     return None

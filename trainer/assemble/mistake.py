@@ -23,6 +23,11 @@ from omegaconf.errors import (
 from trainer.lr import Refusal
 
 NOTHING = ";"
+ABSENT = {
+    "hydra/launcher=ray": "there is none here: Hydra's plugin for Ray runs the jobs inside Ray's workers, and each job "
+    "is a process of its own here: take submitit_slurm, or one search on all machines by hydra.sweeper.storage",
+}
+"""Options that a person may look for, and what there is instead."""
 
 
 def mistake(error: BaseException) -> str | None:
@@ -64,6 +69,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _no_option(group: str, option: str, options: list[str]) -> str:
+    if told := ABSENT.get(f"{group}={option}"):
+        return f"{group}={option}: {told}"
     known = ", ".join(sorted(options))
     return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}"
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from trainer.assemble.owners import adaptive, owners
 from trainer.lr import Horizon, Refusal
 from trainer.lr.scaling_adascale import gain_smoothing, multiple_of
 
@@ -21,6 +22,14 @@ def chosen(scaling: Any) -> bool:
 def multiple(cfg: DictConfig, batch: int) -> float | None:
     """S = B / B_ref, the largest gain; None without AdaScale."""
     return multiple_of(batch, cfg.scaling.get("base_batch_size")) if chosen(cfg.scaling) else None
+
+
+def unsuited(cfg: DictConfig) -> tuple[str, ...]:
+    """The keys of the optimizers that AdaScale, where it is chosen, was not derived for: those like Adam."""
+    if not chosen(cfg.scaling):
+        return ()
+    optimizers = [owner for owner in owners(cfg) if owner.key.endswith("optimizer")]
+    return tuple(owner.key for owner in optimizers if adaptive(owner, list(cfg.allow)))
 
 
 def counted(cfg: DictConfig, run: "TrainerSettings", batch: int) -> int:

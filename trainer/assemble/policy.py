@@ -52,6 +52,7 @@ def policy(cfg: DictConfig, length: Horizon, groups: Groups | None = None) -> Po
         {name: group["lr_mult"] for name, group in groups.items()},
         {name: compat.held(curve, length) for name, curve in own.items()},
         most_gain=most_gain(cfg),
+        adaptive=pace.unsuited(cfg),
     )
     return dials(cfg, whole_run, length, settings(cfg, groups))
 

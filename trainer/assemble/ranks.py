@@ -20,6 +20,8 @@ from trainer.ranks.watch import Watch
 
 MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
 """Settings of one host: where it keeps the data and the run, and how many threads it has."""
+ROOMS = ("trainer", "models", "data")
+"""Where the source files of a run lie."""
 
 
 def claims(cfg: DictConfig, plan: Plan) -> dict[str, str]:
@@ -57,9 +59,8 @@ def strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
 
 
 def _code() -> str:
-    """A hash of the engine's own source files: two hosts may have two versions of it."""
-    root = Path(__file__).parents[1]
-    found = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    """A hash of the source files of the engine, the models and the data: two hosts may have two versions."""
+    root, found = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
         found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return found.hexdigest()[:12]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from trainer.assemble import gradients
 from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings, global_batch
 from trainer.assemble.growth import told
@@ -42,6 +43,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
         "curve": {key: _name(cfg[key]) for key in curves},
+        "gradients": gradients.chosen(settings),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -76,16 +78,15 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
         ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
         *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
-        (
-            "learning rate",
-            f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}",
-        ),
+        ("learning rate", f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}"),
         ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
         ("updates", words.updates),
         *(("batch grows", stages) for stages in told(facts["batches"])),
         ("warm-up", f"W = {facts['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
-        *(("resumed", f"{change['policy']} at update {change['update']}") for change in facts["changes"]),
+        *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
+        *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
+        *(("gradients", words) for words in gradients.told(facts["gradients"])),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
@@ -93,6 +94,8 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
     """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is read to its end
     lines = rows(assembly.facts)
     for name, text in lines:
         table.add_row(f"[bold]{name}", text)

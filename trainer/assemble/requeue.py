@@ -5,34 +5,44 @@ import signal
 import subprocess
 
 NO_REQUEUE = "CADENCE_NO_REQUEUE"
-"""Set by who starts many runs in one Slurm job, of which none may requeue it."""
+"""Set by who starts runs in a Slurm job that they must not requeue themselves: to `PARENT` where it does so itself."""
+PARENT = "parent"
 
 _answered: list[str] = []
+_known: dict[str, bool] = {}
 
 
 def requeue(signum: int) -> str:
-    """What became of the Slurm job, in words; empty outside Slurm. It is asked once.
+    """What became of the Slurm job, in words; empty where it is not to be started again. It is asked once."""
+    if not _answered:
+        _answered.append(_requeued() if wanted(signum) and not os.environ.get(NO_REQUEUE) else "")
+    return _answered[0]
+
+
+def wanted(signum: int) -> bool:
+    """Whether a run that this signal has stopped is one that its Slurm job shall be started again for.
 
     SIGUSR1 and SIGUSR2 (`sbatch --signal`) mean that the time is nearly up. SIGTERM requeues only what is being
     preempted: a job that leaves by itself within the time of grace counts as finished, and is not started again.
     """
-    if not _answered:
-        _answered.append(_requeued(signum))
-    return _answered[0]
-
-
-def _requeued(signum: int) -> str:
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or os.environ.get(NO_REQUEUE) or (signum == signal.SIGTERM and not _preempted(job)):
-        return ""
-    done = _scontrol("requeue", job)
-    return f"Slurm job {job} is requeued" if not done[0] else f"Slurm job {job} is not requeued: {done[1]}"
+    if job is None or (os.environ.get(NO_REQUEUE) or PARENT) != PARENT:
+        return False
+    return signum != signal.SIGTERM or _preempted(job)
+
+
+def _requeued() -> str:
+    job = os.environ["SLURM_JOB_ID"]
+    code, told = _scontrol("requeue", job)
+    return f"Slurm job {job} is requeued" if not code else f"Slurm job {job} is not requeued: {told}"
 
 
 def _preempted(job: str) -> bool:
-    code, told = _scontrol("show", "job", "--oneliner", job)
-    facts = dict(word.partition("=")[::2] for word in told.split())
-    return code == 0 and facts.get("JobState") == "RUNNING" and facts.get("PreemptTime", "None") != "None"
+    if job not in _known:
+        code, told = _scontrol("show", "job", "--oneliner", job)
+        facts = dict(word.partition("=")[::2] for word in told.split())
+        _known[job] = code == 0 and facts.get("JobState") == "RUNNING" and facts.get("PreemptTime", "None") != "None"
+    return _known[job]
 
 
 def _scontrol(*words: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.assemble import pace
 from trainer.assemble.curve import global_batch, trainer_settings
 from trainer.assemble.owners import LINKED, Owner, adaptive, owners
 from trainer.assemble.targets import build, refusing
@@ -60,6 +61,7 @@ def rescaled(cfg: DictConfig, length: Horizon) -> Rescaled:
         kept["warmup.duration"] = before
     made = _written(cfg, {key: value for key, (_, value) in now.items()}) if now else cfg
     _average(cfg, now, kept)
+    kept["trainer.duration"] = _length(cfg)
     rate = main.tuned.get("lr")
     if rate is not None and first.lr != 1.0:
         now = {"optimizer.lr": (rate, rate * first.lr), **now}
@@ -116,6 +118,14 @@ def _warmup(cfg: DictConfig, factor: float, length: Horizon) -> tuple[Any, Any]:
         return duration, duration
     with refusing("warmup"):
         return duration, round(length.updates(duration, "warmup.duration") * factor)
+
+
+def _length(cfg: DictConfig) -> str:
+    """The length of the run with what is kept of it at another batch: its epochs, samples or tokens, or its updates."""
+    duration = str(cfg.trainer.duration).strip()
+    units = {"ep": "epochs", "samples": "samples", "tokens": "tokens"}
+    unit = next((word for end, word in units.items() if duration.endswith(end)), "updates")
+    return f"{duration} ({'scale-invariant iterations' if pace.chosen(cfg.scaling) else unit})"
 
 
 def _average(cfg: DictConfig, now: dict[str, tuple[Any, Any]], kept: dict[str, Any]) -> None:

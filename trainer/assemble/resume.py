@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig
 from torch import nn
 
 from trainer.assemble.cluster import goes_on
-from trainer.assemble.front import rank
 from trainer.assemble.lineage import lineage
 from trainer.checkpoint import history, numbered, read
 from trainer.clock import Clock
+from trainer.launched import rank
 from trainer.lr import Horizon, Refusal
 from trainer.optim.groups import Group
 
@@ -32,12 +33,19 @@ class Fitted:
     length: Horizon
 
 
-def begin_from(resume: Any, folder: Path) -> Path | None:
-    """The checkpoint to go on from, if any; what Slurm or torchrun has started again goes on with its own run."""
+def begin_from(resume: DictConfig, folder: Path) -> Path | None:
+    """The checkpoint to go on from, if any; what Slurm or torchrun has started again goes on with its own run.
+
+    A run that starts from a trunk does so where `resume.path` gives it nothing to go on from.
+    """
     again = goes_on(folder)
-    resumed = (resume_point("auto", folder) if again else None) or resume_point(resume, folder)
+    if resume.trunk is not None and resume.path not in (None, "none", "auto"):
+        raise Refusal(f"resume.trunk={resume.trunk} beside resume.path={resume.path}: a run starts from one of them.")
+    resumed = (resume_point("auto", folder) if again else None) or resume_point(resume.path, folder)
+    if resumed is None and resume.trunk is not None:
+        resumed = _newest("resume.trunk", Path(str(resume.trunk)))
     if rank() == 0 and not again:
-        check_unused(folder, resume, resumed)
+        check_unused(folder, resume.path, resumed)
     return resumed
 
 
@@ -48,13 +56,18 @@ def resume_point(resume: Any, folder: Path) -> Path | None:
     if resume == "auto":
         ours = history(folder / "checkpoints")
         return ours[-1] if ours else None
-    path = Path(str(resume))
+    return _newest("resume.path", Path(str(resume)))
+
+
+def _newest(key: str, path: Path) -> Path:
+    """The checkpoint at `path`, or the newest in that folder."""
     if path.is_file():
         return path
     found = history(path / "checkpoints") or history(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
-        raise Refusal(f"resume.path={resume} {what}: give none, auto, a run's folder or a checkpoint file.")
+        other = "none, auto, " if key == "resume.path" else ""
+        raise Refusal(f"{key}={path} {what}: give {other}a run's folder or a checkpoint file.")
     return found[-1]
 
 

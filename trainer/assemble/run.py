@@ -15,8 +15,10 @@ from trainer.assemble import cluster, curve, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
-from trainer.assemble.growth import blocks, ends, growing
+from trainer.assemble.futile import begin, settled
+from trainer.assemble.growth import blocks, ends, growing, points, stops
 from trainer.assemble.lineage import change, lineage
+from trainer.assemble.monitors import check_monitors
 from trainer.assemble.ranks import claims, strategy, watch_over
 from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
@@ -25,10 +27,11 @@ from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resuma
 from trainer.assemble.sharding import check_sharded
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
+from trainer.branches import take
 from trainer.callbacks.checkpointing import Checkpointing
 from trainer.callbacks.validations import Validations
 from trainer.checkpoint import BEST, read
-from trainer.lr import Plan, Refusal, lint
+from trainer.lr import Plan, lint
 from trainer.module import Module
 from trainer.ranks.agreement import Agreement
 from trainer.ranks.halt import ignore_signals
@@ -61,7 +64,8 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
-    resumed = begin_from(cfg.resume.path, folder)
+    begin(folder, cfg.trainer.futile_starts)
+    resumed = begin_from(cfg.resume, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
@@ -78,7 +82,7 @@ def _run(cfg: DictConfig, job: HydraConf, watch: Watch) -> None:
         watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        cause = watch.cause(error)
+        cause = settled(watch.cause(error), assembly.checkpointing)
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
         assembly.module.drain(alone=True)
@@ -114,22 +118,24 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     scored = [f"val/{name}" for name in ("loss", *task.metrics)]
     warnings = lint.check(plan, cfg.lint.ignore, monitor=cfg.plateau.get("monitor"), logged=scored)
     module = Module(net, task, made(cfg, settings, plan, length, optimizer, groups, segments))
+    branches = points(length, settings.branches)
     every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
         total=length.total,
         leg=ends(length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *blocks(length, settings)),
+        pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
         per_call=settings.updates_per_call,
         accumulate=settings.accumulate,
         stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
     )
-    checkpointing = Checkpointing(folder / "checkpoints", f"val/{task.monitor}", task.mode, every, settings.keep)
+    monitor = f"val/{task.monitor}"
+    checkpointing = Checkpointing(folder / "checkpoints", monitor, task.mode, every, settings.keep, branches)
     rewarmed = saved is not None and segments[-1]["rule"] == "rewarm" and segments != saved["lineage"]
     callbacks = [*parts.plateau(cfg, fresh=rewarmed), Validations(folder), checkpointing, Agreement(claims(cfg, plan))]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
     ignore_signals(trainer)
-    _check_monitors(trainer, scored)
+    check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
         "changes": [change(one) for one in segments[1:]],
@@ -152,6 +158,8 @@ def _checked(cfg: DictConfig, resumed: Path | None, fitted: Fitted) -> dict[str,
 def fit(assembly: Assembly, resumed: Path | None) -> None:
     """Train from the start, or from the checkpoint `resumed`."""
     saved = check_resumable(assembly, resumed) if resumed else {"updates": 0}
+    if resumed is not None and assembly.trainer.is_global_zero:
+        take(resumed, assembly.folder)
     if any(assembly.folder.glob("events.out.tfevents*")):
         for logger in assembly.trainer.loggers:
             if isinstance(logger, TensorBoard):
@@ -184,12 +192,3 @@ def evaluate(assembly: Assembly) -> dict[str, float]:
     assembly.trainer.test(assembly.module, datamodule=assembly.data, verbose=False)
     scores = assembly.trainer.callback_metrics
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
-
-
-def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
-    """What a callback watches must be computed, or it would fail at the first validation."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in known:
-            name = type(callback).__name__
-            raise Refusal(f"monitor={monitor} of {name} is not computed: choose one of {', '.join(known)}.")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trainer.assemble.job import LOG
-from trainer.assemble.requeue import NO_REQUEUE, requeue
+from trainer.assemble.requeue import NO_REQUEUE, PARENT, requeue
 from trainer.assemble.stamp import VARIABLE
 from trainer.signals import SIGNALS
 
@@ -19,7 +19,7 @@ def work(command: list[str], folder: Path, stamp: str) -> int:
     will start again leaves without a result, as one that is not over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {VARIABLE: stamp, NO_REQUEUE: "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {VARIABLE: stamp, NO_REQUEUE: PARENT, "PYTHONUNBUFFERED": "1"}
     with (folder / LOG).open("ab") as log:
         run = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     for signum in SIGNALS:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 
 from trainer.lr import Refusal
 from trainer.search.space import DECADE, Condition, Parameter, Space
@@ -53,6 +53,9 @@ def _parameter(override: Override, when: Condition | None) -> Parameter:
         return Parameter(key, choices=(override.get_value_element_as_str(),), when=when)
     if isinstance(value, IntervalSweep):
         return _interval(override, value, when)
+    if isinstance(value, Sweep) and value.tags:
+        advice = "as in int(tag(log,interval(1,100)))"
+        raise Refusal(f"{override.input_line}: {', '.join(sorted(value.tags))} is for an interval, {advice}")
     if isinstance(value, RangeSweep):
         return _range(override, value, when)
     choices = tuple(override.sweep_string_iterator())

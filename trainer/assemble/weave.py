@@ -57,6 +57,18 @@ def _override(to: Change) -> Policy:
     return joined(to.old, policy(to.cfg, to.length, to.groups), to.begin)
 
 
+def _branch(to: Change) -> Policy:
+    """The new curve, which the run so far must have been trained along to the bit."""
+    new = policy(to.cfg, to.length, to.groups)
+    for t in range(to.begin):
+        if to.old.lrs(t) != new.lrs(t) or to.old.values(t) != new.values(t):
+            raise Refusal(
+                f"resume.policy=branch: the curves part at update {t}, and the checkpoint is after update {to.begin}: "
+                f"branch off one of update {t} or before, or take another policy."
+            )
+    return new
+
+
 def _stretch(to: Change) -> Policy:
     """The old curve with every duration longer; refused where it counts single updates, which no duration tells."""
     made = policy(to.cfg, replace(to.length, stretch=to.stretch), to.groups)
@@ -97,6 +109,7 @@ _RULES: dict[str, Callable[[Change], Policy]] = {
     "stretch": _stretch,
     "rewarm": _rewarm,
     "branch_cooldown": _branch_cooldown,
+    "branch": _branch,
     "override": _override,
 }
 

@@ -1,12 +1,13 @@
 """Keeps the best and the newest checkpoint of a run."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from trainer.branches import leave, point
 from trainer.checkpoint import BEST, history, numbered, read
 from trainer.module import Module
 from trainer.ranks.halt import Halt
@@ -23,15 +24,23 @@ class Checkpointing(pl.Callback):
     The weights in `best.ckpt` are those that were scored, in the others those that train.
 
     `best.ckpt` is the best by `monitor` so far (the latest of equals), `update-N.ckpt` are the newest ones, of
-    which `keep` stay (0: all).
+    which `keep` stay (0: all). After each update in `branches` the run is kept whole (see `trainer.branches`).
 
     Between two blocks of updates, and between two batches of a validation, all ranks ask whether a signal shall stop
     the run: then it is saved and left. What is saved before its validation is over owes it, and pays when it goes on.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str, every: Ends | None = None, keep: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        mode: str,
+        every: Ends | None = None,
+        keep: int = 1,
+        branches: Collection[int] = (),
+    ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
-        self.every, self.keep = every, keep
+        self.every, self.keep, self.branches = every, keep, branches
         self.source: Path | None = None
         self.best: dict[str, Any] = dict(NONE_YET)
         self.halt, self.stopped_by = Halt(), 0
@@ -78,19 +87,20 @@ class Checkpointing(pl.Callback):
             trainer.should_stop |= pl_module.clock.t >= pl_module.horizon.total
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: Module, owing: bool) -> None:
-        self.stopped_by = self.halt.signal()
-        if self.stopped_by:
+        if signum := self.halt.signal():
             module.averaging.leave()
             self._owing = owing
             self._save(trainer, module)
-            raise Stopped(self.stopped_by, module.clock.t)
+            self.stopped_by = signum  # and what could not be saved has failed
+            raise Stopped(signum, module.clock.t)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Module)
         last_of_leg = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or pl_module.over
-        if self.every and not last_of_leg and _ends(self.every, pl_module.clock.t):
+        due = pl_module.clock.t in self.branches or (self.every and _ends(self.every, pl_module.clock.t))
+        if due and not last_of_leg:
             self._save(trainer, pl_module)
         self._stop_if_asked(trainer, pl_module, owing=last_of_leg and sum(trainer.num_val_batches) > 0)
 
@@ -131,10 +141,18 @@ class Checkpointing(pl.Callback):
         module.drain()
         for logger in trainer.loggers:
             logger.save()
+        if module.clock.t in self.branches:
+            self._keep(trainer, point(self.folder, module.clock.t))
         trainer.save_checkpoint(numbered(self.folder, module.clock.t))
         if trainer.is_global_zero and self.keep:
             for old in history(self.folder)[: -self.keep]:
                 old.unlink()
+
+    def _keep(self, trainer: pl.Trainer, path: Path) -> None:
+        """Keep the run as it is; who waits for the checkpoint finds the rest beside it."""
+        if trainer.is_global_zero:
+            leave(self.folder.parent, path.parent, self.folder / BEST if self.best["update"] is not None else None)
+        trainer.save_checkpoint(path)
 
 
 def _ends(every: Ends, t: int) -> bool:

@@ -3,7 +3,7 @@
 | sign | it is seen where |
 | --- | --- |
 | not-finite | a loss or a gradient was NaN or infinite |
-| lr-too-high | the loss is thrown up and stays, or rises time and again; or an update changes a tenth of the weights |
+| lr-too-high | the loss is thrown up and stays, or often rises and comes not far; or updates are huge beside weights |
 | lr-too-low | the loss hardly moves; or it has not come far, and falls per unit of rate as fast late as early |
 | warmup-too-short | the loss has a hump at the start, and comes down from it |
 | floor-too-early | the rate is below 1 % of its peak for more than 30 % of the run, and nothing moves there |
@@ -12,7 +12,8 @@
 | over-fitting | the validation loss rises again while the training loss falls |
 
 The thresholds were set on runs of digits that were made bad on purpose and on healthy ones; a sign is a reason to
-look, not a proof. Nothing here changes a run.
+look, not a proof. All but the first compare multiples of the loss, and say nothing of one that does not start above
+zero. Nothing here changes a run.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ EXCLUDED = ("lr-too-low", "plateau-ignored", "over-fitting")
 def examined(log: Log) -> list[Finding]:
     """Everything that is found in a log; one finding for each sign, the first that shows it."""
     found = list(failing.not_finite(log))
-    for name, sign in SIGNS.items() if log.made >= LEAST else ():
+    says = len(log.loss) >= LEAST and failing.start(log) > 0
+    for name, sign in SIGNS.items() if says else ():
         if not (name in EXCLUDED and any(one.sign == "lr-too-high" for one in found)):
             found += next(([one] for one in sign(log)), [])
     return found

@@ -21,7 +21,7 @@ def early_floor(log: Log) -> Iterator[Finding]:
     """A rate near its floor for a large part of the run, where the loss does not fall any more."""
     peak = max(log.rate.values, default=0.0)
     low = next((t for t, lr in reversed(list(zip(log.rate.updates, log.rate.values))) if lr > LOW * peak), -1) + 1
-    share = 1 - low / log.made
+    share = 1 - low / log.made if peak else 0.0
     before, after = log.loss.middle(low, low + 0.1 * log.made), log.loss.middle(0.9 * log.made, log.made)
     first = log.loss.middle(0, 0.05 * log.made)
     if share <= LONG or before is None or after is None or first is None or log.made < log.total:
@@ -38,14 +38,14 @@ def ignored_plateau(log: Log) -> Iterator[Finding]:
     """Both losses flat over the last part, at a rate that is still high."""
     first, begin = log.loss.middle(0, 0.05 * log.made), LATE * log.made
     parts = [log.loss.middle(begin + a * log.made, begin + (a + 0.2) * log.made) for a in (0.0, 0.2)]
-    valid = log["val/loss"].between(begin, log.made + 1)
+    valid = log.finite("val/loss").between(begin, log.made + 1)
     rates = log.rate.between(begin, log.made)
     peak = max(log.rate.values, default=0.0)
-    if first is None or None in parts or len(valid) < 3 or not rates or min(rates) <= HIGH * peak:
+    if first is None or None in parts or len(valid) < 3 or not rates or not min(rates) > HIGH * peak > 0:
         return
     before, after = parts[0] or 0.0, parts[1] or 0.0
     moved = abs(before - after) / (abs(first - before) or 1.0)
-    best = min(log["val/loss"].between(0, begin), default=min(valid))
+    best = min(log.finite("val/loss").between(0, begin), default=min(valid))
     late = log.loss.between(begin, log.made)
     noise = median(abs(value - after) for value in late) / (abs(first - after) or 1.0)
     if noise > NOISY and moved < FLAT and min(valid) > (1 - FLAT) * best:
@@ -70,10 +70,9 @@ def large_batch(log: Log) -> Iterator[Finding]:
 
 def over_fitting(log: Log) -> Iterator[Finding]:
     """The validation loss rises from its least while the training loss falls on."""
-    valid = log["val/loss"]
-    if len(valid) < 4:
+    valid = log.finite("val/loss")
+    if len(valid) < 4 or (least := min(valid.values)) <= 0:
         return
-    least = min(valid.values)
     at = valid.updates[list(valid.values).index(least)]
     last = sorted(valid.values[-3:])[1]
     then, now = log.loss.middle(at - 0.05 * log.made, at + 0.05 * log.made), log.loss.middle(0.9 * log.made, log.made)

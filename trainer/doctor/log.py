@@ -1,7 +1,9 @@
 """What has been logged of a run, in the shape that a diagnosis asks for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
@@ -72,10 +74,16 @@ class Log:
             if tag.startswith(ends[0]) and tag.endswith(ends[1]) and len(tag) > len(ends[0]) + len(ends[1]) - 1
         }
 
-    @property
+    def finite(self, tag: str) -> Series:
+        """The series without what is not finite."""
+        series = self[tag]
+        kept = [(t, value) for t, value in zip(series.updates, series.values) if math.isfinite(value)]
+        return Series([t for t, _ in kept], [value for _, value in kept])
+
+    @cached_property
     def loss(self) -> Series:
-        """The training loss of each update."""
-        return self["train/loss"]
+        """The training loss of each update, where it is finite."""
+        return self.finite("train/loss")
 
     @property
     def rate(self) -> Series:
@@ -85,7 +93,8 @@ class Log:
     @property
     def made(self) -> int:
         """How many updates there are of."""
-        return self.loss.updates[-1] + 1 if len(self.loss) else 0
+        every = self["train/loss"].updates
+        return every[-1] + 1 if every else 0
 
     def blocks(self, series: Series) -> list[tuple[int, float]]:
         """The median of each of `BLOCKS` parts of the run so far, with the update at which the part begins."""

@@ -10,16 +10,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainer.doctor.log import Log, Series
 from trainer.lr import Refusal
 
+PLAN = "plan.json"
+FACTS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
+
 
 def recorded(folder: Path) -> Log:
     """What a run has left in its folder, whether it is done, failed or still going on."""
-    facts = _json(folder / "plan.json")
+    facts = _json(folder / PLAN)
     if facts is None:
-        raise Refusal(f"{folder} is not the folder of a run: it has no plan.json that can be read.")
-    lost = [key for key in ("total_updates", "warmup_updates", "global_batch", "base_lr") if key not in facts]
-    if lost:
-        raise Refusal(f"{folder / 'plan.json'} lacks {', '.join(lost)}: it is not of a run.")
-    total, warmup, batch, lr = (facts[key] for key in ("total_updates", "warmup_updates", "global_batch", "base_lr"))
+        raise Refusal(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
+    if lost := [key for key in FACTS if not isinstance(facts.get(key), int | float)]:
+        raise Refusal(f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not of a run.")
+    total, warmup, batch, lr = (facts[key] for key in FACTS)
     error = str((_json(folder / "result.json") or {}).get("error", ""))
     return Log(scalars(folder), total, warmup, batch, lr, error)
 

@@ -53,8 +53,13 @@ def grow(
     stairs = list(_stairs(schedule, horizon.total))
     high = stairs[0][1]
     if len(stairs) == 1:
-        raise Refusal(f"the schedule is {high:g} at every update, and the batch grows where it falls: {STAIRS}.")
+        raise Refusal(_why_even(schedule, horizon.total))
     ratios = [(t, _ratio(high, share, power, most)) for t, share in stairs]
+    if all(ratio == 1 for _, ratio in ratios):
+        raise Refusal(
+            f"the schedule falls to {min(share for _, share in stairs) / high:.3g} of its first stair, and twice the "
+            f"batch takes {0.5**power:.3g}: the batch would never grow. Lower the stairs, or take schedule_batch=none."
+        )
     return Growth.of(ratios, horizon.total, power, noise_batch)
 
 
@@ -88,11 +93,28 @@ def _most(horizon: Horizon, size: int) -> int:
     most, rest = divmod(whole("max_batch_size", size, why), start)
     if not most:
         raise Refusal(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
+    if most == 1 and not rest:
+        raise Refusal(
+            f"max_batch_size={size} is the starting batch, which would never grow: take {2 * start} or more, or "
+            "schedule_batch=none."
+        )
     if rest:
-        raise Refusal(f"max_batch_size={size} is no multiple of {start}: take {most * start} or {(most + 1) * start}.")
+        near = " or ".join(str(ratio * start) for ratio in (most, most + 1) if ratio > 1)
+        raise Refusal(f"max_batch_size={size} is no multiple of {start}: take {near}.")
     if epoch and most > epoch:
         raise Refusal(f"max_batch_size={size} is more than the {epoch * start} samples of an epoch: lower it.")
     return most
+
+
+def _why_even(schedule: Schedule, total: int) -> str:
+    """What to say of a schedule that has one value over the whole run."""
+    late = [t for t in marks(schedule).get("jumps", ()) if t >= total]
+    if late:
+        return (
+            f"the schedule first falls at update {min(late)}, and the last update is {total - 1}: place its milestones "
+            "within the run, after the warm-up, or lengthen trainer.duration."
+        )
+    return f"the schedule is {schedule(0):g} at every update, and the batch grows where it falls: {STAIRS}."
 
 
 def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:

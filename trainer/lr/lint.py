@@ -14,6 +14,7 @@
 | huge-lr | error | a learning rate above 1000 |
 | short-cycle | warning | a run that ends in the middle of a cycle |
 | large-batch | warning | a batch that grows beyond a tenth of an epoch, or beyond the noise scale given |
+| adaptive-gain | warning | AdaScale, SGD's rule, with an optimizer that divides by its second moments |
 
 An error is refused at the start of training, a warning is told; `ignore` takes the names of rules to leave out.
 """
@@ -39,6 +40,7 @@ _OF_CURVES = {
     "huge-lr": (ERROR, rules.huge),
     "short-cycle": (WARNING, rules.short_cycle),
     "large-batch": (WARNING, rules.large_batch),
+    "adaptive-gain": (WARNING, rules.adaptive_gain),
 }
 RULES = (*_OF_CURVES, "monitor")
 

@@ -18,7 +18,8 @@ class Policy:
     `groups` names the parameter groups and their multipliers, `own` the groups that follow another schedule than
     `schedule`, `dials` the other hyper-parameters that change with the update. Everything is a pure function of `t`,
     so any update can be asked for in any order; what has a state is an argument: `plateau`, and under AdaScale `gain`,
-    which multiplies `scale`. `most_gain` is then its largest value, and `t` counts scale-invariant iterations.
+    which multiplies `scale`. `most_gain` is then its largest value, `t` counts scale-invariant iterations, and
+    `adaptive` are the keys of the optimizers that divide by their second moments, for which no gain was derived.
 
     >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
@@ -34,6 +35,7 @@ class Policy:
     own: Mapping[str, Schedule] = field(default_factory=dict)
     dials: Mapping[str, Dial] = field(default_factory=dict)
     most_gain: float | None = None
+    adaptive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         positive("optimizer.lr", self.base_lr, "the learning rate scales each update; try 0.001 to 0.1.")

@@ -50,14 +50,14 @@ def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Half-way between one and two thirds into the longest falling subsequence, which is taken for a stretch.
 
     With lds_i the length of the longest strictly falling subsequence that ends at i, e the first i of the longest,
-    and s = lds_e / 3: the rate at e - lds_e + ⌊s⌋ + ⌊s / 2⌋.
+    and s = lds_e / 3: the rate at e - lds_e + ⌊s⌋ + ⌊s / 2⌋, or the first one where that is none.
     """
     lengths: list[int] = []
     for i, loss in enumerate(losses):
         lengths.append(1 + max((lengths[j] for j in range(i) if losses[j] > loss), default=0))
     end = lengths.index(max(lengths))
     third = lengths[end] / 3
-    return rates[end - lengths[end] + int(third) + int(third / 2)]
+    return rates[max(0, end - lengths[end] + int(third) + int(third / 2))]
 
 
 def slide(rates: Sequence[float], losses: Sequence[float]) -> float:

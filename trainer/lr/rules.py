@@ -167,13 +167,21 @@ def large_batch(plan: Plan) -> Iterator[str]:
     for what, limit in limits:
         above = [stage for stage in growth.stages[1:] if stage.ratio * start > limit]
         if above:
-            most = (
-                f"schedule_batch.max_batch_size={limit // start * start}" if limit >= start else "schedule_batch=none"
-            )
+            ratio = limit // start
+            most = f"schedule_batch.max_batch_size={ratio * start}" if ratio > 1 else "schedule_batch=none"
             yield (
                 f"the batch grows to {above[-1].ratio * start:,} samples, and from update {above[0].update} on lies "
                 f"above {what}, where a lower rate does better than a larger batch: set {most}."
             )
+
+
+def adaptive_gain(plan: Plan) -> Iterator[str]:
+    policy = plan.policy
+    if policy.adaptive and policy.most_gain is not None and policy.most_gain > 1:
+        yield (
+            f"scaling=adascale multiplies the rate of {' and '.join(policy.adaptive)}, which divides by second moments,"
+            f" by up to {policy.most_gain:g}, a gain that was derived for SGD: take optimizer=momentum or scaling=sqrt."
+        )
 
 
 def _apart(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -36,6 +36,13 @@ class Halt:
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
         return int(flag)
 
+    def shared(self, own: Callable[[], bool]) -> bool:
+        """What rank 0 finds, on all ranks; all call it together."""
+        found = torch.tensor(int((self._group is None or distributed.get_rank() == 0) and own()))
+        if self._group is not None:
+            distributed.all_reduce(found, op=distributed.ReduceOp.MAX, group=self._group)
+        return bool(found)
+
     def part(self, last: Callable[[], object]) -> None:
         """Do the last thing on rank 0 while all wait: the first to leave would have its launcher end the others."""
         if self._group is None or distributed.get_rank() == 0:

@@ -21,8 +21,8 @@ from trainer.ranks.member import DEAD, FAILED, LEFT, SILENT, Loss, Member
 class Lifeline(threading.Thread):
     """What hub and spoke share: beats, the loss when it is known, and the end of a process that cannot end itself.
 
-    `silence` is how many seconds a member may be silent; `leave_result` is called in
-    the one process that tells of a loss.
+    `silence` is how many seconds a member may be silent, half of `trainer.timeout`; `leave_result` is called in the
+    one process that tells of a loss.
     """
 
     def __init__(self, me: Member, silence: float, leave_result: Callable[[Loss], None]) -> None:
@@ -88,10 +88,14 @@ class Lifeline(threading.Thread):
             return None
         if closed:
             return Loss(member, DEAD, f"{member} is gone: process {member.pid} ended without a word")
-        if now - heard > self.silence:
-            text = f"{member} has not answered for {self.silence:g} s: process {member.pid} hangs or is stopped"
-            return Loss(member, SILENT, text)
+        if now - heard > self.silence and now - heard > (patience := self.patience(member)):
+            text = f"{member} has not answered for {patience:g} s: process {member.pid} hangs or is stopped"
+            return Loss(member, SILENT, f"{text}; if it was only starved, raise trainer.timeout={2 * self.silence:g}")
         return None
+
+    def patience(self, member: Member) -> float:
+        """Seconds that a member may be silent: half as many more where it can be seen to run, and may be starved."""
+        return self.silence * (1.5 if member.runs_here() else 1.0)
 
     def _end_in_time(self, loss: Loss) -> None:
         """Give this process time to end by itself: long where another winds up, short where one is gone."""

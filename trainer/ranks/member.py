@@ -27,9 +27,18 @@ class Member:
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host}"
 
+    @property
+    def here_too(self) -> bool:
+        """Whether it is another process of this machine."""
+        return bool(self.machine) and self.machine == _machine() and self.pid != os.getpid()
+
+    def runs_here(self) -> bool:
+        """Whether it is a process of this machine that is not stopped."""
+        return self.here_too and state(self.pid) not in ("", "T", "t", "Z", "X")
+
     def kill(self) -> None:
         """End this member, where it runs on this machine: what is stopped hears no other signal."""
-        if self.machine and self.machine == _machine() and self.pid != os.getpid():
+        if self.here_too:
             try:
                 os.kill(self.pid, signal.SIGKILL)
             except OSError:
@@ -66,10 +75,15 @@ def ending(code: int) -> str:
 
 def stopped(pid: int) -> bool:
     """Whether a process of this machine is stopped, as by SIGSTOP; False where that cannot be known."""
+    return state(pid) in ("T", "t")
+
+
+def state(pid: int) -> str:
+    """The state of a process of this machine, as R, S or T; nothing where it cannot be known."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
-        return False
+        return ""
 
 
 def _machine() -> str:

@@ -12,9 +12,9 @@ PRUNERS = ("none", "median", "asha", "hyperband")
 class Rules:
     """How many trials a search has, and what draws and ends them.
 
-    `startup`: trials that are drawn at random before a sampler learns, and that end before a pruner judges. `patience`:
-    validations that each trial has. `reduction`: a rung of asha and hyperband lets the best of so many go on.
-    `retries`: how often a trial is begun anew whose driver was lost.
+    `startup`: trials that are drawn at random before tpe or cmaes learns, and that end before median judges.
+    `patience`: validations that each trial has. `reduction`: a rung of asha and hyperband lets the best of so many go
+    on. `retries`: how often a trial is begun anew whose driver was lost.
     """
 
     trials: int
