@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from tests.trainer.equality import assembled, weights
@@ -127,6 +128,8 @@ def together(rank: int, world: int, place: Path) -> None:
             torch.save(train(where, world, accumulate, *LONG[name], *fsdp), place / f"{where.name}.{rank}.pt")
     if world != 2:
         return
+    bug = train(place / "summed", 2, 1, *LONG["momentum"], *fsdp, plant=summed)
+    torch.save(bug, place / f"summed.{rank}.pt")
     torch.save({name: stepped(name, rank) for name in OPTIMIZERS}, place / f"stepped.{rank}.pt")
     words = [*GPT, f"data.path={place / 'words.txt'}", *fsdp]
     torch.save(train(place / "gpt-2", 2, 2, *words), place / f"gpt-2.{rank}.pt")
@@ -138,6 +141,19 @@ def together(rank: int, world: int, place: Path) -> None:
     go_on(place / "whole-ddp", 2, "ddp", None)
     for before, after in (("fsdp", "fsdp"), ("fsdp", "ddp"), ("ddp", "fsdp"), ("one", "fsdp")):
         go_on(place / f"{before}-to-{after}", 2, after, middle(place, before))
+
+
+def summed(assembly: Assembly) -> None:
+    """A bug: gradients are added over the processes, and not divided."""
+    start = assembly.module.on_fit_start
+
+    def planted() -> None:
+        start()
+        for module in assembly.module.net.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+
+    assembly.module.on_fit_start = planted  # type: ignore[method-assign]
 
 
 def stepped(name: str, rank: int) -> dict[str, float]:

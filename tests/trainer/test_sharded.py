@@ -70,6 +70,13 @@ def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(fold
 
 
 @pytest.mark.slow
+def test_gradients_that_are_not_divided_by_the_processes_make_a_difference_that_is_seen(folder):
+    wrong = load(folder, "summed")
+    assert wrong["weights"].isfinite().all()
+    assert apart(wrong, torch.load(folder / "momentum.pt")) > 1e-3
+
+
+@pytest.mark.slow
 def test_a_net_with_tied_weights_ends_as_on_one_process(folder):
     assert apart(load(folder, "gpt-2"), torch.load(folder / "gpt.pt")) <= 1e-12
 
