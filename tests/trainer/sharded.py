@@ -43,17 +43,15 @@ EVERYTHING = [
     *("model.norm=batch", "trainer.sync_batchnorm=true", "model.hidden=[17,5]"),
 ]
 LONG: dict[str, list[str]] = {
-    "momentum": ["optimizer=momentum", "optimizer.lr=0.1"],
+    "momentum": ["optimizer=momentum", "optimizer.lr=0.1", "average=swa", "average.start=50%", "average.every=5"],
     "adamw": ADAMW,
     "everything": EVERYTHING,
-    "swa": [*ADAMW, "average=swa", "average.start=50%", "average.every=5"],
 }
 """Runs of 50 updates."""
 CUTS = {
     "momentum": [(2, 2), (4, 1)],
     "adamw": [(2, 1), (2, 4)],
     "everything": [(2, 1)],
-    "swa": [(2, 2)],
 }
 KINDS: dict[str, list[str]] = {
     "one": [],
