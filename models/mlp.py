@@ -58,6 +58,6 @@ class MLP(nn.Module):
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 stages.append([layer])
-            elif isinstance(layer, nn.BatchNorm1d):
+            elif next(layer.parameters(), None) is not None:  # a norm of whatever kind
                 stages[-1].append(layer)
         return stages

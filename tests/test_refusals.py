@@ -113,7 +113,7 @@ CHOICES = [
     pytest.param("trainer.accelerator=auto trainer.precision=16-mixed", "16-mixed needs a GPU", marks=no_gpu),
     ("trainer.precision=16-mixed", "trainer.precision=16-mixed needs a GPU"),
     ("trainer.precision=32", "trainer.precision=32"),
-    ("trainer.strategy=fsdp", "trainer.strategy='fsdp'"),
+    ("trainer.strategy=deepspeed", "trainer.strategy='deepspeed'"),
     ("trainer.compile=1", "trainer.compile=1 "),
     ("trainer.lightning=3", "trainer.lightning=3"),
     ("+trainer.lightning.max_epochs=3", "trainer.lightning.max_epochs is decided elsewhere"),

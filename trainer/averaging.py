@@ -13,6 +13,7 @@ from trainer.lr import Duration, Horizon, Refusal
 from trainer.lr.bounds import number, whole
 from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
+from trainer.shards import own, part
 from trainer.statistics import batch_norms, recalibrate
 
 _BATCHES = "it is the training batches that give the statistics of BatchNorm at averaged weights; 0 keeps the old."
@@ -118,17 +119,19 @@ class Averaging:
         self.count = 0
         self.mean: dict[str, Tensor] = {}
         self.held: dict[str, Tensor] = {}
-        self._weights = {name: weight for name, weight in net.named_parameters() if weight.requires_grad}
+        self._weights: dict[str, nn.Parameter] = {}
         self._optimizer: Optimizer | None = None
 
     def begin(self, optimizer: Optimizer) -> None:
         """Take up training from what has been loaded, be it a checkpoint of weights that were scored."""
+        self._weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
         if averages(optimizer):
             self._optimizer = optimizer
             optimizer.train()  # type: ignore[attr-defined]
         self._put(self.held)
         self.held = {}
-        self.mean = {name: value.to(self._weights[name].device) for name, value in self.mean.items()}
+        mean = {name: value.to(self._weights[name].device) for name, value in self.mean.items()}
+        self.mean = {name: part(value, of=self._weights[name]) for name, value in mean.items()}
 
     @torch.no_grad()
     def take(self, updates: int) -> None:
@@ -141,7 +144,8 @@ class Averaging:
             self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
         else:
             kept = math.prod(keep(k) for k in range(self.count, self.count + times))
-            torch._foreach_lerp_([self.mean[name] for name in self._weights], weights, 1.0 - kept)
+            means = [own(self.mean[name]) for name in self._weights]
+            torch._foreach_lerp_(means, [own(weight) for weight in weights], 1.0 - kept)
         self.count += times
 
     @property
@@ -185,7 +189,7 @@ class Averaging:
         if values:
             places = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
             for name, value in values.items():
-                places[name].copy_(value)
+                places[name].copy_(part(value, of=places[name]))
 
 
 def _wide(weight: nn.Parameter) -> Tensor:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trainer.shards import norms, own
+
 SMALLEST = 1e-3
 """The least norm that a unit's weights are taken to have, so that weights of zero can leave it."""
 
@@ -41,10 +43,11 @@ def clip_norms(
     for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
         owned = [parameter.grad for parameter in group if parameter.grad is not None]
         shares.setdefault(None if limit is None else i, []).extend(owned)
-    norms = {key: torch.stack(torch._foreach_norm(owned)) for key, owned in shares.items() if owned}
-    for key, norm_of_each in norms.items():
+    found = {key: torch.stack(list(norms(owned))) for key, owned in shares.items() if owned}
+    for key, norm_of_each in found.items():
         limit = common if key is None else limits[key]
         if limit is not None:
             norm = torch.linalg.vector_norm(norm_of_each)
-            torch._foreach_mul_(shares[key], torch.clamp(limit / (norm + 1e-6), max=1.0))
-    return torch.linalg.vector_norm(torch.cat(list(norms.values())))
+            parts = [own(gradient) for gradient in shares[key]]
+            torch._foreach_mul_(parts, torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return torch.linalg.vector_norm(torch.cat(list(found.values())))

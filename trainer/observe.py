@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from trainer.journal import Seen
 from trainer.lr import Refusal
 from trainer.lr.bounds import number, whole
+from trainer.shards import norms, own
 from trainer.update import Backward, MicroBatch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -89,16 +90,16 @@ class Observations:
             self.numbers = [sharpness(self.net, self.loss, update[0], self.chosen.iterations, seed=t)]
         if self._looks(t):
             gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
-            self.numbers += self._norms([*gradients, *self.parameters])
+            self.numbers += norms([*gradients, *self.parameters], self.wide)
             self.copies = self.copies or [torch.empty_like(parameter) for parameter in self.parameters]
-            torch._foreach_copy_(self.copies, self.parameters)
+            torch._foreach_copy_(list(map(own, self.copies)), list(map(own, self.parameters)))
 
     @torch.no_grad()
     def after(self, t: int) -> Seen | None:
         """What was seen of update `t`, on the device."""
         if self._looks(t):
-            torch._foreach_sub_(self.copies, self.parameters)
-            self.numbers += self._norms(self.copies)
+            torch._foreach_sub_(list(map(own, self.copies)), list(map(own, self.parameters)))
+            self.numbers += norms(self.copies, self.wide)
         if not self.numbers:
             return None
         settings = [(group["lr"], _momentum(group)) for group in self.optimizer.param_groups]
@@ -109,10 +110,6 @@ class Observations:
 
     def _measures(self, t: int) -> bool:
         return self.chosen.sharpness is not None and t % self.chosen.sharpness == 0
-
-    def _norms(self, tensors: list[Tensor]) -> Sequence[Tensor]:
-        """The norm of each tensor, in float32 at least."""
-        return torch._foreach_norm(tensors, 2, self.wide)
 
     def _named(self, measured: bool, settings: list[Setting], numbers: list[float]) -> dict[str, float]:
         """The values by tag, from the numbers of an update and the rate and momentum of each group."""

@@ -10,6 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from trainer.lr import Policy, Refusal
 from trainer.lr.grow import BATCH
+from trainer.shards import own, part
 
 Outlet = Callable[[float], None]
 
@@ -33,7 +34,7 @@ class GradientNoise:
         for parameter in parameters:
             if parameter.grad is not None:
                 noise = torch.randn(parameter.shape, generator=generator, device=device, dtype=parameter.grad.dtype)
-                parameter.grad.add_(noise, alpha=self.sigma)
+                own(parameter.grad).add_(own(part(noise, of=parameter.grad)), alpha=self.sigma)
 
 
 def _mixed(seed: int, t: int) -> int:

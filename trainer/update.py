@@ -64,9 +64,7 @@ class Backward:
         mixed = isinstance(precision, MixedPrecision)
         if not isinstance(strategy, DDPStrategy):
             return cls(device, scaler=scaler, autocast=mixed)
-        ddp = strategy.model
-        assert isinstance(ddp, nn.parallel.DistributedDataParallel)
-        return cls(device, strategy.pre_backward, ddp.no_sync, scaler, mixed)
+        return cls(device, strategy.pre_backward, strategy.block_backward_sync, scaler, mixed)
 
     def __call__(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the parameters."""

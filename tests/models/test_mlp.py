@@ -75,3 +75,11 @@ def test_a_wrong_norm_or_gain_is_refused_in_one_line(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as refusal:
         MLP(4, 2, **wrong)
     assert "\n" not in str(refusal.value)
+
+
+def test_stages_keep_norms_that_have_been_exchanged_for_those_of_several_processes() -> None:
+    net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(MLP(64, 10, [32], norm="batch"))
+    assert [[type(part).__name__ for part in stage] for stage in net.stages()] == [
+        ["Linear", "SyncBatchNorm"],
+        ["Linear"],
+    ]

@@ -18,6 +18,7 @@ from tests.trainer.worlds import ROOT
 from trainer.assemble.run import Assembly, assemble, fit
 from trainer.assemble.stamp import register
 from trainer.ranks.agreement import Agreement
+from trainer.shards import whole
 
 GLOBAL, UPDATES = 16, 50
 OPTIMIZERS = {
@@ -30,11 +31,12 @@ OPTIMIZERS = {
 NORMED = ["model.norm=batch"]
 
 
-def assembled(folder: Path, world: int, accumulate: int, *words: str) -> Assembly:
+def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: Path | None = None) -> Assembly:
     """A run of 50 updates of 16 digits in float64, cut for this world."""
     register()
     common = [
-        *(f"data.batch_size={GLOBAL // (world * accumulate)}", "model.hidden=[16,16]", "trainer.precision=64-true"),
+        *([] if any(word.startswith("model=") for word in words) else ["model.hidden=[16,16]"]),
+        *(f"data.batch_size={GLOBAL // (world * accumulate)}", "trainer.precision=64-true"),
         *(f"trainer.devices={world}", f"trainer.accumulate={accumulate}", f"trainer.duration={UPDATES}"),
         *(
             "warmup.duration=5",
@@ -46,12 +48,12 @@ def assembled(folder: Path, world: int, accumulate: int, *words: str) -> Assembl
         ),
     ]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return assemble(compose("train", [*common, *words]), folder)
+        return assemble(compose("train", [*common, *words]), folder, resumed)
 
 
 def weights(net: nn.Module) -> Tensor:
-    """All weights in one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+    """All weights in one vector, put together where each process holds a part."""
+    return torch.cat([whole(parameter.detach()).flatten() for parameter in net.parameters()])
 
 
 def train(folder: Path, world: int, accumulate: int, *words: str, plant: Callable[[Assembly], Any] = lambda a: None):

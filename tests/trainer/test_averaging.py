@@ -178,6 +178,7 @@ def test_an_average_of_half_precision_weights_is_kept_in_single():
     net = nn.Linear(4, 4, bias=False).bfloat16()
     averaging = Averaging(net, ema(Horizon(1000, 1), decay=0.999, warmup=False))
     nn.init.ones_(net.weight)
+    averaging.begin(torch.optim.SGD(net.parameters()))
     averaging.take(1)
     with torch.no_grad():
         net.weight.mul_(2)

@@ -55,6 +55,17 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, ki
         assert resumed.module.clock.t == whole.module.clock.t
 
 
+def test_a_run_in_float64_goes_on_with_all_of_its_bits(assembled):
+    words = (*DIGITS, "trainer.precision=64-true", "average=ema")
+    whole = assembled(*words, "trainer.checkpoint=20", "trainer.keep=0", folder="whole")
+    fit(whole, None)
+    point = numbered(whole.checkpointing.folder, 20)
+    resumed = assembled(*words, folder="resumed", resumed=point)
+    fit(resumed, point)
+    assert resumed.module.net.layers[1].weight.dtype == torch.float64
+    assert same(end_of(resumed), end_of(whole))
+
+
 def test_another_seed_does_end_with_other_bits(assembled):
     first, second = (assembled(*DIGITS, f"seed={seed}", folder=str(seed)) for seed in (0, 1))
     fit(first, None)

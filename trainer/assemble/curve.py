@@ -85,7 +85,7 @@ class TrainerSettings:
         if not isinstance(self.branches, list | tuple):
             raise Refusal(f"trainer.branches={self.branches!r} is no list: write trainer.branches=[800, 20ep].")
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        _one_of("trainer.strategy", self.strategy, ("auto", "ddp"))
+        _one_of("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)
 
     @property

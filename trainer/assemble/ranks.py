@@ -14,6 +14,7 @@ from trainer.assemble.changes import flat
 from trainer.assemble.curve import TrainerSettings, trainer_settings
 from trainer.lr import Plan
 from trainer.ranks.member import Loss
+from trainer.ranks.sharded import Sharded
 from trainer.ranks.strategy import Exchange
 from trainer.ranks.watch import Watch
 
@@ -50,10 +51,11 @@ def watch_over(cfg: DictConfig, folder: Path) -> Watch:
 
 
 def strategy(settings: TrainerSettings, watch: Watch | None) -> Strategy | str:
-    """One process, or several that exchange gradients."""
+    """One process, or several that exchange gradients and each hold all weights, or a part of them."""
     if settings.world == 1 and settings.strategy == "auto":
         return "auto"
-    return Exchange(watch, settings.timeout, settings.threads)
+    kind = Sharded if settings.strategy == "fsdp" else Exchange
+    return kind(watch, settings.timeout, settings.threads)
 
 
 def _code() -> str:

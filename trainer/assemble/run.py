@@ -24,6 +24,7 @@ from trainer.assemble.recipe import made
 from trainer.assemble.requeue import requeue
 from trainer.assemble.rescale import rescaled
 from trainer.assemble.resume import Fitted, begin_from, check_fits, check_resumable, restore, whole
+from trainer.assemble.sharding import check_sharded
 from trainer.assemble.targets import refusing
 from trainer.assemble.weave import woven
 from trainer.branches import take
@@ -107,6 +108,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     length = pace.in_updates(cfg, planned, curve.global_batch(cfg, settings), data.train_samples)
     net = parts.net(cfg, data.shape, settings)
     groups, optimizer = parts.optimizer(rescaled(cfg, planned).cfg, net)
+    check_sharded(cfg, settings, net, optimizer)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
     segments = lineage(cfg, planned, saved)
     facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
@@ -163,6 +165,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
             if isinstance(logger, TensorBoard):
                 logger.restart(saved["updates"])
     if resumed is not None:
+        assembly.trainer.precision_plugin.convert_module(assembly.module)  # else weights in float64 come in rounded
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
             tell_changes(saved, assembly.module.recipe.origin["config"])

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from trainer.lr import Refusal
 from trainer.lr.bounds import number, positive, whole
+from trainer.shards import own
 
 _SINCE = "lookahead_since"
 _SLOW = "lookahead_slow"
@@ -67,7 +68,7 @@ class Lookahead(Optimizer):
         if fast:
             slow = [self.state[parameter][_SLOW] for parameter in fast]
             torch._foreach_lerp_(slow, fast, self.alpha)
-            torch._foreach_copy_(fast, slow)
+            torch._foreach_copy_(list(map(own, fast)), list(map(own, slow)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.base.state_dict()
