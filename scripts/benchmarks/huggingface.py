@@ -1,17 +1,20 @@
 """The benchmark's work in transformers.Trainer, for those who have transformers and accelerate installed."""
 
+import importlib.util
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401  (its Trainer asks for it late: better to know at once)
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from scripts.benchmarks.loops import Outcome, Spent, Work
+
+if importlib.util.find_spec("accelerate") is None:  # its Trainer would ask for it late
+    raise ImportError("transformers.Trainer needs accelerate")
 
 
 class Batches:
