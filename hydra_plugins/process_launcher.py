@@ -5,6 +5,7 @@ death ends them all. Here `python train.py -m lr=1,2` starts `python train.py lr
 and so on, and reads each `result.json`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from trainer.assemble.pool import named, need, threads
 from trainer.assemble.warm import Nursery, Spawn, fresh, modules
 from trainer.lr import Refusal
 
+PROJECT = Path(__file__).parents[1]
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
 WHOLE = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.grid_sweeper.GridSweeper")
 Make = Callable[[int, list[str]], tuple[Job, bool]]
@@ -62,9 +64,6 @@ ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launch
 class ProcessLauncher(Launcher):
     """Runs the jobs of a sweep, tells each failure as it happens, and sums up in a table and `sweep.json`."""
 
-    root: Path | None = None
-    warm = False
-
     def __init__(
         self,
         jobs: int,
@@ -82,6 +81,7 @@ class ProcessLauncher(Launcher):
         self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
         self.crew: Crew | None = None
         self.warm, self.trunk = warm, trunk
+        self.root: Path | None = None
         self.configs: list[DictConfig] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -162,6 +162,11 @@ class ProcessLauncher(Launcher):
         job.need = need(settings, self.devices)
         job.threads = threads(settings, self.jobs) if self.jobs > 1 else None
         return job, (config.get("resume") or {}).get("path") == "auto"
+
+
+def python_path(inherited: str | None) -> str:
+    """PYTHONPATH for a job that may start on another machine: this project, before what was there."""
+    return os.pathsep.join([str(PROJECT), *filter(None, [inherited])])
 
 
 def program() -> list[str]:

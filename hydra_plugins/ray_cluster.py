@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra_plugins.process_launcher import python_path
 from trainer.assemble import ray_job
 from trainer.assemble.job import LEFTOVER
 from trainer.lr import Refusal
 
-PROJECT = Path(__file__).parents[1]
 POLL, ANSWER = 0.25, 10.0
 STORE = 80 * 2**20
 """Bytes for the objects of a Ray of the sweep's own; there are none but exit codes."""
@@ -60,7 +60,7 @@ class Ray:
     def __call__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "Placed":
         """Give a job to Ray, which starts it when a machine has room."""
         own = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
-        own["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [own.get("PYTHONPATH")])])
+        own["PYTHONPATH"] = python_path(own.get("PYTHONPATH"))
         program = [sys.executable, "-S", "-m", ray_job.__name__, str(log.parent), *command]
         self._ray.cloudpickle.register_pickle_by_value(ray_job)
         actor = self._ray.remote(ray_job.Place).options(

@@ -5,7 +5,7 @@ which the driver hears of through Ray and judges by exit code and `result.json`,
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from hydra_plugins.process_launcher import Make, ProcessLauncher
+from hydra_plugins.process_launcher import ProcessLauncher
 from hydra_plugins.ray_cluster import Ray
 from trainer.assemble.continued import Past
-from trainer.assemble.crew import Crew, Feed
+from trainer.assemble.crew import Crew
 from trainer.assemble.job import Job
 from trainer.lr import Refusal
 
@@ -69,13 +69,6 @@ class RayLauncher(ProcessLauncher):
         """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
         with self.ray.connected():
             return super().launch(job_overrides, initial_job_idx)
-
-    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
-        """Refused: there a search gives one job after another, and many at once would be drawn blindly."""
-        raise Refusal(
-            "hydra/launcher=ray takes all jobs at once: give this search hydra/launcher=process, on each machine with "
-            "the same hydra.sweeper.storage."
-        )
 
     def _crew(self, root: Path) -> Crew:
         return Crew(root, Past(root), self.jobs, [], self.timeout, self.fail_fast, spawn=self.ray)

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,12 @@ from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.process_launcher import Make, ProcessLauncher, _returned
+from hydra_plugins.process_launcher import ProcessLauncher, _returned, python_path
 from trainer.assemble import sweep
-from trainer.assemble.crew import Crew, Feed
 from trainer.assemble.job import LOG, RESULT, Job
 from trainer.assemble.slurm_job import work
 from trainer.lr import Refusal
 
-PROJECT = Path(__file__).parents[1]
 POLL = 2.0
 LOOKS = 8
 """So often in a row a job is missing before it is taken for gone, and squeue fails before it is believed."""
@@ -127,10 +125,6 @@ class SlurmLauncher(ProcessLauncher):
         sweep.show(self.done, root)
         return [_returned(job, sweep.failure(self.done, root)) for job in made]
 
-    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
-        """Refused: a search that gives one job after another would run them here, and not in Slurm."""
-        raise Refusal("hydra/launcher=submitit_slurm takes all jobs at once: give this search hydra/launcher=process.")
-
     def _submit(self, batch: list[Job], root: Path) -> list[Any]:
         try:
             import submitit
@@ -143,7 +137,7 @@ class SlurmLauncher(ProcessLauncher):
         except RuntimeError as error:
             raise Refusal(f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun.") from error
         executor.update_parameters(name=str(self.config.hydra.job.name), **self.asked)
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        os.environ["PYTHONPATH"] = python_path(os.environ.get("PYTHONPATH"))
         stamps = [f"{root.name}-{job.number}" for job in batch]
         return list(executor.map_array(work, [job.command for job in batch], [job.folder for job in batch], stamps))
 

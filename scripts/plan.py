@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from scripts.plans import files, tables  # noqa: E402
 from trainer.assemble import curve, policy  # noqa: E402
 from trainer.assemble.front import guarded  # noqa: E402
+from trainer.assemble.grouping import of_model  # noqa: E402
 from trainer.assemble.growth import growing  # noqa: E402
 from trainer.assemble.rescale import rescaled  # noqa: E402
 from trainer.assemble.stamp import register  # noqa: E402
@@ -34,7 +35,6 @@ from trainer.assemble.weave import woven  # noqa: E402
 from trainer.lr import Plan, Refusal, rules  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 
-PLAIN = "trainer.optim.groups.decay_groups"
 """The groups that follow from the weight decay alone."""
 
 
@@ -143,18 +143,9 @@ def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, lineage: Sequ
         for line in rules.unlogged(rule.monitor, scored):
             raise Refusal(f"lint monitor: {line}")
     used = rescaled(cfg, length).cfg
-    groups = of_model(used, settings) if groups is None and cfg.groups._target_ != PLAIN else groups
+    groups = of_model(used, settings) if groups is None else groups
     rates = woven(list(lineage), cfg, groups) if lineage and groups else policy.policy(cfg, length, groups)
     return Plan(*growing(cfg, rates, length), policy.settings(used, groups))
-
-
-def of_model(cfg: DictConfig, settings: curve.TrainerSettings) -> dict[str, Any]:
-    """The parameter groups of the model itself, where the config alone does not tell them: reads the data."""
-    from trainer.assemble import parts  # late: it needs torch
-
-    net = parts.net(cfg, parts.data(cfg).shape, settings)
-    split, _ = parts.optimizer(cfg, net)
-    return {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in split}
 
 
 def ignored(cfg: DictConfig) -> list[str]:

@@ -1,6 +1,5 @@
 """A sweep that goes on where it stopped: whose folder it is, what it was, and which of its jobs are completed."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.assemble.guardian import alone
 from trainer.assemble.job import RESULT, Job
 from trainer.assemble.sweep import SUMMARY
 from trainer.lr import Refusal
@@ -24,14 +24,10 @@ def owned(root: Path) -> Iterator[list[int]]:
     root.mkdir(parents=True, exist_ok=True)
     held = os.open(root, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not alone(held):
             raise Refusal(
                 f"{root} belongs to a sweep that still runs, or whose jobs are being ended: wait, or give another name"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
         yield [held]
     finally:
         os.close(held)

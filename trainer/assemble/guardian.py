@@ -5,6 +5,7 @@ driver, whatever the cause: SIGTERM to the groups that are left, SIGKILL after a
 that process. Standard library only.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -50,6 +51,17 @@ class Guardian:
         with suppress(OSError):  # a guardian that was killed guards no more; the sweep goes on
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
+
+
+def alone(held: int) -> bool:
+    """Lock an open folder against others, if its file system can; False where one of them has it."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def signal_group(group: int, signum: int) -> bool:

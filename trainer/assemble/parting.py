@@ -9,13 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble import curve, pace, policy
 from trainer.assemble.changes import differences, flat
+from trainer.assemble.grouping import of_model
 from trainer.assemble.job import Job
 from trainer.assemble.rescale import rescaled
 from trainer.lr import Horizon, Plan, Refusal
 
 LENGTH = "trainer.duration"
-PLAIN = "trainer.optim.groups.decay_groups"
-"""The groups that follow from the weight decay alone."""
 OF_THE_CURVE = ("warmup", "schedule", "cooldown", "compat", "hyper", "group_schedule")
 """What makes the plan and nothing else: plans are compared by their values."""
 OF_NO_BIT = ("name", "trainer.checkpoint", LENGTH)
@@ -37,8 +36,7 @@ class Planned:
     @cached_property
     def plan(self) -> Plan:
         """Its whole curve; where the groups depend on the model, the data is read and the model built."""
-        used = rescaled(self.cfg, self.length).cfg
-        groups = None if self.cfg.groups.get("_target_") == PLAIN else _groups(used)
+        groups = of_model(rescaled(self.cfg, self.length).cfg, curve.trainer_settings(self.cfg))
         return Plan(policy.policy(self.cfg, self.length, groups), self.length)
 
 
@@ -98,12 +96,3 @@ def _alike(one: Any, two: Any) -> int:
     if one[:least] == two[:least]:
         return least
     return next(t for t in range(least) if one[t] != two[t])
-
-
-def _groups(cfg: DictConfig) -> dict[str, Any]:
-    """The groups of the model itself."""
-    from trainer.assemble import parts  # late: it needs torch
-
-    net = parts.net(cfg, parts.data(cfg).shape, curve.trainer_settings(cfg))
-    split, _ = parts.optimizer(cfg, net)
-    return {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in split}

@@ -5,7 +5,6 @@ grandchild: this file is also the program between, which passes signals on and t
 the worker closes, or this program is killed, the run is ended by SIGTERM, and saves itself.
 """
 
-import fcntl
 import os
 import selectors
 import signal
@@ -17,10 +16,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trainer.assemble.guardian import TICK, Guardian
+from trainer.assemble.guardian import TICK, Guardian, alone
 from trainer.assemble.job import Job
-
-SHOWN = "CUDA_VISIBLE_DEVICES"
+from trainer.assemble.pool import SHOWN
 
 
 class Place:
@@ -65,7 +63,7 @@ def keep(folder: Path, command: list[str]) -> int:
     with selectors.DefaultSelector() as heard:
         heard.register(0, selectors.EVENT_READ)
         held = os.open(folder, os.O_RDONLY)
-        while not _alone(held):  # until what an earlier driver has left here has ended
+        while not alone(held):  # until what an earlier driver has left here has ended
             if heard.select(TICK):
                 return -signal.SIGTERM
         guardian, job = Guardian([held]), Job(0, [], folder, command)
@@ -81,16 +79,6 @@ def keep(folder: Path, command: list[str]) -> int:
         guardian.close()
     assert job.code is not None
     return job.code
-
-
-def _alone(held: int) -> bool:
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer import signals
-from trainer.assemble import cluster, curve, pace, parts, policy, report
+from trainer.assemble import cluster, curve, grouping, pace, parts, policy, report
 from trainer.assemble.averages import settle
 from trainer.assemble.changes import tell_changes
 from trainer.assemble.command import check_command, overrides
@@ -111,7 +111,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     check_sharded(cfg, settings, net, optimizer)
     saved = _checked(cfg, resumed, Fitted(net, groups, cfg.optimizer._target_, length))
     segments = lineage(cfg, planned, saved)
-    facts = {group.name: policy.facts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}
+    facts = grouping.facts(groups)
     plan = Plan(*growing(cfg, woven(segments, cfg, facts), planned), policy.settings(rescaled(cfg, planned).cfg, facts))
     length = pace.in_updates(cfg, plan.horizon, curve.global_batch(cfg, settings), data.train_samples)
     task = parts.task(cfg, data.shape)

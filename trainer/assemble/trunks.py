@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.assemble import curve
@@ -58,7 +59,8 @@ class Branches:
         assert job.trunk is not None
         kept = point(job.trunk.folder / "checkpoints", job.branch)
         if kept.exists() or begun(job.folder):
-            job.command.append(f"resume.trunk='{_quoted(str(kept))}'")
+            place = QuotedString(text=str(kept), quote=Quote.single).with_quotes()
+            job.command.append(f"resume.trunk={place}")
         elif job.trunk.status == "completed":
             print(f"job {job.number} runs alone: job {job.trunk.number} ended without a checkpoint {kept}", flush=True)
         elif job.trunk.status in ("failed", "stopped", "pruned"):
@@ -115,7 +117,3 @@ def _but_length(cfg: DictConfig) -> str:
     tree: Any = OmegaConf.to_container(cfg, resolve=False)
     plain = {key: value for key, value in flat(tree).items() if key not in ("name", LENGTH)}
     return json.dumps(plain, sort_keys=True, default=str)
-
-
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
