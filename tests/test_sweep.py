@@ -143,6 +143,22 @@ def alive(pid: int) -> bool:
         return False
 
 
+DEATHS = "act=raise,vanish,leave,die,hang,abandon,complete"
+
+
+def check_deaths(app: Path, timeout: int) -> None:
+    """Each job of `DEATHS` has died alone, with its own reason, and left nothing behind; the last one completed."""
+    assert [job["status"] for job in summary(app)] == ["failed"] * 6 + ["completed"]
+    reasons = [job["error"] for job in summary(app)]
+    assert reasons[0].startswith("exit code 1: RuntimeError: planted failure (traceback in ")
+    assert reasons[1] == "exit code 0: no result.json"
+    assert reasons[2].startswith("exit code 1: the run left before its end through sys.exit(None)")
+    assert reasons[3].startswith("killed by SIGKILL")
+    assert reasons[4] == f"took longer than {timeout} s"
+    assert reasons[5].startswith("exit code 3: hanging ")
+    assert not any(alive(pid) for job in (4, 5) for pid in hanging(app, job))
+
+
 def test_every_job_of_a_grid_is_a_process_with_its_own_folder_and_stamp(app: Path) -> None:
     process = start(app, "-m", "x=1,2", "text=a,b")
     out, err = process.communicate(timeout=180)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from scripts.sweeps.stand_in import DRIVER
 from tests.test_every_launch import ROOT, train
 from tests.test_sweep import start, summary, sweep, wait_until_free
 from trainer.assemble.job import Job
@@ -51,21 +52,6 @@ def job(words):
             (folder / "hangs").touch()
             time.sleep(600)
     (folder / "result.json").write_text(json.dumps({"status": "completed", "metrics": {}, "ended": time.time()}))
-
-if "hydra.mode=RUN" in sys.argv:
-    job(sys.argv[1:])
-    sys.exit(0)
-
-import hydra
-from trainer.assemble.front import guarded
-from trainer.assemble.stamp import register
-register()
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg):
-    raise AssertionError("the jobs do not come here")
-
-sys.exit(guarded(main))
 """
 WORDS = (
     *("data=synthetic", "data.samples=32", "data.batch_size=4", "schedule=wsd", "warmup=linear", "warmup.duration=4"),
@@ -81,7 +67,7 @@ def app(tmp_path: Path) -> Path:
     """A stand-in for the program, with the project's own config."""
     folder = tmp_path / "the app"
     folder.mkdir()
-    (folder / "train.py").write_text(PROGRAM)
+    (folder / "train.py").write_text(PROGRAM + DRIVER)
     (folder / "conf").symlink_to(ROOT / "conf")
     return folder
 

@@ -6,6 +6,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+DRIVER = """
+if "hydra.mode=RUN" in sys.argv:
+    job(sys.argv[1:])
+    sys.exit(0)
+
+import hydra
+from trainer.assemble.front import guarded
+from trainer.assemble.stamp import register
+register()
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg):
+    raise AssertionError("the jobs do not come here")
+
+sys.exit(guarded(main))
+"""
+"""The end of a program whose jobs are its function `job`, called with their words, and whose sweep is a real one."""
 PROGRAM = """
 import json, os, signal, sys, time
 
@@ -38,21 +55,6 @@ def job(words):
     with open(os.path.join(folder, "completions"), "a") as file:
         file.write(f"{os.getpid()}\\n")
     os.replace(path + ".draft", path)
-
-if "hydra.mode=RUN" in sys.argv:
-    job(sys.argv[1:])
-    sys.exit(0)
-
-import hydra
-from trainer.assemble.front import guarded
-from trainer.assemble.stamp import register
-register()
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg):
-    raise AssertionError("the jobs do not come here")
-
-sys.exit(guarded(main))
 """
 CONFIG = """
 defaults:
@@ -76,7 +78,7 @@ hydra:
 def toy(folder: Path) -> Path:
     """The program of the jobs and of their driver, in a folder of its own."""
     (folder / "conf").mkdir(parents=True)
-    (folder / "train.py").write_text(PROGRAM)
+    (folder / "train.py").write_text(PROGRAM + DRIVER)
     (folder / "conf" / "train.yaml").write_text(CONFIG)
     return folder
 
