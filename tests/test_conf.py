@@ -7,9 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from trainer.assemble import curve, parts
-from trainer.assemble.growth import growing
-from trainer.assemble.policy import policy, settings
+from trainer.config import components as parts
+from trainer.config import settings as curve
+from trainer.config.batch_schedule import growing
+from trainer.config.lr_policy import policy, settings
 from trainer.lr import Plan
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -29,9 +30,9 @@ NEEDED = {
     "scaling=surge": ["scaling.noise_batch=512"],
     "scaling=rmsprop_sde": ["optimizer=rmsprop"],
     "compat=timm": ["warmup.start=1e-4"],
-    "schedule_batch=grow": ["schedule=multi_step", "schedule_batch.max_batch_size=64"],
-    "hyper=dropout_linear": ["model.dropout=0.1"],
-    "hyper=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
+    "batch_schedule=grow": ["schedule=multi_step", "batch_schedule.max_batch_size=64"],
+    "hyper_schedule=dropout_linear": ["model.dropout=0.1"],
+    "hyper_schedule=gradient_noise_annealed": ["trainer.gradient_noise=0.01"],
     **{f"trainer={name}": ["trainer.devices=2", "trainer.nodes=1"] for name in ("slurm", "torchrun")},
 }
 """What an option has no default for."""

@@ -9,9 +9,9 @@ from hydra.core.plugins import Plugins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.assemble.mistake import mistake
-from trainer.assemble.spacing import linspace, logspace
-from trainer.lr import Refusal
+from trainer.cli.messages import mistake
+from trainer.lr import ConfigError
+from trainer.sweep.resolvers import linspace, logspace
 
 ENDS = st.floats(1e-12, 1e12)
 
@@ -104,7 +104,7 @@ def test_zipped_keys_advance_together_and_cross_the_others() -> None:
     ],
 )
 def test_keys_that_cannot_be_zipped_are_refused(words: tuple[str, ...], zipped: list[object], told: str) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(ConfigError, match=told):
         jobs(*words, zip=zipped)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts.sweep_endurance import GRID, SEARCH, endure
-from scripts.sweeps.stand_in import driver, toy
+from benchmarks.stand_in import driver, toy
+from benchmarks.sweep_endurance import GRID, SEARCH, endure
 
 pytest.importorskip("optuna", reason="the extra `search` is not installed")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scripts.sweeps.stand_in import driver, toy
+from benchmarks.stand_in import driver, toy
 
 TRIALS = 12
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from trainer.assemble.front import guarded
-from trainer.assemble.stamp import register
+from trainer.cli.run_cli import guarded
+from trainer.cli.run_id import register
 
 register()
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.sweeps.stand_in import DRIVER
+from benchmarks.stand_in import DRIVER
 from tests.test_every_launch import ROOT, train
 from tests.test_sweep import start, summary, sweep, wait_until_free
-from trainer.assemble.job import Job
-from trainer.assemble.trunks import share
-from trainer.checkpoint import history, read
-from trainer.lr import Refusal
+from trainer.checkpoint.io import history, read
+from trainer.lr import ConfigError
+from trainer.sweep.job import Job
+from trainer.sweep.shared_prefix import share
 
 PROGRAM = """
 import json, os, re, sys, time
@@ -27,12 +27,12 @@ from pathlib import Path
 def job(words):
     given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     folder, total = Path(given["hydra.run.dir"].strip("'")), int(given["trainer.duration"])
-    own, trunk = folder / "checkpoints", given.get("resume.trunk", "").strip("'")
+    own, trunk = folder / "checkpoints", given.get("resume.snapshot", "").strip("'")
     own.mkdir(parents=True, exist_ok=True)
     there = sorted(own.glob("update-*.ckpt")) or ([trunk] if trunk else [])
     begin = int(re.findall(r"update-0*(\\d+)", str(there[-1]))[0]) if there else 0
     assert not there or Path(there[-1]).exists()
-    branches = json.loads(given.get("trainer.branches", "[]"))
+    branches = json.loads(given.get("trainer.snapshots", "[]"))
     with (folder / "starts").open("a") as file:
         file.write(json.dumps({"begin": begin, "pid": os.getpid(), "time": time.time()}) + "\\n")
     branched = [{"policy": "branch", "update": begin, "of": trunk}] if trunk and begin else []
@@ -55,7 +55,7 @@ def job(words):
 """
 WORDS = (
     *("data=synthetic", "data.samples=32", "data.batch_size=4", "schedule=wsd", "warmup=linear", "warmup.duration=4"),
-    *("trainer.validate=5", "hydra.launcher.trunk=true", "trainer.accelerator=cpu"),
+    *("trainer.validate=5", "hydra.launcher.shared_prefix=true", "trainer.accelerator=cpu"),
 )
 LENGTHS = "trainer.duration=20,40,80"
 PARTS = {20: 17, 40: 33}
@@ -190,9 +190,9 @@ def test_a_trunk_that_nothing_can_share_is_refused_before_anything_starts(
     ("words", "told"),
     [
         (["resume.path=somewhere"], "leave out resume.path"),
-        (["resume.trunk=somewhere"], "leave out resume.path, resume.trunk"),
-        (["resume=auto", "resume.policy=stretch"], "leave out resume.path, resume.trunk, resume.policy"),
-        (["trainer.branches=[3]"], r"leave out trainer.branches=\[3\]"),
+        (["resume.snapshot=somewhere"], "leave out resume.path, resume.snapshot"),
+        (["resume=auto", "resume.policy=stretch"], "leave out resume.path, resume.snapshot, resume.policy"),
+        (["trainer.snapshots=[3]"], r"leave out trainer.snapshots=\[3\]"),
         (["optimizer.lr=-1"], "optimizer.lr=-1"),
         (["trainer.duration=3ep", "data.samples=null"], "data.samples is not known"),
     ],
@@ -203,14 +203,14 @@ def test_what_the_trunk_decides_and_what_cannot_be_planned_is_refused(
     plain = [word for word in WORDS if not word.startswith("hydra")]
     lengths = ("trainer.duration=20", "trainer.duration=40")
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(ConfigError, match=told):
         share(jobs, [compose(*plain, length, *words) for length in lengths])
 
 
 def test_jobs_that_differ_in_more_than_their_length_share_no_trunk(compose: Any) -> None:
     plain = [word for word in WORDS if not word.startswith("hydra")]
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
-    with pytest.raises(Refusal, match=r"no two jobs differ in trainer\.duration only"):
+    with pytest.raises(ConfigError, match=r"no two jobs differ in trainer\.duration only"):
         share(jobs, [compose(*plain, f"trainer.duration={20 * i}", f"seed={i}") for i in (1, 2)])
 
 
@@ -221,7 +221,7 @@ def test_a_sweep_that_shares_its_trunk_trains_to_the_bits_of_lone_runs(tmp_path:
         *("warmup.duration=4", "average=ema", "average.decay=0.9", "trainer.validate=7", "trainer.threads=1"),
         *("trainer.accelerator=cpu", "callbacks=none"),
     )
-    own = ("hydra.launcher.trunk=true", "hydra.launcher.warm=true", "hydra.launcher.jobs=2")
+    own = ("hydra.launcher.shared_prefix=true", "hydra.launcher.fork=true", "hydra.launcher.jobs=2")
     done = train(tmp_path, "-m", "name=s", "trainer.duration=30,60", *own, *words)
     assert done.returncode == 0, done.stderr
     assert "job 0 branches off job 1 after update 25\n" in done.stdout

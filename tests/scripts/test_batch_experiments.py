@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from data.order import mix
+from experiments import adascale, critical_batch, gains, training
+from experiments.critical import hyperbola, race, trail
 from models.mlp import MLP
-from scripts.reproduce import adascale, critical_batch, gains, training
-from scripts.reproduce.critical import hyperbola, race, trail
-from trainer.assemble.front import guarded
-from trainer.lr import Refusal
+from trainer.cli.run_cli import guarded
+from trainer.lr import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_hyperbola_is_found_again(power):
     assert found(found.batch) == pytest.approx(2.0**power * found.limit)
     assert found.error < 0.01
     assert hyperbola.free({b: (1 + 100 / b) ** -0.5 for b in points}).power == pytest.approx(-0.5, abs=0.03)
-    with pytest.raises(Refusal, match="three points or more"):
+    with pytest.raises(ConfigError, match="three points or more"):
         hyperbola.fit({**points, 2: float("inf")}, power)
 
 
@@ -112,7 +112,7 @@ def test_the_noise_scale_is_that_of_every_sample_and_a_mis_stated_batch_makes_it
 
 
 def test_a_run_that_does_not_arrive_is_refused(problem):
-    with pytest.raises(Refusal, match=r"seed 0 has not reached a loss of 0.01 in 3 updates"):
+    with pytest.raises(ConfigError, match=r"seed 0 has not reached a loss of 0.01 in 3 updates"):
         trail.Run(batch=64, lr=0.1, target=0.01, every=2, factor=8, limit=3).points(problem, 0)
 
 
@@ -178,4 +178,4 @@ def test_adascale_runs_from_end_to_end(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("module", [critical_batch, adascale], ids=lambda module: module.EXPERIMENT.name)
 def test_the_docstring_has_a_line_to_copy(module):
-    assert f"\n    python scripts/reproduce/{module.EXPERIMENT.name}.py --" in module.__doc__
+    assert f"\n    python experiments/{module.EXPERIMENT.name}.py --" in module.__doc__

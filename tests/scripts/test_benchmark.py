@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import benchmark
-from scripts.benchmarks import lr, report
-from scripts.benchmarks.loops import PEAK_LR, Outcome, Spent, Work, bare, prove
-from trainer.lr import Refusal
-from trainer.tensorboard import TensorBoard
+from benchmarks import benchmark, lr, report
+from benchmarks.loops import PEAK_LR, Outcome, Spent, Work, bare, prove
+from trainer.log.tensorboard import TensorBoard
+from trainer.lr import ConfigError
 
 SCRIPT = Path(benchmark.__file__)
 
@@ -20,7 +19,7 @@ SCRIPT = Path(benchmark.__file__)
 def test_help_shows_an_example_to_copy(python):
     told = subprocess.run([python, SCRIPT, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert "\n    python scripts/benchmark.py " in told.stdout
+    assert "\n    python benchmarks/benchmark.py " in told.stdout
 
 
 def measured(tmp_path, *arguments):
@@ -32,7 +31,7 @@ def test_updates_are_measured_in_every_loop_that_is_installed_and_told_why_not_i
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    monkeypatch.delitem(sys.modules, "scripts.benchmarks.huggingface", raising=False)
+    monkeypatch.delitem(sys.modules, "benchmarks.huggingface", raising=False)
     found = measured(tmp_path, "updates", "--updates", "20", "--rounds", "2")
     assert found["updates"] == 20
     assert list(found["rows"]) == ["bare", "cadence", "lightning", "lightning_sparse"]
@@ -144,5 +143,5 @@ def test_a_ratio_is_one_of_medians_and_its_spread_one_of_rounds():
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, complaint):
-    with pytest.raises(Refusal, match=complaint):
+    with pytest.raises(ConfigError, match=complaint):
         benchmark.main(arguments)

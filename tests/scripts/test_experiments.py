@@ -8,10 +8,10 @@ import subprocess
 import pytest
 import torch
 
-from scripts.reproduce import adam_sqrt, arms, command, goyal, page, schedules, training, verdict, warmup
-from scripts.reproduce.arms import Arm
-from trainer.assemble.front import guarded
-from trainer.lr import Refusal
+from experiments import adam_sqrt, arms, command, goyal, page, schedules, training, verdict, warmup
+from experiments.arms import Arm
+from trainer.cli.run_cli import guarded
+from trainer.lr import ConfigError
 
 SHORT = ("experiment=adam_sqrt", "trainer.duration=256 samples", "data.batch_size=32")
 
@@ -162,7 +162,7 @@ def test_a_claim_that_fails_or_a_control_that_holds_makes_the_exit_code_1(tmp_pa
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, says):
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ConfigError, match=says):
         command.command(experiment(GOOD), "x", words)
 
 
@@ -170,9 +170,9 @@ def test_every_script_tells_how_to_run_it(python):
     for module in (adam_sqrt, page):
         told = subprocess.run([python, module.__file__, "--help"], capture_output=True, text=True)
         assert told.returncode == 0
-        assert "\n    python scripts/reproduce/" in told.stdout
+        assert "\n    python experiments/" in told.stdout
     for module in (goyal, schedules, warmup):
-        assert f"\n    python scripts/reproduce/{module.EXPERIMENT.name}.py --seeds 2" in module.__doc__
+        assert f"\n    python experiments/{module.EXPERIMENT.name}.py --seeds 2" in module.__doc__
 
 
 def shortened(module, monkeypatch, *overrides):
@@ -211,8 +211,8 @@ def test_an_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys, modul
 
 def test_the_page_is_made_of_the_reports_that_are_there(tmp_path):
     assert (command.DOCS.parent / "experiments.md").read_text() == page.page(page.reports_in(command.DOCS))
-    with pytest.raises(Refusal, match="holds no report"):
+    with pytest.raises(ConfigError, match="holds no report"):
         page.main(["--reports", str(tmp_path)])
     (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         page.main(["--reports", str(tmp_path)])

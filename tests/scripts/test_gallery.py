@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from scripts import gallery
-from scripts.galleries import exhibit
-from scripts.galleries.page import anchor, page, wrapped
-from scripts.galleries.picture import picture
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.lint import ERROR, lint
+from trainer.tools.gallery import command as gallery
+from trainer.tools.gallery import exhibit
+from trainer.tools.gallery.page import anchor, page, wrapped
+from trainer.tools.gallery.picture import picture
 
 SCRIPT = Path(gallery.__file__)
 DOCS = SCRIPT.parents[1] / "docs"
@@ -37,7 +37,7 @@ def test_help_shows_an_example_to_copy(python):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, python):
     (tmp_path / "file").write_text("")
-    with pytest.raises(Refusal, match="cannot be written"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         gallery.main(["--out", str(tmp_path / "file")])
     told = subprocess.run([python, SCRIPT, "--out", tmp_path / "file" / "deep"], capture_output=True, text=True)
     assert (told.returncode, len(told.stderr.splitlines())) == (2, 1)

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from scripts.reproduce import increase_batch, training
-from trainer.assemble.front import guarded
+from experiments import increase_batch, training
+from trainer.cli.run_cli import guarded
 
 SHORT = ("trainer.duration=4ep", "schedule.milestones=[1ep,2ep,3ep]")
 
@@ -53,4 +53,4 @@ def test_it_runs_from_end_to_end(tmp_path, monkeypatch, trials):
     assert code == (0 if report["pass"] else 1)
     assert (tmp_path / "increase_batch.png").read_bytes().startswith(b"\x89PNG")
     assert {row["role"] for row in report["verdicts"]} == {"claim", "control", "note"}
-    assert "\n    python scripts/reproduce/increase_batch.py --" in increase_batch.__doc__
+    assert "\n    python experiments/increase_batch.py --" in increase_batch.__doc__

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import noise_scale
-from scripts.noise import tables
-from scripts.noise.picture import draw
-from scripts.noise.probe import Point, Probe
-from scripts.noise.sampling import Sampling
-from trainer.assemble.run import fit
-from trainer.lr import Refusal
-from trainer.noise_interval import estimate
+from trainer.lr import ConfigError
+from trainer.measure.noise_interval import estimate
+from trainer.run import fit
+from trainer.tools.noise_scale import command as noise_scale
+from trainer.tools.noise_scale import tables
+from trainer.tools.noise_scale.picture import draw
+from trainer.tools.noise_scale.probe import Point, Probe
+from trainer.tools.noise_scale.sampling import Sampling
 
 SCRIPT = Path(noise_scale.__file__)
 PNG = b"\x89PNG"
@@ -94,7 +94,7 @@ def test_a_run_that_is_measured_trains_to_the_same_bits(assembled):
     plain, looked_at = assembled(*chosen), assembled(*chosen, folder="other")
     fit(plain, None)
     probe = Probe(looked_at, [1, 5], Sampling(updates=2, micro=8, batch=16, seed=1))
-    looked_at.module.recipe = replace(looked_at.module.recipe, observe=probe.attach)
+    looked_at.module.recipe = replace(looked_at.module.recipe, measure=probe.attach)
     fit(looked_at, None)
     assert [one.update for one in probe.measured] == [1, 5]
     theirs = looked_at.module.net.state_dict()
@@ -170,7 +170,7 @@ def test_what_is_not_resolved_is_said_bounded_and_left_out_of_the_advice():
 )
 def test_a_mistake_is_refused_in_one_line(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ConfigError) as refused:
         noise_scale.main([*CPU, "schedule=linear", *words])
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts import optimizers
-from scripts.zoo import cost, trial
-from scripts.zoo.page import TIERS, page
-from trainer.lr import Refusal
+from benchmarks.optimizers import command as optimizers
+from benchmarks.optimizers import cost, trial
+from benchmarks.optimizers.page import TIERS, page
+from trainer.lr import ConfigError
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "optimizers.md"
 
@@ -39,7 +39,7 @@ def test_the_script_tries_a_grid_measures_and_writes_its_page(tmp_path, capsys):
     assert list(shown) == ["adamw", "muon"]
     assert (shown["adamw"][2], shown["adamw"][3], shown["adamw"][7]) == ("0.003", "0.003 to 0.003", "8.0")
     assert "[2/2] muon: loss" in capsys.readouterr().out
-    assert f"`python scripts/optimizers.py {' '.join(chosen)}`" in " ".join(out.read_text().split())
+    assert f"`python benchmarks/optimizers/command.py {' '.join(chosen)}`" in " ".join(out.read_text().split())
 
 
 def test_the_grid_goes_on_where_the_best_is_its_last(monkeypatch):
@@ -74,11 +74,11 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, python):
         (["--updates", "19"], "give at least 20"),
         (["--only", "sgd", "--updates", "20", "--points", "1", "--rounds", "1", "--out", "/proc/x/y"], "be written"),
     ):
-        with pytest.raises(Refusal, match=says):
+        with pytest.raises(ConfigError, match=says):
             optimizers.main(words)
     told = subprocess.run([python, optimizers.__file__, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert re.search(r"\n    python scripts/optimizers.py --only", told.stdout)
+    assert re.search(r"\n    python benchmarks/optimizers/command.py --only", told.stdout)
 
 
 def test_a_page_names_what_has_no_tier():

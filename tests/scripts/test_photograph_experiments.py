@@ -5,10 +5,10 @@ import json
 import pytest
 from pyarrow import parquet
 
-from scripts.reproduce import large_batch, photographs, super_convergence, training
-from trainer.assemble.front import guarded
+from experiments import large_batch, photographs, super_convergence, training
+from trainer.cli.run_cli import guarded
 
-FEW = ("data.samples=256", "data.val_samples=64", "model.width=2", "trainer.updates_per_call=1")
+FEW = ("data.samples=256", "data.val_samples=64", "model.width=2", "trainer.steps_per_execution=1")
 
 
 @pytest.fixture

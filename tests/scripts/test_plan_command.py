@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import plan
-from scripts.plans import picture
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.trace import Values
+from trainer.tools.plan import command as plan
+from trainer.tools.plan import picture
 
 SCRIPT = Path(plan.__file__)
 PNG = b"\x89PNG"
@@ -52,10 +52,12 @@ def test_the_table_has_the_rate_momentum_and_decay_of_each_group_and_their_areas
 
 
 def test_a_value_that_changes_is_told_at_the_start_at_the_peak_and_at_the_end(shown):
-    text = shown("warmup=linear", "hyper=momentum_mirrored", "--updates", "100", "--no-files")
+    text = shown("warmup=linear", "hyper_schedule=momentum_mirrored", "--updates", "100", "--no-files")
     assert row(text, "momentum")[1:] == ["0.93", "0.85", "0.94997"]
-    assert "betas-overwritten: hyper.momentum takes" in text
-    run = shown("hyper=label_smoothing_linear", "task.loss.label_smoothing=0.1", "--updates", "100", "--no-files")
+    assert "betas-overwritten: hyper_schedule.momentum takes" in text
+    run = shown(
+        "hyper_schedule=label_smoothing_linear", "task.loss.label_smoothing=0.1", "--updates", "100", "--no-files"
+    )
     assert row(run, "run", "label_smoothing")[2:] == ["0.1", "0.096", "0.001"]
 
 
@@ -79,12 +81,12 @@ def test_findings_are_told_by_name_with_what_becomes_of_them(shown):
     assert row(text, "refused")[1] == "unreached:"
     assert row(text, "warning")[1] == "last-lr:"
     assert row(shown(*chosen, "lint.ignore=[unreached]", "--no-files"), "ignored")[1] == "unreached:"
-    with pytest.raises(Refusal, match="did you mean unreached"):
+    with pytest.raises(ConfigError, match="did you mean unreached"):
         shown(*chosen, "lint.ignore=[unreachd]", "--no-files")
 
 
 def test_the_files_hold_the_curve(shown):
-    text = shown("hyper=weight_decay_tied", "warmup=linear", "--updates", "40", "--csv", "--out", "deep/it")
+    text = shown("hyper_schedule=weight_decay_tied", "warmup=linear", "--updates", "40", "--csv", "--out", "deep/it")
     assert text.rstrip().endswith("deep/it.png  deep/it.json  deep/it.csv")
     assert Path("deep/it.png").read_bytes().startswith(PNG)
     numbers = json.loads(Path("deep/it.json").read_text())
@@ -101,7 +103,7 @@ def test_the_files_hold_the_curve(shown):
 
 def test_a_place_that_cannot_be_written_is_refused(shown):
     Path("file").write_text("")
-    with pytest.raises(Refusal, match="--out=file/plan cannot be written"):
+    with pytest.raises(ConfigError, match="--out=file/plan cannot be written"):
         shown("--out", "file/plan")
 
 
@@ -127,7 +129,9 @@ def test_runs_of_different_lengths_can_be_compared(shown):
 
 
 def test_where_only_the_data_knows_the_length_a_line_says_what_to_give(shown):
-    with pytest.raises(Refusal, match=r"^trainer.duration=20ep counts epochs, .*: give --updates N, or data.samples.$"):
+    with pytest.raises(
+        ConfigError, match=r"^trainer.duration=20ep counts epochs, .*: give --updates N, or data.samples.$"
+    ):
         shown("data.samples=null", "--no-files")
     assert "T = 300 updates" in shown("data.samples=null", "--updates", "300", "--no-files")
 
@@ -135,21 +139,21 @@ def test_where_only_the_data_knows_the_length_a_line_says_what_to_give(shown):
 def test_with_updates_data_that_is_not_there_is_not_asked_for(shown):
     text = shown("experiment=shakespeare_char", "--updates", "3000", "--no-files")
     assert "T = 3000 updates of 12 samples; warm-up W = 100; peak 0.001" in text
-    with pytest.raises(Refusal, match=r"warmup\.duration|duration=2ep counts epochs"):
+    with pytest.raises(ConfigError, match=r"warmup\.duration|duration=2ep counts epochs"):
         shown("experiment=shakespeare_char", "warmup.duration=2ep", "--updates", "3000", "--no-files")
 
 
 @pytest.mark.parametrize("updates", ["0", "-5"])
 def test_a_length_that_is_none_is_refused(shown, updates):
-    with pytest.raises(Refusal, match=f"--updates={updates} "):
+    with pytest.raises(ConfigError, match=f"--updates={updates} "):
         shown("--updates", updates)
 
 
 def test_a_folder_of_no_run_is_refused_and_so_are_other_settings_beside_one(shown):
-    with pytest.raises(Refusal, match="is not the folder of a run"):
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
         shown("--applied", "nowhere")
     for more in (["optimizer=sgd"], ["--updates", "5"], ["--compare", "optimizer=sgd"]):
-        with pytest.raises(Refusal, match="takes the config of that run"):
+        with pytest.raises(ConfigError, match="takes the config of that run"):
             shown("--applied", "nowhere", *more)
 
 
@@ -179,7 +183,7 @@ def test_the_plan_of_a_million_updates_with_its_files_imports_no_torch(python, t
 
 
 def test_a_batch_that_grows_is_shown_in_the_table_the_numbers_and_the_picture(shown):
-    words = ("optimizer=momentum", "schedule=multi_step", "schedule_batch=grow", "schedule_batch.max_batch_size=512")
+    words = ("optimizer=momentum", "schedule=multi_step", "batch_schedule=grow", "batch_schedule.max_batch_size=512")
     text = shown(*words)
     assert "T = 422 updates of 32 to 512 samples" in text
     assert row(text, "run", "batch_size")[2:] == ["32", "32", "512"]
@@ -196,8 +200,8 @@ def test_a_batch_that_grows_is_drawn_beside_one_that_stays(shown, monkeypatch):
     shown(
         "schedule=multi_step",
         "--compare",
-        "schedule_batch=none",
-        "schedule_batch=grow schedule_batch.max_batch_size=64",
+        "batch_schedule=none",
+        "batch_schedule=grow batch_schedule.max_batch_size=64",
     )
     stays, grows = (list(values) for _, values in drawn[1])
     assert set(stays) == {32.0}

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from data.order import permutation
-from scripts.reproduce.range_tasks import TASKS, Replicas, Task, digits, train
-from scripts.reproduce.range_test import GRID, at, linear_axis, quantile, regret, summary
+from experiments.range_tasks import TASKS, Replicas, Task, digits, train
+from experiments.range_test import GRID, at, linear_axis, quantile, regret, summary
 from trainer.lr.range_test import Sweep, rates
 
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import range_test
-from scripts.ranges import tables
-from scripts.ranges.axis import read
-from scripts.ranges.confirm import Confirmed, Trial
-from scripts.ranges.cyclic import bounds
-from scripts.ranges.fingerprint import fingerprint
-from scripts.ranges.sweep import Tape, scored_by, sweep
-from scripts.ranges.whole import RangeTest, plain
-from trainer.assemble import policy
-from trainer.assemble.curve import horizon, trainer_settings
-from trainer.assemble.run import fit
-from trainer.lr import Refusal
+from trainer.config import lr_policy as policy
+from trainer.config.settings import horizon, trainer_settings
+from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
+from trainer.run import fit
+from trainer.tools.range_test import command as range_test
+from trainer.tools.range_test import tables
+from trainer.tools.range_test.axis import read
+from trainer.tools.range_test.confirm import Confirmed, Trial
+from trainer.tools.range_test.cyclic import bounds
+from trainer.tools.range_test.fingerprint import fingerprint
+from trainer.tools.range_test.one_test import RangeTest, plain
+from trainer.tools.range_test.sweep import Tape, scored_by, sweep
 
 SCRIPT = Path(range_test.__file__)
 PNG = b"\x89PNG"
@@ -81,7 +81,9 @@ def test_a_sweep_that_stands_still_is_the_run_to_the_bit(words, ready):
 
 
 def test_groups_keep_their_ratios_and_settings_that_change_stand_at_the_peak(ready, monkeypatch):
-    assembly = ready("groups=backbone_head", "optimizer=momentum", "schedule=linear", "hyper=[momentum_mirrored]")
+    assembly = ready(
+        "groups=backbone_head", "optimizer=momentum", "schedule=linear", "hyper_schedule=[momentum_mirrored]"
+    )
     applied = []
     add = Tape.add
 
@@ -127,7 +129,7 @@ def test_weights_batch_norm_generators_data_clock_and_files_are_as_before_to_the
     assert first == sweep(assembly, "lr", rates(1e-4, 1e3, 25), measured, 32)
 
 
-GROWING = ("schedule=step", "schedule.every=3", "schedule_batch=grow", "schedule_batch.max_batch_size=64")
+GROWING = ("schedule=step", "schedule.every=3", "batch_schedule=grow", "batch_schedule.max_batch_size=64")
 
 
 @pytest.mark.parametrize("more", [(), GROWING])
@@ -257,7 +259,7 @@ def test_the_same_seeds_give_the_same_numbers_and_others_give_others(tested):
 
 
 def test_a_flat_curve_is_refused_and_its_picture_is_there(tested, capsys):
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ConfigError) as refused:
         tested(*SMALL, "--end", "1e-5", "--seeds", "1", "--out", "range")
     assert "no suggestion: seed 0: the curve is flat" in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -268,14 +270,14 @@ def test_a_flat_curve_is_refused_and_its_picture_is_there(tested, capsys):
 
 
 def test_sweeps_without_one_finite_loss_are_refused_and_leave_a_picture(tested):
-    with pytest.raises(Refusal, match="only 0 of its losses are finite"):
+    with pytest.raises(ConfigError, match="only 0 of its losses are finite"):
         tested(*SMALL, "--start", "1e36", "--end", "1e38", "--loss", "val", "--seeds", "2", "--out", "range")
     assert Path("range.png").read_bytes().startswith(PNG)
     assert [one["losses"] for one in json.loads(Path("range.json").read_text())["sweeps"]] == [[], []]
 
 
 def test_a_run_that_is_refused_leaves_no_file(tested):
-    with pytest.raises(Refusal):
+    with pytest.raises(ConfigError):
         tested(*SMALL, "data.batch_size=0", "--out", "found/range")
     assert not list(Path("found").iterdir())
 
@@ -314,7 +316,7 @@ def test_a_mistake_is_refused_in_one_line(words, told, tmp_path, monkeypatch):
     if words[:2] == ("--of", "momentum") and "optimizer=sgd" in words:  # which only a sweep can tell
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ConfigError) as refused:
         range_test.main([*SMALL, *words])
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -353,9 +355,9 @@ def test_cycles_go_from_where_the_score_leaves_its_start_to_where_it_falls():
     found = bounds(Sweep(values, scores))
     assert found.base == pytest.approx(0.12, abs=0.01)
     assert found.highest == pytest.approx(0.6, abs=0.01)
-    with pytest.raises(Refusal, match="still holds at the last rate"):
+    with pytest.raises(ConfigError, match="still holds at the last rate"):
         bounds(Sweep(values[:115], scores[:115]))
-    with pytest.raises(Refusal, match="does not rise"):
+    with pytest.raises(ConfigError, match="does not rise"):
         bounds(Sweep(values, [0.5] * 200))
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scripts.reports.edge import edge, extended, finer
-from scripts.reports.importance import Importance, importance
-from scripts.reports.optimum import Undetermined, optimum
-from scripts.reports.repeats import best, compared, repeats
-from scripts.reports.width import sensitivity
+from trainer.tools.report.edge import edge, extended, finer
+from trainer.tools.report.importance import Importance, importance
+from trainer.tools.report.optimum import Undetermined, optimum
+from trainer.tools.report.repeats import best, compared, repeats
+from trainer.tools.report.width import sensitivity
 
 GRID = [10 ** (k / 4) for k in range(-12, 1)]
 

@@ -12,14 +12,14 @@ import pandas
 import pytest
 import yaml
 
-from scripts import report
-from scripts.reports import curves as event_curves
-from scripts.reports.exhibit import exhibit
-from scripts.reports.page import page
-from scripts.reports.runs import found
-from scripts.reports.study import Study
-from trainer.eventfile import EventFile, float32
-from trainer.lr import Refusal
+from trainer.log.eventfile import EventFile, float32
+from trainer.lr import ConfigError
+from trainer.tools.report import command as report
+from trainer.tools.report import curves as event_curves
+from trainer.tools.report.exhibit import exhibit
+from trainer.tools.report.page import page
+from trainer.tools.report.runs import found
+from trainer.tools.report.study import Study
 
 HOSTILE = "</script><script>alert(1)</script>"
 LIBRARY = "// plotly"
@@ -389,7 +389,7 @@ def test_mistakes_are_refused_in_one_line(sweep, tmp_path):
         "cannot be written": [str(sweep), "--out", "/proc/report"],
     }
     for words, arguments in cases.items():
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ConfigError) as refused:
             report.main(arguments)
         assert words in str(refused.value)
         assert "\n" not in str(refused.value)

@@ -11,14 +11,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.trainer.ranks import ROOT, fingerprint
-from trainer.assemble.run import assemble, fit
-from trainer.assemble.stamp import register
-from trainer.checkpoint import history
+from trainer.checkpoint.io import history
+from trainer.cli.run_id import register
+from trainer.run import assemble, fit
 
 WORDS = (
     *("data=digits", "model.hidden=[16]", "optimizer=momentum", "schedule=cosine", "warmup=none"),
     *("scaling=adascale", "scaling.base_batch_size=16", "trainer.duration=60", "trainer.validate=8", "name=x"),
-    *("trainer.updates_per_call=5", "observe=noise", "observe.noise=0.9", "logger=none", "callbacks=none"),
+    *("trainer.steps_per_execution=5", "measure=noise", "measure.noise=0.9", "logger=none", "callbacks=none"),
     *("trainer.accelerator=cpu", "trainer.threads=1", "trainer.checkpoint=7", "trainer.keep=0"),
 )
 

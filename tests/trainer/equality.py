@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from tests.trainer.worlds import ROOT
-from trainer.assemble.run import Assembly, assemble, fit
-from trainer.assemble.stamp import register
-from trainer.ranks.agreement import Agreement
-from trainer.shards import whole
+from trainer.cli.run_id import register
+from trainer.distributed.consistency import ConsistencyCheck
+from trainer.optim.shards import whole
+from trainer.run import Assembly, assemble, fit
 
 GLOBAL, UPDATES = 16, 50
 OPTIMIZERS = {
@@ -101,7 +101,7 @@ def train_all(rank: int, world: int, folder: Path) -> None:
 def own_shuffle(assembly: Assembly) -> None:
     """A bug: each rank shuffles for itself, and nobody compares."""
     data, trainer = assembly.data, assembly.trainer
-    trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, Agreement)]  # type: ignore
+    trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ConsistencyCheck)]  # type: ignore
     make = data.train_dataloader
 
     def planted() -> Any:

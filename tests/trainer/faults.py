@@ -54,7 +54,7 @@ def words(name: str, *more: str, timeout: float = 16) -> list[str]:
     return [
         *(f"name={name}", "trainer=ddp", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none"),
         *("trainer.duration=40", "trainer.validate=20", "warmup=none", "logger=none", "model.hidden=[8]"),
-        *("trainer.updates_per_call=4", f"trainer.timeout={timeout}", *more),
+        *("trainer.steps_per_execution=4", f"trainer.timeout={timeout}", *more),
     ]
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.assemble.run import assemble, fit
-from trainer.assemble.stamp import register
-from trainer.outlets import GradientNoise
+from trainer.cli.run_id import register
+from trainer.engine.attribute_setters import GradientNoise
+from trainer.run import assemble, fit
 
 ROOT = Path(__file__).parents[2]
 

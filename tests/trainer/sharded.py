@@ -19,16 +19,16 @@ from torch.optim import Optimizer
 
 from tests.trainer.equality import assembled, weights
 from tests.trainer.worlds import ROOT
-from trainer.assemble import parts
-from trainer.assemble.curve import trainer_settings
-from trainer.assemble.run import Assembly, evaluate, fit
-from trainer.assemble.sharding import check_sharded
-from trainer.averaging import averages
-from trainer.checkpoint import numbered, read
+from trainer.checkpoint.io import numbered, read
+from trainer.config import components as parts
+from trainer.config.settings import trainer_settings
+from trainer.config.sharding import check_sharded
+from trainer.distributed.fsdp import adapt, share_out
+from trainer.engine.averaging import averages
+from trainer.engine.update import Diverged
+from trainer.optim.shards import own, whole
 from trainer.optim.state import keep_configured
-from trainer.ranks.sharded import adapt, share_out
-from trainer.shards import own, whole
-from trainer.update import Diverged
+from trainer.run import Assembly, evaluate, fit
 
 ADAMW = ["optimizer=adamw", "optimizer.lr=0.01"]
 SHORT = ["trainer.duration=20", "trainer.validate=10", "logger=none"]
@@ -36,10 +36,10 @@ OPTIMIZERS = (
     *("sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamax", "nadam", "radam", "adabound", "ademamix"),
     *("lion", "schedule_free_sgd", "schedule_free_adamw", "rmsprop_tf", "cautious_adamw", "lamb", "lookahead"),
 )
-"""Those that `trainer.assemble.sharding` lets pass, beside momentum and adamw, which get longer runs."""
+"""Those that `trainer.config.sharding` lets pass, beside momentum and adamw, which get longer runs."""
 EVERYTHING = [
     *ADAMW,
-    *("trainer.clip=0.05", "observe=norms", "average=ema", "trainer.gradient_noise=0.01"),
+    *("trainer.clip=0.05", "measure=norms", "average=ema", "trainer.gradient_noise=0.01"),
     *("model.norm=batch", "trainer.sync_batchnorm=true", "model.hidden=[17,5]"),
 ]
 LONG: dict[str, list[str]] = {
@@ -82,7 +82,7 @@ def logged(folder: Path) -> dict[str, list[float]]:
     if not any(folder.glob("events.out.tfevents*")):
         return {}
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("lr/", "train/", "observe/", "val/"))]
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("lr/", "train/", "measure/", "val/"))]
     return {tag: [point.value for point in events.Scalars(tag)] for tag in tags}
 
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data.stream import MicroBatch
-from trainer.callbacks.lr_control import LRControl
-from trainer.clock import Clock
-from trainer.journal import Journal
-from trainer.lr import Horizon, Policy, compose, linear, no_warmup
-from trainer.spread import Spread
-from trainer.update import Backward, Updater
+from trainer.engine.clock import Clock
+from trainer.engine.lr_control import LRControl
+from trainer.engine.update import Backward, Updater
+from trainer.log.metric_buffer import MetricBuffer
+from trainer.lr import Horizon, LRPolicy, compose, linear, no_warmup
+from trainer.measure.micro_gradients import MicroGradients
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = ((1, 4), (2, 2), (4, 1))
@@ -33,7 +33,7 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
     weights = [[p for p in net.parameters() if (p.ndim > 1) == matrix] for matrix in (True, False)]
     optimizer = torch.optim.SGD([{"params": group} for group in weights], lr=0.1, momentum=0.9)
     factors = compose(Horizon(UPDATES, 1), no_warmup, linear)
-    control = LRControl(Policy(0.1, 1.0, *factors, groups={"w": 1, "b": 1}))
+    control = LRControl(LRPolicy(0.1, 1.0, *factors, groups={"w": 1, "b": 1}))
     control.watch(optimizer)
     ddp = DistributedDataParallel(net, gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=0.0001)
 
@@ -42,8 +42,8 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
             ddp.reducer.prepare_for_backward([])
 
     backward = Backward(torch.device("cpu"), prepare, ddp.no_sync)
-    spread = Spread(weights, ddp) if measured else None
-    update = Updater(net, nn.MSELoss(), optimizer, control, Clock(), Journal(), backward, spread=spread)
+    spread = MicroGradients(weights, ddp) if measured else None
+    update = Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, spread=spread)
     generator, seen = torch.Generator().manual_seed(1), []
     for _ in range(UPDATES):
         inputs = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)

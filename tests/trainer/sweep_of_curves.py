@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.assemble.run import Assembly, assemble, fit
-from trainer.assemble.stamp import register
-from trainer.checkpoint import history
+from trainer.checkpoint.io import history
+from trainer.cli.run_id import register
+from trainer.run import Assembly, assemble, fit
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = ("constant", "linear", "cosine", "step", "wsd", "cosine_warmup", "linear_warmup")
@@ -32,7 +32,7 @@ def overrides(schedule: str, warmup: str, accumulate: int, processes: int) -> li
         *(["warmup.duration=6"] if warmup == "linear" else []),
         *("data=synthetic", "data.samples=192", "data.batch_size=4", "data.val_samples=16", "model.hidden=[8]"),
         *("scaling=sqrt", "scaling.base_batch_size=8", "optimizer.lr=0.003", "trainer.checkpoint=9", "trainer.keep=0"),
-        *(f"trainer.duration={UPDATES}", "trainer.validate=7", "trainer.updates_per_call=4", "trainer.log_every=3"),
+        *(f"trainer.duration={UPDATES}", "trainer.validate=7", "trainer.steps_per_execution=4", "trainer.log_every=3"),
         *(f"trainer.devices={processes}", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none", "name=x"),
     ]
 

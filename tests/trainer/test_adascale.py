@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.plan import planned
-from scripts.plans import tables
 from tests.trainer import worlds
 from tests.trainer.adascale_ranks import as_rank, train
 from tests.trainer.test_resume import end_of, same
-from trainer.adascale import AdaScale, Pace
-from trainer.assemble import report
-from trainer.assemble.run import evaluate, fit
-from trainer.checkpoint import history
-from trainer.clock import Clock
-from trainer.lr import Refusal
+from trainer.checkpoint.io import history
+from trainer.config import run_summary as report
+from trainer.engine.clock import Clock
+from trainer.lr import ConfigError
 from trainer.lr.scaling_adascale import adascale_scaling, gain_smoothing
 from trainer.lr.scaling_noise import critical_scaling
+from trainer.measure.adascale import AdaScale, Pace
+from trainer.run import evaluate, fit
+from trainer.tools.plan import tables
+from trainer.tools.plan.command import planned
 
 SMALL = (
     *("data=digits", "data.batch_size=8", "trainer.accumulate=8", "model.hidden=[16]", "model.dropout=0.2"),
     *("optimizer=momentum", "schedule=cosine", "warmup=none", "trainer.duration=120", "trainer.validate=10"),
-    *("trainer.updates_per_call=7", "scaling=adascale", "scaling.base_batch_size=16"),
+    *("trainer.steps_per_execution=7", "scaling=adascale", "scaling.base_batch_size=16"),
 )
 """S = 4 base batches in 8 micro-batches."""
 positives = st.floats(1e-3, 1e6)
@@ -183,7 +183,7 @@ def test_without_adascale_and_the_noise_scale_nothing_is_measured(assembled):
 
 
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(assembled):
-    more = ("observe=noise", "observe.noise=0.9", "average=ema", "average.scaled=true", "plateau=count")
+    more = ("measure=noise", "measure.noise=0.9", "average=ema", "average.scaled=true", "plateau=count")
     whole = assembled(*SMALL, *more, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
     fit(whole, None)
     points, expected, log = history(whole.checkpointing.folder), end_of(whole), scalars(whole)
@@ -211,7 +211,7 @@ def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refuse
     assert again.module.clock == first.module.clock
     assert evaluate(again) == expected
     (again.folder / "result.json").write_text(json.dumps({"status": "completed"}))
-    with pytest.raises(Refusal, match=f"has all {first.module.clock.t} updates"):
+    with pytest.raises(ConfigError, match=f"has all {first.module.clock.t} updates"):
         fit(assembled(*SMALL, folder="again"), last)
 
 
@@ -229,11 +229,11 @@ def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refuse
     ],
 )
 def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, module_folder, compose, overrides, says):
-    from trainer.assemble.run import assemble
+    from trainer.run import assemble
 
     if not history(module_folder / "checkpoints"):
         fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder), None)
-    with pytest.raises(Refusal, match=says) as refusal:
+    with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides, folder="other", resumed=history(module_folder / "checkpoints")[0])
     assert "\n" not in str(refusal.value)
 
@@ -254,19 +254,19 @@ def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, modul
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says) as refusal:
+    with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides)
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("what", ["scaling=adascale", "observe=noise"])
+@pytest.mark.parametrize("what", ["scaling=adascale", "measure=noise"])
 def test_scaled_gradients_and_sharded_ones_cannot_be_measured(what):
-    from trainer.assemble.pace import check_measurable
+    from trainer.config.adascale_config import check_measurable
 
     fine = {"world": 1, "accumulate": 2, "sam": None, "precision": "bf16-mixed", "strategy": "ddp"}
     check_measurable(what, SimpleNamespace(**fine))
     for wrong in ({"precision": "16-mixed"}, {"strategy": "fsdp"}, {"accumulate": 1}, {"sam": 0.1}):
-        with pytest.raises(Refusal, match=what):
+        with pytest.raises(ConfigError, match=what):
             check_measurable(what, SimpleNamespace(**{**fine, **wrong}))
 
 

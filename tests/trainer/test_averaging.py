@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.assemble.run import evaluate, fit
-from trainer.averaging import Averaging, ema, swa
-from trainer.checkpoint import BEST, history, numbered, read
-from trainer.lr import Horizon, Refusal
-from trainer.statistics import recalibrate, recent
+from trainer.checkpoint.io import BEST, history, numbered, read
+from trainer.engine.averaging import Averaging, ema, swa
+from trainer.engine.statistics import recalibrate, recent
+from trainer.lr import ConfigError, Horizon
+from trainer.run import evaluate, fit
 
 SMALL = (
     *("data.batch_size=32", "model.hidden=[16]", "model.dropout=0.3", "trainer.accumulate=2", "logger=none"),
-    *("trainer.duration=20", "trainer.validate=6", "trainer.updates_per_call=4", "trainer.keep=0"),
+    *("trainer.duration=20", "trainer.validate=6", "trainer.steps_per_execution=4", "trainer.keep=0"),
 )
 EMA = ("average=ema", "average.decay=0.8")
 SWA = ("average=swa", "average.start=4", "average.every=3")
@@ -278,7 +278,7 @@ def test_with_no_validation_the_run_is_tested_with_its_averaged_weights(assemble
     ],
 )
 def test_what_does_not_go_with_an_average_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says) as refusal:
+    with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides)
     assert "\n" not in str(refusal.value)
 

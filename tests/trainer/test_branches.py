@@ -5,23 +5,28 @@ import json
 import pytest
 import torch
 
-from trainer.assemble.parting import Planned, parting
-from trainer.assemble.run import assemble, evaluate, fit
-from trainer.branches import point
-from trainer.checkpoint import BEST, history, read
-from trainer.lr import Refusal
-from trainer.validations import validations
+from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.snapshots import point
+from trainer.log.validations import validations
+from trainer.lr import ConfigError
+from trainer.run import assemble, evaluate, fit
+from trainer.sweep.first_difference import Planned, parting
 
 SMALL = (
     *("data.batch_size=64", "model.hidden=[16]", "model.dropout=0.3", "trainer.accumulate=2", "trainer.validate=5"),
-    *("trainer.updates_per_call=4", "schedule=wsd", "warmup=linear", "warmup.duration=4", "trainer.log_every=4"),
+    *("trainer.steps_per_execution=4", "schedule=wsd", "warmup=linear", "warmup.duration=4", "trainer.log_every=4"),
 )
 """An epoch is 11 updates of 128 samples."""
 KINDS = {
     "adamw with an average": ("optimizer=adamw", "average=ema", "average.decay=0.9", "schedule.shape=linear"),
     "momentum on a plateau": ("optimizer=momentum", "plateau=count", "plateau.patience=0", "plateau.factor=0.5"),
-    "two curves and a dial": ("optimizer=adamw", "hyper=weight_decay_tied", "schedule=constant", "cooldown=linear"),
-    "a best before the branch": ("optimizer=adamw", "optimizer.lr=0.3", "observe=noise"),
+    "two curves and a dial": (
+        "optimizer=adamw",
+        "hyper_schedule=weight_decay_tied",
+        "schedule=constant",
+        "cooldown=linear",
+    ),
+    "a best before the branch": ("optimizer=adamw", "optimizer.lr=0.3", "measure=noise"),
 }
 LONG, SHORT = 40, {"adamw with an average": (15, 27)}
 """Updates of the trunk, and of the runs that branch off it: 27 where nothing is said."""
@@ -32,7 +37,7 @@ def trained(compose, tmp_path):
     """A run at its end, branched off `trunk` if it is given, and its scores on the test data."""
 
     def make(words, updates, folder, *more, trunk=None):
-        off = [f"resume.trunk={trunk}"] if trunk else []
+        off = [f"resume.snapshot={trunk}"] if trunk else []
         assembly = assemble(
             compose(*SMALL, *words, f"trainer.duration={updates}", *more, *off), tmp_path / folder, trunk
         )
@@ -84,7 +89,7 @@ def logged(folder):
 def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, kind):
     words = KINDS[kind]
     begins = {updates: shared(words, updates)[0] for updates in SHORT.get(kind, (27,))}
-    at = f"trainer.branches=[{','.join(map(str, begins.values()))}]"
+    at = f"trainer.snapshots=[{','.join(map(str, begins.values()))}]"
     trunk, _ = trained(words, LONG, "trunk", at)
     for updates, begin in begins.items():
         lone, expected = trained(words, updates, f"lone-{updates}")
@@ -115,7 +120,7 @@ def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(share
     assert one.lrs(begin) != two.lrs(begin)
     constant = ("optimizer=adamw", "schedule=constant")
     assert shared(constant, 20) == (19, "")
-    assert shared((*constant, "hyper=weight_decay_cosine"), 20)[0] == 0
+    assert shared((*constant, "hyper_schedule=weight_decay_cosine"), 20)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -137,33 +142,33 @@ def test_runs_that_differ_from_the_start_share_nothing_and_say_why(shared, words
 
 def test_a_checkpoint_after_the_curves_part_is_refused(trained):
     words = ("optimizer=adamw", "schedule.decay=20%")
-    trunk, _ = trained(words, LONG, "trunk", "trainer.branches=[18]")
+    trunk, _ = trained(words, LONG, "trunk", "trainer.snapshots=[18]")
     path = point(trunk.folder / "checkpoints", 18)
-    with pytest.raises(Refusal, match="the curves part at update 17, and the checkpoint is after update 18"):
+    with pytest.raises(ConfigError, match="the curves part at update 17, and the checkpoint is after update 18"):
         trained(words, 20, "branch", trunk=path)
-    with pytest.raises(Refusal, match="global batch 128 → 64"):
+    with pytest.raises(ConfigError, match="global batch 128 → 64"):
         trained(words, 20, "smaller", "trainer.accumulate=1", trunk=path)
-    with pytest.raises(Refusal, match="no update left"):
+    with pytest.raises(ConfigError, match="no update left"):
         trained(words, 18, "shorter", trunk=path)
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("trainer.branches=[40]",), "trainer.branches=40 is not before the end of the run of 40 updates"),
-        (("trainer.branches=[0]",), "trainer.branches=0 is 0 updates"),
-        (("trainer.branches=8",), "trainer.branches=8 is no list"),
-        (("trainer.branches=[1.5]",), "not a whole number of updates"),
-        (("resume.trunk=here", "resume.policy=stretch"), "is followed by resume.policy=branch, not by stretch"),
+        (("trainer.snapshots=[40]",), "trainer.snapshots=40 is not before the end of the run of 40 updates"),
+        (("trainer.snapshots=[0]",), "trainer.snapshots=0 is 0 updates"),
+        (("trainer.snapshots=8",), "trainer.snapshots=8 is no list"),
+        (("trainer.snapshots=[1.5]",), "not a whole number of updates"),
+        (("resume.snapshot=here", "resume.policy=stretch"), "is followed by resume.policy=branch, not by stretch"),
     ],
 )
 def test_what_cannot_be_a_branch_is_refused(assembled, words, why):
-    with pytest.raises(Refusal, match=why):
+    with pytest.raises(ConfigError, match=why):
         assembled(*SMALL, "trainer.duration=40", *words)
 
 
 def test_keeping_branches_changes_no_bit_and_a_trunk_that_goes_on_keeps_the_same(trained, assembled):
-    words, at = KINDS["adamw with an average"], "trainer.branches=[13,25]"
+    words, at = KINDS["adamw with an average"], "trainer.snapshots=[13,25]"
     plain, expected = trained(words, LONG, "plain")
     whole, scores = trained(words, LONG, "whole", at, "trainer.checkpoint=9", "trainer.keep=0")
     assert (same(ending(whole), ending(plain)), scores) == (True, expected)

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from trainer.assemble import cluster
-from trainer.assemble.curve import trainer_settings
-from trainer.environment import Slurm, environment, reachable
-from trainer.lr import Refusal
+from trainer.config.settings import trainer_settings
+from trainer.distributed.environment import Slurm, environment, reachable
+from trainer.distributed.launch import cluster
+from trainer.lr import ConfigError
 
 TORCHRUN = {
     **{"TORCHELASTIC_RUN_ID": "t", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
@@ -34,7 +34,7 @@ def started(monkeypatch):
 
 
 def refused(says, *overrides, compose):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         trainer_settings(compose(*overrides))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -97,7 +97,7 @@ def test_slurm_gives_the_first_node_and_a_port_of_the_step(started):
 
 
 def test_a_first_node_that_nobody_knows_is_refused_and_not_waited_for():
-    with pytest.raises(Refusal, match=r"nowhere\.invalid, the first node, does not resolve here: set MASTER_ADDR"):
+    with pytest.raises(ConfigError, match=r"nowhere\.invalid, the first node, does not resolve here: set MASTER_ADDR"):
         reachable("nowhere.invalid")
 
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 import pytest
 import torch
 
-from scripts import doctor
-from scripts.reproduce import healthy
-from trainer.assemble.run import fit
-from trainer.callbacks.doctor import Doctor
+from experiments import healthy
 from trainer.doctor import SIGNS, Log, Series, examined
+from trainer.doctor.callback import Doctor
 from trainer.doctor.reading import recorded
-from trainer.lr import Refusal
-from trainer.update import Diverged
+from trainer.engine.update import Diverged
+from trainer.lr import ConfigError
+from trainer.run import fit
+from trainer.tools import doctor
 
 SMALL = ("data.batch_size=64", "model.hidden=[64]", "trainer.validate=1ep", "trainer.duration=15ep")
 
@@ -60,7 +60,7 @@ def test_a_run_that_was_made_bad_shows_it(signs, overrides, sign):
     [
         "optimizer=adamw",
         "optimizer=momentum schedule=step",
-        "optimizer=muon observe=norms",
+        "optimizer=muon measure=norms",
         "optimizer=adamw schedule=restarts",
         "optimizer=prodigy schedule=constant",
         "optimizer=schedule_free_adamw",
@@ -118,14 +118,14 @@ def test_a_batch_beyond_the_noise_scale_is_named():
 
 
 def test_a_group_whose_updates_are_a_tenth_of_its_weights_is_named():
-    seen = {"observe/head/update_ratio": curve(lambda t: 0.3), "observe/body/update_ratio": curve(lambda t: 0.001)}
+    seen = {"measure/head/update_ratio": curve(lambda t: 0.3), "measure/body/update_ratio": curve(lambda t: 0.001)}
     (found,) = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))
     assert found.sign == "lr-too-high"
     assert "group head by 30.0%" in found.seen
 
 
 def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
-    seen = {"observe/head/grad_norm": curve(lambda t: math.nan if t >= 7 else 1.0)}
+    seen = {"measure/head/grad_norm": curve(lambda t: math.nan if t >= 7 else 1.0)}
     found = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
     assert (found.sign, found.measure, found.threshold) == ("not-finite", 393, 0)
     assert found.seen == "the gradient of group head is nan at update 7"
@@ -175,7 +175,7 @@ def test_looking_changes_no_bit_of_the_run(assembled):
 
 
 def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp_path, capsys):
-    from trainer.assemble import report
+    from trainer.config import run_summary as report
 
     run = assembled(*SMALL, "optimizer.lr=1.0", folder="bad")
     report.begin(run, [], 0)
@@ -188,22 +188,22 @@ def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp
 
 
 def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled):
-    with pytest.raises(Refusal, match=r"has no plan\.json"):
+    with pytest.raises(ConfigError, match=r"has no plan\.json"):
         doctor.main([str(tmp_path)])
     (tmp_path / "plan.json").write_text('{"total_updates": 1}')
-    with pytest.raises(Refusal, match="lacks warmup_updates, global_batch, base_lr"):
+    with pytest.raises(ConfigError, match="lacks warmup_updates, global_batch, base_lr"):
         doctor.main([str(tmp_path)])
     damaged = {"total_updates": "many", "warmup_updates": 0, "global_batch": 1, "base_lr": None}
     (tmp_path / "plan.json").write_text(json.dumps(damaged))
-    with pytest.raises(Refusal, match="lacks total_updates, base_lr, or has no number there"):
+    with pytest.raises(ConfigError, match="lacks total_updates, base_lr, or has no number there"):
         doctor.main([str(tmp_path)])
     run = assembled(*SMALL, "logger=none", "callbacks=doctor")
-    with pytest.raises(Refusal, match="set logger=tensorboard"):
+    with pytest.raises(ConfigError, match="set logger=tensorboard"):
         fit(run, None)
 
 
 def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assembled, tmp_path, capsys):
-    from trainer.assemble import report
+    from trainer.config import run_summary as report
 
     for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
         run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
@@ -224,7 +224,7 @@ def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assemble
     assert told[str(tmp_path / "sweep" / "2")] is None
     assert f"{tmp_path / 'sweep' / '2'}: nothing to examine: " in text
     assert [one["sign"] for one in told[str(tmp_path / "sweep" / "10")]] == ["lr-too-high"]
-    with pytest.raises(Refusal, match="holds no log of a training loss"):
+    with pytest.raises(ConfigError, match="holds no log of a training loss"):
         doctor.main([str(tmp_path / "sweep" / "2")])
 
 

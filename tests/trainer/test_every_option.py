@@ -3,15 +3,26 @@
 import pytest
 
 from tests.test_conf import OPTIONS, overrides_for
-from trainer.assemble.run import fit
+from trainer.run import fit
 
 GROUPS = (
-    *("schedule", "warmup", "cooldown", "compat", "hyper", "plateau", "scaling", "optimizer", "groups", "resume"),
-    "schedule_batch",
+    *(
+        "schedule",
+        "warmup",
+        "cooldown",
+        "compat",
+        "hyper_schedule",
+        "plateau",
+        "scaling",
+        "optimizer",
+        "groups",
+        "resume",
+    ),
+    "batch_schedule",
 )
 SMALL = (
     *("model.hidden=[8]", "data.batch_size=32", "logger=none", "trainer.duration=20", "trainer.validate=10"),
-    *("trainer.updates_per_call=4", "lint.ignore=[unreached]"),
+    *("trainer.steps_per_execution=4", "lint.ignore=[unreached]"),
 )
 
 

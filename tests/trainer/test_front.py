@@ -12,11 +12,11 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer.assemble.front import guarded
-from trainer.assemble.mistake import mistake
-from trainer.assemble.sweep import SweepFailed
-from trainer.lr import Refusal
-from trainer.signals import Stopped
+from trainer.cli.messages import mistake
+from trainer.cli.run_cli import guarded
+from trainer.distributed.launch.signals import Stopped
+from trainer.lr import ConfigError
+from trainer.sweep.summary import SweepFailed
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,14 +36,14 @@ hydra: {run: {dir: out}, output_subdir: null, job_logging: {root: {handlers: [co
 PROGRAM = """
 import os, sys
 import hydra
-from trainer.assemble.front import guarded
-from trainer.lr import Refusal
-from trainer.signals import Stopped
+from trainer.cli.run_cli import guarded
+from trainer.lr import ConfigError
+from trainer.distributed.launch.signals import Stopped
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg):
     if cfg.act == "refuse":
-        raise Refusal("lr=-1 must be above zero")
+        raise ConfigError("lr=-1 must be above zero")
     if cfg.act == "raise":
         raise RuntimeError("the loss\\n  is not finite")
     if cfg.act == "interrupt":
@@ -130,7 +130,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (Refusal("lr=-1 must be\nabove zero"), 2, "lr=-1 must be above zero\n"),
+        (ConfigError("lr=-1 must be\nabove zero"), 2, "lr=-1 must be above zero\n"),
         (RuntimeError("a\n b"), 1, "RuntimeError: a b (set HYDRA_FULL_ERROR=1 for the traceback)\n"),
         (SweepFailed("2 of 6 jobs failed: x"), 1, "2 of 6 jobs failed: x\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
@@ -149,7 +149,7 @@ def test_each_way_to_end_has_its_code(
 
 def test_a_mistake_that_another_error_reports_is_still_a_mistake() -> None:
     error = RuntimeError("in a callback")
-    error.__cause__ = Refusal("warm-up longer than the run")
+    error.__cause__ = ConfigError("warm-up longer than the run")
     assert mistake(error) == "warm-up longer than the run"
 
 
@@ -220,7 +220,7 @@ def test_one_rank_speaks_for_all_unless_it_is_not_the_first_to_fail(app: Path) -
 
 def test_the_front_door_imports_neither_torch_nor_lightning() -> None:
     asked = (
-        "import sys, hydra, trainer.assemble.front, trainer.assemble.stamp, hydra_plugins.process_launcher; "
+        "import sys, hydra, trainer.cli.run_cli, trainer.cli.run_id, hydra_plugins.process_launcher; "
         "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'lightning', 'pytorch_lightning', "
         "'lightning_fabric', 'numpy', 'rich')])"
     )

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from trainer.assemble.run import fit
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 DESCENT = ("optimizer=gd", "trainer.duration=5", "warmup=none")
 
@@ -35,12 +35,12 @@ def test_descent_over_accumulated_batches_equals_one_full_batch(assembled):
     ],
 )
 def test_batches_that_do_not_make_up_the_training_set_are_refused(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ConfigError, match=says):
         assembled(*DESCENT, "trainer.accumulate=all", *overrides)
 
 
 def test_descent_on_batches_that_are_less_than_the_training_set_is_refused(assembled):
-    with pytest.raises(Refusal, match="set trainer.accumulate=all"):
+    with pytest.raises(ConfigError, match="set trainer.accumulate=all"):
         assembled("optimizer=gd", "trainer.accumulate=3", "data.batch_size=419")
-    with pytest.raises(Refusal, match="take data.batch_size=1 or 3 or 419"):
+    with pytest.raises(ConfigError, match="take data.batch_size=1 or 3 or 419"):
         assembled("optimizer=gd")

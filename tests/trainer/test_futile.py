@@ -7,13 +7,15 @@ import signal
 import pytest
 
 from tests.trainer.signalling import Send
-from trainer.assemble import front, futile, requeue
-from trainer.assemble.curve import trainer_settings
-from trainer.assemble.futile import RECORD, Futile
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered
-from trainer.lr import Refusal
-from trainer.signals import Stopped
+from trainer.checkpoint.io import numbered
+from trainer.cli import run_cli as front
+from trainer.config.settings import trainer_settings
+from trainer.distributed.launch import requeue
+from trainer.distributed.launch import restart_limit as futile
+from trainer.distributed.launch.restart_limit import RECORD, RestartLimitReached
+from trainer.distributed.launch.signals import Stopped
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 USR1, USR2, TERM = signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM
 
@@ -68,7 +70,7 @@ def test_the_third_start_in_vain_fails_in_one_line_and_is_not_requeued(slurm, fo
     assert first == second == "stopped by SIGUSR1 before the first update; Slurm job 7 is requeued"
     assert third == (
         "stopped by SIGUSR1 before the first update; Slurm job 7 is given up: 3 starts in a row have made no update: "
-        "give it more time (sbatch --time), or raise trainer.futile_starts=3"
+        "give it more time (sbatch --time), or raise trainer.max_idle_restarts=3"
     )
     assert slurm.asked() == ["requeue 7"] * 2
 
@@ -130,8 +132,8 @@ def test_null_never_gives_up_and_other_numbers_are_counted(slurm, folder, compos
         futile.begin(folder, None)
         assert not futile.futile(USR1)
     for wrong in ("0", "-1", "2.5", "often", "true"):
-        with pytest.raises(Refusal, match=r"trainer\.futile_starts="):
-            trainer_settings(compose(f"trainer.futile_starts={wrong}"))
+        with pytest.raises(ConfigError, match=r"trainer\.max_idle_restarts="):
+            trainer_settings(compose(f"trainer.max_idle_restarts={wrong}"))
 
 
 def test_a_time_limit_that_is_up_before_the_run_begins_is_not_asked_for_again(slurm, capsys):
@@ -151,7 +153,7 @@ def test_a_record_that_was_cut_short_counts_from_here(slurm, folder):
 
 @pytest.mark.usefixtures("watching")
 def test_a_run_that_is_stopped_in_vain_ends_as_failed_and_one_that_gets_on_as_stopped(slurm, assembled):
-    from trainer import signals
+    from trainer.distributed.launch import signals
 
     run = (
         "data=synthetic",
@@ -161,7 +163,7 @@ def test_a_run_that_is_stopped_in_vain_ends_as_failed_and_one_that_gets_on_as_st
         "trainer.validate=8",
         "warmup=none",
     )
-    for hook, cause in (("setup", Futile), ("on_train_batch_start", Stopped)):
+    for hook, cause in (("setup", RestartLimitReached), ("on_train_batch_start", Stopped)):
         assembly = assembled(*run, folder=hook)
         for restarts in range(3):
             slurm(restarts)

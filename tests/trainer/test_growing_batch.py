@@ -6,21 +6,21 @@ import json
 import pytest
 import torch
 
-from trainer.assemble.curve import horizon, trainer_settings
-from trainer.assemble.growth import growing
-from trainer.assemble.policy import policy
-from trainer.assemble.run import evaluate, fit
-from trainer.checkpoint import history, numbered, read
-from trainer.lr import Refusal
-from trainer.statistics import recent
+from trainer.checkpoint.io import history, numbered, read
+from trainer.config.batch_schedule import growing
+from trainer.config.lr_policy import policy
+from trainer.config.settings import horizon, trainer_settings
+from trainer.engine.statistics import recent
+from trainer.lr import ConfigError
+from trainer.run import evaluate, fit
 
 SMALL = (
     *("data=synthetic", "data.samples=200", "data.batch_size=4", "data.val_samples=20", "model.hidden=[8]"),
     *("model.dropout=0.2", "optimizer=momentum", "optimizer.lr=0.02", "schedule=multi_step", "schedule.gamma=0.3"),
-    *("trainer.accumulate=2", "trainer.duration=4ep", "trainer.validate=1ep", "trainer.updates_per_call=4"),
+    *("trainer.accumulate=2", "trainer.duration=4ep", "trainer.validate=1ep", "trainer.steps_per_execution=4"),
     *("trainer.keep=0", "logger=none"),
 )
-GROW = ("schedule_batch=grow", "schedule_batch.max_batch_size=64")
+GROW = ("batch_schedule=grow", "batch_schedule.max_batch_size=64")
 
 
 def end_of(assembly):
@@ -164,13 +164,13 @@ def test_the_recent_batches_are_those_just_before_also_where_they_are_large(asse
 
 
 def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
-    from trainer.callbacks.display import Stage
+    from trainer.log.display import Stage
 
     assembly = assembled(*SMALL, *GROW)
     recipe = assembly.module.recipe
     assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
     assert recipe.mean_batch([60, 61]) == 64.0
-    monkeypatch.setattr("trainer.callbacks.display.monotonic", lambda: 50.0)
+    monkeypatch.setattr("trainer.log.display.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
     assert (stage.counted, stage.share, stage.left) == ("50/62", " (50 %)", 51.0)
 
@@ -213,27 +213,29 @@ def test_the_plan_of_a_run_says_where_the_batch_grows_and_every_update_logs_it(a
     fit(assembly, None)
     assembly.trainer.logger.close()
     events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
-    assert [point.value for point in events.Scalars("hyper/batch_size")] == [8.0] * 50 + [24.0] * 9 + [64.0] * 3
+    assert [point.value for point in events.Scalars("hyper_schedule/batch_size")] == [8.0] * 50 + [24.0] * 9 + [
+        64.0
+    ] * 3
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["schedule_batch.max_batch_size=32"], "schedule_batch.max_batch_size 64 → 32"),
-        (["schedule_batch.max_batch_size=32", "resume.policy=override"], "along its own curve only"),
+        (["batch_schedule.max_batch_size=32"], "batch_schedule.max_batch_size 64 → 32"),
+        (["batch_schedule.max_batch_size=32", "resume.policy=override"], "along its own curve only"),
         (["trainer.duration=8ep", "resume.policy=stretch"], "updates 100 → 200"),
         (["optimizer.lr=0.1", "resume.policy=override"], "optimizer.lr 0.02 → 0.1"),
         (["resume.policy=rewarm"], "leave out resume.policy=rewarm"),
         (["resume.policy=branch_cooldown"], "leave out resume.policy=branch_cooldown"),
-        (["schedule_batch=none"], "schedule_batch.max_batch_size 64 → None"),
+        (["batch_schedule=none"], "batch_schedule.max_batch_size 64 → None"),
         (["trainer.accumulate=1", "resume.policy=continue"], "global batch 8 → 4"),
     ],
 )
 def test_a_resume_with_another_growth_is_refused_in_one_line(assembled, trunk, words, says):
     given = {word.partition("=")[0]: word for word in (*SMALL, *GROW, *words)}
-    if "schedule_batch=none" in words:
-        del given["schedule_batch.max_batch_size"]
-    with pytest.raises(Refusal) as refusal:
+    if "batch_schedule=none" in words:
+        del given["batch_schedule.max_batch_size"]
+    with pytest.raises(ConfigError) as refusal:
         assembled(*given.values(), folder="other", resumed=trunk)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -246,8 +248,8 @@ def trunk(tmp_path_factory):
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.conftest import QUIET, ROOT
-    from trainer.assemble.run import assemble
-    from trainer.assemble.stamp import register
+    from trainer.cli.run_id import register
+    from trainer.run import assemble
 
     register()
     GlobalHydra.instance().clear()
@@ -264,21 +266,21 @@ def trunk(tmp_path_factory):
     ("words", "says"),
     [
         (["+group_schedule.no_decay={schedule: constant}"], "group no_decay has a schedule of its own"),
-        (["schedule=cosine"], "schedule_batch: the schedule is not made of stairs"),
+        (["schedule=cosine"], "batch_schedule: the schedule is not made of stairs"),
         (["cooldown=linear"], "cooldown=none"),
-        (["schedule_batch.max_batch_size=60"], "schedule_batch: max_batch_size=60 is no multiple of 8"),
-        (["schedule_batch.max_batch_size=4"], "lies below the starting batch of 8"),
-        (["schedule_batch.max_batch_size=8"], "max_batch_size=8 is the starting batch, which would never grow"),
+        (["batch_schedule.max_batch_size=60"], "batch_schedule: max_batch_size=60 is no multiple of 8"),
+        (["batch_schedule.max_batch_size=4"], "lies below the starting batch of 8"),
+        (["batch_schedule.max_batch_size=8"], "max_batch_size=8 is the starting batch, which would never grow"),
         (["schedule.gamma=0.9"], "falls to 0.81 of its first stair"),
         (["warmup=linear", "warmup.duration=60%"], "first falls at update 110, and the last update is 99"),
-        (["schedule_batch.max_batch_size=208"], "more than the 200 samples of an epoch"),
-        (["schedule_batch.exponent=2"], "exponent=2"),
+        (["batch_schedule.max_batch_size=208"], "more than the 200 samples of an epoch"),
+        (["batch_schedule.exponent=2"], "exponent=2"),
     ],
 )
 def test_what_cannot_grow_is_refused_before_anything_is_trained(assembled, words, says):
     given = {word.partition("=")[0]: word for word in (*SMALL, *GROW, *words)}
     given = {key: word for key, word in given.items() if "cosine" not in str(words) or key != "schedule.gamma"}
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         assembled(*given.values())
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -299,5 +301,5 @@ def test_adascale_is_refused_for_it_changes_the_clock_too(compose):
     plain = compose(*SMALL, *GROW)
     length = horizon(plain, trainer_settings(plain))
     cfg = compose(*SMALL, *GROW, "scaling=adascale", f"scaling.base_batch_size={length.batch_size}")
-    with pytest.raises(Refusal, match="schedule_batch beside scaling=adascale"):
+    with pytest.raises(ConfigError, match="batch_schedule beside scaling=adascale"):
         growing(cfg, policy(compose(*SMALL), length), length)

@@ -8,21 +8,21 @@ import time
 
 import pytest
 
-from trainer.ranks.agreement import difference
-from trainer.ranks.hub import Hub
-from trainer.ranks.lifeline import Spoke
-from trainer.ranks.link import Link, listen
-from trainer.ranks.member import DONE, FAILED, LEFT, Loss, Member, ending, stopped
+from trainer.distributed.connection import Connection, listen
+from trainer.distributed.consistency import difference
+from trainer.distributed.heartbeat import Client
+from trainer.distributed.peer import DONE, FAILED, LEFT, LostPeer, Peer, ending, stopped
+from trainer.distributed.server import Server
 
 
 @pytest.fixture
 def ends():
     """A hub and a spoke that can be lost without an end to this process."""
     listener = listen("127.0.0.1")
-    first, second = Member(0, "a", 1, ""), Member(1, "b", 2, "")
-    hub = Hub(first, 2.0, print, world=2, listener=listener, token="word", late=60.0, children={})
-    link = Link(socket.create_connection(listener.getsockname()))
-    spoke = Spoke(second, 2.0, print, first, link, "word")
+    first, second = Peer(0, "a", 1, ""), Peer(1, "b", 2, "")
+    hub = Server(first, 2.0, print, world=2, listener=listener, token="word", late=60.0, children={})
+    link = Connection(socket.create_connection(listener.getsockname()))
+    spoke = Client(second, 2.0, print, first, link, "word")
     hub._end_in_time = spoke._end_in_time = lambda loss: None
     return hub, spoke
 
@@ -87,9 +87,9 @@ def test_a_rank_that_does_not_beat_is_lost_after_the_silence_and_one_that_beats_
 def test_a_process_of_this_machine_that_runs_may_be_starved_and_is_waited_for_longer(ends):
     hub, _ = ends
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    member = Member(1, "b", child.pid, Member.here(0).machine)
+    member = Peer(1, "b", child.pid, Peer.here(0).machine)
     try:
-        assert (hub.patience(member), hub.patience(Member(1, "b", child.pid, "another"))) == (3.0, 2.0)
+        assert (hub.patience(member), hub.patience(Peer(1, "b", child.pid, "another"))) == (3.0, 2.0)
         now = time.monotonic()
         assert hub.over(member, now - 2.9, now, closed=False) is None
         assert "has not answered for 3 s" in hub.over(member, now - 3.1, now, closed=False).text
@@ -114,8 +114,8 @@ def test_who_beats_is_not_lost(ends):
 def test_a_stranger_without_the_word_is_not_heard(ends):
     hub, _ = ends
     hub.start()
-    stranger = Link(socket.create_connection(hub.listener.getsockname()))
-    stranger.write(token="guess", member=Member(1, "x", 3, "").__dict__)
+    stranger = Connection(socket.create_connection(hub.listener.getsockname()))
+    stranger.write(token="guess", member=Peer(1, "x", 3, "").__dict__)
     stranger.write(end=FAILED, text="false")
     time.sleep(0.5)
     assert hub.ended == {}
@@ -123,8 +123,8 @@ def test_a_stranger_without_the_word_is_not_heard(ends):
 
 
 def test_a_loss_is_heard_as_it_was_told():
-    loss = Loss(Member(3, "host", 7, "machine"), FAILED, "text", 2)
-    assert Loss.heard(loss.told()) == loss
+    loss = LostPeer(Peer(3, "host", 7, "machine"), FAILED, "text", 2)
+    assert LostPeer.heard(loss.told()) == loss
 
 
 def test_how_a_process_ended_and_whether_it_is_stopped():
@@ -136,7 +136,7 @@ def test_how_a_process_ended_and_whether_it_is_stopped():
         while not stopped(child.pid):
             assert time.monotonic() < end
             time.sleep(0.05)
-        Member(1, "here", child.pid, Member.here(0).machine).kill()
+        Peer(1, "here", child.pid, Peer.here(0).machine).kill()
         assert child.wait(60) == -9
     finally:
         child.kill()
@@ -146,7 +146,7 @@ def test_a_member_of_another_machine_is_not_killed():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         for machine in ("", "another"):
-            Member(1, "there", child.pid, machine).kill()
+            Peer(1, "there", child.pid, machine).kill()
         time.sleep(0.2)
         assert child.poll() is None
     finally:

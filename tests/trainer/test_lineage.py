@@ -5,13 +5,13 @@ import math
 
 import pytest
 
-from trainer.assemble.run import assemble, fit
-from trainer.checkpoint import history, read
-from trainer.lr import Refusal
+from trainer.checkpoint.io import history, read
+from trainer.lr import ConfigError
+from trainer.run import assemble, fit
 
 SMALL = (
     *("data=synthetic", "data.samples=64", "data.batch_size=4", "data.val_samples=8", "model.hidden=[4]"),
-    *("logger=none", "trainer.checkpoint=10", "trainer.validate=40", "trainer.keep=0", "trainer.updates_per_call=5"),
+    *("logger=none", "trainer.checkpoint=10", "trainer.validate=40", "trainer.keep=0", "trainer.steps_per_execution=5"),
     *("schedule=linear", "warmup=linear", "warmup.duration=8", "optimizer.lr=0.1", "lint.ignore=[last-lr]"),
 )
 AT, TOTAL = 20, 40
@@ -31,7 +31,7 @@ def config(*overrides):
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.conftest import QUIET, ROOT
-    from trainer.assemble.stamp import register
+    from trainer.cli.run_id import register
 
     register()
     GlobalHydra.instance().clear()
@@ -83,7 +83,7 @@ EDITS = [
     (["warmup.duration=4"], False, lambda t, left: 0.1 * line(t, left, 4)),
     (["trainer.duration=80", "optimizer.lr=0.05"], False, lambda t, left: 0.05 * line(t, left)),
     (["cooldown=linear"], False, lambda t, left: 0.1 * cooled(t, left)),
-    (["composition=overlay"], False, lambda t, left: 0.1 * ramp(t, 8) * (1 - t / left)),
+    (["warmup_mode=overlay"], False, lambda t, left: 0.1 * ramp(t, 8) * (1 - t / left)),
 ]
 POLICIES = (None, "continue", "stretch", "rewarm", "branch_cooldown", "override")
 KEEP = ("continue", "stretch", "branch_cooldown")
@@ -95,7 +95,7 @@ def test_an_edited_config_does_what_its_policy_says_or_is_refused(trunk, tmp_pat
     overrides, kept, curve = edit
     chosen = [*overrides, *([f"resume.policy={policy}"] if policy else [])]
     if policy is None or (policy in KEEP and not kept):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ConfigError) as refusal:
             resumed(trunk, tmp_path, *chosen)
         assert "→" in str(refusal.value)
         assert "\n" not in str(refusal.value)
@@ -122,7 +122,7 @@ BATCH = ["data.batch_size=8", "trainer.duration=20"]
 
 
 def test_another_batch_without_a_policy_is_refused(trunk, tmp_path):
-    with pytest.raises(Refusal, match=r"global batch 4 → 8"):
+    with pytest.raises(ConfigError, match=r"global batch 4 → 8"):
         resumed(trunk, tmp_path, *BATCH)
 
 
@@ -142,7 +142,7 @@ def test_there_are_fifty_one_edits():
 
 
 def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(trunk, tmp_path):
-    with pytest.raises(Refusal, match="between two updates of 12"):
+    with pytest.raises(ConfigError, match="between two updates of 12"):
         resumed(trunk, tmp_path, "data.batch_size=12", "trainer.duration=20", "resume.policy=override", at=10)
 
 
@@ -153,7 +153,7 @@ def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(t
     for again in (words, words[:2]):
         second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.recipe
         assert [second.policy.lrs(t) for t in range(80)] == [first.module.recipe.policy.lrs(t) for t in range(80)]
-        assert len(second.origin["lineage"]) == 2
+        assert len(second.origin["curve_history"]) == 2
     assert seen[30:] == [second.policy.lrs(t) for t in range(50, 80)]
 
 
@@ -179,12 +179,12 @@ def test_a_cooldown_branches_off_any_checkpoint_of_a_trunk(trunk, tmp_path):
     ],
 )
 def test_a_policy_that_cannot_be_followed_is_refused(trunk, tmp_path, overrides, says):
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ConfigError, match=says):
         resumed(trunk, tmp_path, *overrides)
 
 
 def test_a_policy_without_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="has nothing to resume"):
+    with pytest.raises(ConfigError, match="has nothing to resume"):
         assemble(config("resume.policy=rewarm"), tmp_path)
 
 
@@ -193,12 +193,12 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
     told = capsys.readouterr().err
     assert "from there on trainer.clip: None → 0.5" in told
     saved = read(history(tmp_path / "checkpoints")[-1])["cadence"]
-    assert (saved["config"]["trainer"]["clip"], len(saved["lineage"])) == (0.5, 1)
+    assert (saved["config"]["trainer"]["clip"], len(saved["curve_history"])) == (0.5, 1)
     assert assembly.module.updater.clip == 0.5
 
 
 def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
-    tied = ("hyper=weight_decay_tied", "resume.policy=override")
+    tied = ("hyper_schedule=weight_decay_tied", "resume.policy=override")
     first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
     path = history(tmp_path / "first" / "checkpoints")[0]
     again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
@@ -238,14 +238,14 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
     path = history(tmp_path / "run" / "checkpoints")[1]
     assemble(config("resume.path=x", *words), tmp_path / "same", path)
     table.write_text("t,value\n0,1.0\n10,0.05\n")
-    with pytest.raises(Refusal, match=r"schedule.content .* → "):
+    with pytest.raises(ConfigError, match=r"schedule.content .* → "):
         assemble(config("resume.path=x", *words), tmp_path / "other", path)
 
 
 def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
     path = history(trunk[0] / "checkpoints")[-1]
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
-    with pytest.raises(Refusal, match="give the run another name"):
+    with pytest.raises(ConfigError, match="give the run another name"):
         fit(assemble(config(*words), trunk[0], path), path)
 
 
@@ -254,5 +254,5 @@ def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     fit(assemble(config(*words), tmp_path / "run"), None)
     path = history(tmp_path / "run" / "checkpoints")[1]
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
-    with pytest.raises(Refusal, match="counts in updates"):
+    with pytest.raises(ConfigError, match="counts in updates"):
         assemble(config(*longer), tmp_path / "longer", path)

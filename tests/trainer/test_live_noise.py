@@ -7,20 +7,20 @@ import torch
 
 from tests.trainer.test_adascale import scalars
 from tests.trainer.test_resume import end_of, same
-from trainer.assemble.run import fit
-from trainer.journal import Seen
-from trainer.live import FEWEST, LiveNoise, Together
-from trainer.lr import Refusal
-from trainer.noise_scale import NoiseScale
+from trainer.log.metric_buffer import Observation
+from trainer.lr import ConfigError
+from trainer.measure.noise_scale import NoiseScale
+from trainer.measure.observers import FEWEST, CompositeObserver, LiveNoise
+from trainer.run import fit
 
 SMALL = (
     *("data=digits", "data.batch_size=8", "trainer.accumulate=8", "model.hidden=[16]", "optimizer=momentum"),
-    *("trainer.duration=30", "trainer.validate=10", "trainer.updates_per_call=4", "trainer.log_every=7"),
+    *("trainer.duration=30", "trainer.validate=10", "trainer.steps_per_execution=4", "trainer.log_every=7"),
 )
 
 
 def test_the_log_has_the_estimates_of_every_update_for_all_and_each_group(assembled):
-    assembly = assembled(*SMALL, "observe=noise", "observe.noise=0.9")
+    assembly = assembled(*SMALL, "measure=noise", "measure.noise=0.9")
     rows, module = [], assembly.module
     configure = module.configure_optimizers
 
@@ -50,13 +50,13 @@ def test_the_log_has_the_estimates_of_every_update_for_all_and_each_group(assemb
 def test_a_run_that_is_measured_is_the_same_to_the_last_bit_also_beside_norms(assembled):
     plain = assembled(*SMALL, folder="plain")
     fit(plain, None)
-    for name, more in (("noise", ["observe=noise"]), ("both", ["observe=norms", "observe.noise=0.95"])):
+    for name, more in (("noise", ["measure=noise"]), ("both", ["measure=norms", "measure.noise=0.95"])):
         watched = assembled(*SMALL, *more, folder=name)
         fit(watched, None)
         assert same(end_of(plain), end_of(watched))
         tags = scalars(watched)
         assert "noise_scale/all" in tags
-        assert ("observe/decay/grad_norm" in tags) == (name == "both")
+        assert ("measure/decay/grad_norm" in tags) == (name == "both")
 
 
 def test_nothing_is_told_where_the_gradient_is_lost_in_noise():
@@ -79,17 +79,17 @@ def test_what_several_observers_saw_is_told_by_each():
             pass
 
         def after(self, t):
-            return self.numbers and Seen(torch.tensor(self.numbers), lambda values: {self.tag: sum(values)})
+            return self.numbers and Observation(torch.tensor(self.numbers), lambda values: {self.tag: sum(values)})
 
-    seen = Together([One([1.0, 2.0], "a"), One(None, "b"), One([4.0], "c"), One([0.5], "d")]).after(0)
+    seen = CompositeObserver([One([1.0, 2.0], "a"), One(None, "b"), One([4.0], "c"), One([0.5], "d")]).after(0)
     assert seen.named(seen.numbers.tolist()) == {"a": 3.0, "c": 4.0, "d": 0.5}
-    assert Together([One(None, "a")]).after(0) is None
+    assert CompositeObserver([One(None, "a")]).after(0) is None
 
 
 @pytest.mark.parametrize("value", ["0.5", "1.0", "nan", "-1", "yes"])
 def test_a_bad_decay_is_refused_in_one_line(assembled, value):
-    with pytest.raises(Refusal, match="observe.noise") as refusal:
-        assembled(*SMALL, "observe=noise", f"observe.noise={value}")
+    with pytest.raises(ConfigError, match="measure.noise") as refusal:
+        assembled(*SMALL, "measure=noise", f"measure.noise={value}")
     assert "\n" not in str(refusal.value)
 
 
@@ -120,6 +120,6 @@ def test_by_default_the_decay_is_kept_per_update_and_the_table_says_so(assembled
     ],
 )
 def test_a_scaled_average_without_a_base_batch_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says) as refusal:
+    with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, "average=ema", "average.scaled=true", "trainer.duration=10ep", *overrides)
     assert "\n" not in str(refusal.value)

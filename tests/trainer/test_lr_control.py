@@ -5,8 +5,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainer.callbacks.lr_control import LRControl
-from trainer.lr import Horizon, Policy, compose, cosine, linear_warmup
+from trainer.engine.lr_control import LRControl
+from trainer.lr import Horizon, LRPolicy, compose, cosine, linear_warmup
 
 
 class Theirs(pl.LightningModule):
@@ -38,7 +38,7 @@ def fit(module, policy, accumulate=1):
 
 
 def policy(updates, groups):
-    return Policy(0.1, 2.0, *compose(Horizon(updates, 2), lambda h: linear_warmup(h, duration=5), cosine), groups)
+    return LRPolicy(0.1, 2.0, *compose(Horizon(updates, 2), lambda h: linear_warmup(h, duration=5), cosine), groups)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.scaling_noise import critical_scaling
-from trainer.noise_interval import student
-from trainer.noise_scale import NoiseScale, adascale_gain, optimal_lr_ratio, squares
+from trainer.measure.noise_interval import student
+from trainer.measure.noise_scale import NoiseScale, adascale_gain, optimal_lr_ratio, squares
 
 EXACT = 1e-12
 SMALL, BIG = 4, 32
@@ -61,7 +61,7 @@ def test_a_gradient_that_is_lost_in_noise_is_refused():
     assert sum(one.resolved for one in found) / len(found) < 0.05
     lost = next(one for one in found if not one.resolved)
     assert lost.noise is lost.high is None
-    with pytest.raises(Refusal, match="not resolved: .G.² = .* measure larger batches"):
+    with pytest.raises(ConfigError, match="not resolved: .G.² = .* measure larger batches"):
         lost.noise_scale()
 
 
@@ -210,6 +210,6 @@ def test_on_a_quadratic_the_gain_is_the_ratio_of_the_best_steps(multiple):
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(wrong, told):
-    with pytest.raises(Refusal, match=told.replace(".", r"\.")) as refused:
+    with pytest.raises(ConfigError, match=told.replace(".", r"\.")) as refused:
         wrong()
     assert "\n" not in str(refused.value)

@@ -10,22 +10,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.assemble.run import fit
-from trainer.callbacks.lr_control import LRControl
-from trainer.clock import Clock
-from trainer.journal import Journal
-from trainer.lr import Horizon, Policy, Refusal, compose, linear, linear_warmup
-from trainer.observe import Observe, sharpness
-from trainer.outlets import GradientNoise
-from trainer.update import Backward, Updater
+from trainer.engine.attribute_setters import GradientNoise
+from trainer.engine.clock import Clock
+from trainer.engine.lr_control import LRControl
+from trainer.engine.update import Backward, Updater
+from trainer.log.metric_buffer import MetricBuffer
+from trainer.lr import ConfigError, Horizon, LRPolicy, compose, linear, linear_warmup
+from trainer.measure.norms import Observe, sharpness
+from trainer.run import fit
 
 T = 20
-POLICY = Policy(
+POLICY = LRPolicy(
     0.1, 1.0, *compose(Horizon(T, 1), lambda h: linear_warmup(h, duration=4), linear), groups={"w": 1, "b": 3}
 )
 SMALL = (
     *("data=digits", "data.batch_size=32", "model.hidden=[8]", "model.dropout=0.2", "trainer.duration=20"),
-    *("trainer.validate=10", "trainer.updates_per_call=5", "warmup.duration=5"),
+    *("trainer.validate=10", "trainer.steps_per_execution=5", "warmup.duration=5"),
 )
 OPTIONS = ("every", "sharpness", "iterations", "noise")
 NAMES = ("grad_norm", "weight_norm", "update_norm", "update_ratio", "trust_ratio", "effective_lr", "coupled_lr")
@@ -57,21 +57,23 @@ def batches(count, size=6):
     return [Micro(draw(4), draw(2), seed=i) for i in range(count)]
 
 
-def updater(net, kind=torch.optim.SGD, observe=None, clip=None, noise=None, **numbers):
+def updater(net, kind=torch.optim.SGD, measure=None, clip=None, noise=None, **numbers):
     weights = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim < 2]
     optimizer = kind([{"params": weights, "name": "w"}, {"params": others, "name": "b"}], lr=1.0, **numbers)
     control = LRControl(POLICY)
     control.watch(optimizer)
     loss, backward = nn.MSELoss(), Backward(torch.device("cpu"))
-    observer = observe and observe(net, loss, optimizer)
-    return Updater(net, loss, optimizer, control, Clock(), Journal(), backward, clip, noise=noise, observer=observer)
+    observer = measure and measure(net, loss, optimizer)
+    return Updater(
+        net, loss, optimizer, control, Clock(), MetricBuffer(), backward, clip, noise=noise, observer=observer
+    )
 
 
 def seen(update):
     """The observed values of each update so far, by tag."""
     columns = update.journal.columns(POLICY, lambda own: own)
-    tags = [tag for tag in columns if tag.startswith("observe/")]
+    tags = [tag for tag in columns if tag.startswith("measure/")]
     return [{tag: columns[tag][t] for tag in tags if columns[tag][t] is not None} for t in range(len(update.journal))]
 
 
@@ -99,7 +101,7 @@ def test_the_values_of_each_group_are_those_of_a_direct_computation(kind, number
             g, w = norm(gradients[p] for p in group["params"]), norm(before[p] for p in group["params"])
             u = norm(p.detach() - before[p] for p in group["params"])
             expected = dict(zip(NAMES, (g, w, u, u / w, w / g, lr / w**2, lr / (1 - momentum))))
-            found = {key: seen(update)[t][f"observe/{name}/{key}"] for key in NAMES}
+            found = {key: seen(update)[t][f"measure/{name}/{key}"] for key in NAMES}
             assert found == pytest.approx(expected, rel=1e-12)
         assert len(seen(update)[t]) == 2 * len(NAMES)
 
@@ -110,7 +112,7 @@ def test_the_update_of_plain_gradient_descent_is_the_rate_times_the_gradient():
         update([batch])
     for t, row in enumerate(seen(update)):
         for name, lr in zip("wb", POLICY.lrs(t)):
-            update_norm, gradient_norm = row[f"observe/{name}/update_norm"], row[f"observe/{name}/grad_norm"]
+            update_norm, gradient_norm = row[f"measure/{name}/update_norm"], row[f"measure/{name}/grad_norm"]
             assert update_norm == pytest.approx(lr * gradient_norm, rel=1e-9)
 
 
@@ -128,8 +130,8 @@ def test_a_weight_without_gradient_counts_as_one_of_zero():
     bare = updater(smooth(), observe=Observe())
     bare(batches(1))
     (row,), (without,) = seen(update), seen(bare)
-    assert row["observe/w/grad_norm"] == without["observe/w/grad_norm"]
-    assert row["observe/w/weight_norm"] ** 2 == pytest.approx(4 + without["observe/w/weight_norm"] ** 2)
+    assert row["measure/w/grad_norm"] == without["measure/w/grad_norm"]
+    assert row["measure/w/weight_norm"] ** 2 == pytest.approx(4 + without["measure/w/weight_norm"] ** 2)
 
 
 def test_weights_that_are_zero_have_no_ratio():
@@ -139,8 +141,8 @@ def test_weights_that_are_zero_have_no_ratio():
     update = updater(net, observe=Observe())
     update(batches(1))
     (row,) = seen(update)
-    assert row["observe/b/update_ratio"] == row["observe/b/effective_lr"] == math.inf
-    assert row["observe/b/trust_ratio"] == 0.0
+    assert row["measure/b/update_ratio"] == row["measure/b/effective_lr"] == math.inf
+    assert row["measure/b/trust_ratio"] == 0.0
 
 
 def test_half_precision_weights_are_measured_in_single():
@@ -148,7 +150,7 @@ def test_half_precision_weights_are_measured_in_single():
     update = updater(net, observe=Observe(sharpness=1))
     weights = norm(p.detach().double() for p in net.parameters() if p.ndim > 1)
     update([Micro(batch.inputs.bfloat16(), batch.targets.bfloat16(), 0) for batch in batches(1)])
-    assert seen(update)[0]["observe/w/weight_norm"] == pytest.approx(weights, rel=1e-6)
+    assert seen(update)[0]["measure/w/weight_norm"] == pytest.approx(weights, rel=1e-6)
     assert update.journal.seen[0].numbers.dtype == torch.float32
 
 
@@ -204,7 +206,7 @@ def test_the_edge_is_half_the_sharpness_times_the_largest_rate():
         update([micro, micro])
         norms = {} if t else {tag: values for tag, values in seen(update)[0].items() if tag.count("/") == 2}
         edge = pytest.approx(max(POLICY.lrs(t)) * value.item() / 2)
-        both = {} if t % 3 else {"observe/sharpness": value.item(), "observe/edge": edge}
+        both = {} if t % 3 else {"measure/sharpness": value.item(), "measure/edge": edge}
         assert seen(update)[t] == {**norms, **both}
 
 
@@ -306,21 +308,21 @@ def test_by_default_nothing_is_observed(assembled):
     tags = logged(assembly).Tags()["scalars"]
     assert assembly.module.updater.observer is None
     assert "train/loss" in tags
-    assert not [tag for tag in tags if tag.startswith("observe")]
+    assert not [tag for tag in tags if tag.startswith("measure")]
 
 
 def test_the_log_has_every_value_at_each_observed_update_and_no_other(assembled):
-    assembly = assembled(*SMALL, "observe=all", "observe.every=4", "observe.sharpness=6", "observe.iterations=3")
+    assembly = assembled(*SMALL, "measure=all", "measure.every=4", "measure.sharpness=6", "measure.iterations=3")
     events = logged(assembly)
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("observe")]
-    values = [f"observe/{group}/{name}" for group in ("decay", "no_decay") for name in NAMES]
-    assert sorted(tags) == sorted([*values, "observe/sharpness", "observe/edge"])
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("measure")]
+    values = [f"measure/{group}/{name}" for group in ("decay", "no_decay") for name in NAMES]
+    assert sorted(tags) == sorted([*values, "measure/sharpness", "measure/edge"])
     for tag in tags:
-        every = 6 if tag in ("observe/sharpness", "observe/edge") else 4
+        every = 6 if tag in ("measure/sharpness", "measure/edge") else 4
         assert [point.step for point in events.Scalars(tag)] == list(range(0, 20, every))
     assert [point.step for point in events.Scalars("train/loss")] == list(range(20))
     rates = assembly.module.recipe.policy.lrs
-    coupled = [point.value for point in events.Scalars("observe/no_decay/coupled_lr")]
+    coupled = [point.value for point in events.Scalars("measure/no_decay/coupled_lr")]
     assert coupled == pytest.approx([rates(t)[1] / (1 - 0.9) for t in range(0, 20, 4)], rel=1e-6)
 
 
@@ -331,19 +333,19 @@ def test_other_loggers_get_what_there_is(assembled):
         def log_metrics(self, metrics, step=None):
             self.rows[step] = {**self.rows.get(step, {}), **metrics}
 
-    assembly = assembled(*SMALL, "observe=norms", "observe.every=4", "logger=none")
+    assembly = assembled(*SMALL, "measure=norms", "measure.every=4", "logger=none")
     assembly.trainer.loggers = [Recorder()]
     fit(assembly, None)
     for t in range(20):
-        assert ("observe/decay/grad_norm" in Recorder.rows[t]) == (t % 4 == 0)
+        assert ("measure/decay/grad_norm" in Recorder.rows[t]) == (t % 4 == 0)
         assert None not in Recorder.rows[t].values()
 
 
 def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     states = []
     for i, chosen in enumerate(("none", "norms", "all")):
-        more = ["observe.sharpness=3"] if chosen == "all" else []
-        assembly = assembled(*SMALL, "trainer.accumulate=2", f"observe={chosen}", *more, folder=f"run{i}")
+        more = ["measure.sharpness=3"] if chosen == "all" else []
+        assembly = assembled(*SMALL, "trainer.accumulate=2", f"measure={chosen}", *more, folder=f"run{i}")
         fit(assembly, None)
         states.append([value.clone() for value in assembly.module.state_dict().values()])
     for state in states[1:]:
@@ -353,22 +355,22 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["observe.every=0"], "observe.every=0 is out of range"),
-        (["observe.every=often"], "observe.every='often' does not fit"),
-        (["observe.every=null", "observe.sharpness=null"], "observes nothing"),
-        (["observe.noise=0.5"], "observe.noise=0.5 is out of range"),
-        (["observe.noise=0.99"], "set trainer.accumulate=2"),
-        (["observe.every=1.5"], "observe.every=1.5 does not fit"),
-        (["observe.sharpness=-1"], "observe.sharpness=-1 is out of range"),
-        (["observe.sharpness=true"], "observe.sharpness=True does not fit"),
-        (["observe.iterations=0"], "observe.iterations=0 is out of range"),
-        (["+observe.evry=2"], "did you mean every"),
+        (["measure.every=0"], "measure.every=0 is out of range"),
+        (["measure.every=often"], "measure.every='often' does not fit"),
+        (["measure.every=null", "measure.sharpness=null"], "observes nothing"),
+        (["measure.noise=0.5"], "measure.noise=0.5 is out of range"),
+        (["measure.noise=0.99"], "set trainer.accumulate=2"),
+        (["measure.every=1.5"], "measure.every=1.5 does not fit"),
+        (["measure.sharpness=-1"], "measure.sharpness=-1 is out of range"),
+        (["measure.sharpness=true"], "measure.sharpness=True does not fit"),
+        (["measure.iterations=0"], "measure.iterations=0 is out of range"),
+        (["+measure.evry=2"], "did you mean every"),
         (
-            ["observe.noise=0.9", "observe._target_=torch.nn.Identity", *(f"~observe.{name}" for name in OPTIONS)],
+            ["measure.noise=0.9", "measure._target_=torch.nn.Identity", *(f"~measure.{name}" for name in OPTIONS)],
             "Observe",
         ),
     ],
 )
 def test_a_bad_setting_is_refused_before_anything_is_trained(assembled, overrides, told):
-    with pytest.raises(Refusal, match=told):
-        assembled(*SMALL, "observe=all", *overrides)
+    with pytest.raises(ConfigError, match=told):
+        assembled(*SMALL, "measure=all", *overrides)

@@ -10,27 +10,27 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainer.assemble.run import fit
-from trainer.callbacks.checkpointing import Checkpointing
-from trainer.callbacks.lr_control import LRControl
-from trainer.callbacks.plateau import PlateauControl
-from trainer.checkpoint import history, numbered, read
+from trainer.checkpoint.checkpointing import Checkpointing
+from trainer.checkpoint.io import history, numbered, read
+from trainer.engine.lr_control import LRControl
+from trainer.engine.plateau import PlateauControl
 from trainer.lr import (
+    ConfigError,
     CountPlateau,
     Greedy,
     Horizon,
-    Policy,
-    Refusal,
+    LRPolicy,
     TrendPlateau,
     compose,
     cosine,
     linear_warmup,
 )
+from trainer.run import fit
 
 SYNTHETIC = (
     *("data=synthetic", "data.samples=256", "data.val_samples=64", "data.test_samples=0", "data.batch_size=16"),
     *("model.hidden=[8]", "optimizer=nesterov", "optimizer.lr=0.5", "schedule=cosine_warmup"),
-    *("trainer.duration=40", "trainer.validate=4", "trainer.updates_per_call=3"),
+    *("trainer.duration=40", "trainer.validate=4", "trainer.steps_per_execution=3"),
 )
 COUNT = ("plateau=count", "plateau.patience=0", "plateau.factor=0.5", "plateau.threshold=0.2")
 
@@ -177,7 +177,7 @@ def test_a_loss_that_is_no_number_lowers_the_rate(assembled):
 
 def test_a_rule_without_validation_data_is_refused_before_the_first_update(assembled):
     assembly = with_rule(assembled(*SYNTHETIC, "data.val_samples=0"), CountPlateau())
-    with pytest.raises(Refusal, match="no data validates"):
+    with pytest.raises(ConfigError, match="no data validates"):
         fit(assembly, None)
     assert assembly.module.clock.t == 0
 
@@ -211,7 +211,7 @@ def fit_theirs(module, *callbacks):
 
 
 def curve():
-    return Policy(0.1, 2.0, *compose(Horizon(40, 2), lambda h: linear_warmup(h, duration=5), cosine))
+    return LRPolicy(0.1, 2.0, *compose(Horizon(40, 2), lambda h: linear_warmup(h, duration=5), cosine))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -224,9 +224,9 @@ def test_it_serves_a_foreign_module_beside_an_lr_control(order):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_foreign_module_without_an_lr_control_or_the_metric_is_refused_in_one_line():
-    with pytest.raises(Refusal, match="LRControl"):
+    with pytest.raises(ConfigError, match="LRControl"):
         fit_theirs(Theirs(), PlateauControl(CountPlateau()))
-    with pytest.raises(Refusal, match=r"plateau.monitor=val/acc is not computed: choose one of val/loss\."):
+    with pytest.raises(ConfigError, match=r"plateau.monitor=val/acc is not computed: choose one of val/loss\."):
         fit_theirs(Theirs(), LRControl(curve()), PlateauControl(CountPlateau(monitor="val/acc")))
 
 
@@ -260,6 +260,6 @@ def test_by_config_the_rate_falls_and_a_resumed_run_goes_on_with_it(assembled):
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_before_training(assembled, overrides, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         assembled(*SYNTHETIC, "plateau=count", *overrides)
     assert says in str(refusal.value)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.assemble import guardian
-from trainer.assemble.pool import Pool, named, need, visible
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.sweep import watchdog as guardian
+from trainer.sweep.device_pool import DevicePool, named, need, visible
 
 DEVICES = st.lists(st.integers(0, 9).map(str), unique=True, max_size=6)
 
@@ -21,7 +21,7 @@ DEVICES = st.lists(st.integers(0, 9).map(str), unique=True, max_size=6)
 def test_jobs_never_share_a_device_start_in_order_and_all_of_them_start(
     devices: list[str], slots: int, data: st.DataObject
 ) -> None:
-    pool = Pool(slots, devices)
+    pool = DevicePool(slots, devices)
     needs = data.draw(st.lists(st.integers(0, len(devices)), max_size=12))
     for job, wanted in enumerate(needs):
         pool.wait(job, wanted)
@@ -44,12 +44,12 @@ def test_jobs_never_share_a_device_start_in_order_and_all_of_them_start(
 
 @given(DEVICES)
 def test_a_job_that_could_never_start_is_refused(devices: list[str]) -> None:
-    with pytest.raises(Refusal, match=f"job 3 takes {len(devices) + 1} GPUs"):
-        Pool(1, devices).wait(3, len(devices) + 1)
+    with pytest.raises(ConfigError, match=f"job 3 takes {len(devices) + 1} GPUs"):
+        DevicePool(1, devices).wait(3, len(devices) + 1)
 
 
 def test_after_close_nothing_starts_and_what_runs_goes_on() -> None:
-    pool = Pool(1, [])
+    pool = DevicePool(1, [])
     for job in (0, 1):
         pool.wait(job, 0)
     assert pool.admit() == {0: ()}
@@ -96,7 +96,7 @@ def test_auto_asks_the_driver_where_the_environment_says_nothing(
 
 @pytest.mark.parametrize("devices", [2, "0,1", None, [True], [1.5], [""], ["0,1"], [-1], [[0]], [1, "1"], {"a": 1}])
 def test_what_names_no_devices_is_refused(devices: object) -> None:
-    with pytest.raises(Refusal, match="give auto, or a list"):
+    with pytest.raises(ConfigError, match="give auto, or a list"):
         named(devices)
 
 
@@ -133,7 +133,7 @@ def test_the_guardian_kills_what_does_not_heed_sigterm() -> None:
 
 
 def test_the_guardian_spares_what_it_was_told_to_forget() -> None:
-    watched = guardian.Guardian()
+    watched = guardian.Watchdog()
     jobs = [
         subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
         for _ in "ab"

@@ -13,10 +13,10 @@ from pytorch_lightning import LightningModule, Trainer
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from trainer.callbacks import display, progress
-from trainer.callbacks.progress import Progress
-from trainer.clock import Clock
-from trainer.lr import Horizon, Refusal
+from trainer.engine.clock import Clock
+from trainer.log import display, progress
+from trainer.log.progress import Progress
+from trainer.lr import ConfigError, Horizon
 
 MEASURES = {"loss": 0.21314, "lr": 3.2109e-3, "samples_per_second": 48120.4}
 
@@ -266,7 +266,7 @@ def test_a_rank_above_zero_shows_nothing(time):
 @pytest.mark.parametrize("name", ["refresh_per_second", "lines_every"])
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
 def test_a_pace_that_is_not_above_zero_is_refused(name, value):
-    with pytest.raises(Refusal, match=f"{name}={value}"):
+    with pytest.raises(ConfigError, match=f"{name}={value}"):
         Progress(**{name: value})
 
 

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from trainer.assemble.resume import check_unused, resume_point
-from trainer.assemble.run import evaluate, fit
-from trainer.checkpoint import BEST, history, numbered, read
-from trainer.lr import Refusal
+from trainer.checkpoint.io import BEST, history, numbered, read
+from trainer.lr import ConfigError
+from trainer.resume.resume_point import check_unused, resume_point
+from trainer.run import evaluate, fit
 
 DIGITS = (
     *("data.batch_size=32", "model.hidden=[16]", "model.dropout=0.3", "trainer.accumulate=2"),
-    *("trainer.duration=40", "trainer.validate=12", "trainer.updates_per_call=5", "schedule=cosine_warmup"),
+    *("trainer.duration=40", "trainer.validate=12", "trainer.steps_per_execution=5", "schedule=cosine_warmup"),
 )
 
 
@@ -76,7 +76,7 @@ def test_another_seed_does_end_with_other_bits(assembled):
 def test_the_number_of_updates_per_call_changes_no_bit(assembled):
     ends = []
     for count in (1, 7, 100):
-        assembly = assembled(*DIGITS, f"trainer.updates_per_call={count}", folder=str(count))
+        assembly = assembled(*DIGITS, f"trainer.steps_per_execution={count}", folder=str(count))
         fit(assembly, None)
         ends.append(end_of(assembly))
     assert same(ends[0], ends[1])
@@ -141,7 +141,7 @@ def test_a_checkpoint_whose_clock_does_not_fit_is_refused(assembled, overrides, 
     first = assembled(*DIGITS, folder="first")
     fit(first, None)
     last = numbered(first.checkpointing.folder, 40)
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ConfigError, match=says):
         fit(assembled(*DIGITS, *overrides, folder="second", resumed=last), last)
 
 
@@ -149,7 +149,7 @@ def test_another_model_or_grouping_is_refused(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
     fit(first, None)
     for overrides in (["model.hidden=[8]"], ["optimizer.weight_decay=0.0"]):
-        with pytest.raises(Refusal):
+        with pytest.raises(ConfigError):
             fit(assembled(*DIGITS, *overrides, folder="second"), numbered(first.checkpointing.folder, 20))
 
 
@@ -166,10 +166,10 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
     check_unused(folder, "auto", None)
     check_unused(folder, str(folder), numbered(folder / "checkpoints", 100))
     for resumed in (None, tmp_path / "elsewhere" / "update-00000003.ckpt"):
-        with pytest.raises(Refusal, match="holds a run already"):
+        with pytest.raises(ConfigError, match="holds a run already"):
             check_unused(folder, "none", resumed)
     for bad in ("nowhere.ckpt", str(tmp_path)):
-        with pytest.raises(Refusal, match="resume.path="):
+        with pytest.raises(ConfigError, match="resume.path="):
             resume_point(bad, folder)
 
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_checkpoint_of_ours_is_refused_and_runs_no_code(tmp_pa
         path.write_bytes(path.read_bytes()[:200])
     if damage == "text":
         path.write_text(json.dumps({"cadence": {}}))
-    with pytest.raises(Refusal, match="bad.ckpt") as refusal:
+    with pytest.raises(ConfigError, match="bad.ckpt") as refusal:
         read(path)
     assert "\n" not in str(refusal.value)
     assert not marker.exists()
@@ -197,7 +197,7 @@ def test_a_branch_inside_the_folder_of_newer_checkpoints_is_refused_and_loses_no
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
     fit(first, None)
     before = {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()}
-    with pytest.raises(Refusal, match="resume=auto, or give another name"):
+    with pytest.raises(ConfigError, match="resume=auto, or give another name"):
         fit(assembled(*DIGITS), numbered(first.checkpointing.folder, 10))
     assert {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()} == before
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from trainer.assemble.run import evaluate, fit
-from trainer.checkpoint import BEST, history, read
-from trainer.lr import Refusal
+from trainer.checkpoint.io import BEST, history, read
+from trainer.lr import ConfigError
+from trainer.run import evaluate, fit
 
 SMALL = ("data=synthetic", "data.samples=256", "data.val_samples=64", "data.test_samples=64", "data.batch_size=32")
 BRIEF = ("trainer.duration=16", "trainer.validate=8", "model.hidden=[16]", "trainer.log_every=4")
@@ -115,7 +115,7 @@ def test_frozen_parameters_belong_to_no_group_and_a_model_without_any_other_is_r
         ("no_decay", 5, 0.0),
     ]
     assert [group.name for group in decay_groups(net, 0.0, 0.01)] == ["all"]
-    with pytest.raises(Refusal, match="no trainable parameter"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         check_coverage(net.requires_grad_(False), groups)
 
 

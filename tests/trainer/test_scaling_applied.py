@@ -1,20 +1,20 @@
-"""What a batch-size rule makes of the tuned numbers reaches the optimizer, the dials, the plan and the report."""
+"""What a batch-size rule makes of the tuned numbers reaches the optimizer, the schedules, the plan and the report."""
 
 import pytest
 import torch
 
-from trainer.assemble import report
-from trainer.assemble.curve import horizon, trainer_settings
-from trainer.assemble.policy import policy
-from trainer.assemble.rescale import lines, rescaled
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered
-from trainer.lr import Refusal
+from trainer.checkpoint.io import numbered
+from trainer.config import run_summary as report
+from trainer.config.batch_scaling import lines, rescaled
+from trainer.config.lr_policy import policy
+from trainer.config.settings import horizon, trainer_settings
+from trainer.lr import ConfigError
 from trainer.lr.scaling import Scaled
+from trainer.run import fit
 
 SMALL = (
     *("data=synthetic", "data.samples=80", "data.batch_size=4", "data.val_samples=8", "model.hidden=[8]"),
-    *("trainer.duration=10", "trainer.validate=5", "trainer.updates_per_call=5", "warmup=none", "schedule=constant"),
+    *("trainer.duration=10", "trainer.validate=5", "trainer.steps_per_execution=5", "warmup=none", "schedule=constant"),
 )
 """A global batch of 4."""
 
@@ -126,7 +126,7 @@ def test_the_optimizer_of_a_group_is_rescaled_too_and_one_factor_must_fit_all(as
         "optimizer.weight_decay",
         "groups.optimizer.weight_decay",
     }
-    with pytest.raises(Refusal, match=r"optimizer × 4 and groups\.optimizer × 2"):
+    with pytest.raises(ConfigError, match=r"optimizer × 4 and groups\.optimizer × 2"):
         assembled(*SMALL, *muon, "scaling=auto")
 
 
@@ -152,9 +152,14 @@ def test_a_group_with_a_weight_decay_of_its_own_follows_the_switch(assembled):
 
 
 def test_a_scheduled_number_starts_from_the_rescaled_one(assembled):
-    chosen = ("scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt", "hyper=weight_decay_tied")
+    chosen = (
+        "scaling=adam_sde",
+        "scaling.base_batch_size=1",
+        "scaling.weight_decay=sqrt",
+        "hyper_schedule=weight_decay_tied",
+    )
     linear = ("schedule=linear", "lint.ignore=[betas-overwritten]")
-    half = "+hyper.beta2={_target_: trainer.lr.scheduled, _partial_: true, of: {schedule: constant}}"
+    half = "+hyper_schedule.beta2={_target_: trainer.lr.scheduled, _partial_: true, of: {schedule: constant}}"
     seen = watched(assembled(*SMALL, *chosen, *linear, half))
     assert [row[0]["weight_decay"] for row in seen] == pytest.approx([0.02 * (1 - t / 10) for t in range(10)])
     assert [row[0]["betas"] for row in seen] == [pytest.approx((0.6, 0.996), rel=1e-12)] * 10
@@ -187,7 +192,7 @@ def test_a_rule_of_the_users_own_gives_a_number_or_a_scaled(assembled):
     (group, *_), *_ = watched(assembled(*SMALL, *ours, folder="rule"))
     assert (group["momentum"], group["lr"]) == (0.45, 0.1)
     for fault, says in (("own_fault", "sets momentum, which optimizer does not have"), ("own_word", "finite number")):
-        with pytest.raises(Refusal, match=says):
+        with pytest.raises(ConfigError, match=says):
             assembled(*SMALL, f"{target}.{fault}", "allow=[tests]")
 
 
@@ -267,6 +272,6 @@ def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says.replace(".", r"\.")) as refusal:
+    with pytest.raises(ConfigError, match=says.replace(".", r"\.")) as refusal:
         assembled(*SMALL, *overrides)
     assert "\n" not in str(refusal.value)

@@ -14,10 +14,10 @@ from models.resnet import ResNet9
 from tests.trainer import sharded, worlds
 from tests.trainer.faults import fault, result, train, words
 from tests.trainer.sharded import CUTS, LONG, OPTIMIZERS
-from trainer.assemble.sharding import SHOWN
-from trainer.checkpoint import numbered
-from trainer.lr import Refusal
-from trainer.ranks.sharded import blocks
+from trainer.checkpoint.io import numbered
+from trainer.config.sharding import SHOWN
+from trainer.distributed.fsdp import blocks
+from trainer.lr import ConfigError
 
 ROUNDING = {"everything": 1e-9}
 """The largest difference of two weights in float64, where it is not 1e-12: BatchNorm sums in another order."""
@@ -220,8 +220,8 @@ def command(place, name, *more):
         (["trainer.sam=0.05"], "trainer.sam=0.05 needs whole gradients"),
         (["trainer.compile=true"], "trainer.compile=true"),
         (["trainer.channels_last=true"], "trainer.channels_last=true"),
-        (["observe=all"], "observe.sharpness=100"),
-        (["observe=noise", "trainer.accumulate=2"], "observe=noise needs whole gradients"),
+        (["measure=all"], "measure.sharpness=100"),
+        (["measure=noise", "trainer.accumulate=2"], "measure=noise needs whole gradients"),
         (
             ["scaling=adascale", "scaling.base_batch_size=32", "optimizer=momentum", "warmup=none", "schedule=cosine"],
             "scaling=adascale needs whole gradients",
@@ -243,7 +243,7 @@ def command(place, name, *more):
     ],
 )
 def test_what_needs_whole_weights_or_gradients_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         assembled("trainer=fsdp", "model.hidden=[8]", *overrides)
     assert says in str(refusal.value)
     assert "trainer=ddp" in str(refusal.value) or "take ddp" in str(refusal.value)

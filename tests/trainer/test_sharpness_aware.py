@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from tests.trainer.test_update import batches, net, policy, updater
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered, read
-from trainer.gradients import clip_norms, clip_units
-from trainer.lr import Refusal
+from trainer.checkpoint.io import numbered, read
+from trainer.engine.clipping import clip_norms, clip_units
+from trainer.lr import ConfigError
 from trainer.optim.groups import Group
+from trainer.run import fit
 
 SMALL = (
     *("data.batch_size=32", "model.hidden=[16]", "model.dropout=0.3", "trainer.accumulate=2", "logger=none"),
-    *("trainer.duration=20", "trainer.validate=10", "trainer.updates_per_call=4", "trainer.keep=0"),
+    *("trainer.duration=20", "trainer.validate=10", "trainer.steps_per_execution=4", "trainer.keep=0"),
 )
 
 
@@ -146,5 +146,5 @@ def test_a_run_with_it_resumes_to_the_same_bits_and_differs_from_one_without(ass
 
 @pytest.mark.parametrize("chosen", ["trainer.sam=0", "trainer.sam=-0.1", "trainer.agc=0", "trainer.agc=text"])
 def test_a_number_that_makes_no_sense_is_refused(assembled, chosen):
-    with pytest.raises(Refusal, match=chosen.split("=")[0]):
+    with pytest.raises(ConfigError, match=chosen.split("=")[0]):
         assembled(*SMALL, chosen)

@@ -7,14 +7,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainer.signalling import Send
-from trainer import signals
-from trainer.assemble.resume import resume_point
-from trainer.assemble.run import evaluate, fit
-from trainer.checkpoint import BEST, history, read
+from trainer.checkpoint.io import BEST, history, read
+from trainer.distributed.launch import signals
+from trainer.resume.resume_point import resume_point
+from trainer.run import evaluate, fit
 
 RUN = (
     *("data.batch_size=32", "data.eval_batch_size=40", "model.hidden=[16]", "model.dropout=0.3", "schedule=cosine"),
-    *("trainer.duration=24", "trainer.validate=8", "trainer.updates_per_call=3", "trainer.log_every=1"),
+    *("trainer.duration=24", "trainer.validate=8", "trainer.steps_per_execution=3", "trainer.log_every=1"),
     *("average=ema", "average.warmup=true"),
 )
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from tests.trainer.splits import LAYOUTS, ROOT
 from tests.trainer.test_observe import Micro, Unhurried, batches, smooth, updater
-from trainer.lr import Refusal
-from trainer.noise_scale import NoiseScale
-from trainer.spread import Spread
+from trainer.lr import ConfigError
+from trainer.measure.micro_gradients import MicroGradients
+from trainer.measure.noise_scale import NoiseScale
 
 
 def groups(net):
@@ -32,7 +32,7 @@ def gradients(net, micros, spread=None):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_the_squares_of_all_and_of_each_group_are_those_of_a_direct_computation(count):
     net, micros = smooth(), batches(count)
-    spread = Spread(groups(net))
+    spread = MicroGradients(groups(net))
     gradients(net, micros, spread)
     each = [
         torch.autograd.grad(nn.functional.mse_loss(net(m.inputs), m.targets), list(net.parameters())) for m in micros
@@ -67,7 +67,7 @@ def test_the_optimizer_gets_the_same_bits_as_without(count):
     micros = [Micro(m.inputs.float(), m.targets.float(), m.seed) for m in batches(count)]
     plain, measured = Odd(), Odd()
     without = gradients(plain, micros)
-    with_ = gradients(measured, micros, Spread([list(measured.parameters())]))
+    with_ = gradients(measured, micros, MicroGradients([list(measured.parameters())]))
     assert all((a is None) == (b is None) for a, b in zip(without, with_))
     assert all(torch.equal(a, b) for a, b in zip(without, with_) if a is not None)
     assert sum(a is None for a in without) >= 2
@@ -75,7 +75,7 @@ def test_the_optimizer_gets_the_same_bits_as_without(count):
 
 def test_nothing_is_read_from_the_device_while_it_measures():
     net, micros = smooth(), batches(3)
-    spread = Spread(groups(net))
+    spread = MicroGradients(groups(net))
     for number, micro in enumerate(micros, start=1):
         (nn.functional.mse_loss(net(micro.inputs), micro.targets) / 3).backward()
         with Unhurried():
@@ -97,7 +97,7 @@ def sampled(small, big, updates=150):
     square = flat.mean(0).square().sum().item()
     trace = (flat - flat.mean(0)).square().sum().item() / 60
     generator = torch.Generator().manual_seed(2)
-    spread, scale = Spread([list(net.parameters())]), NoiseScale(small, big, confidence=0.999)
+    spread, scale = MicroGradients([list(net.parameters())]), NoiseScale(small, big, confidence=0.999)
     for _ in range(updates):
         drawn = torch.randint(60, (16, 2), generator=generator)
         gradients(net, [Micro(inputs[pick], targets[pick], 0) for pick in drawn], spread)
@@ -140,7 +140,7 @@ def test_an_estimate_goes_on_from_its_state_to_the_bit():
         if i == 7:
             second.load_state_dict(first.state_dict())
     assert whole.estimates() == second.estimates()
-    with pytest.raises(Refusal, match="after 0 updates"):
+    with pytest.raises(ConfigError, match="after 0 updates"):
         NoiseScale(2, 8).estimates()
 
 

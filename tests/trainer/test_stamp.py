@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from trainer.assemble import stamp
-from trainer.lr import Refusal
+from trainer.cli import run_id as stamp
+from trainer.lr import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CLOCK = r"\d{8}-\d{6}-[0-9a-f]{6}"
-ASK = "from trainer.assemble.stamp import stamp; print(stamp())"
+ASK = "from trainer.cli.run_id import stamp; print(stamp())"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_the_environment_decides_first(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("given", ["a/b", "..", " "])
 def test_a_stamp_that_is_no_folder_name_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv("CADENCE_STAMP", given)
-    with pytest.raises(Refusal, match="cannot name the run folder"):
+    with pytest.raises(ConfigError, match="cannot name the run folder"):
         stamp.stamp()
 
 
@@ -98,7 +98,7 @@ def test_a_requeued_slurm_job_meets_its_stamp_and_another_command_does_not(
 def test_ranks_that_cannot_agree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(Refusal, match="rank 1 of 2 cannot know the run folder of the others: set CADENCE_STAMP"):
+    with pytest.raises(ConfigError, match="rank 1 of 2 cannot know the run folder of the others: set CADENCE_STAMP"):
         stamp.stamp()
 
 
@@ -106,7 +106,7 @@ def test_ranks_that_cannot_agree_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_ranks_and_restarts_under_torchrun_agree(tmp_path: Path) -> None:
     program = tmp_path / "ranks.py"
     program.write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom trainer.assemble.stamp import stamp\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom trainer.cli.run_id import stamp\n"
         "rank, again = os.environ['RANK'], os.environ['TORCHELASTIC_RESTART_COUNT']\n"
         "time.sleep(1.1 * int(rank))\n"
         "Path(sys.argv[1], f'{rank}.{again}').write_text(stamp())\n"

@@ -14,16 +14,16 @@ from dataclasses import replace
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats.qmc import Sobol
 
-from trainer.assemble.goals import goals
-from trainer.assemble.spaces import space
-from trainer.assemble.spacing import register
-from trainer.lr import Refusal
-from trainer.search.rules import Rules
-from trainer.search.samplers import check, points, quasi
-from trainer.search.slots import Entry, ended, newest, slots, to_replace
-from trainer.search.space import Condition, Parameter, Space
-from trainer.search.storage import journal, opened
-from trainer.search.study import Study
+from trainer.lr import ConfigError
+from trainer.sweep.resolvers import register
+from trainer.sweep.search.objectives import goals
+from trainer.sweep.search.rules import Rules
+from trainer.sweep.search.samplers import check, points, quasi
+from trainer.sweep.search.search_space import space
+from trainer.sweep.search.slots import Entry, ended, newest, slots, to_replace
+from trainer.sweep.search.space import Condition, Parameter, Space
+from trainer.sweep.search.storage import journal, opened
+from trainer.sweep.search.study import Study
 
 register()
 RULES = Rules(12, "random", 0, 3, "none", 1, 3, 2)
@@ -94,7 +94,7 @@ def test_a_grid_has_each_point_once_and_a_condition_multiplies_only_where_it_hol
     of = Space((OPTIMIZER, Parameter("m", choices=("0.8", "0.9"), when=SGD), Parameter("n", 1, 3, step=1, whole=True)))
     drawn = [{name: value for name, value in point.items() if name != "n"} for point in points(of)]
     assert len(drawn) == (2 + 1) * 3
-    with pytest.raises(Refusal, match="optimizer.lr: numbers from 0.0001 to 0.1, logarithmic has no single values"):
+    with pytest.raises(ConfigError, match="optimizer.lr: numbers from 0.0001 to 0.1, logarithmic has no single values"):
         points(Space((LR,)))
 
 
@@ -226,7 +226,7 @@ def test_a_positive_interval_over_a_decade_is_logarithmic_unless_it_says_otherwi
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(words: tuple[str, ...], when: Any, told: str) -> None:
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(ConfigError, match=told):
         parsed(*words, when=when)
 
 
@@ -236,9 +236,9 @@ def test_what_cannot_draw_or_judge_is_refused() -> None:
         (replace(RULES, sampler="cmaes"), 1, "cmaes needs two numeric parameters"),
         (replace(RULES, pruner="asha"), 2, "asha judges by one metric"),
     ):
-        with pytest.raises(Refusal, match=told):
+        with pytest.raises(ConfigError, match=told):
             check(rules, Space((LR,)), objectives)
-    with pytest.raises(Refusal, match="sampler=tpf is not known: choose one of tpe"):
+    with pytest.raises(ConfigError, match="sampler=tpf is not known: choose one of tpe"):
         replace(RULES, sampler="tpf")
 
 
@@ -253,5 +253,5 @@ def test_the_goal_comes_from_the_task_and_an_unknown_one_needs_a_direction() -> 
         (["a", "b"], "min", "for each of a, b"),
         ([], None, "must name one metric"),
     ):
-        with pytest.raises(Refusal, match=told):
+        with pytest.raises(ConfigError, match=told):
             goals(metric, direction, task)

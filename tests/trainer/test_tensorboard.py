@@ -21,9 +21,9 @@ from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
 from torch.utils.data import DataLoader
 
-from trainer.eventfile import EventFile, ScalarEncoder, masked_crc
-from trainer.lr import Refusal
-from trainer.tensorboard import TensorBoard
+from trainer.log.eventfile import EventFile, ScalarEncoder, masked_crc
+from trainer.log.tensorboard import TensorBoard
+from trainer.lr import ConfigError
 
 EVERYTHING = dict.fromkeys(("scalars", "tensors"), 0)
 
@@ -265,12 +265,12 @@ def test_a_write_reaches_the_disk_once_the_flush_time_is_over(tmp_path):
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan])
 def test_a_flush_time_that_is_none_is_refused(seconds):
-    with pytest.raises(Refusal, match="flush_seconds"):
+    with pytest.raises(ConfigError, match="flush_seconds"):
         TensorBoard("runs", seconds)
 
 
 def test_a_log_without_a_folder_is_refused():
-    with pytest.raises(Refusal, match="folder"):
+    with pytest.raises(ConfigError, match="folder"):
         TensorBoard("")
 
 

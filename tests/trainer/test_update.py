@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.amp import GradScaler
 
-from trainer.callbacks.lr_control import LRControl
-from trainer.clock import Clock
-from trainer.journal import Journal
-from trainer.lr import Horizon, Policy, compose, linear, linear_warmup
-from trainer.update import Backward, Diverged, Updater
+from trainer.engine.clock import Clock
+from trainer.engine.lr_control import LRControl
+from trainer.engine.update import Backward, Diverged, Updater
+from trainer.log.metric_buffer import MetricBuffer
+from trainer.lr import Horizon, LRPolicy, compose, linear, linear_warmup
 
 T = 20
 
@@ -24,7 +24,7 @@ class Micro(NamedTuple):
 
 
 def policy(lr=0.1):
-    return Policy(lr, 1.0, *compose(Horizon(T, 1), lambda h: linear_warmup(h, duration=4), linear))
+    return LRPolicy(lr, 1.0, *compose(Horizon(T, 1), lambda h: linear_warmup(h, duration=4), linear))
 
 
 def updater(net, *, kind=torch.optim.SGD, clip=None, scaler=None, fused=False, **numbers):
@@ -32,7 +32,7 @@ def updater(net, *, kind=torch.optim.SGD, clip=None, scaler=None, fused=False, *
     control = LRControl(policy())
     control.watch(optimizer)
     backward = Backward(torch.device("cpu"), scaler=scaler)
-    return Updater(net, nn.MSELoss(), optimizer, control, Clock(), Journal(), backward, clip)
+    return Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, clip)
 
 
 def batches(count, size=6):

@@ -42,7 +42,7 @@ def start(world: int, work: Callable[..., Any], *args: Any) -> list[BaseProcess]
 def _server() -> ForkServerContext:
     """What forks the processes; it imports with the first of them."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["trainer.assemble.run", "tests.trainer.equality", "models.mlp", "data.digits"])
+    server.set_forkserver_preload(["trainer.run", "tests.trainer.equality", "models.mlp", "data.digits"])
     return server
 
 
