@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.trainer import worlds
+from tests.distributed import worlds
 from trainer.checkpoint.io import BEST, history, read
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer import worlds
+from tests.distributed import worlds
 from trainer.checkpoint.io import history, read
 from trainer.distributed.launch.restart_limit import RECORD
 
@@ -75,7 +75,7 @@ def ended(process, code):
 
 
 def send(hook, signum, nth=1, ranks="null"):
-    values = {"_target_": "tests.trainer.signalling.Send", "hook": hook, "signum": int(signum), "nth": nth}
+    values = {"_target_": "tests.distributed.signalling.Send", "hook": hook, "signum": int(signum), "nth": nth}
     return [f"+callbacks.send.{key}={value}" for key, value in {**values, "ranks": ranks}.items()]
 
 
