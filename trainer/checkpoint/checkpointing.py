@@ -45,6 +45,7 @@ class Checkpointing(pl.Callback):
         self.best: dict[str, Any] = dict(NONE_YET)
         self.halt, self.stopped_by = StopSignal(), 0
         self._owing, self._saved = False, -1
+        self._adopted: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.best, "monitor": self.monitor, "mode": self.mode, "owing": self._owing}
@@ -57,12 +58,22 @@ class Checkpointing(pl.Callback):
 
     def adopt(self, trainer: pl.Trainer) -> None:
         """Have the file of the best so far here, from the folder that this run resumes from; else start afresh."""
-        places = [self.folder / BEST, *([self.source.parent / BEST] if self.source else [])]
-        found = [path for path in places if path.exists() and read(path)["cadence"]["updates"] == self.best["update"]]
-        if not found:
-            self.best = dict(NONE_YET)
-        elif found[0] != self.folder / BEST:
-            trainer.strategy.checkpoint_io.save_checkpoint(read(found[0]), self.folder / BEST)
+        for folder in dict.fromkeys([self.folder, *([self.source.parent] if self.source else [])]):
+            if not (folder / BEST).exists():
+                continue
+            checkpoint = read(folder / BEST)
+            if checkpoint["cadence"]["updates"] == self.best["update"]:
+                if folder != self.folder:
+                    trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, self.folder / BEST)
+                self._adopted = checkpoint
+                return
+        self.best = dict(NONE_YET)
+
+    def best_checkpoint(self) -> dict[str, Any] | None:
+        """The best so far, if there is any; that of the run before is in memory, and one of this run is read."""
+        if self.best["update"] is None:
+            return None
+        return read(self.folder / BEST) if self._adopted is None else self._adopted
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
@@ -118,7 +129,7 @@ class Checkpointing(pl.Callback):
         value = trainer.callback_metrics[self.monitor].item()
         if self._improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
-            self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
+            self.best, self._adopted = {"value": value, "update": pl_module.clock.t, "scores": scores}, None
             trainer.save_checkpoint(self.folder / BEST)
         pl_module.averaging.leave()
         self._save(trainer, pl_module)

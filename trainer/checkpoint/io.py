@@ -15,7 +15,17 @@ _NUMBERED = re.compile(r"update-(\d+)\.ckpt")
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves to a temporary file in the same folder, syncs it and renames it: a file under its name is whole."""
+    """Saves to a temporary file in the same folder, syncs it and renames it: a file under its name is whole.
+
+    A checkpoint that is in memory already is `given`, and not read again.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[Path, dict[str, Any]] = {}
+
+    def give(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Have the next load of `path` return `checkpoint`."""
+        self._given[path] = checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
@@ -34,7 +44,8 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return read(path)
+        given = self._given.pop(Path(path), None)
+        return read(path) if given is None else given
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -43,7 +54,7 @@ class AtomicCheckpointIO(CheckpointIO):
 def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint on the CPU, as plain containers; refused where it is not one of ours."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         why = "it is damaged, or holds more than plain data"
         raise ConfigError(f"resume.path={path} is not a checkpoint that can be read: {why}. Name another.") from error

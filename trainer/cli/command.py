@@ -7,8 +7,8 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.config.arguments import nearest
 from trainer.lr import ConfigError
+from trainer.lr.bounds import nearest
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
 SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"

@@ -6,13 +6,12 @@ differ, the shorter run and the longer one have the same bits, and one training 
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.snapshots import begun, point
-from trainer.config import settings as curve
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.sweep.first_difference import LENGTH, Planned, parting
@@ -29,9 +28,9 @@ def share(batch: Sequence[Job], configs: Sequence[DictConfig]) -> None:
     """
     sets: dict[str, list[Planned]] = {}
     for job, whole in zip(batch, configs):
-        cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        _check(cfg)
-        sets.setdefault(_but_length(cfg), []).append(Planned(job, cfg))
+        settings = settings_of(OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"]))
+        _check(settings)
+        sets.setdefault(_but_length(settings), []).append(Planned(job, settings))
     alone = [line for alike in sets.values() if len(alike) > 1 for line in _share(alike)]
     if not any(job.trunk for job in batch):
         why = alone[0] if alone else f"no two jobs differ in {LENGTH} only"
@@ -95,7 +94,7 @@ def _share(alike: Sequence[Planned]) -> Iterator[str]:
         if shared:
             planned.job.trunk, planned.job.branch = trunk.job, shared
             branches.append(shared)
-            if planned.cfg.resume.path != "auto":
+            if planned.settings.resume.path != "auto":
                 planned.job.command.append("resume.path=auto")
         else:
             yield f"jobs {planned.job.number} and {trunk.job.number} share nothing, {why}"
@@ -103,21 +102,17 @@ def _share(alike: Sequence[Planned]) -> Iterator[str]:
         trunk.job.command.append(f"trainer.snapshots={sorted(set(branches))}".replace(" ", ""))
 
 
-def _check(cfg: DictConfig) -> None:
-    curve.check_keys(cfg)
-    resume = cfg.resume
+def _check(settings: Settings) -> None:
+    resume, snapshots = settings.resume, settings.trainer.snapshots
     if resume.path not in (None, "none", "auto") or resume.snapshot is not None or resume.policy is not None:
         raise ConfigError(
             f"{SWITCH} says itself where jobs start from: leave out resume.path, resume.snapshot, resume.policy"
         )
-    if cfg.trainer.get("snapshots"):
-        raise ConfigError(
-            f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={cfg.trainer.snapshots}"
-        )
+    if snapshots:
+        raise ConfigError(f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={snapshots}")
 
 
-def _but_length(cfg: DictConfig) -> str:
+def _but_length(settings: Settings) -> str:
     """A config as text, without its name and its length."""
-    tree: Any = OmegaConf.to_container(cfg, resolve=False)
-    plain = {key: value for key, value in flat(tree).items() if key not in ("name", LENGTH)}
+    plain = {key: value for key, value in flat(settings.source).items() if key not in ("name", LENGTH)}
     return json.dumps(plain, sort_keys=True, default=str)

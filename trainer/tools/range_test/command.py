@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.run_id import register
-from trainer.config import settings as curve
 from trainer.config.location import CONF
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, whole
 from trainer.lr.range_test import SPACINGS, rates
@@ -33,13 +33,13 @@ def main(words: list[str] | None = None) -> None:
     options = parsed(words)
     register()
     values = swept_values(options)
-    cfg = composed(options.overrides)
-    check(cfg, options)
+    settings = settings_of(composed(options.overrides))
+    check(settings, options)
     if not options.no_files:
         check_writable(options.out)
     from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
 
-    test = RangeTest(options, values, cfg.seed, made)
+    test = RangeTest(options, values, settings.seed, made)
     try:
         print("\n".join(test.heading()), flush=True)
         print("\n".join(test.told()), flush=True)
@@ -96,8 +96,8 @@ def composed(overrides: list[str]) -> DictConfig:
         return compose("train", overrides)
 
 
-def made(overrides: list[str], seed: int, sweeps: bool) -> DictConfig:
-    """The config of a seed, looked at by nothing else; without validation where it `sweeps`."""
+def made(overrides: list[str], seed: int, sweeps: bool) -> Settings:
+    """The settings of a seed, looked at by nothing else; without validation where it `sweeps`."""
     cfg = composed([*overrides, f"seed={seed}"])
     for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
@@ -105,21 +105,20 @@ def made(overrides: list[str], seed: int, sweeps: bool) -> DictConfig:
     if sweeps:
         lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
         cfg.trainer.lightning = {**lightning, "limit_val_batches": 0}
-    return cfg
+    return settings_of(cfg)
 
 
-def check(cfg: DictConfig, options: argparse.Namespace) -> None:
+def check(settings: Settings, options: argparse.Namespace) -> None:
     """Refuse a run that cannot be swept, and options that do not fit."""
-    curve.check_keys(cfg)
-    settings = curve.trainer_settings(cfg)
-    if settings.world > 1:
+    run = settings.trainer
+    if run.world > 1:
         raise ConfigError(
-            f"{settings.world} processes: a sweep runs in one: take trainer=auto "
-            f"trainer.accumulate={settings.world * settings.accumulate}, which trains on the same batches."
+            f"{run.world} processes: a sweep runs in one: take trainer=auto "
+            f"trainer.accumulate={run.world * run.accumulate}, which trains on the same batches."
         )
-    if cfg.resume.path is not None:
-        raise ConfigError(f"resume.path={cfg.resume.path}: a sweep starts from the beginning: take resume=none.")
-    whole("seed", cfg.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    if settings.resume.path is not None:
+        raise ConfigError(f"resume.path={settings.resume.path}: a sweep starts from the beginning: take resume=none.")
+    whole("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
     whole("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
     whole("--val-samples", options.val_samples, "give a number of samples, at least 1.")
     whole("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)
