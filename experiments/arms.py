@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.run import Assembly
+    from trainer.run import Parts
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Arm:
     overrides: tuple[str, ...]
     every: int | None = None
     target: float | None = None
-    prepare: "Callable[[Assembly], None] | None" = None
-    look: "Callable[[Assembly], Mapping[str, Any]] | None" = None
+    prepare: "Callable[[Parts], None] | None" = None
+    look: "Callable[[Parts], Mapping[str, Any]] | None" = None
 
 
 @dataclass(frozen=True)

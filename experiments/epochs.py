@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.training import scored
-from trainer.run import Assembly
+from trainer.run import Parts
 
 
 class Epochs:
     """An observer of updates: at the first that completes another epoch, samples seen, loss, updates, batch, rate."""
 
-    def __init__(self, assembly: Assembly, epoch: int) -> None:
+    def __init__(self, assembly: Parts, epoch: int) -> None:
         self.assembly, self.epoch = assembly, epoch
         self.rows: list[tuple[int, float, int, int, float]] = []
         self.samples = self.batch = 0

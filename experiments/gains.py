@@ -9,7 +9,7 @@ from experiments.arms import Arm
 from trainer.measure.adascale import AdaScale
 
 if TYPE_CHECKING:
-    from trainer.run import Assembly
+    from trainer.run import Parts
 
 BASE, MULTIPLES = 8, (4, 16, 32, 64)
 TASKS = {"noisy": (3580, 0.1), "clean": (1074, 0.0)}
@@ -32,7 +32,7 @@ class Watched(AdaScale):
         return gain
 
 
-def watch(assembly: "Assembly", held: str | None = None) -> None:
+def watch(assembly: "Parts", held: str | None = None) -> None:
     """Keep the gains of the run; hold them at 1 (`one`) or at S (`S`), from the first update on."""
     pace = assembly.module.live.pace
     assert pace is not None
@@ -42,7 +42,7 @@ def watch(assembly: "Assembly", held: str | None = None) -> None:
     assembly.module.control.gain = fixed or 1.0
 
 
-def gains(assembly: "Assembly") -> dict[str, Any]:
+def gains(assembly: "Parts") -> dict[str, Any]:
     """The gain of every update that was applied."""
     pace = assembly.module.live.pace
     assert pace is not None

@@ -81,7 +81,7 @@ def trained(name: str, overrides: list[str]) -> tuple[int, list[Finding]]:
         cfg = compose("train", [*plain, *overrides])
     with tempfile.TemporaryDirectory() as folder:
         run = assemble(cfg, Path(folder))
-        fit(run, None)
+        fit(run)
         for logger in run.trainer.loggers:
             logger.save()
         (run.folder / "plan.json").write_text(json.dumps(run.facts), encoding="utf-8")

@@ -22,7 +22,7 @@ from experiments.verdict import Verdict, at_most, mean, spread  # noqa: E402
 from trainer.cli.run_cli import guarded  # noqa: E402
 
 if TYPE_CHECKING:
-    from trainer.run import Assembly
+    from trainer.run import Parts
 
 # Frozen before the first full run.
 APART = 0.05
@@ -60,14 +60,14 @@ def arms() -> list[Arm]:
     ]
 
 
-def by_epoch(assembly: "Assembly") -> None:
+def by_epoch(assembly: "Parts") -> None:
     """Measure the loss, and note batch and rate, at the first update that completes another epoch of samples."""
     from experiments.epochs import Epochs
 
     assembly.module.recipe = replace(assembly.module.recipe, observe=Epochs(assembly, EPOCH).attach)
 
 
-def watched(assembly: "Assembly") -> Mapping[str, Any]:
+def watched(assembly: "Parts") -> Mapping[str, Any]:
     """What the observer has seen: for each epoch samples, loss, batch and rate."""
     observer: Any = assembly.module.updater.observer
     return {"epochs": observer.rows}

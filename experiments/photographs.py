@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from experiments.training import scored
-from trainer.run import Assembly
+from trainer.run import Parts
 
 FOLDER = "CADENCE_DATA"
 """The environment variable that may name a folder with cifar10/train.parquet and cifar10/test.parquet."""
@@ -23,6 +23,6 @@ def setting() -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def held_out(assembly: Assembly) -> dict[str, Any]:
+def held_out(assembly: Parts) -> dict[str, Any]:
     """The error on the 5,000 images held out, by which rates are chosen; the test set is for the verdict alone."""
     return {"val_error": scored(assembly, "val")[1]}

@@ -19,7 +19,7 @@ from data.order import Pick
 from experiments.arms import Arm, Trial
 from trainer.cli.run_id import register
 from trainer.engine.update import Diverged
-from trainer.run import Assembly, assemble, fit
+from trainer.run import Parts, assemble, fit
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 QUIET = (
@@ -54,7 +54,7 @@ class Reached(Exception):
 class Curve:
     """An observer of updates: measures the training loss every so many of them, and raises `Reached` at `target`."""
 
-    def __init__(self, assembly: Assembly, every: int, target: float | None) -> None:
+    def __init__(self, assembly: Parts, every: int, target: float | None) -> None:
         self.assembly, self.every, self.target = assembly, every, target
         self.points: list[tuple[int, float]] = []
         self._samples = 0
@@ -103,10 +103,10 @@ def train(arm: Arm, seed: int) -> Trial:
         )
 
 
-def _fitted(assembly: Assembly) -> bool:
+def _fitted(assembly: Parts) -> bool:
     """Train to the end or to the target; False where it diverges."""
     try:
-        fit(assembly, None)
+        fit(assembly)
     except Diverged:
         return False
     except Reached:
@@ -114,7 +114,7 @@ def _fitted(assembly: Assembly) -> bool:
     return True
 
 
-def scored(assembly: Assembly, split: str) -> tuple[float, float]:
+def scored(assembly: Parts, split: str) -> tuple[float, float]:
     """The mean loss and the share of wrong classes over the whole of `train`, `val` or `test`, as the net is now."""
     net, source = assembly.module.net, getattr(assembly.data.splits, split)  # type: ignore[attr-defined]
     if source is None:

@@ -38,14 +38,14 @@ def run(cfg: DictConfig) -> None:
         if parts.trainer.is_global_zero:
             announce(parts, overrides(job))
             cluster.claim(folder)
-        train(parts, checkpoint, monitor, started)
+        train(parts, monitor, started)
 
 
-def train(parts: Parts, checkpoint: ResumePoint | None, monitor: RankMonitor, started: float) -> None:
+def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
     """Fit, evaluate, and leave a result however it ends; what Slurm has stopped is put in its queue again."""
     outcome: dict[str, Any] = {}
     try:
-        fit(parts, checkpoint)
+        fit(parts)
         test = evaluate(parts)
         monitor.finish()
         outcome = {"status": "completed", "test": test}
@@ -62,11 +62,10 @@ def train(parts: Parts, checkpoint: ResumePoint | None, monitor: RankMonitor, st
             parts.checkpointing.halt.part(lambda: requeue(signum))
 
 
-def fit(parts: Parts, checkpoint: ResumePoint | None = None) -> None:
+def fit(parts: Parts) -> None:
     """Train from the start, or go on from the checkpoint that the run was resolved with."""
-    module, trainer, start = parts.module, parts.trainer, parts.resolved.start
-    if (checkpoint is None) != (start is None):
-        raise ValueError("fit goes on from the checkpoint that resolve was given.")
+    module, trainer = parts.module, parts.trainer
+    checkpoint, start = parts.resolved.checkpoint, parts.resolved.start
     if checkpoint is not None and trainer.is_global_zero:
         take(checkpoint.path, parts.folder)
     if any(parts.folder.glob("events.out.tfevents*")):
@@ -101,9 +100,10 @@ def evaluate(parts: Parts) -> dict[str, float]:
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
 
 
-def assemble(cfg: DictConfig, folder: Path, checkpoint: ResumePoint | None = None) -> Parts:
-    """The parts of the run that a config describes, for those who train it themselves."""
-    return build(resolve(settings_of(cfg), checkpoint), folder)
+def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Parts:
+    """The parts of the run that a config describes, for those who train it themselves; `resumed` is a checkpoint."""
+    settings = settings_of(cfg)
+    return build(resolve(settings, ResumePoint.read(resumed, folder) if resumed else None), folder)
 
 
 def _rank_monitor(settings: Settings, folder: Path) -> RankMonitor:

@@ -35,7 +35,7 @@ class Resolved:
 
     `numbers` are the tuned hyper-parameters and what the batch-size rule makes of them. `plan` is on the clock of its
     curve, `horizon` counts the updates of the run itself. `history` are the segments of the curve, of which a resume
-    may have added the last (`changed`), and `start` is where a resumed run begins.
+    may have added the last (`changed`). A resumed run goes on from `checkpoint`, and begins at `start`.
     """
 
     settings: Settings
@@ -46,6 +46,7 @@ class Resolved:
     history: Sequence[Segment]
     data: Any
     model: "Model"
+    checkpoint: "ResumePoint | None" = None
     start: "Start | None" = None
     changed: bool = False
 
@@ -72,7 +73,7 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     plan = _plan(Curves(settings, numbers, groups), history)
     horizon = in_own_updates(settings, plan.horizon, data.train_samples)
     start = None if checkpoint is None else _start(checkpoint, horizon)
-    return Resolved(settings, numbers, groups, plan, horizon, history, data, model, start, changed)
+    return Resolved(settings, numbers, groups, plan, horizon, history, data, model, checkpoint, start, changed)
 
 
 def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[Segment] = ()) -> Plan:
