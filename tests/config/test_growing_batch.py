@@ -9,6 +9,7 @@ import torch
 from trainer.checkpoint.io import history, numbered, read
 from trainer.config.batch_schedule import with_growing_batch
 from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.run_summary import summary_of_run
 from trainer.config.settings import settings_of
 from trainer.engine.statistics import recent
 from trainer.lr import ConfigError
