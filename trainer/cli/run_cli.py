@@ -27,9 +27,9 @@ from omegaconf import DictConfig
 from trainer.cli.command import check_launcher
 from trainer.cli.messages import mistake, one_line
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.launched import launcher, rank
+from trainer.distributed.launch.launcher import launcher, rank
 from trainer.distributed.launch.requeue import requeue
-from trainer.distributed.launch.restart_limit import RestartLimitReached, futile
+from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
 from trainer.lr import ConfigError
 from trainer.sweep.summary import SweepFailed
 
@@ -54,7 +54,7 @@ def guarded(main: Callable[[], object]) -> int:
     except Exception as error:
         return _failed(error)
     finally:
-        signals.leave()
+        signals.ignore()
     return DONE
 
 
@@ -125,7 +125,7 @@ def _left(leaving: SystemExit) -> int:
 
 
 def _stopped(stopped: signals.Stopped) -> int:
-    if rank() == 0 and (why := futile(stopped.signum)):
+    if rank() == 0 and (why := restart_limit_message(stopped.signum)):
         return _tell(f"{stopped}; {why}", FAILED)
     became = requeue(stopped.signum) if rank() == 0 else ""
     return _tell(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
