@@ -37,7 +37,7 @@ from trainer.distributed.rank_monitor import RankMonitor
 from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.module import Module
 from trainer.log.tensorboard import TensorBoard
-from trainer.log.validations_callback import Validations
+from trainer.log.validations import Validations
 from trainer.lr import Plan, lint
 from trainer.resume.changes import tell_changes
 from trainer.resume.curve_history import change, curve_history

@@ -7,7 +7,7 @@ import torch
 
 from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.checkpoint.snapshots import snapshot_path
-from trainer.log.validations import validations
+from trainer.log.validations import read_validations
 from trainer.lr import ConfigError
 from trainer.run import assemble, evaluate, fit
 from trainer.sweep.first_difference import Planned, parting
@@ -101,7 +101,7 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
         assert branch.checkpointing.best == lone.checkpointing.best
         files = [run.folder / "checkpoints" / BEST for run in (branch, lone)]
         assert same(*(read(path)["state_dict"] for path in files))
-        assert validations(branch.folder) == validations(lone.folder)
+        assert read_validations(branch.folder) == read_validations(lone.folder)
         assert logged(branch.folder) == logged(lone.folder)
         assert branch.facts["changes"] == [{"policy": "branch", "update": begin, "of": str(path)}]
         for name in ("curves", "peak_lr", "last_lr", "total_updates"):

@@ -164,15 +164,15 @@ def test_the_recent_batches_are_those_just_before_also_where_they_are_large(asse
 
 
 def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
-    from trainer.log.display import Stage
+    from trainer.log.progress import Stage
 
     assembly = assembled(*SMALL, *GROW)
     recipe = assembly.module.recipe
     assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
     assert recipe.mean_batch([60, 61]) == 64.0
-    monkeypatch.setattr("trainer.log.display.monotonic", lambda: 50.0)
+    monkeypatch.setattr("trainer.log.progress.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
-    assert (stage.counted, stage.share, stage.left) == ("50/62", " (50 %)", 51.0)
+    assert (stage.count, stage.percentage, stage.remaining) == ("50/62", " (50 %)", 51.0)
 
 
 def test_blocks_of_large_batches_have_fewer_updates(assembled):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainer.log.validations import validations
+from trainer.log.validations import read_validations
 from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Scheduler
 
@@ -103,13 +103,13 @@ class Trials:
             return LOST
         if not self._report(trial, job):
             return ""
-        return f"{PRUNED} by {self.study.rules.pruner} after {len(validations(job.folder))} validations"
+        return f"{PRUNED} by {self.study.rules.pruner} after {len(read_validations(job.folder))} validations"
 
     def _report(self, trial: "Trial", job: Job) -> bool:
         """Tell the validations so far; with several metrics there is none that could judge a trial early."""
         if len(self.metrics) > 1:
             return False
-        told = [line.get(self.metrics[0]) for line in validations(job.folder)]
+        told = [line.get(self.metrics[0]) for line in read_validations(job.folder)]
         return self.study.report(trial, [float(value) for value in told if value is not None])
 
     def _value(self, job: Job, metric: str) -> float:
