@@ -27,7 +27,7 @@ class Applied(Protocol):
 
 
 class Observation(NamedTuple):
-    """What was observed of an update: a vector of numbers on the device; `named` turns its values into scalars by tag."""
+    """What was observed of an update: a vector on the device, and `named`, which gives its values tags."""
 
     numbers: Tensor
     named: Callable[[list[float]], dict[str, float]]
@@ -51,7 +51,7 @@ class MetricBuffer:
         return len(self.updates)
 
     def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: Observation | None = None) -> None:
-        """Add update `t`: its loss and gradient norm (scalars on the device), what it was applied with, what was seen."""
+        """Add update `t`: its loss and gradient norm (scalars on the device), how it was applied, what was observed."""
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)

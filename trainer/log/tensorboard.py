@@ -102,7 +102,7 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def restart(self, step: int) -> None:
-        """Mark that the run goes on at update `step`, so that TensorBoard drops what was logged of it and of later ones.
+        """Mark that the run goes on at update `step`: TensorBoard then drops what was logged of it and of later ones.
 
         Call it before the first write of a resumed run; it acts on earlier files and on this one.
         """
