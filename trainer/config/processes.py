@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import Strategy
 
+from trainer.cli.version import version as running_version
 from trainer.config.settings import TrainerSettings, trainer_settings
 from trainer.distributed.ddp import MonitoredDDP
 from trainer.distributed.fsdp import MonitoredFSDP
@@ -45,6 +46,7 @@ def watch_over(cfg: DictConfig, folder: Path) -> RankMonitor:
     def leave_result(lost: LostPeer) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
+        result["versions"] = running_version()
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     return RankMonitor(settings.devices, settings.nodes, settings.timeout, leave_result)
