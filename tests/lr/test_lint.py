@@ -88,6 +88,7 @@ FIRES = [
     ("last-lr", lambda: raw(lambda t: 0.3 + 0.001 * (t - 100) ** 2 / 100)),  # down and up again to its peak
     ("rises-after-end", lambda: raw(lambda t: 1.0 - t / 200 if t < 200 else 0.1)),
     ("rises-after-end", lambda: raw(lambda t: 0.05 if 150 < t < 1990 else 1.0)),
+    ("rises-after-end", lambda: raw(lambda t: 0.1 * (1.0 if t < 200 else 1.0 + 1e-6))),  # however little
     ("unreached", lambda: plan(lambda h: multi_step(h, milestones=[100, 200]))),
     ("unreached", lambda: plan(lambda h: multi_step(h, milestones=[30, 60, 90]), total=50)),
     ("unreached", lambda: raw(mark(lambda t: 1.0, knots=[200]))),
