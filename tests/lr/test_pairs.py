@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import trainer.lr
 from trainer.config.nested_schedules import expanded
-from trainer.lr import Horizon, LRPolicy, compose, marks
+from trainer.lr import Horizon, LRPolicy, annotations, compose
 
 CONF = Path(__file__).parents[2] / "conf"
 OWN_WARMUP = {"noam", "noam_hold", "tri_stage", "one_cycle", "one_cycle_stairs", "one_cycle_three_phase"}
@@ -126,7 +126,7 @@ def test_a_run_k_times_as_long_has_the_same_curve_at_k_times_the_update(schedule
 def test_marks_lie_where_the_curve_does_something(schedule, warmup, cool, total, warmup_mode):
     policy = curve(schedule, warmup, cool, total, warmup_mode)
     values = [policy.schedule(t) for t in range(total)]
-    jumps = set(marks(policy.schedule).get("jumps", ()))
+    jumps = set(annotations(policy.schedule).get("jumps", ()))
     for t in range(max(policy.warmup.updates, 1) + 1, total):
         if abs(values[t] - values[t - 1]) > 0.3 and schedule != "noisy" and total > 200:
             assert t in jumps, f"{schedule} leaps at {t} of {total} and does not say so"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import ConfigError, Convention, Horizon, compose, linear, untuned, warmup
 from trainer.lr.convention import RAMPS
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.untuned import (
     auto_updates,
     radam_warmup,
@@ -214,9 +214,9 @@ def test_a_warmup_of_one_update_is_at_the_peak_unless_the_convention_says_otherw
 
 
 def test_a_constant_warmup_says_where_it_jumps():
-    assert marks(constant_warmup(run(), duration=7).factor)["jumps"] == (7,)
-    assert marks(constant_warmup(run(), duration=0).factor)["jumps"] == ()
-    assert marks(constant_warmup(run(), duration=7, factor=1).factor)["jumps"] == ()
+    assert annotations(constant_warmup(run(), duration=7).factor)["jumps"] == (7,)
+    assert annotations(constant_warmup(run(), duration=0).factor)["jumps"] == ()
+    assert annotations(constant_warmup(run(), duration=7, factor=1).factor)["jumps"] == ()
 
 
 def test_a_held_warmup_lets_the_schedule_wait():

@@ -9,7 +9,7 @@ import trainer.lr
 from trainer.config.arguments import check_names
 from trainer.lr import ConfigError, Convention, Horizon, Schedule
 from trainer.lr.bounds import number
-from trainer.lr.schedule import mark, marks
+from trainer.lr.schedule import annotate, annotations
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Compat:
         if self.every == "update":
             return curve
         epoch = self._unit(length)
-        places = {kind: tuple(-(-t // epoch) * epoch for t in updates) for kind, updates in marks(curve).items()}
+        places = {kind: tuple(-(-t // epoch) * epoch for t in updates) for kind, updates in annotations(curve).items()}
         places["jumps"] = tuple(range(epoch, length.total, epoch))
-        return mark(lambda t: curve(t - t % epoch), **places)
+        return annotate(lambda t: curve(t - t % epoch), **places)
 
     def _unit(self, length: Horizon) -> int:
         """The updates between two changes of the rate."""

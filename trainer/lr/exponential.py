@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, Schedule, mark
+from trainer.lr.schedule import FLOOR, Schedule, annotate
 
 Curve = Callable[[float], float]
 """A decay from 1 at 0, as a function of the time gone."""
@@ -95,14 +95,14 @@ def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, flo
         return _floored(lambda t: curve(t / width), horizon.span, floor)
     low, last = fraction("floor", floor, FLOOR), (horizon.total - horizon.start - 1) // width
     jumps = range(width, max(last, 1) * width + 1, width)
-    return mark(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
+    return annotate(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
 
 
 def _floored(curve: Curve, span: int, floor: float) -> Schedule:
     """max(floor, curve(t)), held from `span` on; a knot where it comes to the floor."""
     low = fraction("floor", floor, FLOOR)
     reached = bisect_left(range(span), True, key=lambda t: curve(t) <= low)
-    return mark(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
+    return annotate(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
 
 
 def _share(name: str, value: float, why: str) -> float:

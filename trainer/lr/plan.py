@@ -10,7 +10,7 @@ from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Horizon
 from trainer.lr.hyper_schedule import check_values
 from trainer.lr.policy import LRPolicy
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.trace import RUN, Course, Trace, Values, course, traced
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -108,7 +108,7 @@ class Plan:
             found[self.policy.warmup.updates] = ["warm-up ends"]
         for groups in self.alike():
             whose = "" if len(self.alike()) == 1 else f" ({', '.join(groups)})"
-            for kind, updates in marks(self.policy.schedule_of(groups[0])).items():
+            for kind, updates in annotations(self.policy.schedule_of(groups[0])).items():
                 for t in updates:
                     found.setdefault(t, []).append(f"{_WORDS.get(kind, kind)}{whose}")
         rows = [(t, ", ".join(what)) for t, what in sorted(found.items())]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from trainer.lr.hyper_schedule import HyperSchedule, Rule
 from trainer.lr.policy import LRPolicy
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 from trainer.lr.warmup import Warmup
 
 
@@ -40,8 +40,8 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
         return policy
 
     def read(curve: Schedule) -> Schedule:
-        places = {kind: tuple(-(-t * before // after) for t in updates) for kind, updates in marks(curve).items()}
-        return mark(lambda t: curve(t * after // before), **places)
+        places = {kind: tuple(-(-t * before // after) for t in updates) for kind, updates in annotations(curve).items()}
+        return annotate(lambda t: curve(t * after // before), **places)
 
     return replace(
         policy,
@@ -57,16 +57,18 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
 
 def _noted(rise: Schedule, new: LRPolicy, begin: int, shift: int) -> Schedule:
     """A warm-up with what is noted on that of `new`, and its end, as jumps: the rate may leap there."""
-    jumps = [t + shift for t in (*marks(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin]
-    return mark(rise, jumps=jumps)
+    jumps = [
+        t + shift for t in (*annotations(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin
+    ]
+    return annotate(rise, jumps=jumps)
 
 
 def cut(policy: LRPolicy, total: int) -> LRPolicy:
     """A policy for a run that ends at `total`: what is noted beyond it is no longer looked for."""
 
     def within(curve: Schedule) -> Schedule:
-        places = {kind: tuple(t for t in updates if t < total) for kind, updates in marks(curve).items()}
-        return mark(lambda t: curve(t), **places)
+        places = {kind: tuple(t for t in updates if t < total) for kind, updates in annotations(curve).items()}
+        return annotate(lambda t: curve(t), **places)
 
     own = {name: within(curve) for name, curve in policy.own.items()}
     return replace(policy, schedule=within(policy.schedule), own=own)
@@ -79,11 +81,11 @@ def frozen(policy: LRPolicy, begin: int) -> LRPolicy:
 
 
 def _joined(old: Schedule, new: Schedule, begin: int, shift: int, ratio: float) -> Schedule:
-    first = {kind: [t for t in updates if t < begin] for kind, updates in marks(old).items()}
-    second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in marks(new).items()}
+    first = {kind: [t for t in updates if t < begin] for kind, updates in annotations(old).items()}
+    second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in annotations(new).items()}
     places = {kind: [*first.get(kind, ()), *second.get(kind, ())] for kind in {"jumps", *first, *second}}
     places["jumps"] = sorted({*places["jumps"], begin})
-    return mark(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
+    return annotate(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
 
 
 def _turned(old: HyperSchedule | None, new: Rule, begin: int, shift: int) -> Rule:
