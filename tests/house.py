@@ -142,15 +142,17 @@ NOBODY_IMPORTS = ("scripts", "tests", "experiments", "benchmarks")
 STDLIB = {*sys.stdlib_module_names, "__main__"}
 
 BANNED_WORDS = (
-    "refusal refusals told weave woven splice spliced lineage rescaled nursery guardian crew lifeline spoke doomed "
-    "trunk trunks parting dial dials outlet outlets futile guarded drain drained legs"
+    "woven weave splice splices spliced lineage rescaled nursery guardian crew lifeline spoke doomed trunk trunks "
+    "parting dial dials outlet outlets futile guarded drain drains drained"
 ).split()
-"""Words that only this house once used: a newcomer would have to learn them."""
+"""Words that only this house once used: a newcomer would have to learn them. In prose and in names."""
 BANNED_NAMES = (
-    "whole chosen place facts words rows lines stamp turn rest mark marks own part woven pace owners goals spaces "
-    "spacing board pool hub link member watch halt agreement hold leave leg block recipe mistake misc thing"
+    "told whole chosen place facts words rows lines stamp turn rest mark marks own part pace owners goals spaces "
+    "spacing board pool hub link member watch halt agreement hold leave leg legs block recipe mistake refusal thing"
 ).split()
-"""Names for functions, classes and files that say too little, or once meant four things."""
+"""Names of functions, classes and files that say too little, or once meant four things."""
+BANNED_VARIABLES = ("told", "leg", "legs", "recipe", "refusal")
+"""Names that nothing may have, variables included."""
 
 
 def python_files(root: Path = ROOT) -> list[Path]:
@@ -281,12 +283,15 @@ def banned(path: Path, text: str, words: Sequence[str] = BANNED_WORDS) -> Iterat
 
 
 def banned_names(path: Path, source: str) -> Iterator[str]:
-    """A line for each function, class or file whose name says too little."""
+    """A line for each function, class or file whose name says too little, and for each variable among the worst."""
     if path.stem in {*BANNED_NAMES, *FORBIDDEN_FILES}:
         yield f"{path}: name the file by what it holds"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name in BANNED_NAMES:
             yield f"{path}:{node.lineno} {node.name}: name it by what it gives"
+        name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
+        if name in BANNED_VARIABLES:
+            yield f"{path}:{node.lineno} {name}: name it by what it holds"
 
 
 def table() -> str:

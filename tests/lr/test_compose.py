@@ -32,8 +32,8 @@ def near(expected):
     return pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_spliced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
-    warmup, schedule = compose(RUN, lambda h: linear_warmup(h, duration=4), linear, "splice")
+def test_replaced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
+    warmup, schedule = compose(RUN, lambda h: linear_warmup(h, duration=4), linear, "replace")
     assert values(warmup.factor, (0, 3, 4)) == near([0.25, 1, 1])
     assert values(schedule, (0, 3, 4, 11, 12)) == near([1, 1, 8 / 12, 1 / 12, 0])
 

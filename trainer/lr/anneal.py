@@ -21,7 +21,7 @@ def linear(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
 
 
 def linear_rate(horizon: Horizon, *, rate: float = 1.0, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, 1 - rate x): the textbook's linear decay, as steep as it is told to be.
+    """m(t) = max(floor, 1 - rate x): the textbook's linear decay, of a given slope.
 
     With rate 2 it is at 0 after half of the schedule, with rate 0.5 it ends at half of the peak.
 

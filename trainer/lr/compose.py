@@ -8,7 +8,7 @@ from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import SHAPES, Schedule, annotate, annotations, falling, one_of
 from trainer.lr.warmup import Warmup
 
-WARMUP_MODES = ("prefix", "overlay", "splice")
+WARMUP_MODES = ("prefix", "overlay", "replace")
 Cooldown = Callable[[Horizon, Schedule], Schedule]
 
 
@@ -42,7 +42,7 @@ def place(
 
     prefix: the warm-up comes first and the schedule has the rest: m(max(t - W, 0)) over T - W updates.
     overlay: the schedule spans the whole run and the warm-up multiplies it.
-    splice: the schedule spans the whole run, and is 1 during the warm-up: a jump where they meet.
+    replace: the schedule spans the whole run, and the warm-up replaces its beginning: a jump where they meet.
     """
     if warmup_mode not in WARMUP_MODES:
         raise ConfigError(f"warmup_mode={warmup_mode!r} is not known: choose one of {', '.join(WARMUP_MODES)}.")
@@ -54,7 +54,7 @@ def place(
         moved = {kind: tuple(t + width for t in updates) for kind, updates in annotations(fall).items()}
         local, fall = fall, lambda t: local(t - width if t > width else 0)
         annotate(fall, **moved)
-    elif width and warmup_mode == "splice":
+    elif width and warmup_mode == "replace":
         whole = fall
         fall = annotate(lambda t: 1.0 if t < width else whole(t), **annotations(whole))
     if cooldown is None:

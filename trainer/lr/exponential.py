@@ -15,7 +15,7 @@ Curve = Callable[[float], float]
 def exponential(horizon: Horizon, *, gamma: float = 0.9999, floor: float = 0.0) -> Schedule:
     """m(t) = max(floor, gamma^t).  The exponential decay of every toolbox; `gamma` is for each update.
 
-    What is left depends on the length of the run: `final_exponential` is told where to end instead.
+    What is left depends on the length of the run: `final_exponential` takes its end instead.
 
     >>> [exponential(Horizon(10, 1), gamma=0.5)(t) for t in (0, 1, 3)]
     [1.0, 0.5, 0.125]

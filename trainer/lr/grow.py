@@ -67,7 +67,7 @@ def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
     """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
 
     schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and the others are of the place, and
-    the batch is a dial by the name of `batch_size`. What is the first stair but for rounding is that stair.
+    the batch is a hyper-parameter by the name of `batch_size`. What is the first stair but for rounding is that stair.
     """
     rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
 
@@ -79,13 +79,13 @@ def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
     starts, total = {stage.update for stage in growth.stages[1:]}, growth.first(growth.reference)
     jumps = places.get("jumps", set()) | starts
     known = [t for t in jumps if t >= total or not math.isclose(schedule(t), schedule(t - 1), rel_tol=_NEAR)]
-    told = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
+    places_now = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
     hyper_schedules = {
-        name: HyperSchedule(_read(dial.rule, growth), dial.bases) for name, dial in policy.hyper_schedules.items()
+        name: HyperSchedule(_read(one.rule, growth), one.bases) for name, one in policy.hyper_schedules.items()
     }
     hyper_schedules[BATCH] = HyperSchedule(lambda t, base, share: base * growth.ratio(t), (float(batch_size),))
     warmup = Warmup(growth.first(rise.updates), annotate(lambda t: rise.factor(at(t)), **_moved(rise.factor, growth)))
-    return replace(policy, warmup=warmup, schedule=annotate(schedule, **told), hyper_schedules=hyper_schedules)
+    return replace(policy, warmup=warmup, schedule=annotate(schedule, **places_now), hyper_schedules=hyper_schedules)
 
 
 def _most(horizon: Horizon, size: int) -> int:

@@ -21,8 +21,8 @@ _WORDS = {"jumps": "jump", "knots": "bend", "ends": "cycle ends"}
 class Plan:
     """Every learning rate of a run, known before its first update.
 
-    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy has a dial
-    of that name, the dial's values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
+    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy
+    schedules one, its values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
     are zero, and where another hyper-parameter leaves its range.
 
     >>> from trainer.lr import linear, linear_warmup, compose
@@ -80,7 +80,7 @@ class Plan:
         return list(found.values())
 
     def setting(self, name: str, group: str) -> Values | float | None:
-        """The values of a dial of a group, or else its fixed number; None where neither is known."""
+        """The scheduled values of a group, or else its fixed number; None where neither is known."""
         if name in self.hyper_schedules:
             return self.hyper_schedules[name].get(group, self.hyper_schedules[name].get(RUN))
         return self.settings.get(group, {}).get(name)
@@ -101,7 +101,7 @@ class Plan:
     def milestones(self, most: int = 16) -> list[tuple[int, str]]:
         """The updates at which something happens, and what: the end of the warm-up, jumps, bends, ends of cycles.
 
-        Of more than `most`, the first and the last are told, and between them how many are left out.
+        Of more than `most`, the first and the last are named, and between them how many are left out.
         """
         found: dict[int, list[str]] = {}
         if self.policy.warmup.updates:

@@ -11,7 +11,7 @@ from trainer.lr.warmup import Warmup
 def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy:
     """`old` before update `begin`, from there on `new` as it is `shift` updates before.
 
-    The rates before `begin` are those of `old`, told as shares of the peak of `new`, and W is its warm-up's.
+    The rates before `begin` are those of `old`, as shares of the peak of `new`, and W is its warm-up's.
     """
     ratio = old.peak_lr / new.peak_lr
     rise, later = old.warmup.factor, new.warmup.factor
@@ -28,8 +28,8 @@ def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy
             if name in names
         },
         hyper_schedules={
-            name: HyperSchedule(_turned(old.hyper_schedules.get(name), dial.rule, begin, shift), dial.bases)
-            for name, dial in new.hyper_schedules.items()
+            name: HyperSchedule(_turned(old.hyper_schedules.get(name), one.rule, begin, shift), one.bases)
+            for name, one in new.hyper_schedules.items()
         },
     )
 
@@ -49,8 +49,8 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
         schedule=read(policy.schedule),
         own={name: read(curve) for name, curve in policy.own.items()},
         hyper_schedules={
-            name: HyperSchedule(_slowed(dial.rule, before, after), dial.bases)
-            for name, dial in policy.hyper_schedules.items()
+            name: HyperSchedule(_slowed(one.rule, before, after), one.bases)
+            for name, one in policy.hyper_schedules.items()
         },
     )
 

@@ -1,4 +1,4 @@
-"""Stairs and tables: schedules that are told update by update where to be.
+"""Stairs and tables: schedules given update by update.
 
 A stair has no end of its own: what the convention says of the end of a decay does not concern it.
 """
