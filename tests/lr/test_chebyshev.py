@@ -118,7 +118,7 @@ def test_one_step_or_equal_curvatures_are_a_constant():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(settings, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         chebyshev(Horizon(12, batch_size=1), **settings)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -99,10 +99,10 @@ def test_a_cooldown_ends_on_the_last_update_where_the_convention_says_so():
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make()
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_in_a_sequence_each_part_is_a_run_of_its_own_and_the_last_has_the_rest():

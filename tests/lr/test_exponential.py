@@ -227,7 +227,7 @@ def test_an_extreme_rate_on_an_endless_run_stays_finite_at_every_update(make):
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -169,7 +169,7 @@ def test_a_run_k_times_as_long_has_the_same_cycle_at_k_times_the_update(times, t
     ],
 )
 def test_one_cycle_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -103,11 +103,11 @@ def test_in_a_stretched_run_the_rows_come_later(tmp_path):
     ],
 )
 def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path, name, text, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         table(RUN, path=written(tmp_path, text, name))
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert len(str(refusal.value)) < 500
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path
     ],
 )
 def test_a_path_to_nothing_is_refused_in_one_line(settings, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         table(RUN, **settings)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_is_no_table(tmp_path):
