@@ -32,8 +32,8 @@ class Loop:
 
     `total`: the length of the run. `validation_interval`: the updates between two validations. `pauses`: other
     intervals at which a chunk ends (checkpoints). `steps_per_execution`: the most updates in a chunk. Where an
-    interval is not the same each time, a function gives its next end. `accumulate`: micro-batches of an update in each process.
-    `stages`: (first update, ratio) for each size of a growing batch, see `Order`.
+    interval is not the same each time, a function gives its next end. `accumulate`: micro-batches of an update in each
+    process. `stages`: (first update, ratio) for each size of a growing batch, see `Order`.
     """
 
     total: int

@@ -122,9 +122,9 @@ def test_a_missing_empty_or_binary_file_is_refused_in_one_line(tmp_path: Path) -
     missing = str(tmp_path / "none.txt")
     binary = tmp_path / "binary"
     binary.write_bytes(b"ab\xff\xfe")
-    for path, error in [(missing, FileNotFoundError), (str(binary), ValueError), (written(tmp_path, ""), ValueError)]:
+    for path, kind in [(missing, FileNotFoundError), (str(binary), ValueError), (written(tmp_path, ""), ValueError)]:
         for use in (lambda path=path: windows(path, 10), text(path).setup):
-            with pytest.raises(error, match="data.path=") as error:
+            with pytest.raises(kind, match="data.path=") as error:
                 use()
             assert "\n" not in str(error.value)
 
