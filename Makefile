@@ -37,7 +37,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup  ## measure the update against the bare loop and the peers
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python benchmarks/benchmark.py
 
 gallery: setup  ## draw docs/gallery.md again, after a schedule has changed
 	$(BIN)/python scripts/gallery.py

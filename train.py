@@ -6,7 +6,7 @@ python train.py optimizer=adamw schedule=cosine_warmup     see --help for what c
 import os
 import sys
 
-from trainer.signals import watch
+from trainer.distributed.launch.signals import watch
 
 if __name__ == "__main__":
     watch()  # before the imports that take seconds
@@ -14,8 +14,8 @@ if __name__ == "__main__":
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from trainer.assemble.front import guarded  # noqa: E402
-from trainer.assemble.stamp import register  # noqa: E402
+from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_id import register  # noqa: E402
 
 register()
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, threads that spin while waiting cost 20 times
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine, thread
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Assemble what the config names, train it, and leave a result in the run's folder."""
-    from trainer.assemble.run import run  # late: composing a config needs no torch
+    from trainer.run import run  # late: composing a config needs no torch
 
     run(cfg)
 

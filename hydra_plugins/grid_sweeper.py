@@ -14,8 +14,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from trainer.assemble.spacing import register
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.sweep.resolvers import register
 
 register()
 
@@ -42,7 +42,7 @@ class GridSweeper(BasicSweeper):
 
     def __init__(self, zip: Any, max_batch_size: int | None, params: Any) -> None:
         if max_batch_size is not None and max_batch_size < 1:
-            raise Refusal(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null for all jobs")
+            raise ConfigError(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null for all jobs")
         super().__init__(max_batch_size, params)
         self.zipped = _groups(OmegaConf.to_container(zip) if OmegaConf.is_config(zip) else zip)
 
@@ -54,7 +54,7 @@ class GridSweeper(BasicSweeper):
         for override in overrides:
             key = override.get_key_element()
             if override.is_interval_sweep():
-                raise Refusal(
+                raise ConfigError(
                     f"{override.input_line}: a grid takes single values: give {key}=logspace(…) or linspace(…), "
                     "or search the interval with hydra/sweeper=search"
                 )
@@ -73,10 +73,10 @@ def _groups(given: Any) -> list[list[str]]:
     groups = given if any(isinstance(item, list) for item in given) else [given] if given else []
     for group in groups:
         if not isinstance(group, list) or not all(isinstance(key, str) for key in group) or len(set(group)) < 2:
-            raise Refusal(f"hydra.sweeper.zip={given}: {group} does not name two keys or more: {advice}")
+            raise ConfigError(f"hydra.sweeper.zip={given}: {group} does not name two keys or more: {advice}")
     keys = list(itertools.chain(*groups))
     if twice := [key for key in keys if keys.count(key) > 1]:
-        raise Refusal(f"hydra.sweeper.zip={given} names {twice[0]} twice: {advice}")
+        raise ConfigError(f"hydra.sweeper.zip={given} names {twice[0]} twice: {advice}")
     return groups
 
 
@@ -84,12 +84,12 @@ def _zip(axes: dict[str, list[list[str]]], group: Sequence[str]) -> None:
     """Make one axis, at the place of the first, of the axes that the keys name."""
     by_name = {key.lstrip("+~"): key for key in axes}
     if missing := [name for name in group if name not in by_name]:
-        raise Refusal(f"hydra.sweeper.zip names {missing[0]}, which this command gives no values: give it as many")
+        raise ConfigError(f"hydra.sweeper.zip names {missing[0]}, which this command gives no values: give it as many")
     keys = [by_name[name] for name in group]
     lengths = {name: len(axes[key]) for name, key in zip(group, keys)}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise Refusal(f"hydra.sweeper.zip: {told} values: keys that advance together need as many each")
+        raise ConfigError(f"hydra.sweeper.zip: {told} values: keys that advance together need as many each")
     axes[keys[0]] = [list(itertools.chain(*parts)) for parts in zip(*(axes[key] for key in keys))]
     for key in keys[1:]:
         del axes[key]

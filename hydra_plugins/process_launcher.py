@@ -22,14 +22,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import __main__
-from trainer.assemble import sweep, trunks
-from trainer.assemble.command import check_launcher
-from trainer.assemble.continued import Past, owned, owned_first
-from trainer.assemble.crew import Crew, Feed
-from trainer.assemble.job import Job
-from trainer.assemble.pool import named, need, threads
-from trainer.assemble.warm import Nursery, Spawn, fresh, modules
-from trainer.lr import Refusal
+from trainer.cli.command import check_launcher
+from trainer.lr import ConfigError
+from trainer.sweep import shared_prefix as trunks
+from trainer.sweep import summary as sweep
+from trainer.sweep.device_pool import named, need, threads
+from trainer.sweep.job import Job
+from trainer.sweep.scheduler import Scheduler, TrialSource
+from trainer.sweep.spawn import Nursery, Spawn, fresh, modules
+from trainer.sweep.sweep_resume import PreviousJobs, owned, owned_first
 
 PROJECT = Path(__file__).parents[1]
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
@@ -44,9 +45,9 @@ class ProcessLauncherConf:
 
     `jobs`: how many run at once, as far as there are devices. `devices`: the GPUs that they share, as [0,1,3]; each
     belongs to one job at a time, which has as many as its trainer.devices. `timeout`: seconds after which a job is
-    ended, null for never. `fail_fast`: the first failure ends the sweep. `warm`: fork each job from a process that has
-    imported what it needs, which saves most of the seconds before the first update. `trunk`: of jobs that differ in
-    trainer.duration only the longest is trained whole, and the others branch off it where their curves part.
+    ended, null for never. `fail_fast`: the first failure ends all. `fork`: fork each job from a process that has
+    imported what it needs, which saves most of the seconds before the first update. `shared_prefix`: of jobs that
+    differ in trainer.duration only the longest is trained whole, and the others branch off it where their curves part.
     """
 
     _target_: str = "hydra_plugins.process_launcher.ProcessLauncher"
@@ -54,8 +55,8 @@ class ProcessLauncherConf:
     devices: Any = "auto"
     timeout: float | None = None
     fail_fast: bool = False
-    warm: bool = False
-    trunk: bool = False
+    fork: bool = False
+    shared_prefix: bool = False
 
 
 ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="cadence")
@@ -70,17 +71,17 @@ class ProcessLauncher(Launcher):
         devices: Any,
         timeout: float | None,
         fail_fast: bool,
-        warm: bool = False,
-        trunk: bool = False,
+        fork: bool = False,
+        shared_prefix: bool = False,
     ) -> None:
         if jobs < 1:
-            raise Refusal(f"hydra.launcher.jobs={jobs} must be at least 1: it is how many jobs run at once")
+            raise ConfigError(f"hydra.launcher.jobs={jobs} must be at least 1: it is how many jobs run at once")
         if timeout is not None and not 0 < timeout < float("inf"):
-            raise Refusal(f"hydra.launcher.timeout={timeout} must be above zero seconds, or null for no limit")
+            raise ConfigError(f"hydra.launcher.timeout={timeout} must be above zero seconds, or null for no limit")
         self.jobs, self.timeout, self.fail_fast = jobs, timeout, fail_fast
         self.devices = named(OmegaConf.to_container(devices) if OmegaConf.is_config(devices) else devices)
-        self.crew: Crew | None = None
-        self.warm, self.trunk = warm, trunk
+        self.crew: Scheduler | None = None
+        self.fork, self.shared_prefix = fork, shared_prefix
         self.root: Path | None = None
         self.configs: list[DictConfig] = []
 
@@ -88,7 +89,7 @@ class ProcessLauncher(Launcher):
         """Keep what Hydra gives; the task itself runs in the jobs only."""
         check_launcher(config.hydra.launcher)
         self.loader, self.config = hydra_context.config_loader, config
-        self.spawn: Spawn = Nursery(modules(OmegaConf.to_container(config))) if self.warm else fresh
+        self.spawn: Spawn = Nursery(modules(OmegaConf.to_container(config))) if self.fork else fresh
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
@@ -96,14 +97,14 @@ class ProcessLauncher(Launcher):
         root = Path(str(self.config.hydra.sweep.dir)).resolve()
         batch, again = zip(*(self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)))
         _refuse_shared_folders(batch)
-        if self.trunk:
+        if self.shared_prefix:
             self._share(batch)
         with owned(root) as held:
             self.crew = crew = self.crew or self._crew(root)
             crew.past.take_up(batch, again, last=self._has_all)
             crew.run(batch, held)
         sweep.show(crew.done, root)
-        if self.trunk:
+        if self.shared_prefix:
             print(trunks.saved(crew.done), flush=True)
         failure = sweep.failure(crew.done, root)
         crew.leave_if_stopped()
@@ -111,11 +112,11 @@ class ProcessLauncher(Launcher):
             raise failure
         return [_returned(job, failure) for job in batch]
 
-    def pursue(self, roots: Iterable[Path], feed: Callable[[Crew, Make], Feed]) -> Crew:
+    def pursue(self, roots: Iterable[Path], feed: Callable[[Scheduler, Make], TrialSource]) -> Scheduler:
         """Run the jobs that a feed gives until it is over, in the first of the folders that no other sweep holds."""
-        if self.trunk:
-            raise Refusal(
-                "hydra.launcher.trunk=true shares what a grid trains, and a search draws its jobs: leave it out"
+        if self.shared_prefix:
+            raise ConfigError(
+                "hydra.launcher.shared_prefix=true shares what a grid trains, and a search draws its jobs: leave it out"
             )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         with owned_first(roots) as (root, held):
@@ -124,8 +125,10 @@ class ProcessLauncher(Launcher):
             crew.run([], held, feed(crew, self._job))
         return crew
 
-    def _crew(self, root: Path) -> Crew:
-        return Crew(root, Past(root), self.jobs, self.devices, self.timeout, self.fail_fast, spawn=self.spawn)
+    def _crew(self, root: Path) -> Scheduler:
+        return Scheduler(
+            root, PreviousJobs(root), self.jobs, self.devices, self.timeout, self.fail_fast, spawn=self.spawn
+        )
 
     @property
     def _has_all(self) -> bool:
@@ -135,8 +138,9 @@ class ProcessLauncher(Launcher):
 
     def _share(self, batch: Sequence[Job]) -> None:
         if not self._has_all:
-            raise Refusal(
-                "hydra.launcher.trunk=true takes all jobs of a grid at once: leave out hydra.sweeper.max_batch_size "
+            raise ConfigError(
+                "hydra.launcher.shared_prefix=true takes all jobs of a grid at once: leave out "
+                "hydra.sweeper.max_batch_size "
                 "and other sweepers"
             )
         trunks.share(batch, self.configs)
@@ -148,7 +152,7 @@ class ProcessLauncher(Launcher):
             config.hydra.job.id = config.hydra.job.num = number
             if self.root is not None:
                 config.hydra.sweep.dir = str(self.root)
-        if self.trunk:
+        if self.shared_prefix:
             self.configs.append(config)
         outer = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)
@@ -187,7 +191,7 @@ def _refuse_shared_folders(batch: Sequence[Job]) -> None:
     seen: dict[Path, int] = {}
     for job in batch:
         if (other := seen.setdefault(job.folder, job.number)) != job.number:
-            raise Refusal(
+            raise ConfigError(
                 f"jobs {other} and {job.number} share the folder {job.folder}: "
                 "hydra.sweep.subdir must differ from job to job, as ${hydra.job.num} does"
             )

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra_plugins.process_launcher import python_path
-from trainer.assemble import ray_job
-from trainer.assemble.job import LEFTOVER
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.sweep import ray_job
+from trainer.sweep.job import LEFTOVER
 
 POLL, ANSWER = 0.25, 10.0
 STORE = 80 * 2**20
@@ -36,7 +36,7 @@ class Ray:
         try:
             import ray
         except ImportError:
-            raise Refusal("hydra/launcher=ray needs ray: pip install -e '.[ray]'.") from None
+            raise ConfigError("hydra/launcher=ray needs ray: pip install -e '.[ray]'.") from None
         asked = signal.getsignal(signal.SIGTERM)
         local = {"address": "local", "object_store_memory": STORE}
         place = {**local, "include_dashboard": False} if self.address is None else {"address": self.address}
@@ -46,7 +46,7 @@ class Ray:
                 socket.create_connection((host, int(port)), timeout=ANSWER).close()
             ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, OverflowError, RuntimeError, ValueError) as error:
-            raise Refusal(
+            raise ConfigError(
                 f"hydra.launcher.address={self.address}: no Ray answers there ({error}): start one, or null"
             ) from None
         signal.signal(signal.SIGTERM, asked)  # Ray has taken it
@@ -96,7 +96,7 @@ class Ray:
         there = ", ".join(f"{has.get('CPU', 0):g} cpus and {has.get('GPU', 0):g} gpus" for has in nodes)
         told = f"a job takes hydra.launcher.cpus={self.cpus} and gpus={self.gpus:g}, and Ray has machines of {there}"
         if self.address is None:
-            raise Refusal(f"{told}: lower them")
+            raise ConfigError(f"{told}: lower them")
         print(f"{told}: the jobs wait for a larger one", file=sys.stderr, flush=True)
 
 

@@ -16,10 +16,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from hydra_plugins.process_launcher import ProcessLauncher
 from hydra_plugins.ray_cluster import Ray
-from trainer.assemble.continued import Past
-from trainer.assemble.crew import Crew
-from trainer.assemble.job import Job
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.sweep.job import Job
+from trainer.sweep.scheduler import Scheduler
+from trainer.sweep.sweep_resume import PreviousJobs
 
 
 @dataclass
@@ -56,11 +56,11 @@ class RayLauncher(ProcessLauncher):
     ) -> None:
         super().__init__(jobs, [], timeout, fail_fast)
         if cpus < 1:
-            raise Refusal(f"hydra.launcher.cpus={cpus} must be at least 1: it is how many cores a job takes")
+            raise ConfigError(f"hydra.launcher.cpus={cpus} must be at least 1: it is how many cores a job takes")
         if not (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())):
-            raise Refusal(f"hydra.launcher.gpus={gpus} must be a whole number, or a part of one GPU as 0.5")
+            raise ConfigError(f"hydra.launcher.gpus={gpus} must be a whole number, or a part of one GPU as 0.5")
         if address not in (None, "auto") and not re.fullmatch(r"[^:/\s]+:\d{1,5}", str(address)):
-            raise Refusal(
+            raise ConfigError(
                 f"hydra.launcher.address={address} must be auto or HOST:PORT, on a machine of the cluster, or null"
             )
         self.ray = Ray(address, cpus, gpus)
@@ -70,8 +70,8 @@ class RayLauncher(ProcessLauncher):
         with self.ray.connected():
             return super().launch(job_overrides, initial_job_idx)
 
-    def _crew(self, root: Path) -> Crew:
-        return Crew(root, Past(root), self.jobs, [], self.timeout, self.fail_fast, spawn=self.ray)
+    def _crew(self, root: Path) -> Scheduler:
+        return Scheduler(root, PreviousJobs(root), self.jobs, [], self.timeout, self.fail_fast, spawn=self.ray)
 
     def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
         job, again = super()._job(number, overrides)

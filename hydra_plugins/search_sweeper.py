@@ -19,14 +19,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.process_launcher import Make, ProcessLauncher, program
-from trainer.assemble import sweep
-from trainer.assemble.crew import Crew
-from trainer.assemble.goals import goals
-from trainer.lr import Refusal
-from trainer.search.rules import Rules
+from trainer.lr import ConfigError
+from trainer.sweep import summary as sweep
+from trainer.sweep.scheduler import Scheduler
+from trainer.sweep.search.objectives import goals
+from trainer.sweep.search.rules import Rules
 
 if TYPE_CHECKING:
-    from trainer.assemble.searching import Trials
+    from trainer.sweep.search.trials import Trials
 
 JOURNAL = "study.journal"
 NOT_OF_A_RUN = ("name", "resume", "resume.path", "sweep")
@@ -89,9 +89,9 @@ class SearchSweeper(Sweeper):
         least = {"trials": 1, "startup": 0, "patience": 1, "reduction": 2, "heartbeat": 1, "retries": 0}
         for name, value in zip(least, (trials, startup, patience, reduction, heartbeat, retries)):
             if value < least[name]:
-                raise Refusal(f"hydra.sweeper.{name}={value} must be at least {least[name]}")
+                raise ConfigError(f"hydra.sweeper.{name}={value} must be at least {least[name]}")
         if importlib.util.find_spec("optuna") is None:
-            raise Refusal("hydra/sweeper=search needs Optuna: pip install -e '.[search]', or optuna and cmaes")
+            raise ConfigError("hydra/sweeper=search needs Optuna: pip install -e '.[search]', or optuna and cmaes")
         self.params, self.when = _plain(params), _plain(when)
         self.metric, self.direction, self.storage, self.heartbeat = (
             _plain(metric),
@@ -108,14 +108,14 @@ class SearchSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         if type(launcher) is not ProcessLauncher:
-            raise Refusal("hydra/sweeper=search watches its jobs while they run: take hydra/launcher=process")
+            raise ConfigError("hydra/sweeper=search watches its jobs while they run: take hydra/launcher=process")
         self.process = launcher
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end; what is left of a search that was stopped goes on with resume=auto."""
-        from trainer.assemble.searching import summary
-        from trainer.assemble.spaces import space
-        from trainer.search.samplers import check, points
+        from trainer.sweep.search.samplers import check, points
+        from trainer.sweep.search.search_space import space
+        from trainer.sweep.search.trials import summary
 
         parser = OverridesParser.create(self.context.config_loader)
         self.fixed, self.space = space(self.params, self.when, arguments, parser)
@@ -143,23 +143,25 @@ class SearchSweeper(Sweeper):
             yield root
             return
         if not any(word.startswith(("name=", "hydra.sweep.dir=")) for word in self._given()):
-            raise Refusal("hydra.sweeper.storage is shared by the searches of one name: give it, as in name=lr-search")
+            raise ConfigError(
+                "hydra.sweeper.storage is shared by the searches of one name: give it, as in name=lr-search"
+            )
         for number in range(1, 1000):
             yield root / f"on-{socket.gethostname()}{f'-{number}' if number > 1 else ''}"
 
     def _given(self) -> list[str]:
         return [*self.settings.hydra.overrides.task, *self.settings.hydra.overrides.hydra]
 
-    def _feed(self, crew: Crew, make: Make) -> "Trials":
+    def _feed(self, crew: Scheduler, make: Make) -> "Trials":
         """The trials of the study; nothing is written before each choice was seen to make a config."""
-        from trainer.assemble.searching import Trials
-        from trainer.search.storage import database, journal, opened
-        from trainer.search.study import Study
+        from trainer.sweep.search.storage import database, journal, opened
+        from trainer.sweep.search.study import Study
+        from trainer.sweep.search.trials import Trials
 
         root = crew.root
         go_on = (self.settings.get("resume") or {}).get("path") == "auto"
         if not go_on and (crew.past.rest or (root / JOURNAL).exists()):
-            raise Refusal(f"{root} holds a search already: give another name, or go on with it by resume=auto")
+            raise ConfigError(f"{root} holds a search already: give another name, or go on with it by resume=auto")
         for parameter in self.space.parameters:
             condition = [f"{parameter.when.key}={parameter.when.values[0]}"] if parameter.when else []
             for value in parameter.choices or (parameter.at(0.0),):

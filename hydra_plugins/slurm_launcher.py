@@ -20,10 +20,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.process_launcher import ProcessLauncher, _returned, python_path
-from trainer.assemble import sweep
-from trainer.assemble.job import LOG, RESULT, Job
-from trainer.assemble.slurm_job import work
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.sweep import summary as sweep
+from trainer.sweep.job import LOG, RESULT, Job
+from trainer.sweep.slurm_job import work
 
 POLL = 2.0
 LOOKS = 8
@@ -104,7 +104,9 @@ class SlurmLauncher(ProcessLauncher):
         made, again = zip(*(self._job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)))
         for job, goes_on in zip(made, again):
             if (job.folder / RESULT).exists() and not goes_on:
-                raise Refusal(f"{job.folder} holds the {RESULT} of an earlier job: choose another name, or resume=auto")
+                raise ConfigError(
+                    f"{job.folder} holds the {RESULT} of an earlier job: choose another name, or resume=auto"
+                )
         self.done += made
         sweep.label(self.done)
         batch = [job for job in made if not job.adopt()]
@@ -131,11 +133,13 @@ class SlurmLauncher(ProcessLauncher):
 
             executor = submitit.AutoExecutor(folder=root / ".submitit" / "%j", cluster="slurm")
         except ImportError as error:
-            raise Refusal(
+            raise ConfigError(
                 "hydra/launcher=submitit_slurm needs submitit: pip install submitit, or '.[slurm]'."
             ) from error
         except RuntimeError as error:
-            raise Refusal(f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun.") from error
+            raise ConfigError(
+                f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun."
+            ) from error
         executor.update_parameters(name=str(self.config.hydra.job.name), **self.asked)
         os.environ["PYTHONPATH"] = python_path(os.environ.get("PYTHONPATH"))
         stamps = [f"{root.name}-{job.number}" for job in batch]

@@ -1,50 +1,12 @@
-"""Draw the gallery: a page with every schedule, warm-up and cooldown as a small picture beside its YAML.
+"""A door to `trainer.tools.gallery.command`; see `python scripts/gallery.py --help`."""
 
-Writes OUT/gallery.md and OUT/gallery/*.svg, the same bytes each time. Run it when an option of conf/ has changed:
-
-    python scripts/gallery.py
-    python scripts/gallery.py --out /tmp/gallery         # somewhere else, to look at first
-"""
-
-import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.galleries.exhibit import exhibits  # noqa: E402
-from scripts.galleries.page import page  # noqa: E402
-from scripts.galleries.picture import picture  # noqa: E402
-from trainer.assemble.front import guarded  # noqa: E402
-from trainer.lr import Refusal  # noqa: E402
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Draw everything and write it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", metavar="FOLDER", help="where to write: docs")
-    out = parser.parse_args(arguments).out
-    with writing(out):
-        (out / "gallery").mkdir(parents=True, exist_ok=True)
-    shown = exhibits()
-    with writing(out):
-        for one in shown:
-            (out / "gallery" / f"{one.stem}.svg").write_bytes(picture(one.plan, one.floor))
-        (out / "gallery.md").write_text(page(shown), encoding="utf-8")
-    print(f"{out / 'gallery.md'}: {len(shown)} pictures")
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Refuse a folder that cannot be written, in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise Refusal(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
-
+from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.tools.gallery.command import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(guarded(main))

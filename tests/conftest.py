@@ -29,7 +29,7 @@ def compose():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from trainer.assemble.stamp import register
+    from trainer.cli.run_id import register
 
     def make(*overrides):
         register()
@@ -43,7 +43,7 @@ def compose():
 @pytest.fixture
 def assembled(compose, tmp_path):
     """A run assembled from overrides, in a folder of the test's own, to go on from `resumed`; `fit` it to train."""
-    from trainer.assemble.run import assemble
+    from trainer.run import assemble
 
     def make(*overrides, folder="run", resumed=None):
         going_on = [f"resume.path={resumed}"] if resumed else []
@@ -55,7 +55,7 @@ def assembled(compose, tmp_path):
 @pytest.fixture
 def watching(monkeypatch):
     """The handlers of a run, for the time of a test; nothing noted, and something to keep."""
-    from trainer import signals
+    from trainer.distributed.launch import signals
 
     before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
     for name in ("_noted", "_held"):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.trainer import worlds
-from trainer.checkpoint import BEST, history, read
+from tests.distributed import worlds
+from trainer.checkpoint.io import BEST, history, read
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "matplotlib.pyplot")
@@ -141,7 +141,7 @@ def test_planning_text_counts_its_windows_without_torch(command, real_data, tmp_
 
 @pytest.mark.slow
 def test_a_grid_gives_each_job_its_own_process_folder_and_result(command, tmp_path):
-    grid = ("optimizer.lr=0.01,0.03", "schedule=cosine,linear", "hydra.launcher.warm=true")
+    grid = ("optimizer.lr=0.01,0.03", "schedule=cosine,linear", "hydra.launcher.fork=true")
     done = command("train.py", "-m", "name=grid", "trainer=debug", *grid)
     folders = sorted((tmp_path / "outputs/grid").glob("[0-9]"))
     assert len(folders) == 4
@@ -234,7 +234,7 @@ def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
     command(
         *("train.py", "-m", "name=grid", "seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"),
         *("trainer.duration=20", "trainer.threads=1", "warmup=none", "model=resnet9", "model.width=4"),
-        "hydra.launcher.warm=true",
+        "hydra.launcher.fork=true",
     )
     folders = [tmp_path / "outputs/grid" / number for number in "01"]
     assert [result(folder)["updates"] for folder in folders] == [20, 20]

@@ -183,7 +183,7 @@ def test_row_sweep_with_a_job_that_fails_on_rank_1_after_the_training_exits_1_an
 def drawn(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep by a search that draws without a seed: jobs of one, two and one process."""
     where = tmp_path_factory.mktemp("drawn")
-    two = ("hydra.launcher.jobs=2", "hydra.launcher.warm=true")
+    two = ("hydra.launcher.jobs=2", "hydra.launcher.fork=true")
     done = train(where, "-m", "name=s", "hydra/sweeper=drawn", *two, *TINY, *WATCHED, path=planted)
     assert done.returncode == 0, done.stderr
     return where / "outputs/s"

@@ -17,7 +17,7 @@ STDLIB = {*sys.stdlib_module_names, "__main__"}
 RULES = [
     ("trainer/lr/", set(), {"trainer.lr"}),
     ("trainer/assemble/", {"hydra", "omegaconf", "torch", "pytorch_lightning", "rich"}, {"trainer"}),
-    ("trainer/search/", {"optuna", "sqlalchemy", "scipy"}, {"trainer.lr", "trainer.search"}),
+    ("trainer/search/", {"optuna", "sqlalchemy", "scipy"}, {"trainer.lr", "trainer.sweep.search"}),
     (
         "trainer/",
         {
@@ -38,7 +38,13 @@ RULES = [
     (
         "hydra_plugins/",
         {"hydra", "omegaconf", "rich", "submitit", "ray"},
-        {"trainer.assemble", "trainer.lr", "trainer.search", "trainer.signals", "hydra_plugins"},
+        {
+            "trainer.assemble",
+            "trainer.lr",
+            "trainer.sweep.search",
+            "trainer.distributed.launch.signals",
+            "hydra_plugins",
+        },
     ),
 ]
 
@@ -96,7 +102,7 @@ def test_a_file_imports_only_what_its_room_may(path):
     [
         ("trainer/lr/rex.py", "import torch"),
         ("trainer/lr/rex.py", "def f():\n    from numpy import array"),
-        ("trainer/lr/rex.py", "from trainer.module import Module"),
+        ("trainer/lr/rex.py", "from trainer.engine.module import Module"),
         ("trainer/module.py", "import omegaconf"),
         ("trainer/module.py", "from trainer.assemble import run"),
         ("trainer/callbacks/x.py", "import data.digits"),

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 import train
-from trainer.assemble.arguments import fits
-from trainer.assemble.front import guarded
+from trainer.cli.run_cli import guarded
+from trainer.config.arguments import fits
 
 ROOT = Path(__file__).parent.parent
 BASE = (
@@ -66,7 +66,7 @@ COMMANDS = [
     ("name=..", "name=.. cannot name the run's folder"),
     ("name=", "name= cannot name the run's folder"),
     ("allow=os", "allow=os is not a list"),
-    ("composition=x", "composition='x'"),
+    ("warmup_mode=x", "warmup_mode='x'"),
     ("hydra.run.dir=", "hydra.run.dir= is no folder"),
     ("hydra.run.dir={inputs}/a_file/run", "{inputs}/a_file/run: Not a directory"),
     ("hydra/launcher=lsf -m seed=1,2", "hydra/launcher=lsf: no such option"),
@@ -101,7 +101,7 @@ NUMBERS = [
     *((f"trainer.devices={value}", "trainer.devices=") for value in ("auto", "-1", "0", "[0,1]")),
     ("trainer.nodes=2", "trainer.nodes=2, but nothing has started the others"),
     *((f"seed={value}", "seed=") for value in ("-1", "1099511627776", "x")),
-    *((f"trainer.{name}=0", f"trainer.{name}=0") for name in ("log_every", "updates_per_call", "clip", "threads")),
+    *((f"trainer.{name}=0", f"trainer.{name}=0") for name in ("log_every", "steps_per_execution", "clip", "threads")),
     ("trainer.clip=inf", "trainer.clip=inf"),
     ("trainer.threads=1000000", "trainer.threads=1000000 is out of range"),
     ("scaling=linear", "scaling.base_batch_size is not set"),

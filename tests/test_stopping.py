@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer import worlds
-from trainer.assemble.futile import RECORD
-from trainer.checkpoint import history, read
+from tests.distributed import worlds
+from trainer.checkpoint.io import history, read
+from trainer.distributed.launch.restart_limit import RECORD
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ROOT / "train.py"
 RUN = (
     *("data=synthetic", "data.batch_size=8", "data.eval_batch_size=16", "model.hidden=[16]", "optimizer=sgd"),
-    *("trainer.duration=24", "trainer.validate=8", "trainer.updates_per_call=2", "trainer.threads=1", "name=run"),
+    *("trainer.duration=24", "trainer.validate=8", "trainer.steps_per_execution=2", "trainer.threads=1", "name=run"),
     *("trainer.accelerator=cpu", "callbacks=none", "allow=[tests]"),
 )
 TWO = ("trainer=ddp", "trainer.devices=2")
@@ -75,7 +75,7 @@ def ended(process, code):
 
 
 def send(hook, signum, nth=1, ranks="null"):
-    values = {"_target_": "tests.trainer.signalling.Send", "hook": hook, "signum": int(signum), "nth": nth}
+    values = {"_target_": "tests.distributed.signalling.Send", "hook": hook, "signum": int(signum), "nth": nth}
     return [f"+callbacks.send.{key}={value}" for key, value in {**values, "ranks": ranks}.items()]
 
 

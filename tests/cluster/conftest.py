@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint import history, read
+from trainer.checkpoint.io import history, read
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"slurmctld": "slurm-wlm", "munged": "munge", "ip": "iproute2"}
 RUN = (
     *("data.batch_size=16", "model.hidden=[16]", "trainer.duration=120", "trainer.validate=40", "trainer.threads=1"),
-    *("trainer.checkpoint=10", "trainer.keep=0", "trainer.updates_per_call=5", "trainer.accelerator=cpu"),
+    *("trainer.checkpoint=10", "trainer.keep=0", "trainer.steps_per_execution=5", "trainer.accelerator=cpu"),
     *("callbacks=none", "allow=[tests]", "name=run", "+callbacks.watched._target_=tests.cluster.watched.Watched"),
 )
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import ROOT, until
 
-from trainer.checkpoint import history
+from trainer.checkpoint.io import history
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 SCRIPT = "slurm_loopback.sh"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.lr import Horizon, Refusal
+from trainer.lr import ConfigError, Horizon
 from trainer.lr.anneal import (
     cosine,
     half_cosine,
@@ -296,7 +296,7 @@ def test_a_curve_reaches_its_floor_on_the_last_update_where_the_convention_says_
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(RUN)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

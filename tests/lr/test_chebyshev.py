@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal, marks
+from trainer.lr import ConfigError, Horizon, marks
 from trainer.lr.chebyshev import chebyshev, fractal
 from trainer.lr.convention import Convention
 
@@ -118,7 +118,7 @@ def test_one_step_or_equal_curvatures_are_a_constant():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(settings, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         chebyshev(Horizon(12, batch_size=1), **settings)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -3,9 +3,9 @@
 import pytest
 
 from trainer.lr import (
+    ConfigError,
     Convention,
     Horizon,
-    Refusal,
     compose,
     constant,
     cooldown,
@@ -95,11 +95,11 @@ def test_a_cooldown_ends_on_the_last_update_where_the_convention_says_so():
         (lambda: repeat(RUN, of=linear, length_mult=-1), "length_mult=-1"),
         (lambda: repeat(RUN, of=linear, peak_mult=0), "peak_mult=0"),
         (lambda: stretch(RUN, of=linear, ratio=0), "ratio=0"),
-        (lambda: compose(RUN, lambda h: linear_warmup(h, duration=2), linear, "postfix"), "composition='postfix'"),
+        (lambda: compose(RUN, lambda h: linear_warmup(h, duration=2), linear, "postfix"), "warmup_mode='postfix'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make()
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.lr import Horizon, Refusal
+from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
 from trainer.lr.exponential import (
     exponential,
@@ -227,7 +227,7 @@ def test_an_extreme_rate_on_an_endless_run_stays_finite_at_every_update(make):
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(RUN)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

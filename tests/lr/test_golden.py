@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.assemble import curve
-from trainer.assemble.policy import policy
+from trainer.config import settings as curve
+from trainer.config.lr_policy import policy
 
 GOLDEN = Path(__file__).parent / "golden"
 CURVES = [

@@ -8,12 +8,12 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from trainer.lr import (
-    Dial,
+    ConfigError,
     Growth,
     Horizon,
+    HyperSchedule,
+    LRPolicy,
     Plan,
-    Policy,
-    Refusal,
     compose,
     constant,
     cosine,
@@ -37,7 +37,7 @@ RUN = Horizon(100, batch_size=8, updates_per_epoch=500)
 
 def plan(schedule, most, run=RUN, warmup=no_warmup, exponent=1.0, noise_batch=None, **more):
     """The plan of a run whose batch grows, and the policy that it was made of."""
-    before = Policy(0.1, 1.0, *compose(run, warmup, schedule), **more)
+    before = LRPolicy(0.1, 1.0, *compose(run, warmup, schedule), **more)
     growth = grow(run, before.schedule, max_batch_size=most, exponent=exponent, noise_batch=noise_batch)
     return Plan(grown(before, growth, run.batch_size), run.grown(growth)), before
 
@@ -59,7 +59,7 @@ def test_a_table_worked_by_hand():
     ]
     assert made.horizon.total == len(made.curve) == 60
     assert list(made.curve) == pytest.approx([0.1] * 57 + [0.08] * 3, rel=1e-15)
-    batches = list(next(iter(made.dials[BATCH].values())))
+    batches = list(next(iter(made.hyper_schedules[BATCH].values())))
     assert batches == [8.0] * 50 + [32.0] * 7 + [64.0] * 3
     assert made.milestones() == [(50, "batch grows"), (57, "jump, batch grows")]
     assert [made.horizon.growth.at(t) for t in (0, 49, 50, 51, 56, 57, 58, 59, 60)] == [
@@ -174,10 +174,12 @@ def test_beyond_the_largest_batch_and_at_a_rate_of_zero_the_rate_does_the_rest()
 
 
 def test_other_hyper_parameters_are_read_at_the_place_and_follow_the_rate_in_use():
-    dial = Dial(lambda t, base, share: base + t, (1.0,))
-    decay = Dial(tied(RUN), (0.5,))
+    dial = HyperSchedule(lambda t, base, share: base + t, (1.0,))
+    decay = HyperSchedule(tied(RUN), (0.5,))
     made, _ = plan(
-        lambda h: multi_step(h, milestones=[50], gamma=0.25), 32, dials={"dropout_": dial, "weight_decay": decay}
+        lambda h: multi_step(h, milestones=[50], gamma=0.25),
+        32,
+        hyper_schedules={"dropout_": dial, "weight_decay": decay},
     )
     assert [made.policy.values(t)["dropout_"] for t in (10, 50, 51)] == [[11.0], [51.0], [55.0]]
     assert made.policy.values(51)["weight_decay"] == [0.5]
@@ -227,7 +229,7 @@ def test_durations_of_a_run_that_grows_are_read_on_the_reference_clock():
     ],
 )
 def test_what_cannot_grow_is_refused_in_one_line(schedule, most, more, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         plan(schedule, most, **more)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -262,4 +264,4 @@ def test_a_batch_beyond_a_tenth_of_an_epoch_or_beyond_the_noise_scale_is_warned_
     assert "max_batch_size=72" in noise
     assert told(80, noise_batch=80) == []
     for near in (8, 15):
-        assert told(80, noise_batch=near)[0].endswith("set schedule_batch=none."), "no batch that may be set is advised"
+        assert told(80, noise_batch=near)[0].endswith("set batch_schedule=none."), "no batch that may be set is advised"

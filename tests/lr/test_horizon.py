@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal
+from trainer.lr import ConfigError, Horizon
 
 RUN = Horizon.of("20ep", samples=1000, batch_size=48, tokens_per_sample=64)
 
@@ -36,7 +36,7 @@ def test_an_epoch_leaves_out_the_rest_that_fills_no_update():
 )
 def test_a_duration_in_any_unit_is_a_number_of_updates(duration, updates):
     if updates == 0.4:
-        with pytest.raises(Refusal, match="longer"):
+        with pytest.raises(ConfigError, match="longer"):
             RUN.updates(duration)
     else:
         assert RUN.updates(duration) == updates
@@ -56,7 +56,7 @@ def test_the_length_of_a_run_is_such_a_duration(duration):
     ],
 )
 def test_what_is_no_duration_is_refused_in_one_line_that_names_the_key(bad):
-    with pytest.raises(Refusal, match=r"warmup\.duration") as refusal:
+    with pytest.raises(ConfigError, match=r"warmup\.duration") as refusal:
         RUN.updates(bad, "warmup.duration")
     assert "\n" not in str(refusal.value)
 
@@ -64,20 +64,20 @@ def test_what_is_no_duration_is_refused_in_one_line_that_names_the_key(bad):
 def test_units_that_the_data_does_not_have_are_refused():
     plain = Horizon.of(100, batch_size=8)
     for duration in ("3ep", "100 tokens"):
-        with pytest.raises(Refusal):
+        with pytest.raises(ConfigError):
             plain.updates(duration)
-    with pytest.raises(Refusal, match="share of itself"):
+    with pytest.raises(ConfigError, match="share of itself"):
         Horizon.of("10%", samples=100, batch_size=8)
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_both_numbers():
-    with pytest.raises(Refusal, match=r"2000.*1000"):
+    with pytest.raises(ConfigError, match=r"2000.*1000"):
         Horizon.of("1ep", samples=1000, batch_size=2000)
 
 
 @pytest.mark.parametrize("duration", [0, "0", "0ep"])
 def test_a_run_without_an_update_is_refused(duration):
-    with pytest.raises(Refusal):
+    with pytest.raises(ConfigError):
         Horizon.of(duration, samples=100, batch_size=8)
 
 

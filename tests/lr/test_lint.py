@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.assemble import curve, policy
+from trainer.config import lr_policy as policy
+from trainer.config import settings as curve
 from trainer.lr import (
+    ConfigError,
     Convention,
-    Dial,
     Horizon,
+    HyperSchedule,
+    LRPolicy,
     Plan,
-    Policy,
-    Refusal,
     Warmup,
     compose,
     constant,
@@ -50,17 +51,17 @@ TOLD = {  # all that lint says of the options as they are, and it is right each 
 }
 
 
-def plan(schedule=cosine, warmup=no_warmup, total=200, composition="prefix", convention=None, **more):
+def plan(schedule=cosine, warmup=no_warmup, total=200, warmup_mode="prefix", convention=None, **more):
     run = Horizon(total, 1)
     read = replace(run, convention=convention) if convention else run
-    made = Policy(more.pop("lr", 0.1), more.pop("scale", 1.0), *compose(read, warmup, schedule, composition), **more)
+    made = LRPolicy(more.pop("lr", 0.1), more.pop("scale", 1.0), *compose(read, warmup, schedule, warmup_mode), **more)
     return Plan(made, run)
 
 
 def growing(most, epoch, **more):
     """A plan of stairs whose batch grows from 1 to `most` samples."""
     run = Horizon(300, 1, epoch and 10 * epoch)
-    before = Policy(0.1, 1.0, *compose(run, no_warmup, step))
+    before = LRPolicy(0.1, 1.0, *compose(run, no_warmup, step))
     growth = grow(run, before.schedule, max_batch_size=most, **more)
     return Plan(grown(before, growth, 1), run.grown(growth))
 
@@ -98,8 +99,11 @@ FIRES = [
     ("jump", lambda: raw(lambda t: 0.2 if t % 40 < 20 else 1.0)),
     ("jump", lambda: raw(lambda t: 1.0 if t % 2 else 0.1)),
     ("jump", lambda: raw(lambda t: 1.0 if t < 199 else 0.0)),
-    ("betas-overwritten", lambda: plan(dials={"momentum": Dial(mirrored(Horizon(200, 1)), [0.9])})),
-    ("betas-overwritten", lambda: plan(dials={"beta2": Dial(lambda t, base, share: base - 0.01 * share, [0.999])})),
+    ("betas-overwritten", lambda: plan(hyper_schedules={"momentum": HyperSchedule(mirrored(Horizon(200, 1)), [0.9])})),
+    (
+        "betas-overwritten",
+        lambda: plan(hyper_schedules={"beta2": HyperSchedule(lambda t, base, share: base - 0.01 * share, [0.999])}),
+    ),
     ("huge-lr", lambda: plan(lr=1001.0)),
     ("huge-lr", lambda: plan(lr=1.0, scale=100.0, groups={"all": 1.0, "head": 11.0})),
     ("short-cycle", lambda: plan(lambda h: restarts(h, first=60, length_mult=2.0))),
@@ -129,7 +133,7 @@ def test_a_rule_fires_on_a_curve_made_for_it_and_says_so_in_one_line_with_number
         lambda: plan(warmup=ramp("30%")),
         lambda: plan(warmup=ramp(1)),
         lambda: plan(warmup=ramp(1), convention=Convention(ramp="(t+1)/(W+1)")),
-        lambda: plan(linear, ramp("5%", start=0.1), composition="overlay"),
+        lambda: plan(linear, ramp("5%", start=0.1), warmup_mode="overlay"),
         lambda: plan(lambda h: linear(h, floor=0.19)),
         lambda: plan(lambda h: step(h, every="30%"), warmup=ramp("10%")),
         lambda: plan(lambda h: hard_restarts(h, cycles=4, floor=0.01), convention=Convention(early=1)),
@@ -139,8 +143,8 @@ def test_a_rule_fires_on_a_curve_made_for_it_and_says_so_in_one_line_with_number
         lambda: plan(hard_restarts, total=20),  # steep, but no jump
         lambda: raw(lambda t: max(0.05, 1.0 - t / 105) if t < 150 else 0.001),  # a factor of 50, of next to nothing
         lambda: plan(lr=1000.0),
-        lambda: plan(dials={"weight_decay": Dial(tied(Horizon(200, 1)), [0.1])}),
-        lambda: plan(dials={"momentum": Dial(lambda t, base, share: base, [0.9])}),
+        lambda: plan(hyper_schedules={"weight_decay": HyperSchedule(tied(Horizon(200, 1)), [0.1])}),
+        lambda: plan(hyper_schedules={"momentum": HyperSchedule(lambda t, base, share: base, [0.9])}),
         lambda: raw(mark(lambda t: 1.0 if t < 100 else 0.1, jumps=[100])),
         lambda: plan(most_gain=8.0),
         lambda: plan(most_gain=1.0, adaptive=("optimizer",)),
@@ -202,10 +206,12 @@ def test_a_metric_that_shall_lower_the_rate_must_be_logged(monitor, logged, fire
 
 def test_check_refuses_the_first_error_and_says_how_to_train_anyway():
     wrong = plan(lambda h: multi_step(h, milestones=[100, 300]))
-    with pytest.raises(Refusal, match=r"^lint unreached: .* 300 .* 199.*\(lint\.ignore=\[unreached\] trains anyway\)$"):
+    with pytest.raises(
+        ConfigError, match=r"^lint unreached: .* 300 .* 199.*\(lint\.ignore=\[unreached\] trains anyway\)$"
+    ):
         lint.check(wrong, [])
     assert lint.check(wrong, ["unreached"]) == []
-    with pytest.raises(Refusal, match="lint monitor: "):
+    with pytest.raises(ConfigError, match="lint monitor: "):
         lint.check(plan(), [], monitor="val/loss", logged=[])
 
 
@@ -220,7 +226,7 @@ def test_check_returns_the_warnings_that_are_not_ignored():
     [(["last_lr"], "did you mean last-lr?"), (["x"], "choose from zero-lr, "), ("jump", r"write lint.ignore=\[jump\]")],
 )
 def test_a_rule_to_ignore_that_there_is_not_is_refused(ignore, said):
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(ConfigError, match=said):
         lint.check(plan(), ignore)
 
 
@@ -238,6 +244,6 @@ def test_the_table_of_the_rules_is_complete():
 
 
 def test_a_warmup_that_never_ends_is_told_with_how_far_it_comes():
-    slow = Plan(Policy(0.1, 1.0, Warmup(0, lambda t: (t + 1) / 1000), lambda t: 1.0), Horizon(100, 1))
+    slow = Plan(LRPolicy(0.1, 1.0, Warmup(0, lambda t: (t + 1) / 1000), lambda t: 1.0), Horizon(100, 1))
     told = {finding.rule: finding.message for finding in lint.lint(slow)}
     assert "0.03 after 30% of the run, at update 30" in told["long-warmup"]

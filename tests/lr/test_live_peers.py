@@ -4,8 +4,8 @@ import pytest
 from torch.optim import lr_scheduler as peers
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.assemble import curve
-from trainer.assemble.policy import policy
+from trainer.config import settings as curve
+from trainer.config.lr_policy import policy
 
 transformers = pytest.importorskip("transformers.optimization")
 T, W, LR = 40, 8, 0.5

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal, cosine, mark, marks
+from trainer.lr import ConfigError, Horizon, cosine, mark, marks
 from trainer.lr.noise import noisy
 
 T = 40_000
@@ -120,7 +120,7 @@ def test_what_is_noted_on_a_schedule_stays_noted_with_noise_on_it():
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line_that_names_it(settings, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         noisy(RUN, **{"of": one, **settings})
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal
+from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
 from trainer.lr.one_cycle import flat_cosine, one_cycle, one_cycle_stairs
 from trainer.lr.schedule import marks
@@ -169,7 +169,7 @@ def test_a_run_k_times_as_long_has_the_same_cycle_at_k_times_the_update(times, t
     ],
 )
 def test_one_cycle_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(RUN)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

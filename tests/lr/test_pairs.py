@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import trainer.lr
-from trainer.assemble.nested import expanded
-from trainer.lr import Horizon, Policy, compose, marks
+from trainer.config.nested_schedules import expanded
+from trainer.lr import Horizon, LRPolicy, compose, marks
 
 CONF = Path(__file__).parents[2] / "conf"
 OWN_WARMUP = {"noam", "noam_hold", "tri_stage", "one_cycle", "one_cycle_stairs", "one_cycle_three_phase"}
@@ -46,11 +46,11 @@ SCHEDULES, WARMUPS, COOLDOWNS = options("schedule"), options("warmup"), options(
 SHAPED = [name for name in COOLDOWNS if name != "none"]
 
 
-def curve(schedule, warmup, cool, total, composition="prefix"):
+def curve(schedule, warmup, cool, total, warmup_mode="prefix"):
     rise, fall = compose(
-        Horizon(total, 1, updates_per_epoch=10), WARMUPS[warmup], SCHEDULES[schedule], composition, COOLDOWNS[cool]
+        Horizon(total, 1, updates_per_epoch=10), WARMUPS[warmup], SCHEDULES[schedule], warmup_mode, COOLDOWNS[cool]
     )
-    return Policy(1.0, 1.0, rise, fall)
+    return LRPolicy(1.0, 1.0, rise, fall)
 
 
 def test_every_schedule_warmup_and_cooldown_is_here():
@@ -121,10 +121,10 @@ def test_a_run_k_times_as_long_has_the_same_curve_at_k_times_the_update(schedule
     warmup=st.sampled_from(sorted(WARMUPS)),
     cool=st.sampled_from(sorted(COOLDOWNS)),
     total=st.integers(40, 2000),
-    composition=st.sampled_from(["prefix", "overlay", "splice"]),
+    warmup_mode=st.sampled_from(["prefix", "overlay", "splice"]),
 )
-def test_marks_lie_where_the_curve_does_something(schedule, warmup, cool, total, composition):
-    policy = curve(schedule, warmup, cool, total, composition)
+def test_marks_lie_where_the_curve_does_something(schedule, warmup, cool, total, warmup_mode):
+    policy = curve(schedule, warmup, cool, total, warmup_mode)
     values = [policy.schedule(t) for t in range(total)]
     jumps = set(marks(policy.schedule).get("jumps", ()))
     for t in range(max(policy.warmup.updates, 1) + 1, total):

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.lr import (
-    Dial,
+    ConfigError,
     Horizon,
+    HyperSchedule,
+    LRPolicy,
     Plan,
-    Policy,
-    Refusal,
     Warmup,
     compose,
     constant,
@@ -31,8 +31,8 @@ from trainer.lr.schedule import mark
 GROUPS = {"decay": 1.0, "no_decay": 1.0, "head": 0.1, "frozen": 0.0}
 
 
-def policy(schedule, total, warmup=no_warmup, base_lr=0.3, scale=1.0, composition="prefix", **more):
-    return Policy(base_lr, scale, *compose(Horizon(total, 1), warmup, schedule, composition), **more)
+def policy(schedule, total, warmup=no_warmup, base_lr=0.3, scale=1.0, warmup_mode="prefix", **more):
+    return LRPolicy(base_lr, scale, *compose(Horizon(total, 1), warmup, schedule, warmup_mode), **more)
 
 
 def plan(schedule=cosine, total=200, warmup=no_warmup, settings=None, **more):
@@ -47,8 +47,8 @@ def ten_percent(horizon):
 def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
     warmup = lambda h: linear_warmup(h, duration=width, start=0.1)  # noqa: E731
     own = {"head": compose(Horizon(total, 1), warmup, linear)[1]}
-    for composition in ("prefix", "overlay"):
-        made = plan(cosine, total, warmup, scale=scale, groups=GROUPS, own=own, composition=composition)
+    for warmup_mode in ("prefix", "overlay"):
+        made = plan(cosine, total, warmup, scale=scale, groups=GROUPS, own=own, warmup_mode=warmup_mode)
         for t in {*range(20), total // 3, 16383, 16384, total - 1} & {*range(total)}:
             assert [made.curves[group][t] for group in GROUPS] == made.policy.lrs(t)
         assert {len(curve) for curve in made.curves.values()} == {total}
@@ -57,14 +57,17 @@ def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
 @pytest.mark.parametrize("rule", [tied, mirrored, lambda h: scheduled(h, of=cosine)])
 def test_every_dial_is_the_policys_to_the_bit(rule):
     run = Horizon(300, 1)
-    dials = {"weight_decay": Dial(rule(run), [0.1, 0.06, 0.2, 0.3]), "dropout": Dial(rule(run), [0.5])}
-    made = plan(linear, 300, ten_percent, groups=GROUPS, dials=dials)
-    assert list(made.dials["weight_decay"]) == list(GROUPS)
-    assert list(made.dials["dropout"]) == ["run"]
+    hyper_schedules = {
+        "weight_decay": HyperSchedule(rule(run), [0.1, 0.06, 0.2, 0.3]),
+        "dropout": HyperSchedule(rule(run), [0.5]),
+    }
+    made = plan(linear, 300, ten_percent, groups=GROUPS, hyper_schedules=hyper_schedules)
+    assert list(made.hyper_schedules["weight_decay"]) == list(GROUPS)
+    assert list(made.hyper_schedules["dropout"]) == ["run"]
     for t in (0, 29, 30, 299):
         values = made.policy.values(t)
-        assert [made.dials["weight_decay"][group][t] for group in GROUPS] == values["weight_decay"]
-        assert [made.dials["dropout"]["run"][t]] == values["dropout"]
+        assert [made.hyper_schedules["weight_decay"][group][t] for group in GROUPS] == values["weight_decay"]
+        assert [made.hyper_schedules["dropout"]["run"][t]] == values["dropout"]
 
 
 def test_warmup_and_each_schedule_are_evaluated_once_per_update():
@@ -77,10 +80,10 @@ def test_warmup_and_each_schedule_are_evaluated_once_per_update():
 
         return factor
 
-    rule = Dial(lambda t, base, share: base * share, [0.1] * 4)
-    rates = Policy(0.1, 1.0, Warmup(0, counting("warmup")), counting("common"), GROUPS, {"head": counting("own")})
-    made = Plan(Policy(**{**vars(rates), "dials": {"weight_decay": rule}}), Horizon(1000, 1))
-    made.facts(), made.sketch(), made.milestones(), made.dials
+    rule = HyperSchedule(lambda t, base, share: base * share, [0.1] * 4)
+    rates = LRPolicy(0.1, 1.0, Warmup(0, counting("warmup")), counting("common"), GROUPS, {"head": counting("own")})
+    made = Plan(LRPolicy(**{**vars(rates), "hyper_schedules": {"weight_decay": rule}}), Horizon(1000, 1))
+    made.facts(), made.sketch(), made.milestones(), made.hyper_schedules
     assert seen == {"warmup": 1000, "common": 1000, "own": 1000}
 
 
@@ -110,8 +113,8 @@ def test_the_decay_of_the_weights_is_the_sum_of_rate_times_decay():
 
 
 def test_the_values_of_a_dial_hold_in_place_of_the_setting():
-    dials = {"weight_decay": Dial(tied(Horizon(4, 1)), [0.1])}
-    made = plan(linear, 4, base_lr=1.0, dials=dials, settings={"all": {"weight_decay": 7.0}})
+    hyper_schedules = {"weight_decay": HyperSchedule(tied(Horizon(4, 1)), [0.1])}
+    made = plan(linear, 4, base_lr=1.0, hyper_schedules=hyper_schedules, settings={"all": {"weight_decay": 7.0}})
     assert list(made.setting("weight_decay", "all")) == pytest.approx([0.1, 0.075, 0.05, 0.025])
     assert made.decay_area("all") == pytest.approx(0.1 * (1 + 0.75**2 + 0.5**2 + 0.25**2))
 
@@ -140,12 +143,12 @@ def test_of_many_milestones_the_first_and_the_last_are_told():
 def test_a_rate_that_is_negative_or_not_finite_is_refused_with_its_update_and_group(value, place, group):
     wrong = lambda t: value if t == place else 1.0  # noqa: E731
     groups = {"all": 1.0, "head": 0.5}
-    with pytest.raises(Refusal, match=rf"group {group} .* at update {place}: .*finite"):
+    with pytest.raises(ConfigError, match=rf"group {group} .* at update {place}: .*finite"):
         plan(lambda h: constant(h) if group == "head" else wrong, groups=groups, own={"head": wrong})
 
 
 def test_a_plan_of_nothing_but_zeros_is_refused_and_a_frozen_first_group_is_not():
-    with pytest.raises(Refusal, match="0 at every update"):
+    with pytest.raises(ConfigError, match="0 at every update"):
         plan(groups={"frozen": 0.0, "other": 0.0})
     made = plan(groups={"frozen": 0.0, "all": 1.0})
     assert made.courses["frozen"].peak == 0.0

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from trainer.lr import (
-    Dial,
+    ConfigError,
     Horizon,
+    HyperSchedule,
+    LRPolicy,
     Plan,
-    Policy,
-    Refusal,
     Warmup,
     compose,
     cosine,
@@ -35,13 +35,13 @@ def fall(t):
 
 def plan(schedule=fall, warmup=ramp, scale=1.0, **more):
     """The plan of plain functions of the run's t, wrong or right."""
-    return Plan(Policy(BASE, scale, Warmup(W, warmup), schedule, **more), RUN)
+    return Plan(LRPolicy(BASE, scale, Warmup(W, warmup), schedule, **more), RUN)
 
 
 def made_of(schedule, **more):
     """The plan of a schedule of the framework after its own warm-up."""
     return Plan(
-        Policy(BASE, 1.0, *compose(RUN, lambda h: linear_warmup(h, duration=W), schedule), **more),
+        LRPolicy(BASE, 1.0, *compose(RUN, lambda h: linear_warmup(h, duration=W), schedule), **more),
         RUN,
     )
 
@@ -93,7 +93,7 @@ def test_an_absolute_floor_taken_for_a_share_is_caught_by_a_golden_value():
 
 
 def test_a_floor_above_the_peak_is_refused_by_the_schedule_and_caught_by_lint_for_a_group():
-    with pytest.raises(Refusal, match=r"floor=1\.5"):
+    with pytest.raises(ConfigError, match=r"floor=1\.5"):
         linear(RUN, floor=1.5)
     eta_min = 0.005
     head = lambda t: eta_min / (BASE * 0.01) + (1.0 - eta_min / (BASE * 0.01)) * fall(t)  # noqa: E731
@@ -127,7 +127,7 @@ def test_a_horizon_in_batches_in_place_of_updates_is_caught_by_lint():
 
 
 def test_a_horizon_that_is_too_short_is_refused_by_the_plan():
-    with pytest.raises(Refusal, match=r"is -\d.* at update 121: it must be finite and not negative"):
+    with pytest.raises(ConfigError, match=r"is -\d.* at update 121: it must be finite and not negative"):
         plan(lambda t: 1.0 - max(0, t - W) / 100)
 
 
@@ -142,12 +142,14 @@ def test_milestones_in_another_unit_that_are_never_reached_are_caught_by_lint_an
     for given in (["30ep", "60ep", "90ep"], [30000, 60000, 90000]):
         made = made_of(lambda h, given=given: multi_step(h, milestones=given))
         assert found(made) == ["unreached"]
-        with pytest.raises(Refusal, match="lint unreached: .* and 2 more are never reached, the last update is 199"):
+        with pytest.raises(
+            ConfigError, match="lint unreached: .* and 2 more are never reached, the last update is 199"
+        ):
             lint.check(made, [])
 
 
 def test_an_inverted_gamma_is_refused_by_the_schedule_and_caught_by_lint():
-    with pytest.raises(Refusal, match="gamma=10"):
+    with pytest.raises(ConfigError, match="gamma=10"):
         step(RUN, gamma=10.0)
     assert "floor-above-group" in found(plan(lambda t: 10.0 ** (t // 60)))
 
@@ -157,22 +159,22 @@ def test_a_cosine_over_two_pi_is_caught_by_lint():
 
 
 def test_a_multiplier_of_a_group_that_is_lost_is_caught_by_the_law_that_plan_and_policy_agree():
-    class Lost(Policy):
+    class Lost(LRPolicy):
         def explain(self, t, group=None, plateau=1.0, gain=1.0):
             return {**super().explain(t, group, plateau, gain), "group_mult": 1.0}
 
-    for kind, agree in ((Policy, True), (Lost, False)):
+    for kind, agree in ((LRPolicy, True), (Lost, False)):
         policy = kind(BASE, 1.0, Warmup(W, ramp), fall, {"all": 1.0, "head": 0.1})
         assert (Plan(policy, RUN).curves["head"][50] == policy.lr(50, "head")) is agree
 
 
 def test_a_division_of_0_by_0_at_the_end_is_refused_by_the_plan():
-    with pytest.raises(Refusal, match="is nan at update 199"):
+    with pytest.raises(ConfigError, match="is nan at update 199"):
         plan(lambda t: math.nan if t == T - 1 else 1.0)
 
 
 def test_a_momentum_that_a_schedule_overwrites_is_caught_by_lint():
-    cycled = Dial(lambda t, base, share: 0.95 - 0.1 * share, [0.9])
-    made = plan(dials={"momentum": cycled})
+    cycled = HyperSchedule(lambda t, base, share: 0.95 - 0.1 * share, [0.9])
+    made = plan(hyper_schedules={"momentum": cycled})
     assert found(made) == ["betas-overwritten"]
     assert "0.9, to between 0.85 and 0.9494" in lint.lint(made)[0].message

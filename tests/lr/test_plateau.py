@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trainer.lr import CountPlateau, Greedy, Refusal, TrendPlateau
+from trainer.lr import ConfigError, CountPlateau, Greedy, TrendPlateau
 from trainer.lr.trend import chance
 
 RULES = [
@@ -281,7 +281,7 @@ def test_an_event_says_what_was_seen_and_what_changes():
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make()
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

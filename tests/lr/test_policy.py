@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.lr import (
+    ConfigError,
     Horizon,
+    LRPolicy,
     Plan,
-    Policy,
-    Refusal,
     compose,
     constant,
     cosine,
@@ -32,16 +32,16 @@ WARMUPS = [
 SCHEDULES = [constant, linear, lambda h: cosine(h, floor=0.1), lambda h: step(h, every="30%"), wsd]
 
 
-def policy(warmup, schedule, total=200, composition="prefix", **more):
-    rise, fall = compose(Horizon(total, batch_size=1), warmup, schedule, composition)
-    return Policy(more.pop("base_lr", 0.3), more.pop("scale", 4.0), rise, fall, **more)
+def policy(warmup, schedule, total=200, warmup_mode="prefix", **more):
+    rise, fall = compose(Horizon(total, batch_size=1), warmup, schedule, warmup_mode)
+    return LRPolicy(more.pop("base_lr", 0.3), more.pop("scale", 4.0), rise, fall, **more)
 
 
-@pytest.mark.parametrize("composition", ["prefix", "overlay"])
+@pytest.mark.parametrize("warmup_mode", ["prefix", "overlay"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("warmup", WARMUPS)
-def test_the_factors_multiply_to_the_learning_rate_to_the_bit(warmup, schedule, composition):
-    rates = policy(warmup, schedule, composition=composition, groups={"decay": 1.0, "head": 0.1, "frozen": 0.0})
+def test_the_factors_multiply_to_the_learning_rate_to_the_bit(warmup, schedule, warmup_mode):
+    rates = policy(warmup, schedule, warmup_mode=warmup_mode, groups={"decay": 1.0, "head": 0.1, "frozen": 0.0})
     for t in (0, 1, 6, 7, 19, 20, 21, 100, 199, 200, 5000):
         assert rates.lrs(t) == [rates.lr(t, group) for group in rates.groups]
         for group in rates.groups:
@@ -57,7 +57,7 @@ def test_with_prefix_the_schedule_has_the_updates_after_the_warmup():
 
 def test_with_overlay_the_schedule_spans_the_run_and_the_warmup_multiplies_it():
     warmup = lambda h: linear_warmup(h, duration=4)  # noqa: E731
-    rates = policy(warmup, linear, total=8, composition="overlay", base_lr=1.0, scale=1.0)
+    rates = policy(warmup, linear, total=8, warmup_mode="overlay", base_lr=1.0, scale=1.0)
     expected = [0.25 * 1, 0.5 * 7 / 8, 0.75 * 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0]
     assert [rates.lr(t) for t in range(9)] == pytest.approx(expected, rel=1e-12)
 
@@ -84,27 +84,27 @@ def test_a_rule_scales_by_the_ratio_of_the_global_batch_to_the_base_batch(rule, 
 @pytest.mark.parametrize("base", [None, 0, -64, 6.5, "64", True, math.nan])
 def test_a_rule_refuses_a_base_batch_that_is_none(base):
     for rule in (linear_scaling, sqrt_scaling):
-        with pytest.raises(Refusal, match=r"scaling\.base_batch_size"):
+        with pytest.raises(ConfigError, match=r"scaling\.base_batch_size"):
             rule(256, base)
 
 
 @pytest.mark.parametrize("lr", [0, 0.0, -0.1, math.nan, math.inf, "fast", None, True, 1e308])
 def test_a_base_rate_that_is_no_positive_finite_number_is_refused(lr):
-    with pytest.raises(Refusal, match=r"optimizer\.lr"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
         policy(no_warmup, constant, base_lr=lr, groups={"all": 10.0})
 
 
 @pytest.mark.parametrize(
-    ("width", "composition"), [(200, "prefix"), (300, "prefix"), (200, "overlay"), ("100%", "prefix")]
+    ("width", "warmup_mode"), [(200, "prefix"), (300, "prefix"), (200, "overlay"), ("100%", "prefix")]
 )
-def test_a_warmup_that_leaves_nothing_of_the_run_is_refused_with_the_numbers(width, composition):
-    with pytest.raises(Refusal, match="200"):
-        policy(lambda h: linear_warmup(h, duration=width), cosine, composition=composition)
+def test_a_warmup_that_leaves_nothing_of_the_run_is_refused_with_the_numbers(width, warmup_mode):
+    with pytest.raises(ConfigError, match="200"):
+        policy(lambda h: linear_warmup(h, duration=width), cosine, warmup_mode=warmup_mode)
 
 
 def test_an_unknown_composition_is_refused_with_the_known_ones():
-    with pytest.raises(Refusal, match="prefix, overlay"):
-        policy(no_warmup, constant, composition="product")
+    with pytest.raises(ConfigError, match="prefix, overlay"):
+        policy(no_warmup, constant, warmup_mode="product")
 
 
 def test_a_plan_knows_its_peak_its_ends_and_its_area():
@@ -117,7 +117,7 @@ def test_a_plan_knows_its_peak_its_ends_and_its_area():
 
 def test_a_plan_refuses_a_curve_that_is_negative_not_finite_or_zero_everywhere():
     for schedule in (lambda h: lambda t: -1.0, lambda h: lambda t: math.nan, lambda h: lambda t: 0.0):
-        with pytest.raises(Refusal):
+        with pytest.raises(ConfigError):
             Plan(policy(no_warmup, schedule, total=5), Horizon(5, 1))
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.range_rules import PUBLISHED, minimum, slide, steep, suggestions, trimmed, valley
 from trainer.lr.range_test import (
     Smooth,
@@ -68,7 +68,7 @@ def test_rates_run_from_start_to_end_in_equal_steps_of_the_logarithm_or_of_the_r
     ],
 )
 def test_rates_that_make_no_sweep_are_refused(words, told):
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(ConfigError, match=told):
         rates(*words)
 
 
@@ -188,7 +188,7 @@ def test_where_it_breaks_off_without_coming_back_the_edge_is_there():
 )
 def test_a_curve_that_says_nothing_is_refused_with_its_reason(losses, told):
     sweep = Sweep(rates(1e-7, 10.0, 100), losses, None, 0, 100)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ConfigError) as refused:
         edge(sweep)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -229,7 +229,7 @@ def test_pure_noise_is_called_flat_but_for_one_curve_in_twenty():
         try:
             edge(Sweep(values, [2.3 + draw.gauss(0, 0.3) for _ in values]))
             edges += 1
-        except Refusal:
+        except ConfigError:
             pass
     assert edges <= 0.07 * 300
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.scaling import (
     Scaled,
     auto_scaling,
@@ -175,13 +175,13 @@ def test_weight_decay_follows_its_own_switch(rule):
 
 
 def test_adam_sde_names_the_largest_batch_that_its_betas_allow():
-    with pytest.raises(Refusal, match=r"beta1=0\.9.*at 640: κ\(1 - beta1\) = 1 .*at most 639") as refusal:
+    with pytest.raises(ConfigError, match=r"beta1=0\.9.*at 640: κ\(1 - beta1\) = 1 .*at most 639") as refusal:
         adam_sde_scaling(640, 64, tuned=ADAM)
     assert "\n" not in str(refusal.value)
     assert adam_sde_scaling(639, 64, tuned=ADAM).settings["beta1"] == pytest.approx(1 / 640, rel=1e-12)
-    with pytest.raises(Refusal, match="beta2=0.95.*at most 1279"):
+    with pytest.raises(ConfigError, match="beta2=0.95.*at most 1279"):
         adam_sde_scaling(1280, 64, tuned={**ADAM, "beta1": 0.99, "beta2": 0.95})
-    with pytest.raises(Refusal, match="alpha=0.99.*at most 6399"):
+    with pytest.raises(ConfigError, match="alpha=0.99.*at most 6399"):
         rmsprop_sde_scaling(6400, 64, tuned=RMSPROP)
 
 
@@ -203,14 +203,14 @@ def test_adam_sde_names_the_largest_batch_that_its_betas_allow():
     ],
 )
 def test_a_rule_refuses_an_optimizer_that_it_is_not_for(rule, tuned, says):
-    with pytest.raises(Refusal, match=says):
+    with pytest.raises(ConfigError, match=says):
         rule(128, 64, tuned=tuned)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1.0, math.nan, math.inf, "64", True])
 @pytest.mark.parametrize("rule", [critical_scaling, surge_scaling])
 def test_a_noise_scale_that_is_none_is_refused(rule, value):
-    with pytest.raises(Refusal, match=r"scaling\.noise_batch"):
+    with pytest.raises(ConfigError, match=r"scaling\.noise_batch"):
         rule(128, 64, noise_batch=value)
 
 
@@ -220,24 +220,24 @@ def test_an_exponent_outside_none_to_linear_is_refused(value):
         lambda: power_scaling(128, 64, exponent=value),
         lambda: critical_scaling(128, 64, noise_batch=64, exponent=value),
     ):
-        with pytest.raises(Refusal, match=r"scaling\.exponent"):
+        with pytest.raises(ConfigError, match=r"scaling\.exponent"):
             call()
 
 
 def test_a_word_that_is_not_known_is_refused_with_the_known_ones():
-    with pytest.raises(Refusal, match="sqrt, keep"):
+    with pytest.raises(ConfigError, match="sqrt, keep"):
         half_life_scaling(128, 64, lr="linear", tuned=ADAM)
-    with pytest.raises(Refusal, match="true for Adam's kind"):
+    with pytest.raises(ConfigError, match="true for Adam's kind"):
         auto_scaling(128, 64)
     for rule in LINKABLE:
-        with pytest.raises(Refusal, match="keep, sqrt, linear, timescale"):
+        with pytest.raises(ConfigError, match="keep, sqrt, linear, timescale"):
             rule(128, 64, weight_decay="cube", tuned=ADAM)
-        with pytest.raises(Refusal, match="sets no weight_decay"):
+        with pytest.raises(ConfigError, match="sets no weight_decay"):
             rule(128, 64, weight_decay="sqrt", tuned={k: v for k, v in ADAM.items() if k != "weight_decay"})
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name != "none"])
 @pytest.mark.parametrize("base", [None, 0, -64, 6.5, "64", True, math.nan])
 def test_a_base_batch_that_is_none_is_refused(name, base):
-    with pytest.raises(Refusal, match=r"scaling\.base_batch_size"):
+    with pytest.raises(ConfigError, match=r"scaling\.base_batch_size"):
         RULES[name](256, base)

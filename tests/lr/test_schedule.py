@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.lr import Horizon, Refusal, constant, cosine, linear, linear_warmup, no_warmup, step, wsd
+from trainer.lr import ConfigError, Horizon, constant, cosine, linear, linear_warmup, no_warmup, step, wsd
 
 R2, R3 = math.sqrt(2), math.sqrt(3)
 
@@ -119,7 +119,7 @@ def test_without_a_warmup_the_first_update_has_the_full_rate():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(Horizon(12, batch_size=1))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.lr import Horizon, Refusal
+from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
 from trainer.lr.schedule import marks
 from trainer.lr.stairs import multi_step, piecewise, step
@@ -185,7 +185,7 @@ def test_a_run_k_times_as_long_has_the_same_stairs_at_k_times_the_update(times, 
     ],
 )
 def test_a_stair_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(RUN)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

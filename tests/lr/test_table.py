@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal, marks
+from trainer.lr import ConfigError, Horizon, marks
 from trainer.lr.table import function, table
 
 RUN = Horizon(12, batch_size=1)
@@ -103,7 +103,7 @@ def test_in_a_stretched_run_the_rows_come_later(tmp_path):
     ],
 )
 def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path, name, text, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         table(RUN, path=written(tmp_path, text, name))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path
     ],
 )
 def test_a_path_to_nothing_is_refused_in_one_line(settings, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         table(RUN, **settings)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -129,7 +129,7 @@ def test_a_path_to_nothing_is_refused_in_one_line(settings, says):
 
 def test_a_folder_is_no_table(tmp_path):
     (tmp_path / "rates.csv").mkdir()
-    with pytest.raises(Refusal, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         table(RUN, path=str(tmp_path / "rates.csv"))
 
 
@@ -149,10 +149,10 @@ def test_a_function_is_called_with_the_update_and_not_past_the_last():
 def test_a_function_that_gives_no_share_is_refused_with_the_update_and_the_value(value):
     schedule = function(RUN, of=lambda t: value if t == 7 else 1)
     assert schedule(6) == 1.0
-    with pytest.raises(Refusal, match=r"of\(7\)="):
+    with pytest.raises(ConfigError, match=r"of\(7\)="):
         schedule(7)
 
 
 def test_what_cannot_be_called_is_no_function():
-    with pytest.raises(Refusal, match="of=0.5 cannot be called"):
+    with pytest.raises(ConfigError, match="of=0.5 cannot be called"):
         function(RUN, of=0.5)

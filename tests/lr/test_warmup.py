@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.lr import Convention, Horizon, Refusal, compose, linear, untuned, warmup
+from trainer.lr import ConfigError, Convention, Horizon, compose, linear, untuned, warmup
 from trainer.lr.convention import RAMPS
 from trainer.lr.schedule import marks
 from trainer.lr.untuned import (
@@ -368,7 +368,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("make", "says"), REFUSED)
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(Horizon(100, batch_size=1))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

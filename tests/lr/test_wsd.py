@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, Refusal, compose, linear_warmup, marks
+from trainer.lr import ConfigError, Horizon, compose, linear_warmup, marks
 from trainer.lr.convention import Convention
 from trainer.lr.wsd import tri_stage, wsd, wsd_s
 
@@ -194,7 +194,7 @@ def test_the_defaults_work_on_short_and_on_long_runs():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ConfigError) as refusal:
         make(RUN)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)

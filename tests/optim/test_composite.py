@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered
+from trainer.checkpoint.io import numbered
 from trainer.optim.composite import Composite, assembled
 from trainer.optim.groups import Group
+from trainer.run import fit
 
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
@@ -87,7 +87,7 @@ def test_a_closure_is_evaluated_once():
 @pytest.mark.parametrize("option", ["muon", "layer_decay"])
 def test_a_run_with_groups_of_their_own_resumes_to_the_bit_under_one_clock(assembled, option):
     words = (f"{'optimizer' if option == 'muon' else 'groups'}={option}", "model.hidden=[16,16]", "trainer.keep=0")
-    small = (*words, "trainer.duration=20", "trainer.validate=10", "trainer.updates_per_call=5", "logger=none")
+    small = (*words, "trainer.duration=20", "trainer.validate=10", "trainer.steps_per_execution=5", "logger=none")
     whole = assembled(*small, folder="whole")
     fit(whole, None)
     middle = numbered(whole.checkpointing.folder, 10)

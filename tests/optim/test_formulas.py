@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.assemble.targets import build
-from trainer.lr import Refusal
+from trainer.config.instantiate import build
+from trainer.lr import ConfigError
 from trainer.optim.dog import DoG
 
 SHAPES = ((3, 4), (4,))
@@ -313,6 +313,6 @@ def test_the_distance_of_dog_never_falls():
 )
 def test_numbers_without_sense_are_refused_in_one_line(compose, name, setting):
     make = build(compose(f"optimizer={name}", f"optimizer.{setting}").optimizer, "optimizer", [])
-    with pytest.raises(Refusal, match=setting.partition("=")[0]) as refusal:
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]) as refusal:
         make([nn.Parameter(torch.ones(1))])
     assert "\n" not in str(refusal.value)

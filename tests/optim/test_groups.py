@@ -15,9 +15,10 @@ from torch import nn
 from models.gpt import GPT
 from models.mlp import MLP
 from models.resnet import ResNet9, ResNet18
-from trainer.assemble import curve, parts
-from trainer.assemble.targets import build
-from trainer.lr import Refusal
+from trainer.config import components as parts
+from trainer.config import settings as curve
+from trainer.config.instantiate import build
+from trainer.lr import ConfigError
 from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage, decay_groups, one_group
 from trainer.optim.kinds import kinds
@@ -193,11 +194,11 @@ def test_there_is_one_group_without_weight_decay_unless_they_are_kept_apart(weig
 def test_a_parameter_that_no_group_or_that_two_groups_claim_is_refused_by_name():
     net = MLP(4, 2, (3,))
     first, second, *rest = net.parameters()
-    with pytest.raises(Refusal, match=r"no group claims layers\.1\.bias\b"):
+    with pytest.raises(ConfigError, match=r"no group claims layers\.1\.bias\b"):
         check_coverage(net, [Group("a", [first, *rest])])
-    with pytest.raises(Refusal, match=r"layers\.1\.weight is claimed by a and by b"):
+    with pytest.raises(ConfigError, match=r"layers\.1\.weight is claimed by a and by b"):
         check_coverage(net, [Group("a", [first, second]), Group("b", [first, *rest])])
-    with pytest.raises(Refusal, match="shares its name"):
+    with pytest.raises(ConfigError, match="shares its name"):
         check_coverage(net, [Group("a", [first, second]), Group("a", rest)])
 
 
@@ -241,7 +242,7 @@ def test_a_tied_parameter_goes_by_each_of_its_names():
     net = small("gpt")
     groups = pattern_groups(net, 0.1, 0.01, patterns=[{"name": "head", "match": "head.*"}])
     assert names(net, groups)["head"] == ["tokens.weight"]
-    with pytest.raises(Refusal, match=r"'tokens\.\*' of a and 'head\.\*' of b both match head\.weight"):
+    with pytest.raises(ConfigError, match=r"'tokens\.\*' of a and 'head\.\*' of b both match head\.weight"):
         pattern_groups(net, 0.1, 0.01, patterns=[{"name": "a", "match": "tokens.*"}, {"name": "b", "match": "head.*"}])
 
 
@@ -266,12 +267,12 @@ def test_a_tied_parameter_goes_by_each_of_its_names():
     ],
 )
 def test_a_pattern_that_cannot_be_meant_is_refused(patterns, told):
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(ConfigError, match=told):
         pattern_groups(MLP(4, 2, (3,)), 0.1, 0.01, patterns=patterns)
 
 
 def test_a_weight_decay_that_the_optimizer_does_not_know_is_refused():
-    with pytest.raises(Refusal, match=r"weight_decay=0\.1, but the optimizer has none"):
+    with pytest.raises(ConfigError, match=r"weight_decay=0\.1, but the optimizer has none"):
         pattern_groups(MLP(4, 2), None, 0.1, patterns=[{"name": "a", "match": "*", "weight_decay": 0.1}])
 
 
@@ -325,7 +326,7 @@ def test_parameters_in_no_stage_are_refused_by_name_and_may_be_given_as_they_are
         def stages(self):
             return [[self.token, *super().stages()[0]], *super().stages()[1:]]
 
-    with pytest.raises(Refusal, match="token of WithToken belongs to no stage"):
+    with pytest.raises(ConfigError, match="token of WithToken belongs to no stage"):
         layer_decay(WithToken(), 0.1, 1.0)
     check_coverage(net := Covering(), layer_decay(net, 0.1, 1.0))
 
@@ -333,7 +334,7 @@ def test_parameters_in_no_stage_are_refused_by_name_and_may_be_given_as_they_are
 @pytest.mark.parametrize("given", [[], None, [nn.Linear(2, 2)], [[nn.Linear(2, 2)]], [["layers"]]])
 def test_stages_that_are_no_lists_of_the_models_own_modules_are_refused(given):
     odd = type("Odd", (MLP,), {"stages": lambda self: given})(4, 2)
-    with pytest.raises(Refusal, match=r"Odd\.stages\(\)"):
+    with pytest.raises(ConfigError, match=r"Odd\.stages\(\)"):
         stages(odd)
 
 
@@ -356,7 +357,7 @@ def test_the_head_has_multiplier_one_and_each_stage_before_it_a_share_more():
 
 @pytest.mark.parametrize("setting", [{"decay": 0.0}, {"decay": 1.5}, {"lowest": -0.1}, {"decay": float("nan")}])
 def test_a_layer_decay_out_of_range_is_refused(setting):
-    with pytest.raises(Refusal, match=next(iter(setting))):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
         layer_decay(MLP(4, 2), 0.1, 1.0, **setting)
 
 
@@ -370,7 +371,7 @@ def test_all_but_the_last_stage_is_the_backbone():
         ("head_no_decay", 1.0),
     ]
     assert names(net, groups)["head"] == ["head.weight"]
-    with pytest.raises(Refusal, match="MLP has no backbone before its last stage"):
+    with pytest.raises(ConfigError, match="MLP has no backbone before its last stage"):
         backbone_head(MLP(4, 2, ()), 0.1, 1.0)
 
 
@@ -391,7 +392,7 @@ def test_kernels_of_convolutions_are_hidden_by_choice_only():
     inside = names(net, matrix_groups(net, 0.1, 0.03, optimizer=ADAMW, convs=True))
     assert inside["hidden"] == [name for name, p in net.named_parameters() if p.ndim == 4]
     assert inside["rest"] == ["head.weight"]
-    with pytest.raises(Refusal, match=r"ResNet18 has no hidden matrix.*convs=true"):
+    with pytest.raises(ConfigError, match=r"ResNet18 has no hidden matrix.*convs=true"):
         matrix_groups(net, 0.1, 0.03, optimizer=ADAMW)
 
 

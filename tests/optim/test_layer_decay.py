@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from trainer.assemble.run import fit
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 SMALL = (
     *("model.hidden=[8,8]", "data=synthetic", "data.samples=256", "data.batch_size=8", "data.val_samples=16"),
-    *("logger=none", "trainer.duration=20", "trainer.validate=10", "trainer.updates_per_call=4"),
+    *("logger=none", "trainer.duration=20", "trainer.validate=10", "trainer.steps_per_execution=4"),
     *("lint.ignore=[unreached]", "optimizer.weight_decay=0.1"),
 )
 SCHEDULES = ("cosine_warmup", "linear_warmup", "constant", "step", "multi_step", "one_cycle", "wsd", "inverse_sqrt")
@@ -127,6 +127,6 @@ def test_an_optimizer_of_a_pattern_is_built_from_the_config(assembled):
     ],
 )
 def test_a_wrong_pattern_of_a_config_is_refused_in_one_line(assembled, chosen, told):
-    with pytest.raises(Refusal, match=told) as refused:
+    with pytest.raises(ConfigError, match=told) as refused:
         assembled(*SMALL, "groups=patterns", chosen)
     assert "\n" not in str(refused.value)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.assemble.run import fit
-from trainer.checkpoint import history, read
-from trainer.lr import Refusal
+from trainer.checkpoint.io import history, read
+from trainer.lr import ConfigError
 from trainer.optim.lookahead import Lookahead
+from trainer.run import fit
 
 SMALL = (
     *("data.batch_size=32", "model.hidden=[16]", "logger=none", "trainer.duration=20", "trainer.validate=10"),
@@ -99,6 +99,6 @@ def test_numbers_of_the_base_come_from_the_config_and_its_state_from_the_checkpo
     ],
 )
 def test_what_it_cannot_do_is_refused_in_one_line(assembled, overrides, says):
-    with pytest.raises(Refusal, match=says) as refusal:
+    with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides)
     assert "\n" not in str(refusal.value)

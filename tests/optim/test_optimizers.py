@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.assemble import parts
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered
-from trainer.lr import Refusal
+from trainer.checkpoint.io import numbered
+from trainer.config import components as parts
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 CONF = Path(__file__).parent.parent.parent / "conf" / "optimizer"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "own")
@@ -19,10 +19,10 @@ NAMED = {
     *("adopt", "ademamix", "stable_adamw", "cautious_adamw", "corrected_adamw", "schedule_free_sgd"),
     *("schedule_free_adamw", "schedule_free_radam", "prodigy", "dadapt_adam", "dadapt_sgd", "dog", "dowg"),
 }
-SMALL = ("model.hidden=[32]", "data.batch_size=64", "logger=none", "trainer.updates_per_call=5")
+SMALL = ("model.hidden=[32]", "data.batch_size=64", "logger=none", "trainer.steps_per_execution=5")
 NEEDS = {
     "gd": ["trainer.accumulate=all", "data.batch_size=419"],
-    "sgd_noise": ["trainer.gradient_noise=0.01", "hyper=gradient_noise_annealed"],
+    "sgd_noise": ["trainer.gradient_noise=0.01", "hyper_schedule=gradient_noise_annealed"],
 }
 """What an optimizer needs beside its name."""
 RATES = {
@@ -101,7 +101,7 @@ def test_a_state_that_differs_is_found():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_that_an_optimizer_does_not_know_is_refused(compose, name):
     cfg = compose(f"optimizer={name}", "+optimizer.foo=1")
-    with pytest.raises(Refusal, match=r"optimizer\.foo is not known to"):
+    with pytest.raises(ConfigError, match=r"optimizer\.foo is not known to"):
         parts.optimizer(cfg, torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)))
 
 
@@ -132,8 +132,8 @@ def test_an_optimizer_brings_its_schedule_which_the_user_overrides(compose, over
 def test_muon_brings_its_groups_and_corrected_adamw_its_decay(compose):
     assert compose("optimizer=muon").groups._target_ == "trainer.optim.matrices.matrix_groups"
     assert compose("optimizer=muon", "groups=default").groups._target_ == "trainer.optim.groups.decay_groups"
-    assert compose("optimizer=corrected_adamw").hyper.weight_decay._target_ == "trainer.lr.tied"
-    assert not compose("optimizer=corrected_adamw", "hyper=none").hyper
+    assert compose("optimizer=corrected_adamw").hyper_schedule.weight_decay._target_ == "trainer.lr.tied"
+    assert not compose("optimizer=corrected_adamw", "hyper_schedule=none").hyper
 
 
 def test_corrected_decay_falls_with_the_square_of_the_rate(assembled):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from omegaconf import MissingMandatoryValue
 
-from trainer.assemble.run import fit
-from trainer.checkpoint import numbered
-from trainer.lr import Refusal
+from trainer.checkpoint.io import numbered
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "own_optimizer.md").read_text()
 SMALL = (
@@ -51,7 +51,7 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
 
 
 def test_its_settings_can_be_scheduled(assembled, command):
-    assembly = assembled(*SMALL, *command, "hyper=weight_decay_tied")
+    assembly = assembled(*SMALL, *command, "hyper_schedule=weight_decay_tied")
     fit(assembly, None)
     policy = assembly.module.recipe.policy
     assert [group["weight_decay"] for group in assembly.trainer.optimizers[0].param_groups] == policy.values(59)[
@@ -66,5 +66,5 @@ def test_what_it_does_not_know_is_refused_and_so_is_a_module_that_is_not_trusted
         ([word for word in command if not word.startswith("allow")], r"trust it by allow=\[signum\]"),
         (["optimizer=own"], r"optimizer\._target_"),
     ):
-        with pytest.raises((Refusal, MissingMandatoryValue), match=says):
+        with pytest.raises((ConfigError, MissingMandatoryValue), match=says):
             assembled(*SMALL, *words)

@@ -50,7 +50,7 @@ def medians(values: Sequence[float], width: int = 5) -> list[float]:
 def not_finite(log: Log) -> Iterator[Finding]:
     """A loss, a gradient norm or a group's gradient that is not finite: the first one."""
     series = {"loss": log["train/loss"], "gradient norm": log["train/grad_norm"]}
-    series |= {f"gradient of group {name}": one for name, one in log.of_groups("observe", "grad_norm").items()}
+    series |= {f"gradient of group {name}": one for name, one in log.of_groups("measure", "grad_norm").items()}
     for name, one in series.items():
         bad = [(t, value) for t, value in zip(one.updates, one.values) if not math.isfinite(value)]
         if bad:
@@ -97,7 +97,7 @@ def too_high(log: Log) -> Iterator[Finding]:
             f"and ends at {last:.4g}, from {first:.4g}"
         )
         yield Finding("lr-too-high", seen, risen, OSCILLATES, why, lower(log, 3))
-    for name, ratio in log.of_groups("observe", "update_ratio").items():
+    for name, ratio in log.of_groups("measure", "update_ratio").items():
         middle = ratio.middle(0.1 * log.made, 0.5 * log.made)
         if middle is not None and middle > UPDATE_RATIO:
             seen = f"an update changes group {name} by {middle:.1%} of its norm (median of its first half)"

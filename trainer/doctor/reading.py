@@ -8,7 +8,7 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.doctor.log import Log, Series
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 
 PLAN = "plan.json"
 FACTS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
@@ -18,9 +18,9 @@ def recorded(folder: Path) -> Log:
     """What a run has left in its folder, whether it is done, failed or still going on."""
     facts = _json(folder / PLAN)
     if facts is None:
-        raise Refusal(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
+        raise ConfigError(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
     if lost := [key for key in FACTS if not isinstance(facts.get(key), int | float)]:
-        raise Refusal(f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not of a run.")
+        raise ConfigError(f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not of a run.")
     total, warmup, batch, lr = (facts[key] for key in FACTS)
     error = str((_json(folder / "result.json") or {}).get("error", ""))
     return Log(scalars(folder), total, warmup, batch, lr, error)
@@ -32,7 +32,7 @@ def scalars(folder: Path) -> dict[str, Series]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     if "train/loss" not in found:
-        raise Refusal(f"{folder} holds no log of a training loss: train with logger=tensorboard.")
+        raise ConfigError(f"{folder} holds no log of a training loss: train with logger=tensorboard.")
     return {tag: Series([one.step for one in rows], [one.value for one in rows]) for tag, rows in found.items()}
 
 

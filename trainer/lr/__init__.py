@@ -11,7 +11,7 @@ from trainer.lr.anneal import (
     square_annealing,
     tanh,
 )
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.chebyshev import chebyshev
 from trainer.lr.combine import product, repeat, sequence, stretch
 from trainer.lr.compose import Cooldown, compose, cooldown, cooled, no_cooldown, place
@@ -22,13 +22,13 @@ from trainer.lr.exponential import exponential, exponential_decay, final_exponen
 from trainer.lr.grow import grow, grown
 from trainer.lr.growth import Growth
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.hyper import Dial, Rule, coupled, mirrored, scheduled, tied
+from trainer.lr.hyper_schedule import HyperSchedule, Rule, coupled, mirrored, scheduled, tied
 from trainer.lr.inverse_sqrt import inverse_sqrt, noam, noam_hold, power_law
 from trainer.lr.noise import noisy
 from trainer.lr.one_cycle import flat_cosine, one_cycle, one_cycle_stairs
 from trainer.lr.plan import Plan
 from trainer.lr.plateau import CountPlateau, Greedy, Plateau
-from trainer.lr.policy import Policy
+from trainer.lr.policy import LRPolicy
 from trainer.lr.scaling import linear_scaling, no_scaling, sqrt_scaling
 from trainer.lr.schedule import Schedule, mark, marks
 from trainer.lr.stairs import multi_step, piecewise, step
@@ -60,7 +60,7 @@ __all__ = [
     "Convention",
     "Cooldown",
     "CountPlateau",
-    "Dial",
+    "HyperSchedule",
     "Duration",
     "Greedy",
     "Growth",
@@ -68,8 +68,8 @@ __all__ = [
     "OURS",
     "Plan",
     "Plateau",
-    "Policy",
-    "Refusal",
+    "LRPolicy",
+    "ConfigError",
     "Rule",
     "Schedule",
     "TrendPlateau",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from trainer.lr.bounds import Refusal, fraction, number, positive
+from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark
 
@@ -50,7 +50,9 @@ def cosine(
     late = _exponent("k", k, "the progress x is raised to it")
     waves, span = positive("cycles", cycles, "0.5 falls from the peak to the floor, 1 rises again."), horizon.span
     if 2.0 * waves > span:
-        raise Refusal(f"cycles={cycles!r} is more than one for two of the {span} updates of the schedule: lower it.")
+        raise ConfigError(
+            f"cycles={cycles!r} is more than one for two of the {span} updates of the schedule: lower it."
+        )
     turn = 2.0 * waves * math.pi
     plain = waves == 0.5 and sharp == late == 1.0
     shape = SHAPES["cosine"] if plain else lambda x: (0.5 * (1.0 + math.cos(turn * x**late))) ** sharp
@@ -89,7 +91,7 @@ def polynomial(
     [1.0, 0.5, 0.0, 0.25, 0.0]
     """
     if not isinstance(cycle, bool):
-        raise Refusal(f"cycle={cycle!r} is not true or false: choose one.")
+        raise ConfigError(f"cycle={cycle!r} is not true or false: choose one.")
     q, low = _exponent("power", power, "the share 1 - x is raised to it"), fraction("floor", floor, FLOOR)
     span = horizon.span
     width = span if decay is None else horizon.updates(decay, "decay", least=2 if cycle else 1)
@@ -136,7 +138,7 @@ def tanh(horizon: Horizon, *, lower: float = -7.0, upper: float = 3.0, floor: fl
     begin = number("lower", lower, "it is where on the tanh the curve starts.")
     end = number("upper", upper, "it is where on the tanh the curve ends.")
     if begin >= end:
-        raise Refusal(f"lower={lower!r} is not below upper={upper!r}: the rate falls only on the way up the tanh.")
+        raise ConfigError(f"lower={lower!r} is not below upper={upper!r}: the rate falls only on the way up the tanh.")
     return _between(horizon.span, lambda x: 0.5 * (1.0 - math.tanh(begin * (1.0 - x) + end * x)), floor)
 
 

@@ -6,23 +6,23 @@ LARGEST = 3.4e38
 """About the largest number that a float32 can hold."""
 
 
-class Refusal(ValueError):
+class ConfigError(ValueError):
     """A user's mistake, told in one line: what, the value, why, what to do."""
 
 
 def number(name: str, value: object, why: str, low: float = -math.inf, high: float = math.inf) -> float:
     """`value` as a float if it is a number in [low, high], and finite as a float32; refused with `why` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise Refusal(f"{name}={value!r} is not a finite number: {why}")
+        raise ConfigError(f"{name}={value!r} is not a finite number: {why}")
     if not low <= value <= high:
-        raise Refusal(f"{name}={value!r} is out of range: {why}")
+        raise ConfigError(f"{name}={value!r} is out of range: {why}")
     return float(value)
 
 
 def positive(name: str, value: object, why: str) -> float:
     """`value` as a float if it is a finite number above zero."""
     if number(name, value, why) <= 0:
-        raise Refusal(f"{name}={value!r} must be above zero: {why}")
+        raise ConfigError(f"{name}={value!r} must be above zero: {why}")
     return float(value)  # type: ignore[arg-type]
 
 
@@ -35,5 +35,5 @@ def whole(name: str, value: object, why: str, low: int = 1, high: float = math.i
     """`value` if it is an int in [low, high]."""
     number(name, value, why, low, high)
     if not isinstance(value, int):
-        raise Refusal(f"{name}={value!r} is not a whole number: {why}")
+        raise ConfigError(f"{name}={value!r} is not a whole number: {why}")
     return value

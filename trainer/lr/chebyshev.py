@@ -2,7 +2,7 @@
 
 import math
 
-from trainer.lr.bounds import Refusal, positive, whole
+from trainer.lr.bounds import ConfigError, positive, whole
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import Schedule, mark
 
@@ -21,10 +21,12 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     left = horizon.total - horizon.start
     count = whole("steps", steps, f"each stair has at least one of the {left} updates of the schedule.", 1, left)
     if count & (count - 1):
-        raise Refusal(f"steps={steps} is not a power of two: give 4, 8, 16, …")
+        raise ConfigError(f"steps={steps} is not a power of two: give 4, 8, 16, …")
     low = positive("condition", condition, "it is the smallest curvature as a share of the largest.")
     if low > 1:
-        raise Refusal(f"condition={condition!r} is out of range: the smallest curvature is no larger than the largest.")
+        raise ConfigError(
+            f"condition={condition!r} is out of range: the smallest curvature is no larger than the largest."
+        )
     roots = [low + (1.0 - low) * math.sin((i - 0.5) * math.pi / (2 * count)) ** 2 for i in range(1, count + 1)]
     values, last = [roots[0] / roots[i - 1] for i in fractal(count)], left - 1
     jumps = [-(-i * left // count) for i in range(1, count)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from trainer.lr.bounds import Refusal, number, positive, whole
+from trainer.lr.bounds import ConfigError, number, positive, whole
 from trainer.lr.compose import part
 from trainer.lr.cycles import geometric
 from trainer.lr.horizon import Horizon
@@ -30,7 +30,7 @@ def sequence(horizon: Horizon, *, parts: Sequence[Mapping[str, Any]]) -> Schedul
     [0.5, 0.1]
     """
     if not parts:
-        raise Refusal(f"parts={parts!r} is empty: give a list of {{of: SCHEDULE, duration: UPDATES}}.")
+        raise ConfigError(f"parts={parts!r} is empty: give a list of {{of: SCHEDULE, duration: UPDATES}}.")
     begins, made, begin = [], [], 0
     for i, entry in enumerate(parts):
         of, length, scale = _entry(horizon, i, entry, rest=horizon.span - begin, last=i == len(parts) - 1)
@@ -48,7 +48,7 @@ def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
     0.25
     """
     if not factors:
-        raise Refusal(f"factors={factors!r} is empty: give a list of schedules.")
+        raise ConfigError(f"factors={factors!r} is empty: give a list of schedules.")
     made = [factor(horizon) for factor in factors]
     kinds = {kind for one in made for kind in marks(one)}
     places = {kind: sorted({t for one in made for t in marks(one).get(kind, ())}) for kind in kinds}
@@ -88,14 +88,14 @@ def stretch(horizon: Horizon, *, of: Factory, ratio: float = 1.0) -> Schedule:
 def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple[Factory, int, float]:
     name = f"parts.{i}"
     if not isinstance(entry, Mapping) or not callable(entry.get("of")) or set(entry) - {"of", "duration", "scale"}:
-        raise Refusal(f"{name}={entry!r} is no part: give of (a schedule), duration and, if you like, scale.")
+        raise ConfigError(f"{name}={entry!r} is no part: give of (a schedule), duration and, if you like, scale.")
     scale = number(f"{name}.scale", entry.get("scale", 1.0), "the part is multiplied by it.", low=0.0)
     if entry.get("duration") is None and not last:
-        raise Refusal(f"{name}.duration is not set: only the last part has the rest of the run.")
+        raise ConfigError(f"{name}.duration is not set: only the last part has the rest of the run.")
     given = entry.get("duration")
     length = rest if given is None else part(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
     if length < 1:
-        raise Refusal(f"{name} has no update left: the parts before it take the whole span of {horizon.span}.")
+        raise ConfigError(f"{name} has no update left: the parts before it take the whole span of {horizon.span}.")
     return entry["of"], length, scale
 
 

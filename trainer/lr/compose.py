@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import SHAPES, Schedule, falling, mark, marks, one_of
 from trainer.lr.warmup import Warmup
 
-COMPOSITIONS = ("prefix", "overlay", "splice")
+WARMUP_MODES = ("prefix", "overlay", "splice")
 Cooldown = Callable[[Horizon, Schedule], Schedule]
 
 
@@ -16,26 +16,26 @@ def compose(
     horizon: Horizon,
     warmup: Callable[[Horizon], Warmup],
     schedule: Callable[[Horizon], Schedule],
-    composition: str = "prefix",
+    warmup_mode: str = "prefix",
     cooldown: Cooldown | None = None,
 ) -> tuple[Warmup, Schedule]:
-    """Warm-up and schedule over one run, as functions of the run's `t`; see `place` for the composition."""
+    """Warm-up and schedule over one run, as functions of the run's `t`; see `place` for the warmup_mode."""
     rise = warmup(horizon)
     if horizon.span < 1:
-        raise Refusal(f"a run of {horizon.total} updates has no decay that ends at T-1: lengthen trainer.duration.")
+        raise ConfigError(f"a run of {horizon.total} updates has no decay that ends at T-1: lengthen trainer.duration.")
     if rise.updates >= horizon.span:
-        raise Refusal(
+        raise ConfigError(
             f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
             "shorten warmup.duration or lengthen trainer.duration."
         )
-    return rise, place(horizon, rise.updates, schedule, composition, cooldown)
+    return rise, place(horizon, rise.updates, schedule, warmup_mode, cooldown)
 
 
 def place(
     horizon: Horizon,
     width: int,
     schedule: Callable[[Horizon], Schedule],
-    composition: str = "prefix",
+    warmup_mode: str = "prefix",
     cooldown: Cooldown | None = None,
 ) -> Schedule:
     """A schedule as a function of the run's `t`, beside a warm-up of W = `width` updates.
@@ -44,24 +44,24 @@ def place(
     overlay: the schedule spans the whole run and the warm-up multiplies it.
     splice: the schedule spans the whole run, and is 1 during the warm-up: a jump where they meet.
     """
-    if composition not in COMPOSITIONS:
-        raise Refusal(f"composition={composition!r} is not known: choose one of {', '.join(COMPOSITIONS)}.")
+    if warmup_mode not in WARMUP_MODES:
+        raise ConfigError(f"warmup_mode={warmup_mode!r} is not known: choose one of {', '.join(WARMUP_MODES)}.")
     rise_end = width
-    if composition == "prefix" and width and horizon.convention.joins_early:
+    if warmup_mode == "prefix" and width and horizon.convention.joins_early:
         width -= 1
-    fall = schedule(horizon.after(width if composition == "prefix" else 0))
-    if width and composition == "prefix":
+    fall = schedule(horizon.after(width if warmup_mode == "prefix" else 0))
+    if width and warmup_mode == "prefix":
         moved = {kind: tuple(t + width for t in updates) for kind, updates in marks(fall).items()}
         local, fall = fall, lambda t: local(t - width if t > width else 0)
         mark(fall, **moved)
-    elif width and composition == "splice":
+    elif width and warmup_mode == "splice":
         whole = fall
         fall = mark(lambda t: 1.0 if t < width else whole(t), **marks(whole))
     if cooldown is None:
         return fall
     cooled_down = cooldown(horizon, fall)
     if cooled_down is not fall and max(marks(cooled_down).get("begin", (horizon.total,))) < rise_end:
-        raise Refusal(
+        raise ConfigError(
             f"the cooldown begins at update {marks(cooled_down)['begin'][0]}, within the warm-up of {rise_end}: "
             "shorten one of them."
         )
@@ -94,7 +94,7 @@ def cooldown(
     end = horizon.total - horizon.convention.early
     begin = end - width
     if begin < 0:
-        raise Refusal(f"cooldown.duration={duration} is {width} updates, but the run has {end}: shorten it.")
+        raise ConfigError(f"cooldown.duration={duration} is {width} updates, but the run has {end}: shorten it.")
     return cooled(schedule, begin, end, shape, floor)
 
 
@@ -102,11 +102,11 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     """`schedule` until update `begin`, then down from its value there to `floor` at update `end`."""
     high, curve = schedule(begin), one_of("cooldown.shape", shape, SHAPES)
     if floor > high:
-        raise Refusal(
+        raise ConfigError(
             f"cooldown.floor={floor} lies above {high:.4g}, where the schedule is when the cooldown begins: lower it."
         )
     if not high:
-        raise Refusal(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
+        raise ConfigError(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
     tail = falling(begin, end, curve, floor / high)
     kept = {kind: tuple(t for t in updates if t <= begin) for kind, updates in marks(schedule).items()}
     kept["knots"], kept["begin"] = (*kept.get("knots", ()), begin), (begin,)

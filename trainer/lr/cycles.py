@@ -5,7 +5,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 
-from trainer.lr.bounds import Refusal, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark, one_of
 
@@ -38,18 +38,20 @@ def restarts(
     """
     low = fraction("floor", floor, FLOOR)
     if scales not in ("cosine", "peak", "cycle"):
-        raise Refusal(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
+        raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
     bounds = _bounds(horizon, first, cycles, length_mult)
     starts, lengths = bounds[:-1], [end - begin for begin, end in zip(bounds, bounds[1:])]
     width = horizon.updates(warmup, "warmup")
     if width >= lengths[0]:
-        raise Refusal(f"warmup={warmup} is {width} updates, but the first cycle has {lengths[0]}: shorten it.")
+        raise ConfigError(f"warmup={warmup} is {width} updates, but the first cycle has {lengths[0]}: shorten it.")
     mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
     peaks = [mult**i for i in range(len(starts))]
     lows = [low * peak if scales == "cycle" else low for peak in peaks]
     highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
     if min(highs) < 0:
-        raise Refusal(f"peak_mult={peak_mult}: the peak of cycle {len(peaks) - 1} falls below the floor of {floor}.")
+        raise ConfigError(
+            f"peak_mult={peak_mult}: the peak of cycle {len(peaks) - 1} falls below the floor of {floor}."
+        )
     lead, extent = horizon.convention.progress(width)
     span = horizon.span
 
@@ -101,7 +103,7 @@ def cyclic(
     [0.0, 0.5, 1.0, 0.0, 1.0]
     """
     if (period is None) == (cycles is None):
-        raise Refusal(f"period={period} and cycles={cycles}: give one of them, and null for the other.")
+        raise ConfigError(f"period={period} and cycles={cycles}: give one of them, and null for the other.")
     low, up = fraction("floor", floor, FLOOR), fraction("rise", rise, "it is the share of a cycle that goes up.")
     wave, scale, span = one_of("shape", shape, _WAVES), _scale(mode, gamma), horizon.span
     many, over = (_cycles(horizon, cycles), span) if period is None else (1, horizon.updates(period, "period", 2))
@@ -142,11 +144,11 @@ def geometric(span: int, cycles: int, mult: float) -> list[int]:
     [0, 2, 6, 14]
     """
     if cycles > span:
-        raise Refusal(f"cycles={cycles} do not fit into {span} updates: take fewer.")
+        raise ConfigError(f"cycles={cycles} do not fit into {span} updates: take fewer.")
     sums = list(itertools.accumulate((mult**i for i in range(cycles)), initial=0.0))
     bounds = [round(span * share / sums[-1]) for share in sums]
     if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
-        raise Refusal(f"cycles={cycles} do not fit into {span} updates: take fewer.")
+        raise ConfigError(f"cycles={cycles} do not fit into {span} updates: take fewer.")
     return bounds
 
 
@@ -158,7 +160,7 @@ def _cycles(horizon: Horizon, cycles: int | None) -> int:
 
 def _share(name: str, value: float, each: str) -> float:
     if positive(name, value, each) > 1:
-        raise Refusal(f"{name}={value!r} would raise the learning rate above its peak: give a value up to 1.")
+        raise ConfigError(f"{name}={value!r} would raise the learning rate above its peak: give a value up to 1.")
     return float(value)
 
 
@@ -171,4 +173,4 @@ def _scale(mode: str, gamma: float) -> Callable[[int, int], float]:
         return lambda t, cycle: 0.5**cycle
     if mode == "exp_range":
         return lambda t, cycle: ratio**t
-    raise Refusal(f"mode={mode!r} is not known: choose one of {', '.join(MODES)}.")
+    raise ConfigError(f"mode={mode!r} is not known: choose one of {', '.join(MODES)}.")

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 
-from trainer.lr.bounds import Refusal, fraction, positive
+from trainer.lr.bounds import ConfigError, fraction, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, Schedule, mark
 
@@ -89,7 +89,7 @@ def inverse_time(
 def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, floor: float) -> Schedule:
     """max(floor, curve(n)), where n = t / every, or ⌊t / every⌋ in a staircase."""
     if not isinstance(staircase, bool):
-        raise Refusal(f"staircase={staircase!r} is not true or false: choose one.")
+        raise ConfigError(f"staircase={staircase!r} is not true or false: choose one.")
     width = horizon.updates(every, "every", least=1)
     if not staircase:
         return _floored(lambda t: curve(t / width), horizon.span, floor)
@@ -107,5 +107,5 @@ def _floored(curve: Curve, span: int, floor: float) -> Schedule:
 
 def _share(name: str, value: float, why: str) -> float:
     if positive(name, value, why) > 1:
-        raise Refusal(f"{name}={value!r} would raise the learning rate: give a value up to 1.")
+        raise ConfigError(f"{name}={value!r} would raise the learning rate: give a value up to 1.")
     return float(value)

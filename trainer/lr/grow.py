@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from trainer.lr.bounds import Refusal, number, whole
+from trainer.lr.bounds import ConfigError, number, whole
 from trainer.lr.growth import Growth
 from trainer.lr.horizon import Horizon
-from trainer.lr.hyper import Dial, Rule
-from trainer.lr.policy import Policy
+from trainer.lr.hyper_schedule import HyperSchedule, Rule
+from trainer.lr.policy import LRPolicy
 from trainer.lr.schedule import Schedule, mark, marks
 from trainer.lr.warmup import Warmup
 
@@ -53,20 +53,20 @@ def grow(
     stairs = list(_stairs(schedule, horizon.total))
     high = stairs[0][1]
     if len(stairs) == 1:
-        raise Refusal(_why_even(schedule, horizon.total))
+        raise ConfigError(_why_even(schedule, horizon.total))
     ratios = [(t, _ratio(high, share, power, most)) for t, share in stairs]
     if all(ratio == 1 for _, ratio in ratios):
-        raise Refusal(
+        raise ConfigError(
             f"the schedule falls to {min(share for _, share in stairs) / high:.3g} of its first stair, and twice the "
-            f"batch takes {0.5**power:.3g}: the batch would never grow. Lower the stairs, or take schedule_batch=none."
+            f"batch takes {0.5**power:.3g}: the batch would never grow. Lower the stairs, or take batch_schedule=none."
         )
     return Growth.of(ratios, horizon.total, power, noise_batch)
 
 
-def grown(policy: Policy, growth: Growth, batch_size: int) -> Policy:
+def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
     """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
 
-    schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and dials are those of the place, and
+    schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and the others are of the place, and
     the batch is a dial by the name of `batch_size`. What is the first stair but for rounding is that stair.
     """
     rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
@@ -80,10 +80,12 @@ def grown(policy: Policy, growth: Growth, batch_size: int) -> Policy:
     jumps = places.get("jumps", set()) | starts
     known = [t for t in jumps if t >= total or not math.isclose(schedule(t), schedule(t - 1), rel_tol=_NEAR)]
     told = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
-    dials = {name: Dial(_read(dial.rule, growth), dial.bases) for name, dial in policy.dials.items()}
-    dials[BATCH] = Dial(lambda t, base, share: base * growth.ratio(t), (float(batch_size),))
+    hyper_schedules = {
+        name: HyperSchedule(_read(dial.rule, growth), dial.bases) for name, dial in policy.hyper_schedules.items()
+    }
+    hyper_schedules[BATCH] = HyperSchedule(lambda t, base, share: base * growth.ratio(t), (float(batch_size),))
     warmup = Warmup(growth.first(rise.updates), mark(lambda t: rise.factor(at(t)), **_moved(rise.factor, growth)))
-    return replace(policy, warmup=warmup, schedule=mark(schedule, **told), dials=dials)
+    return replace(policy, warmup=warmup, schedule=mark(schedule, **told), hyper_schedules=hyper_schedules)
 
 
 def _most(horizon: Horizon, size: int) -> int:
@@ -92,17 +94,17 @@ def _most(horizon: Horizon, size: int) -> int:
     why = f"the batch begins at {start} samples and grows in multiples of that."
     most, rest = divmod(whole("max_batch_size", size, why), start)
     if not most:
-        raise Refusal(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
+        raise ConfigError(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
     if most == 1 and not rest:
-        raise Refusal(
+        raise ConfigError(
             f"max_batch_size={size} is the starting batch, which would never grow: take {2 * start} or more, or "
-            "schedule_batch=none."
+            "batch_schedule=none."
         )
     if rest:
         near = " or ".join(str(ratio * start) for ratio in (most, most + 1) if ratio > 1)
-        raise Refusal(f"max_batch_size={size} is no multiple of {start}: take {near}.")
+        raise ConfigError(f"max_batch_size={size} is no multiple of {start}: take {near}.")
     if epoch and most > epoch:
-        raise Refusal(f"max_batch_size={size} is more than the {epoch * start} samples of an epoch: lower it.")
+        raise ConfigError(f"max_batch_size={size} is more than the {epoch * start} samples of an epoch: lower it.")
     return most
 
 
@@ -126,11 +128,11 @@ def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:
         if now == before:
             continue
         if now > before:
-            raise Refusal(
+            raise ConfigError(
                 f"the schedule rises from {before:.4g} to {now:.4g} at update {t}, and no batch shrinks: {STAIRS}."
             )
         if last == t - 1:
-            raise Refusal(
+            raise ConfigError(
                 f"the schedule is not made of stairs, it changes at update {last} and again at {t}: {STAIRS}."
             )
         yield t, now

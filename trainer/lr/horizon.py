@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from trainer.lr.bounds import Refusal, whole
+from trainer.lr.bounds import ConfigError, whole
 from trainer.lr.convention import OURS, Convention
 from trainer.lr.growth import STEADY, Growth
 
@@ -57,7 +57,7 @@ class Horizon:
         if samples is not None:
             epoch = whole("samples", samples, "an epoch has at least one sample.") // batch_size
             if epoch == 0:
-                raise Refusal(
+                raise ConfigError(
                     f"the global batch of {batch_size} is larger than the {samples} training samples: "
                     "lower data.batch_size, trainer.accumulate or trainer.devices."
                 )
@@ -95,7 +95,7 @@ class Horizon:
         """`duration` in updates, rounded to the nearest; percent are of the whole run.
 
         Where the batch grows, these are the updates from the start of the run until `duration` has passed.
-        Raises `Refusal` for what is no duration, for a unit this run cannot count, and for a duration
+        Raises `ConfigError` for what is no duration, for a unit this run cannot count, and for a duration
         above zero that is less than half an update.
         """
         if self.growth.grows:
@@ -104,22 +104,22 @@ class Horizon:
         exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
         count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
         if count < least or (count == 0 and exact > 0):
-            raise Refusal(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")
+            raise ConfigError(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")
         return count
 
     def _worth(self, unit: str, duration: Duration, name: str) -> Fraction:
         """Updates in one `unit`."""
         if unit == "%":
             if not self.total:
-                raise Refusal(f"{name}={duration} is a share of itself: give updates, ep, samples or tokens.")
+                raise ConfigError(f"{name}={duration} is a share of itself: give updates, ep, samples or tokens.")
             return Fraction(self.total, 100)
         if unit == "ep":
             if not self.updates_per_epoch:
-                raise Refusal(f"{name}={duration} counts epochs, and data.samples is not known: set it.")
+                raise ConfigError(f"{name}={duration} counts epochs, and data.samples is not known: set it.")
             return Fraction(self.updates_per_epoch)
         if unit == "tokens":
             if not self.tokens_per_sample:
-                raise Refusal(f"{name}={duration} counts tokens, and this data has none: give samples or ep.")
+                raise ConfigError(f"{name}={duration} counts tokens, and this data has none: give samples or ep.")
             return Fraction(1, self.batch_size * self.tokens_per_sample)
         return Fraction(1, self.batch_size if unit == "samples" else 1)
 
@@ -127,10 +127,10 @@ class Horizon:
 def _parse(duration: Duration, name: str) -> tuple[Fraction, str]:
     match = None if isinstance(duration, bool) else _FORM.fullmatch(str(duration).strip())
     if not match:
-        raise Refusal(f"{name}={duration!r} is not a duration: give {UNITS}.")
+        raise ConfigError(f"{name}={duration!r} is not a duration: give {UNITS}.")
     amount, unit = Fraction(match[1]), match[2]
     if amount > 10**15:
-        raise Refusal(f"{name}={duration} is beyond any run: give {UNITS}.")
+        raise ConfigError(f"{name}={duration} is beyond any run: give {UNITS}.")
     if not unit and amount.denominator != 1:
-        raise Refusal(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
+        raise ConfigError(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
     return amount, unit

@@ -1,6 +1,6 @@
 """Decays along a power of time, which need no end of the run: inverse square root, Noam, power law."""
 
-from trainer.lr.bounds import Refusal, fraction, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, positive, whole
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, Schedule, mark
 
@@ -28,7 +28,7 @@ def inverse_sqrt(
     """
     scale, low = _timescale(horizon, timescale), fraction("floor", floor, FLOOR)
     if not isinstance(clip, bool):
-        raise Refusal(f"clip={clip!r} is not true or false: choose one.")
+        raise ConfigError(f"clip={clip!r} is not true or false: choose one.")
     begin, span = scale + horizon.updates(shift, "shift"), horizon.span
     if clip:
         return lambda t: max(low, ((begin + min(t, span)) / scale) ** -0.5)

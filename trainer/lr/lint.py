@@ -24,7 +24,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from trainer.lr import rules
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.plan import Plan
 
 ERROR, WARNING = "error", "warning"
@@ -73,16 +73,16 @@ def check(
     for rule, level, message in found:
         if level == ERROR:
             way = "" if rule == "monitor" else f" (lint.ignore=[{rule}] trains anyway)"
-            raise Refusal(f"lint {rule}: {message}{way}")
+            raise ConfigError(f"lint {rule}: {message}{way}")
     return [f"{rule}: {message}" for rule, _, message in found]
 
 
 def check_names(ignore: Sequence[str]) -> None:
     """Refuse a name that no rule has."""
     if isinstance(ignore, str) or not isinstance(ignore, Sequence):
-        raise Refusal(f"lint.ignore={ignore!r} is not a list of rules: write lint.ignore=[{ignore}].")
+        raise ConfigError(f"lint.ignore={ignore!r} is not a list of rules: write lint.ignore=[{ignore}].")
     for name in ignore:
         if name not in RULES:
             near = get_close_matches(str(name), RULES, n=1)
             meant = f"did you mean {near[0]}?" if near else f"choose from {', '.join(RULES)}."
-            raise Refusal(f"lint.ignore: there is no rule {name!r}: {meant}")
+            raise ConfigError(f"lint.ignore: there is no rule {name!r}: {meant}")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
-from trainer.lr.bounds import Refusal, positive, whole
+from trainer.lr.bounds import ConfigError, positive, whole
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import Schedule, mark, marks
 
@@ -34,9 +34,11 @@ def noisy(
     (True, 0.5, True)
     """
     if not callable(of):
-        raise Refusal(f"of={of!r} is no schedule: give the name of one.")
+        raise ConfigError(f"of={of!r} is no schedule: give the name of one.")
     if positive("limit", limit, "it bounds the noise, as a share of the learning rate: below 1.") >= 1:
-        raise Refusal(f"limit={limit!r} is out of range: the noise stays below the learning rate, so give less than 1.")
+        raise ConfigError(
+            f"limit={limit!r} is out of range: the noise stays below the learning rate, so give less than 1."
+        )
     law = _law(kind, std, limit)
     key = _mixed(whole("seed", seed, "give a whole number from 0 on.", 0, _WORD) + _STEP)
     begin, end, schedule = max(horizon.updates(start, "start"), 1), horizon.span, of(horizon)
@@ -53,11 +55,11 @@ def noisy(
 def _law(kind: str, std: float, limit: float) -> Callable[[float], float]:
     """From a uniform number in (0, 1) to one in (-limit, limit)."""
     if positive("std", std, "it is the deviation of the noise, as a share of the learning rate.") > 100:
-        raise Refusal(f"std={std!r} is out of range: noise as wide as that is uniform, so give kind=uniform.")
+        raise ConfigError(f"std={std!r} is out of range: noise as wide as that is uniform, so give kind=uniform.")
     if kind == "uniform":
         return lambda u: limit * (2.0 * u - 1.0)
     if kind != "normal":
-        raise Refusal(f"kind={kind!r} is not known: choose one of {', '.join(KINDS)}.")
+        raise ConfigError(f"kind={kind!r} is not known: choose one of {', '.join(KINDS)}.")
     inside, quantile = math.erf(limit / std / math.sqrt(2)), NormalDist().inv_cdf
     return lambda u: std * quantile(0.5 + inside * (u - 0.5))
 

@@ -1,6 +1,6 @@
 """One-cycle schedules, which bring their own warm-up, and the peak that ends in a cosine."""
 
-from trainer.lr.bounds import Refusal, fraction, whole
+from trainer.lr.bounds import ConfigError, fraction, whole
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark, one_of
 from trainer.lr.stairs import joined
@@ -69,7 +69,7 @@ def flat_cosine(horizon: Horizon, *, flat: Duration = "75%", floor: float = 0.0)
     """
     begin = horizon.updates(flat, "flat")
     if begin >= horizon.span:
-        raise Refusal(f"flat={flat} is {begin} updates, but the schedule has {horizon.span}: shorten it.")
+        raise ConfigError(f"flat={flat} is {begin} updates, but the schedule has {horizon.span}: shorten it.")
     return mark(falling(begin, horizon.span, SHAPES["cosine"], floor), knots=[begin])
 
 
@@ -78,7 +78,7 @@ def _peak(horizon: Horizon, rise: Duration, times: int) -> int:
     early = horizon.convention.early
     width = horizon.updates(rise, "rise", least=1 + early)
     if times * (width - early) >= horizon.span:
-        raise Refusal(
+        raise ConfigError(
             f"rise={rise} is {width} updates, and {times + 1} phases do not fit in the {horizon.span} of the schedule: "
             "shorten it."
         )

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from operator import mul
 
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Horizon
-from trainer.lr.hyper import check_values
-from trainer.lr.policy import Policy
+from trainer.lr.hyper_schedule import check_values
+from trainer.lr.policy import LRPolicy
 from trainer.lr.schedule import marks
 from trainer.lr.trace import RUN, Course, Trace, Values, course, traced
 
@@ -22,24 +22,24 @@ class Plan:
     """Every learning rate of a run, known before its first update.
 
     `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy has a dial
-    of that name, the dial's values hold. Raises `Refusal` where a learning rate is negative or not finite, where all
+    of that name, the dial's values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
     are zero, and where another hyper-parameter leaves its range.
 
     >>> from trainer.lr import linear, linear_warmup, compose
     >>> run = Horizon(8, 1)
-    >>> plan = Plan(Policy(1.0, 1.0, *compose(run, lambda h: linear_warmup(h, duration=4), linear)), run)
+    >>> plan = Plan(LRPolicy(1.0, 1.0, *compose(run, lambda h: linear_warmup(h, duration=4), linear)), run)
     >>> list(plan.curve), plan.milestones()
     ([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25], [(4, 'warm-up ends')])
     """
 
-    policy: Policy
+    policy: LRPolicy
     horizon: Horizon
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not any(course.peak for course in self.courses.values()):
-            raise Refusal("the learning rate is 0 at every update: nothing would be trained.")
-        for name, groups in self.dials.items():
+            raise ConfigError("the learning rate is 0 at every update: nothing would be trained.")
+        for name, groups in self.hyper_schedules.items():
             for values in groups.values():
                 check_values(name, values)
 
@@ -49,9 +49,9 @@ class Plan:
         return self._trace.rates
 
     @property
-    def dials(self) -> Mapping[str, Mapping[str, Values]]:
+    def hyper_schedules(self) -> Mapping[str, Mapping[str, Values]]:
         """The values of the other hyper-parameters that change, each by group, or once for the run (`RUN`)."""
-        return self._trace.dials
+        return self._trace.hyper_schedules
 
     @cached_property
     def curve(self) -> Values:
@@ -81,8 +81,8 @@ class Plan:
 
     def setting(self, name: str, group: str) -> Values | float | None:
         """The values of a dial of a group, or else its fixed number; None where neither is known."""
-        if name in self.dials:
-            return self.dials[name].get(group, self.dials[name].get(RUN))
+        if name in self.hyper_schedules:
+            return self.hyper_schedules[name].get(group, self.hyper_schedules[name].get(RUN))
         return self.settings.get(group, {}).get(name)
 
     def decay_area(self, group: str) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
 
-from trainer.lr.bounds import Refusal, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 
 Verdict = tuple[float, str]
 """What the factor shall be, and why."""
@@ -38,13 +38,15 @@ class Plateau(ABC):
     def __post_init__(self) -> None:
         self.value = 1.0
         if not isinstance(self.monitor, str) or not self.monitor.strip():
-            raise Refusal(f"monitor={self.monitor!r} names no metric: give one that validation computes, as val/loss.")
+            raise ConfigError(
+                f"monitor={self.monitor!r} names no metric: give one that validation computes, as val/loss."
+            )
         if self.mode not in ("min", "max"):
-            raise Refusal(f"mode={self.mode!r} is not known: choose min or max.")
+            raise ConfigError(f"mode={self.mode!r} is not known: choose min or max.")
         for name, below in (("factor", positive), ("floor", fraction)):
             given = getattr(self, name)
             if below(name, given, "it multiplies the learning rate; give a share below 1.") >= 1:
-                raise Refusal(f"{name}={given!r} lowers nothing: give a share of the learning rate below 1.")
+                raise ConfigError(f"{name}={given!r} lowers nothing: give a share of the learning rate below 1.")
 
     def observe(self, value: float, t: int) -> str | None:
         """Take in the value at a validation before update `t`; an event in one line, where the factor changes."""
@@ -93,9 +95,11 @@ class Counting(Plateau, ABC):
         whole("cooldown", self.cooldown, "it is a number of validations, 0 or more.", low=0, high=_MOST)
         number("threshold", self.threshold, "it is how much better than the best counts as better.", low=0.0)
         if self.threshold_mode not in ("rel", "abs"):
-            raise Refusal(f"threshold_mode={self.threshold_mode!r} is not known: choose rel or abs.")
+            raise ConfigError(f"threshold_mode={self.threshold_mode!r} is not known: choose rel or abs.")
         if self.threshold_mode == "rel" and self.threshold >= 1:
-            raise Refusal(f"threshold={self.threshold!r} of the best is more than can be gained: give a share below 1.")
+            raise ConfigError(
+                f"threshold={self.threshold!r} of the best is more than can be gained: give a share below 1."
+            )
         self.best, self.best_at, self.bad, self.wait = math.inf, 0, 0, 0
 
     def _improves(self, cost: float, t: int) -> bool:

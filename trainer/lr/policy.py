@@ -5,25 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from trainer.lr.bounds import Refusal, number, positive
-from trainer.lr.hyper import Dial
+from trainer.lr.bounds import ConfigError, number, positive
+from trainer.lr.hyper_schedule import HyperSchedule
 from trainer.lr.schedule import Schedule
 from trainer.lr.warmup import Warmup
 
 
 @dataclass(frozen=True)
-class Policy:
+class LRPolicy:
     """The learning rate of every parameter group at every update, as a product of named factors.
 
     `groups` names the parameter groups and their multipliers, `own` the groups that follow another schedule than
-    `schedule`, `dials` the other hyper-parameters that change with the update. Everything is a pure function of `t`,
+    `schedule`, `hyper_schedules` the other hyper-parameters that change with the update. All are pure functions of `t`,
     so any update can be asked for in any order; what has a state is an argument: `plateau`, and under AdaScale `gain`,
     which multiplies `scale`. `most_gain` is then its largest value, `t` counts scale-invariant iterations, and
     `adaptive` are the keys of the optimizers that divide by their second moments, for which no gain was derived.
 
     >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
-    >>> Policy(0.1, 4.0, warmup, schedule).explain(7)
+    >>> LRPolicy(0.1, 4.0, warmup, schedule).explain(7)
     {'base_lr': 0.1, 'scale': 4.0, 'group_mult': 1.0, 'warmup': 1.0, 'schedule': 0.5, 'plateau': 1.0}
     """
 
@@ -33,7 +33,7 @@ class Policy:
     schedule: Schedule
     groups: Mapping[str, float] = field(default_factory=lambda: {"all": 1.0})
     own: Mapping[str, Schedule] = field(default_factory=dict)
-    dials: Mapping[str, Dial] = field(default_factory=dict)
+    hyper_schedules: Mapping[str, HyperSchedule] = field(default_factory=dict)
     most_gain: float | None = None
     adaptive: tuple[str, ...] = ()
 
@@ -43,10 +43,10 @@ class Policy:
         for name, mult in self.groups.items():
             number(f"the multiplier of group {name}", mult, "give 0 to freeze, 1 to leave.", low=0.0)
             if not math.isfinite(self.base_lr * self.scale * mult):
-                raise Refusal(f"optimizer.lr={self.base_lr} times its factors is not finite: lower it.")
+                raise ConfigError(f"optimizer.lr={self.base_lr} times its factors is not finite: lower it.")
         for name in self.own:
             if name not in self.groups:
-                raise Refusal(f"group_schedule.{name}: there is no such group. Known: {', '.join(self.groups)}.")
+                raise ConfigError(f"group_schedule.{name}: there is no such group. Known: {', '.join(self.groups)}.")
 
     @property
     def peak_lr(self) -> float:
@@ -84,12 +84,12 @@ class Policy:
 
     def values(self, t: int, plateau: float = 1.0) -> dict[str, list[float]]:
         """The other hyper-parameters of update `t`, each for all groups, or as one number for the whole run."""
-        if not self.dials:
+        if not self.hyper_schedules:
             return {}
         shares = [self.warmup.factor(t) * self.schedule_of(name)(t) * plateau for name in self.groups]
         return {
             name: [dial.rule(t, base, share) for base, share in zip(dial.bases, shares)]
-            for name, dial in self.dials.items()
+            for name, dial in self.hyper_schedules.items()
         }
 
     @cached_property

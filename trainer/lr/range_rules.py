@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.range_test import DIVISORS, Edge, Sweep, edge, middle_rate, smoothed
 
 HALF_DECADE = 10**0.5
@@ -110,7 +110,7 @@ def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
     for sweep in sweeps:
         try:
             found.append(edge(sweep))
-        except Refusal as refusal:
+        except ConfigError as refusal:
             reasons.append(f"seed {sweep.seed}: {refusal}")
     return found, reasons
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from trainer.lr.bounds import Refusal, positive, whole
+from trainer.lr.bounds import ConfigError, positive, whole
 
 SPACINGS = ("exponential", "linear")
 BETA = 0.98
@@ -28,9 +28,9 @@ def rates(start: float, end: float, updates: int, spacing: str = "exponential") 
     positive("--end", end, "it is the last value of the sweep.")
     whole("--updates", updates, f"a sweep has at least {FEWEST} updates; try 100.", low=FEWEST)
     if not start < end:
-        raise Refusal(f"--start={start:g} is not below --end={end:g}: a sweep goes up.")
+        raise ConfigError(f"--start={start:g} is not below --end={end:g}: a sweep goes up.")
     if spacing not in SPACINGS:
-        raise Refusal(f"--spacing={spacing} is not known: choose one of {', '.join(SPACINGS)}.")
+        raise ConfigError(f"--spacing={spacing} is not known: choose one of {', '.join(SPACINGS)}.")
     last = updates - 1
     if spacing == "linear":
         return [start + (end - start) * t / last for t in range(updates)]
@@ -120,12 +120,14 @@ def edge(sweep: Sweep) -> Edge:
     m is the running median of seven raw losses, m_0 the median of the first ten raw losses and m_k the minimum of m.
     Where m does not come back so far, but the sweep broke off, the edge is where it did. The noise is that of the raw
     losses around m up to its minimum.
-    Raises `Refusal` where there is no such place: too few points, a flat curve, one that only falls or only rises.
+    Raises `ConfigError` where there is no such place: too few points, a flat curve, one that only falls or only rises.
     """
     sweep = sweep.finite()
     count = len(sweep.losses)
     if count < FEWEST:
-        raise Refusal(f"only {count} of its losses are finite, and {FEWEST} are needed: lower --start, or fix the run.")
+        raise ConfigError(
+            f"only {count} of its losses are finite, and {FEWEST} are needed: lower --start, or fix the run."
+        )
     middle = running_median(sweep.losses)
     first = median(sweep.losses[:FIRST])
     k = min(range(count), key=middle.__getitem__)
@@ -133,13 +135,13 @@ def edge(sweep: Sweep) -> Edge:
     noise = 1.4826 * median(abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, QUIET) + 1]))
     half = middle[k] + 0.5 * drop
     if drop <= max(DROP * noise, LEAST * abs(first)):
-        raise Refusal(_no_drop(sweep, first, drop, noise, middle[-1]))
+        raise ConfigError(_no_drop(sweep, first, drop, noise, middle[-1]))
     after = [i for i in range(k + 1, count) if middle[i] > half]
     if after:
         return Edge(first, middle[k], sweep.rates[k], sweep.rates[after[0]])
     if sweep.broke is not None:
         return Edge(first, middle[k], sweep.rates[k], sweep.broke)
-    raise Refusal(
+    raise ConfigError(
         f"the loss falls from {first:.4g} to {middle[k]:.4g} and does not come half-way back up to the last rate, "
         f"{sweep.rates[-1]:.3g}: raise --end."
     )

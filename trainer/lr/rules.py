@@ -118,13 +118,14 @@ def jump(plan: Plan) -> Iterator[str]:
 def betas(plan: Plan) -> Iterator[str]:
     for name in ("momentum", "beta1", "beta2"):
         for (group, values), own in zip(
-            plan.dials.get(name, {}).items(), plan.policy.dials[name].bases if name in plan.dials else ()
+            plan.hyper_schedules.get(name, {}).items(),
+            plan.policy.hyper_schedules[name].bases if name in plan.hyper_schedules else (),
         ):
             low, high = min(values), max(values)
             if max(own - low, high - own) > SAME:
                 yield (
-                    f"hyper.{name} takes the {name} of group {group} away from its own number, {own:g}, to between "
-                    f"{low:.4g} and {high:.4g}: choose hyper=none to keep it."
+                    f"hyper_schedule.{name} takes the {name} of group {group} away from its own number, {own:g}, "
+                    f"to between {low:.4g} and {high:.4g}: choose hyper_schedule=none to keep it."
                 )
                 break
 
@@ -168,7 +169,7 @@ def large_batch(plan: Plan) -> Iterator[str]:
         above = [stage for stage in growth.stages[1:] if stage.ratio * start > limit]
         if above:
             ratio = limit // start
-            most = f"schedule_batch.max_batch_size={ratio * start}" if ratio > 1 else "schedule_batch=none"
+            most = f"batch_schedule.max_batch_size={ratio * start}" if ratio > 1 else "batch_schedule=none"
             yield (
                 f"the batch grows to {above[-1].ratio * start:,} samples, and from update {above[0].update} on lies "
                 f"above {what}, where a lower rate does better than a larger batch: set {most}."

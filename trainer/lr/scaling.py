@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer.lr.bounds import Refusal, number, whole
+from trainer.lr.bounds import ConfigError, number, whole
 
-Link = Literal["keep", "sqrt", "linear", "timescale"]
+Connection = Literal["keep", "sqrt", "linear", "timescale"]
 """What becomes of the weight decay."""
 
 
@@ -44,7 +44,7 @@ def linear_scaling(
     batch_size: int,
     base_batch_size: int | None = None,
     *,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = κ.  Goyal et al. 2017, arXiv:1706.02677, for SGD.
@@ -62,7 +62,7 @@ def sqrt_scaling(
     batch_size: int,
     base_batch_size: int | None = None,
     *,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = √κ.  Krizhevsky 2014, arXiv:1404.5997; for Adam: Malladi et al. 2022, arXiv:2205.10287.
@@ -81,7 +81,7 @@ def power_scaling(
     base_batch_size: int | None = None,
     *,
     exponent: float = 0.75,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = κ^exponent: 0 is none, 1/2 is sqrt, 1 is linear.
@@ -101,7 +101,7 @@ def auto_scaling(
     base_batch_size: int | None = None,
     *,
     adaptive: bool | None = None,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = √κ for an optimizer that is `adaptive`, κ for any other: SGD, LARS, Muon.
@@ -115,7 +115,7 @@ def auto_scaling(
     (2.0, 4.0)
     """
     if not isinstance(adaptive, bool):
-        raise Refusal(f"scaling.adaptive={adaptive!r} is not known: give true for Adam's kind, false for SGD's.")
+        raise ConfigError(f"scaling.adaptive={adaptive!r} is not known: give true for Adam's kind, false for SGD's.")
     rule = sqrt_scaling if adaptive else linear_scaling
     return rule(batch_size, base_batch_size, weight_decay=weight_decay, tuned=tuned)
 
@@ -124,7 +124,7 @@ def legew_scaling(
     batch_size: int,
     base_batch_size: int | None = None,
     *,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> Scaled:
     """scale = √κ, and a warm-up of κ times the epochs: as many updates as at B_ref.
@@ -143,23 +143,23 @@ def ratio(batch_size: int, base_batch_size: int | None) -> float:
     """κ = B / B_ref."""
     why = "it is the global batch at which optimizer.lr was tuned, a number of samples."
     if base_batch_size is None:
-        raise Refusal(f"scaling.base_batch_size is not set: {why} Set it, or take scaling=none.")
+        raise ConfigError(f"scaling.base_batch_size is not set: {why} Set it, or take scaling=none.")
     return whole("batch_size", batch_size, why) / whole("scaling.base_batch_size", base_batch_size, why)
 
 
-def linked(scale: float, kappa: float, link: Link, tuned: Mapping[str, float] | None) -> float | Scaled:
+def linked(scale: float, kappa: float, link: Connection, tuned: Mapping[str, float] | None) -> float | Scaled:
     """`scale` for the learning rate, with a new weight decay where `link` asks for one."""
     settings = decayed(scale, kappa, link, tuned)
     return Scaled(scale, settings) if settings else scale
 
 
-def decayed(scale: float, kappa: float, link: Link, tuned: Mapping[str, float] | None) -> dict[str, float]:
+def decayed(scale: float, kappa: float, link: Connection, tuned: Mapping[str, float] | None) -> dict[str, float]:
     """The new weight decay, by name; nothing where it is kept."""
     factors = {"keep": 1.0, "sqrt": math.sqrt(kappa), "linear": kappa, "timescale": kappa / scale}
     if link not in factors:
-        raise Refusal(f"scaling.weight_decay={link!r} is not known: choose one of {', '.join(factors)}.")
+        raise ConfigError(f"scaling.weight_decay={link!r} is not known: choose one of {', '.join(factors)}.")
     if link == "keep":
         return {}
     if not tuned or "weight_decay" not in tuned:
-        raise Refusal(f"scaling.weight_decay={link}, but the optimizer sets no weight_decay: set it, or take keep.")
+        raise ConfigError(f"scaling.weight_decay={link}, but the optimizer sets no weight_decay: set it, or take keep.")
     return {"weight_decay": tuned["weight_decay"] * factors[link]}

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Literal
 
-from trainer.lr.bounds import Refusal, fraction, number
-from trainer.lr.scaling import Link, Scaled, decayed, ratio
+from trainer.lr.bounds import ConfigError, fraction, number
+from trainer.lr.scaling import Connection, Scaled, decayed, ratio
 
 Tuned = Mapping[str, float] | None
 
 
 def adam_sde_scaling(
-    batch_size: int, base_batch_size: int | None = None, *, weight_decay: Link = "keep", tuned: Tuned = None
+    batch_size: int, base_batch_size: int | None = None, *, weight_decay: Connection = "keep", tuned: Tuned = None
 ) -> Scaled:
     """scale = √κ, β1 → 1 - κ(1 - β1), β2 → 1 - κ(1 - β2), ε → ε / √κ.
 
@@ -35,7 +35,7 @@ def adam_sde_scaling(
 
 
 def rmsprop_sde_scaling(
-    batch_size: int, base_batch_size: int | None = None, *, weight_decay: Link = "keep", tuned: Tuned = None
+    batch_size: int, base_batch_size: int | None = None, *, weight_decay: Connection = "keep", tuned: Tuned = None
 ) -> Scaled:
     """scale = √κ, α → 1 - κ(1 - α), ε → ε / √κ.  Malladi et al. 2022, arXiv:2205.10287.
 
@@ -48,7 +48,9 @@ def rmsprop_sde_scaling(
     alpha, eps = _needed("rmsprop_sde", tuned, ("alpha", "eps"), "RMSprop")
     if tuned and ("beta1" in tuned or tuned.get("momentum")):
         what = "betas" if "beta1" in tuned else f"momentum={tuned['momentum']:g}"
-        raise Refusal(f"scaling=rmsprop_sde is for RMSprop without momentum, and the optimizer has {what}: take sqrt.")
+        raise ConfigError(
+            f"scaling=rmsprop_sde is for RMSprop without momentum, and the optimizer has {what}: take sqrt."
+        )
     scale = math.sqrt(kappa)
     settings = {"alpha": _sooner("alpha", alpha, batch_size, base_batch_size), "eps": eps / scale}
     return Scaled(scale, settings | decayed(scale, kappa, weight_decay, tuned))
@@ -59,7 +61,7 @@ def half_life_scaling(
     base_batch_size: int | None = None,
     *,
     lr: Literal["sqrt", "keep"] = "sqrt",
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Tuned = None,
 ) -> Scaled:
     """β2 → β2^κ, and scale = √κ, or 1 with `lr` "keep".
@@ -72,7 +74,7 @@ def half_life_scaling(
     """
     kappa = ratio(batch_size, base_batch_size)
     if lr not in ("sqrt", "keep"):
-        raise Refusal(f"scaling.lr={lr!r} is not known: choose one of sqrt, keep.")
+        raise ConfigError(f"scaling.lr={lr!r} is not known: choose one of sqrt, keep.")
     name = "beta2" if not tuned or "beta2" in tuned or "alpha" not in tuned else "alpha"
     decay, _ = _needed("half_life", tuned, (name, "eps"), "Adam or RMSprop")
     scale = math.sqrt(kappa) if lr == "sqrt" else 1.0
@@ -83,7 +85,7 @@ def half_life_scaling(
 def _needed(rule: str, tuned: Tuned, names: tuple[str, ...], kind: str) -> list[float]:
     """The tuned numbers of these names."""
     if lacking := [name for name in names if name not in (tuned or {})]:
-        raise Refusal(
+        raise ConfigError(
             f"scaling={rule} is for {kind}: it needs {', '.join(names)}, and the optimizer's settings have no "
             f"{', '.join(lacking)}: set them, or take another rule."
         )
@@ -96,7 +98,7 @@ def _sooner(name: str, decay: float, batch_size: int, base_batch_size: int | Non
     kappa = Fraction(batch_size, base_batch_size or 1)
     if kappa * lost >= 1 and kappa != 1:
         most = math.ceil((base_batch_size or 1) / lost) - 1
-        raise Refusal(
+        raise ConfigError(
             f"scaling: {name}={decay:g}, tuned at a batch of {base_batch_size}, has no counterpart at {batch_size}: "
             f"κ(1 - {name}) = {float(kappa * lost):g} is not below 1. Take a batch of at most {most}, or scaling=sqrt."
         )

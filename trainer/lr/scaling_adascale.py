@@ -1,6 +1,6 @@
 """AdaScale: a factor that follows the noise of the gradient, update by update."""
 
-from trainer.lr.bounds import Refusal, number
+from trainer.lr.bounds import ConfigError, number
 from trainer.lr.scaling import ratio
 
 
@@ -25,7 +25,7 @@ def multiple_of(batch_size: int, base_batch_size: int | None) -> float:
     """S = B / B_ref. Refused below 1: a gain below 1 is not defined."""
     multiple = ratio(batch_size, base_batch_size)
     if multiple < 1:
-        raise Refusal(
+        raise ConfigError(
             f"scaling=adascale: the global batch of {batch_size} is below scaling.base_batch_size={base_batch_size}, "
             "and its gain is at least 1: enlarge the batch, or take scaling=linear."
         )

@@ -1,6 +1,6 @@
 """An average of the weights at another batch."""
 
-from trainer.lr.bounds import Refusal
+from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Duration
 from trainer.lr.scaling import ratio
 
@@ -15,9 +15,11 @@ def scaled_decay(decay: float, batch_size: int, base_batch_size: int | None, eve
     0.9801
     """
     if base_batch_size is None:
-        raise Refusal("average.scaled=true carries the decay from one batch to another: set scaling.base_batch_size.")
+        raise ConfigError(
+            "average.scaled=true carries the decay from one batch to another: set scaling.base_batch_size."
+        )
     if not str(every).strip().isdigit():
-        raise Refusal(
+        raise ConfigError(
             f"average.scaled=true with average.every={every}, which has the same samples at each batch: take "
             "average.scaled=false, or give every in updates."
         )

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from trainer.lr.bounds import Refusal, number, positive
-from trainer.lr.scaling import Link, Scaled, linked, ratio
+from trainer.lr.bounds import ConfigError, number, positive
+from trainer.lr.scaling import Connection, Scaled, linked, ratio
 
 
 def critical_scaling(
@@ -13,7 +13,7 @@ def critical_scaling(
     *,
     noise_batch: float | None = None,
     exponent: float = 1.0,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = ((1 + N / B_ref) / (1 + N / B))^exponent, where N is `noise_batch`.
@@ -37,7 +37,7 @@ def surge_scaling(
     base_batch_size: int | None = None,
     *,
     noise_batch: float | None = None,
-    weight_decay: Link = "keep",
+    weight_decay: Connection = "keep",
     tuned: Mapping[str, float] | None = None,
 ) -> float | Scaled:
     """scale = f(B) / f(B_ref) with f(B) = 2 / (√(N / B) + √(B / N)), where N is `noise_batch`.
@@ -62,5 +62,5 @@ def _width(share: float) -> float:
 def _noise(noise_batch: float | None) -> float:
     why = "it is the batch at which the noise of the gradient is as large as its mean, in samples: measure it."
     if noise_batch is None:
-        raise Refusal(f"scaling.noise_batch is not set: {why}")
+        raise ConfigError(f"scaling.noise_batch is not set: {why}")
     return positive("scaling.noise_batch", noise_batch, why)

@@ -8,7 +8,7 @@ Each is made by a function `name(horizon, *, …)`, in a module of its family.
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from trainer.lr.bounds import Refusal, fraction
+from trainer.lr.bounds import ConfigError, fraction
 
 Schedule = Callable[[int], float]
 
@@ -48,7 +48,7 @@ SHAPES: dict[str, Callable[[float], float]] = {
 def one_of(name: str, value: str, known: Mapping[str, Callable[[float], float]]) -> Callable[[float], float]:
     """The function that `known` has for the word `value`."""
     if not isinstance(value, str) or value not in known:
-        raise Refusal(f"{name}={value!r} is not known: choose one of {', '.join(known)}.")
+        raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(known)}.")
     return known[value]
 
 

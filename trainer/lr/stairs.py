@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
-from trainer.lr.bounds import Refusal, fraction, number, positive
+from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark
 
@@ -70,7 +70,7 @@ def piecewise(
     [0.0, 0.25, 1.0, 1.0]
     """
     if interpolation not in INTERPOLATIONS:
-        raise Refusal(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
+        raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
     table = _points(horizon, points)
     if interpolation != "constant":
         return mark(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
@@ -111,7 +111,7 @@ def _left(horizon: Horizon) -> int:
 def _gamma(name: str, gamma: float) -> float:
     ratio = positive(name, gamma, "each step multiplies the learning rate by it.")
     if ratio > 1:
-        raise Refusal(f"{name}={gamma!r} raises the learning rate at each step: give a value up to 1.")
+        raise ConfigError(f"{name}={gamma!r} raises the learning rate at each step: give a value up to 1.")
     return ratio
 
 
@@ -121,7 +121,7 @@ def _powers(gamma: float | Sequence[float], count: int) -> list[float]:
         ratio = _gamma("gamma", gamma)
         return [ratio**n for n in range(count + 1)]
     if len(gamma) != count:
-        raise Refusal(f"gamma={gamma!r} has {len(gamma)} values for {count} milestones: give one, or one for each.")
+        raise ConfigError(f"gamma={gamma!r} has {len(gamma)} values for {count} milestones: give one, or one for each.")
     ratios = [_gamma(f"gamma[{i}]", given) for i, given in enumerate(gamma)]
     return list(accumulate(ratios, lambda product, ratio: product * ratio, initial=1.0))
 
@@ -130,23 +130,25 @@ def _points(horizon: Horizon, points: Sequence[Sequence[Duration]]) -> list[tupl
     table = []
     for i, pair in enumerate(_list("points", points)):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
-            raise Refusal(f"points[{i}]={pair!r} is not a pair: give [duration, share of the peak].")
+            raise ConfigError(f"points[{i}]={pair!r} is not a pair: give [duration, share of the peak].")
         value = number(f"points[{i}]", pair[1], "it is a share of the peak learning rate, from 0 on.", 0.0, HIGHEST)
         table.append((horizon.updates(pair[0], f"points[{i}]"), value))
     times = [time for time, _ in table]
     if times[0] != 0:
-        raise Refusal(f"points[0]={points[0]!r} is at update {times[0]}: the first point is at 0.")
+        raise ConfigError(f"points[0]={points[0]!r} is at update {times[0]}: the first point is at 0.")
     _increasing("points", points, times)
     return table
 
 
 def _list(name: str, given: Sequence[object]) -> Sequence:
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise Refusal(f"{name}={given!r} is not a list: give one in brackets, of at least one entry.")
+        raise ConfigError(f"{name}={given!r} is not a list: give one in brackets, of at least one entry.")
     return given
 
 
 def _increasing(name: str, given: Sequence[object], times: list[int]) -> None:
     for i, (earlier, later) in enumerate(pairwise(times), start=1):
         if later <= earlier:
-            raise Refusal(f"{name}[{i}]={given[i]!r} is at update {later}, not after {earlier}: give them in order.")
+            raise ConfigError(
+                f"{name}[{i}]={given[i]!r} is at update {later}, not after {earlier}: give them in order."
+            )

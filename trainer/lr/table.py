@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer.lr.bounds import Refusal, number, whole
+from trainer.lr.bounds import ConfigError, number, whole
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import SHAPES, Schedule, mark
 from trainer.lr.stairs import HIGHEST, joined
@@ -31,7 +31,7 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     ([1.0, 1.0, 0.5, 0.5], [1.0, 0.75, 0.5, 0.5])
     """
     if interpolation not in INTERPOLATIONS:
-        raise Refusal(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
+        raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
     points, left = _points(horizon, path), horizon.total - horizon.start
     times, values, last = [time for time, _ in points], [value for _, value in points], left - 1
     if interpolation == "linear":
@@ -48,7 +48,7 @@ def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:
     [1.0, 0.5, 0.1, 0.1]
     """
     if not callable(of):
-        raise Refusal(f"of={of!r} cannot be called: give a function of the update t.")
+        raise ConfigError(f"of={of!r} cannot be called: give a function of the update t.")
     last = horizon.total - horizon.start - 1
 
     def factor(t: int) -> float:
@@ -62,30 +62,32 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
     points: list[tuple[int, float]] = []
     for i, row in enumerate(_rows(path), start=1):
         if not isinstance(row, list) or len(row) != 2:
-            raise Refusal(f"path={path}: row {i} is {_short(row)}, not a pair of t and value: {FORM}")
+            raise ConfigError(f"path={path}: row {i} is {_short(row)}, not a pair of t and value: {FORM}")
         name = f"path={path}: in row {i}, t"
         time = horizon.updates(whole(name, row[0], "it counts the updates from 0 on.", 0, 10**15), name)
         if time <= points[-1][0] if points else time:
-            raise Refusal(f"{name}={row[0]} does not go on from the row before: the first t is 0, and each is larger.")
+            raise ConfigError(
+                f"{name}={row[0]} does not go on from the row before: the first t is 0, and each is larger."
+            )
         points.append((time, number(f"path={path}: in row {i}, value", row[1], SHARE, 0.0, HIGHEST)))
     if not points:
-        raise Refusal(f"path={path} has no rows: {FORM}")
+        raise ConfigError(f"path={path} has no rows: {FORM}")
     return points
 
 
 def _rows(path: str) -> list[Any]:
     """The rows of a file, each a pair if it is as it should be."""
     if not isinstance(path, str) or Path(path).suffix.lower() not in (".csv", ".json"):
-        raise Refusal(f"path={path!r} is no table: {FORM}")
+        raise ConfigError(f"path={path!r} is no table: {FORM}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         rows = json.loads(text) if path.lower().endswith(".json") else _csv(text)
     except OSError as error:
-        raise Refusal(f"path={path} cannot be read: {error.strerror}. Give the path of a table.") from None
+        raise ConfigError(f"path={path} cannot be read: {error.strerror}. Give the path of a table.") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise Refusal(f"path={path} is no table, {_short(error)}: {FORM}") from None
+        raise ConfigError(f"path={path} is no table, {_short(error)}: {FORM}") from None
     if not isinstance(rows, list):
-        raise Refusal(f"path={path} is no list of pairs: {FORM}")
+        raise ConfigError(f"path={path} is no list of pairs: {FORM}")
     return rows
 
 

@@ -5,8 +5,8 @@ from array import array
 from operator import mul
 from typing import NamedTuple
 
-from trainer.lr.bounds import LARGEST, Refusal
-from trainer.lr.policy import Policy
+from trainer.lr.bounds import LARGEST, ConfigError
+from trainer.lr.policy import LRPolicy
 
 RUN = "run"
 """In place of a group's name: a hyper-parameter that has one value for the whole run."""
@@ -29,10 +29,10 @@ class Trace(NamedTuple):
     """The learning rates of each group, and the values of each dial by group, at t = 0 … T-1."""
 
     rates: dict[str, Values]
-    dials: dict[str, dict[str, Values]]
+    hyper_schedules: dict[str, dict[str, Values]]
 
 
-def traced(policy: Policy, total: int) -> Trace:
+def traced(policy: LRPolicy, total: int) -> Trace:
     """What `policy.lrs(t)` and `policy.values(t)` are over `total` updates, to the bit.
 
     Groups with the same multiplier and schedule share one curve.
@@ -40,17 +40,17 @@ def traced(policy: Policy, total: int) -> Trace:
     schedules = {id(made): made for made in map(policy.schedule_of, policy.groups)}
     home = {name: (policy.peak_lr * mult, id(policy.schedule_of(name))) for name, mult in policy.groups.items()}
     curves = {place: array("d") for place in home.values()}
-    dials = {name: {group: array("d") for group in _owners(policy, name)} for name in policy.dials}
+    hyper_schedules = {name: {group: array("d") for group in _owners(policy, name)} for name in policy.hyper_schedules}
     for begin in range(0, total, _CHUNK):
         ts = range(begin, min(begin + _CHUNK, total))
         rise = list(map(policy.warmup.factor, ts))
         falls = {key: list(map(schedule, ts)) for key, schedule in schedules.items()}
         for (peak, key), curve in curves.items():
             curve.fromlist([peak * w * m for w, m in zip(rise, falls[key])])
-        if dials:
+        if hyper_schedules:
             shares = {key: list(map(mul, rise, fall)) for key, fall in falls.items()}
-            _turn(policy, dials, ts, [shares[key] for _, key in home.values()])
-    return Trace({name: curves[place] for name, place in home.items()}, dials)
+            _turn(policy, hyper_schedules, ts, [shares[key] for _, key in home.values()])
+    return Trace({name: curves[place] for name, place in home.items()}, hyper_schedules)
 
 
 def course(group: str, curve: Values) -> Course:
@@ -61,16 +61,18 @@ def course(group: str, curve: Values) -> Course:
         for t, lr in enumerate(curve):
             if not 0.0 <= lr <= LARGEST:
                 what = f"the learning rate of group {group} is {lr} at update {t}"
-                raise Refusal(f"{what}: it must be finite and not negative.")
+                raise ConfigError(f"{what}: it must be finite and not negative.")
     return Course(curve[0], high, curve.index(high), curve[-1], area)
 
 
-def _owners(policy: Policy, name: str) -> list[str]:
+def _owners(policy: LRPolicy, name: str) -> list[str]:
     """The groups that have a dial each of their own, or `RUN`."""
-    return list(policy.groups) if len(policy.dials[name].bases) >= len(policy.groups) else [RUN]
+    return list(policy.groups) if len(policy.hyper_schedules[name].bases) >= len(policy.groups) else [RUN]
 
 
-def _turn(policy: Policy, dials: dict[str, dict[str, Values]], ts: range, shares: list[list[float]]) -> None:
-    for name, (rule, bases) in policy.dials.items():
-        for base, share, values in zip(bases, shares, dials[name].values()):
+def _turn(
+    policy: LRPolicy, hyper_schedules: dict[str, dict[str, Values]], ts: range, shares: list[list[float]]
+) -> None:
+    for name, (rule, bases) in policy.hyper_schedules.items():
+        for base, share, values in zip(bases, shares, hyper_schedules[name].values()):
             values.fromlist([rule(t, base, s) for t, s in zip(ts, share)])

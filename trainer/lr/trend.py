@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
 
-from trainer.lr.bounds import Refusal, number, whole
+from trainer.lr.bounds import ConfigError, number, whole
 from trainer.lr.plateau import Plateau, Verdict
 
 
@@ -36,7 +36,7 @@ class TrendPlateau(Plateau):
         whole("window", self.window, "it is a number of validations, from 2 to 1000.", low=2, high=1000)
         number("confidence", self.confidence, "it is how sure an improvement must be, 0.5 to 0.9999.", 0.5, 0.9999)
         if chance([float(-i) for i in range(self.window)]) > 1.0 - self.confidence:
-            raise Refusal(
+            raise ConfigError(
                 f"window={self.window} is too short: even an improvement at each validation is then not "
                 f"{100 * self.confidence:g} % sure. Lengthen it, or lower confidence."
             )

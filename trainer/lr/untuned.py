@@ -6,7 +6,7 @@ for the linear one, which ends, they only approach 1.
 
 import math
 
-from trainer.lr.bounds import Refusal, number
+from trainer.lr.bounds import ConfigError, number
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.warmup import Warmup
 
@@ -70,7 +70,7 @@ def radam_warmup(horizon: Horizon, *, beta2: float | None = None) -> Warmup:
     decay = _decay(beta2)
     rate, limit = -math.log(decay), (1.0 + decay) / (1.0 - decay)
     if decay <= 0.6 or limit <= 4.0:
-        raise Refusal(f"beta2={beta2!r} is too small for RAdam, which needs more than 0.6: choose another warm-up.")
+        raise ConfigError(f"beta2={beta2!r} is too small for RAdam, which needs more than 0.6: choose another warm-up.")
     first = 5
     while limit - 2.0 * first / math.expm1(first * rate) <= 4.0:
         first += 1
@@ -99,7 +99,7 @@ def auto_updates(horizon: Horizon, beta2: float | None) -> int:
     if beta2 is None:
         return (horizon.total + 10) // 20
     if number("beta2", beta2, _BETA2, low=0.0, high=1.0) == 1.0:
-        raise Refusal(f"beta2={beta2!r} is out of range: {_BETA2}")
+        raise ConfigError(f"beta2={beta2!r} is out of range: {_BETA2}")
     return min(round(2.0 / (1.0 - beta2)), horizon.total // 10)
 
 
@@ -107,5 +107,5 @@ def _decay(beta2: float | None) -> float:
     """`beta2` if it is a number between 0 and 1, and neither."""
     value = number("beta2", beta2, _BETA2, low=0.0, high=1.0)
     if value in (0.0, 1.0):
-        raise Refusal(f"beta2={beta2!r} is out of range: {_BETA2}")
+        raise ConfigError(f"beta2={beta2!r} is out of range: {_BETA2}")
     return value

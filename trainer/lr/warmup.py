@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from trainer.lr.bounds import Refusal, fraction, number, positive
+from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import Schedule, mark
 
@@ -34,7 +34,7 @@ def no_warmup(horizon: Horizon) -> Warmup:
 def hold_warmup(horizon: Horizon, *, duration: Duration = "5%") -> Warmup:
     """w(t) = 1 for W updates: the schedule is held at its beginning, and starts after them.
 
-    With `composition: overlay` the schedule does not wait for a warm-up, and this one changes nothing.
+    With `warmup_mode: overlay` the schedule does not wait for a warm-up, and this one changes nothing.
 
     >>> hold = hold_warmup(Horizon(100, 1), duration=4)
     >>> hold.updates, hold.factor(0)
@@ -54,7 +54,7 @@ def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: floa
     length = horizon.updates(duration, "duration")
     low = positive("factor", factor, "it is the share of the peak during the warm-up, up to 1.")
     if low > 1:
-        raise Refusal(f"factor={factor!r} lies above the peak: give the share of it during the warm-up, up to 1.")
+        raise ConfigError(f"factor={factor!r} lies above the peak: give the share of it during the warm-up, up to 1.")
     return Warmup(length, mark(lambda t: low if t < length else 1.0, jumps=[length] if length and low < 1 else []))
 
 

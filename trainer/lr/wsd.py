@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from trainer.lr.bounds import Refusal, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark, one_of
 from trainer.lr.stairs import HIGHEST
@@ -31,7 +31,7 @@ def wsd(
     """
     width = horizon.updates(decay, "decay", least=1)
     if width > horizon.span:
-        raise Refusal(f"decay={decay} is {width} updates, but the schedule has {horizon.span}: shorten it.")
+        raise ConfigError(f"decay={decay} is {width} updates, but the schedule has {horizon.span}: shorten it.")
     begin = horizon.span - width
     return mark(falling(begin, horizon.span, _shape(shape, power, ratio), floor), knots=[begin])
 
@@ -90,12 +90,12 @@ def tri_stage(
     width, span = horizon.updates(warmup, "warmup"), horizon.span
     begin = width + horizon.updates(hold, "hold")
     if begin >= span:
-        raise Refusal(
+        raise ConfigError(
             f"warmup={warmup} and hold={hold} are {begin} updates of the {span} of the schedule: shorten them."
         )
     first = fraction("start", start, "it is the share of the peak at which the warm-up starts, from 0 to 1.")
     if positive("floor", floor, "an exponential never reaches 0; try 0.01.") > 1:
-        raise Refusal(f"floor={floor!r} is out of range: {FLOOR}")
+        raise ConfigError(f"floor={floor!r} is out of range: {FLOOR}")
     lead, extent = horizon.convention.progress(width)
 
     def factor(t: int) -> float:
@@ -111,7 +111,7 @@ def tri_stage(
 def _shape(shape: str, power: float, ratio: float) -> Callable[[float], float]:
     exponent = positive("power", power, "it is the exponent of the shapes power and 1-power.")
     if positive("ratio", ratio, "it is the ratio of the shape exponential, above 0 and below 1.") >= 1:
-        raise Refusal(f"ratio={ratio!r} is out of range: the shape exponential falls by it, so it is below 1.")
+        raise ConfigError(f"ratio={ratio!r} is out of range: the shape exponential falls by it, so it is below 1.")
     own: dict[str, Callable[[float], float]] = {
         "power": lambda x: (1.0 - x) ** exponent,
         "1-power": lambda x: 1.0 - x**exponent,
@@ -130,7 +130,7 @@ def _bounds(horizon: Horizon, periods: int | Sequence[Duration]) -> list[int]:
     for i, end in enumerate(periods):
         bounds.append(horizon.updates(end, f"periods[{i}]", least=1))
         if bounds[-1] <= bounds[-2]:
-            raise Refusal(
+            raise ConfigError(
                 f"periods[{i}]={end!r} is at update {bounds[-1]}, not after {bounds[-2]}: give them in order."
             )
     return bounds if bounds[-1] >= span else [*bounds, span]
@@ -140,7 +140,9 @@ def _width(length: int, share: float) -> int:
     """The updates of the decay of a period."""
     width = math.floor(fraction("decay_share", share, "it is the share of a period that decays.") * length + 0.5)
     if not width:
-        raise Refusal(f"decay_share={share} of a period of {length} updates is no update: raise it, or lower periods.")
+        raise ConfigError(
+            f"decay_share={share} of a period of {length} updates is no update: raise it, or lower periods."
+        )
     return width
 
 
@@ -148,6 +150,6 @@ def _peaks(peaks: Sequence[float] | None, count: int, low: float) -> list[float]
     if peaks is None:
         return [1.0] * count
     if isinstance(peaks, str) or not isinstance(peaks, Sequence) or len(peaks) != count:
-        raise Refusal(f"peaks={peaks!r} is no list of {count} values: give one for each period, or null.")
+        raise ConfigError(f"peaks={peaks!r} is no list of {count} values: give one for each period, or null.")
     why = f"it is a share of the peak learning rate, from the floor of {low} on."
     return [number(f"peaks[{i}]", peak, why, low, HIGHEST) for i, peak in enumerate(peaks)]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.optim.kinds import spared
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
@@ -63,19 +63,19 @@ def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
     """Refuse groups that leave out a trainable parameter of `net`, claim one twice, share a name or are empty."""
     names = {id(parameter): name for name, parameter in net.named_parameters() if parameter.requires_grad}
     if not names:
-        raise Refusal(f"the model {type(net).__name__} has no trainable parameter: there is nothing to optimize.")
+        raise ConfigError(f"the model {type(net).__name__} has no trainable parameter: there is nothing to optimize.")
     claimed: dict[int, str] = {}
     for group in groups:
         if not group.parameters or [other.name for other in groups].count(group.name) > 1:
-            raise Refusal(f"groups: {group.name} has no parameter, or shares its name: give each group its own.")
+            raise ConfigError(f"groups: {group.name} has no parameter, or shares its name: give each group its own.")
         for parameter in group.parameters:
             if id(parameter) in claimed:
                 told = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
-                raise Refusal(f"groups: {told} and by {group.name}: each parameter belongs to one group.")
+                raise ConfigError(f"groups: {told} and by {group.name}: each parameter belongs to one group.")
             claimed[id(parameter)] = group.name
     if missing := [name for key, name in names.items() if key not in claimed]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise Refusal(f"groups: no group claims {missing[0]}{more}: each parameter belongs to one group.")
+        raise ConfigError(f"groups: no group claims {missing[0]}{more}: each parameter belongs to one group.")
 
 
 def trainable(net: nn.Module) -> list[nn.Parameter]:

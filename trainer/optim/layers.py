@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer.lr import Duration, Refusal
+from trainer.lr import ConfigError, Duration
 from trainer.lr.bounds import number, positive
 from trainer.optim.groups import Group, trainable
 from trainer.optim.kinds import spared
@@ -35,7 +35,7 @@ def stages(net: nn.Module) -> list[list[nn.Parameter]]:
         found.append(list(fresh.values()))
     left = [name for name, p in net.named_parameters() if p.requires_grad and id(p) not in claimed]
     if left:
-        raise Refusal(
+        raise ConfigError(
             f"groups: {', '.join(left[:5])}{', …' if len(left) > 5 else ''} of {type(net).__name__} "
             f"{'belong' if len(left) > 1 else 'belongs'} to no stage: give the model a method stages() that holds all."
         )
@@ -99,7 +99,7 @@ def backbone_head(
     last = {id(parameter) for parameter in head}
     body = [parameter for parameter in trainable(net) if id(parameter) not in last]
     if not head or not body:
-        raise Refusal(
+        raise ConfigError(
             f"groups: {type(net).__name__} has no {'backbone before its last stage' if head else 'head of its own'}: "
             "choose groups=patterns, and name the parameters."
         )
@@ -115,10 +115,12 @@ def _given(net: nn.Module, found: Any) -> list[list[nn.Parameter]]:
     """The parameters of the stages that the model names."""
     known = {id(part) for part in (*net.modules(), *net.parameters())}
     if not isinstance(found, list | tuple) or not found:
-        raise Refusal(f"groups: {type(net).__name__}.stages() gives no list of stages, but {found!r}.")
+        raise ConfigError(f"groups: {type(net).__name__}.stages() gives no list of stages, but {found!r}.")
     for i, stage in enumerate(found):
         if not isinstance(stage, list | tuple) or not all(id(part) in known for part in stage):
-            raise Refusal(f"groups: stage {i} of {type(net).__name__}.stages() is no list of the model's own modules.")
+            raise ConfigError(
+                f"groups: stage {i} of {type(net).__name__}.stages() is no list of the model's own modules."
+            )
     return [
         [p for part in stage for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
         for stage in found

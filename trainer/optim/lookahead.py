@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive, whole
-from trainer.shards import own
+from trainer.optim.shards import own
 
 _SINCE = "lookahead_since"
 _SLOW = "lookahead_slow"
@@ -38,7 +38,7 @@ class Lookahead(Optimizer):
         self.base = base(params, lr=lr, weight_decay=weight_decay)
         if hasattr(self.base, "train") or hasattr(self.base, "parts"):
             kind = type(self.base).__name__
-            raise Refusal(f"optimizer.base: {kind} averages its weights, or is several optimizers: take another.")
+            raise ConfigError(f"optimizer.base: {kind} averages its weights, or is several optimizers: take another.")
         super().__init__([{"params": group["params"]} for group in self.base.param_groups], self.base.defaults)
         self._share()
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.optim.groups import Group, Make, trainable
 from trainer.optim.kinds import MATRIX, kinds, spared
 from trainer.optim.layers import stages
@@ -55,7 +55,7 @@ def matrix_groups(
         way = (
             "choose another optimizer." if convs else "choose another optimizer, or groups.convs=true if it takes them."
         )
-        raise Refusal(f"groups: {type(net).__name__} has no hidden matrix, which groups=muon is for: {way}")
+        raise ConfigError(f"groups: {type(net).__name__} has no hidden matrix, which groups=muon is for: {way}")
     mult = own_mult(optimizer, lr, "groups.optimizer")
     other = Group("rest", rest, own_decay(optimizer), mult, optimizer=optimizer)
     return [

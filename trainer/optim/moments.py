@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.bounds import fraction, positive
 
 
@@ -22,7 +22,7 @@ def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: 
 def check_kept(name: str, share: float) -> None:
     """Refuse the share of an average that is kept where it is not from 0 to below 1."""
     if fraction(name, share, "it is the share that is kept from update to update, below 1.") == 1:
-        raise Refusal(f"{name}=1 never forgets: it is the share that is kept from update to update, below 1.")
+        raise ConfigError(f"{name}=1 never forgets: it is the share that is kept from update to update, below 1.")
 
 
 def check_decay(weight_decay: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive
 from trainer.optim.groups import Group, Make, decay_groups, trainable
 from trainer.optim.kinds import spared
@@ -39,7 +39,7 @@ class Pattern:
             weight_decay = own_decay(self.optimizer)
         if self.weight_decay is not None:
             if weight_decay is None:
-                raise Refusal(
+                raise ConfigError(
                     f"group {self.name}: weight_decay={self.weight_decay!r}, but the optimizer has none: "
                     "add +optimizer.weight_decay=0 if it knows of one."
                 )
@@ -86,26 +86,28 @@ def _read(i: int, entry: Mapping[str, Any]) -> Pattern:
     """Entry `i` of the list, checked."""
     key, known = f"groups.patterns.{i}", [field.name for field in fields(Pattern)]
     if not isinstance(entry, Mapping):
-        raise Refusal(f"{key}={entry!r} is no pattern: give {{name: NAME, match: PATTERN}} and what is its own.")
+        raise ConfigError(f"{key}={entry!r} is no pattern: give {{name: NAME, match: PATTERN}} and what is its own.")
     for name in entry:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise Refusal(f"{key}.{name} is not known: {hint}Known: {', '.join(known)}.")
+            raise ConfigError(f"{key}.{name} is not known: {hint}Known: {', '.join(known)}.")
     for name in ("name", "match"):
         if not isinstance(entry.get(name), str) or not entry[name]:
-            raise Refusal(f"{key}.{name}={entry.get(name)!r} is no text: each pattern has a name, and what it matches.")
+            raise ConfigError(
+                f"{key}.{name}={entry.get(name)!r} is no text: each pattern has a name, and what it matches."
+            )
     if not entry["name"].isidentifier():
-        raise Refusal(f"{key}.name={entry['name']!r} is no name: use letters, digits and _ only.")
+        raise ConfigError(f"{key}.name={entry['name']!r} is no name: use letters, digits and _ only.")
     number(f"{key}.lr_mult", entry.get("lr_mult", 1.0), "give 0 to freeze, 1 to leave.", low=0.0)
     if entry.get("weight_decay") is not None:
         number(f"{key}.weight_decay", entry["weight_decay"], "give 0 for none, null for the optimizer's.", low=0.0)
     if entry.get("clip") is not None:
         positive(f"{key}.clip", entry["clip"], "it is the largest norm of the group's gradients together.")
     if not isinstance(entry.get("schedule"), str | Mapping | None):
-        raise Refusal(f"{key}.schedule is a call: name an option of conf/schedule, or give {{schedule: NAME, …}}.")
+        raise ConfigError(f"{key}.schedule is a call: name an option of conf/schedule, or give {{schedule: NAME, …}}.")
     if entry.get("optimizer") is not None and not callable(entry["optimizer"]):
-        raise Refusal(f"{key}.optimizer={entry['optimizer']!r} is no optimizer: give _target_ and _partial_: true.")
+        raise ConfigError(f"{key}.optimizer={entry['optimizer']!r} is no optimizer: give _target_ and _partial_: true.")
     return Pattern(**entry)
 
 
@@ -117,14 +119,14 @@ def _owners(net: nn.Module, patterns: list[Pattern]) -> dict[int, Pattern]:
         found = [(name, parameter) for name, parameter in named if fnmatchcase(name, pattern.match)]
         if not found:
             some = ", ".join(name for name, _ in named[:: max(1, len(named) // 4)])
-            raise Refusal(
+            raise ConfigError(
                 f"groups.patterns: {pattern.match!r} of {pattern.name} matches no trainable parameter of "
                 f"{type(net).__name__}: its names are such as {some}."
             )
         for name, parameter in found:
             other = owner.setdefault(id(parameter), pattern)
             if other is not pattern:
-                raise Refusal(
+                raise ConfigError(
                     f"groups.patterns: {other.match!r} of {other.name} and {pattern.match!r} of {pattern.name} both "
                     f"match {name}: each parameter belongs to one group."
                 )

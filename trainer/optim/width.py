@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from trainer.lr import Refusal
+from trainer.lr import ConfigError
 from trainer.lr.bounds import whole
 from trainer.optim.groups import Group, trainable
 from trainer.optim.kinds import EMBEDDING, MATRIX, kinds, spared
@@ -54,4 +54,4 @@ def _width(net: nn.Module) -> int:
     for parameter in stages(net)[0]:
         if kind[id(parameter)] in (MATRIX, EMBEDDING):
             return parameter.shape[1 if kind[id(parameter)] == EMBEDDING else 0]
-    raise Refusal(f"groups: the first stage of {type(net).__name__} has no matrix, so that its width is not known.")
+    raise ConfigError(f"groups: the first stage of {type(net).__name__} has no matrix, so that its width is not known.")

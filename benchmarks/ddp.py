@@ -1,0 +1,200 @@
+"""Two processes that exchange gradients: Cadence, a bare DDP loop, and one process at their global batch, in turns."""
+
+import json
+import multiprocessing
+import os
+import random
+import socket
+import threading
+import time
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from hydra import compose, initialize_config_dir
+from omegaconf import flag_override
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.loops import CONF, Spent
+from data.module import DataModule, Splits
+from data.order import Layout, Order
+from data.source import Memory
+from trainer.cli.run_id import register
+from trainer.engine.module import Module
+from trainer.lr import ConfigError
+from trainer.run import Assembly, assemble, fit
+
+WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
+CALL = 5
+"""Updates that Cadence makes between two looks of the trainer."""
+NOTE = (
+    f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
+    f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."
+)
+
+
+class Images(DataModule):
+    """Random images (3, 32, 32) of ten classes: the size of CIFAR-10, where its files are not at hand."""
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {"in_channels": 3, "classes": 10}
+
+    def read(self) -> Splits:
+        source = torch.Generator().manual_seed(0)
+        images = torch.randn(2048, 3, 32, 32, generator=source)
+        return Splits(Memory(images, torch.randint(10, (2048,), generator=source)))
+
+
+class Bare:
+    """A loop of PyTorch alone; over all processes with `layout.world` above 1, with so many threads."""
+
+    def __init__(self, assembly: Assembly, layout: Layout, threads: int) -> None:
+        self.net: nn.Module = deepcopy(assembly.module.net)
+        self.model, self.threads = self.net, threads
+        if layout.world > 1:
+            self.model = DistributedDataParallel(self.net, broadcast_buffers=False, gradient_as_bucket_view=True)
+        groups = [dict(group) for group in assembly.module.configure_optimizers().param_groups]
+        names = {id(parameter): name for name, parameter in assembly.module.net.named_parameters()}
+        own = dict(self.net.named_parameters())
+        for group in groups:
+            group["params"] = [own[names[id(parameter)]] for parameter in group["params"]]
+        self.optimizer = torch.optim.SGD(groups, lr=LR, momentum=0.9, fused=True)
+        self.batches = batches(assembly, layout)
+
+    def advance(self, updates: int) -> None:
+        """Make the next `updates` updates."""
+        torch.set_num_threads(self.threads)
+        for _ in range(updates):
+            for group in self.optimizer.param_groups:
+                group["lr"] = LR
+            inputs, targets = next(self.batches)
+            cross_entropy(self.model(inputs), targets).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        torch.set_num_threads(1)
+
+
+class Turns(pl.Callback):
+    """After each block of updates of the fit, gives every other loop its turn, all processes together; times each.
+
+    Their order is drawn anew for each block, the same in all processes, so that none always follows the same one.
+    """
+
+    def __init__(self, block: int) -> None:
+        self.block, self.blocks = block, list[dict[str, Spent]]()
+        self.everywhere: dict[str, Bare] = {}
+        self.alone: dict[str, Bare] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        dist.barrier()
+        self.begun = Spent.now()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        assert isinstance(pl_module, Module)
+        if pl_module.clock.t % self.block:
+            return
+        dist.barrier()
+        times = {"cadence": (Spent.now() - self.begun) / self.block}
+        others = [*self.everywhere.items(), *self.alone.items()]
+        for name, loop in random.Random(len(self.blocks)).sample(others, len(others)):
+            begun = Spent.now()
+            if name in self.everywhere or trainer.global_rank == 0:
+                loop.advance(self.block)
+            dist.barrier()
+            times[name] = (Spent.now() - begun) / self.block
+        self.blocks.append(times)
+        self.begun = Spent.now()
+
+
+def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
+    """What an update took in each block of every loop. ConfigError, or RuntimeError where a process fails."""
+    updates = planned(options)
+    if options.block % CALL or updates % options.block or updates < 2 * options.block:
+        raise ConfigError(
+            f"--block={options.block} does not fit: take a multiple of {CALL} that goes into {updates} updates twice."
+        )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fresh = multiprocessing.get_context("spawn")
+    processes = [fresh.Process(target=_rank, args=(rank, port, options, folder)) for rank in range(WORLD)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError("a process of the benchmark failed: its message is above.")
+    report = json.loads((folder / "times.json").read_text())
+    times = [{name: Spent(*spent) for name, spent in block.items()} for block in report.pop("times")]
+    return {**report, "times": times[1:], "note": NOTE}  # the first block warms up
+
+
+def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+    assembly, turns = assembled(options, folder), Turns(options.block)
+    start = turns.on_train_start
+
+    def begin(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        turns.everywhere = {"bare": Bare(assembly, Layout(BATCH, 1, WORLD, rank), 1)}
+        for name, threads in {"alone, 1 core": 1, "alone, 2 cores": 2}.items():
+            turns.alone[name] = Bare(assembly, Layout(WORLD * BATCH), threads)
+        start(trainer, module)
+
+    turns.on_train_start = begin  # type: ignore[method-assign,assignment]
+    assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
+    fit(assembly, None)
+    if not all(map(torch.equal, turns.everywhere["bare"].net.parameters(), assembly.module.net.parameters())):
+        raise RuntimeError("Cadence ends with other weights than the bare DDP loop: it did not do the same work.")
+    if rank == 0:
+        updates, unit = assembly.module.horizon.total, f"blocks of {options.block}"
+        (folder / "times.json").write_text(json.dumps({"updates": updates, "unit": unit, "times": turns.blocks}))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def planned(options: Namespace) -> int:
+    """Updates of the run."""
+    return options.updates or 20 * options.block
+
+
+def assembled(options: Namespace, folder: Path) -> Assembly:
+    """A ResNet-9 of a quarter of its width, on two processes."""
+    updates = planned(options)
+    words = [
+        *("name=benchmark", "allow=[scripts]", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
+        *(f"optimizer.lr={LR}", "schedule=constant", "warmup=none", "callbacks=none", "trainer=ddp"),
+        *("trainer.accelerator=cpu", f"trainer.devices={WORLD}", "trainer.threads=1", f"trainer.duration={updates}"),
+        *(f"trainer.validate={updates}", f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),
+    ]
+    register()
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("train", words)
+    data = {"_target_": "benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}
+    with flag_override(cfg, "struct", False):
+        cfg.data = data
+    return assemble(cfg, folder)
+
+
+def batches(assembly: Assembly, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of a layout in the order of the run."""
+    source = assembly.data.splits.train  # type: ignore[attr-defined]
+    order = Order(len(source), assembly.data.seed, layout)  # type: ignore[attr-defined]
+    return source.batches(order.picks(0, assembly.module.horizon.total))

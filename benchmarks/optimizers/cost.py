@@ -1,0 +1,85 @@
+"""What an optimizer costs: the time of an update beside SGD's, and the memory of its state."""
+
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.optimizers.trial import Trial, composed
+from trainer.config import components as parts
+
+BLOCK = 20
+"""Updates of one optimizer before it is another's turn."""
+
+
+class Loop:
+    """A bare loop: forward, backward, step."""
+
+    def __init__(self, name: str, net: nn.Module) -> None:
+        self.net = deepcopy(net)
+        _, make = parts.optimizer(composed(f"optimizer={name}"), self.net)
+        self.optimizer = make()
+        draw = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(64, 64, generator=draw)
+        self.targets = torch.randint(10, (64,), generator=draw)
+
+    def advance(self, updates: int) -> float:
+        """The seconds that one of so many updates takes."""
+        begun = time.perf_counter()
+        for _ in range(updates):
+            cross_entropy(self.net(self.inputs), self.targets).backward()
+            self.optimizer.step()
+            for parameter in self.net.parameters():
+                parameter.grad = None
+        return (time.perf_counter() - begun) / updates
+
+    def bytes(self) -> float:
+        """Bytes of the optimizer's state for each number that is trained."""
+        held = {tensor.data_ptr(): tensor.nbytes for tensor in _tensors(self.optimizer.state_dict())}
+        return sum(held.values()) / sum(parameter.numel() for parameter in self.net.parameters())
+
+
+def measure(trials: list[Trial], rounds: int) -> float:
+    """Fill in the time of each optimizer relative to SGD, and its memory; the seconds of an update with SGD.
+
+    In every round each optimizer has its block, and SGD one just before it: the ratio is the median of the rounds.
+    """
+    torch.manual_seed(0)
+    cfg = composed()
+    net = parts.net(cfg, {"in_features": 64, "classes": 10}, _settings())
+    bare = Loop("sgd", net)
+    loops = {trial.name: Loop(trial.name, net) for trial in trials}
+    ratios: dict[str, list[float]] = {trial.name: [] for trial in trials}
+    base = []
+    for count in range(rounds + 1):
+        for name, loop in loops.items():
+            before, own = bare.advance(BLOCK), loop.advance(BLOCK)
+            if count:
+                base.append(before)
+                ratios[name].append(own / before)
+    for trial in trials:
+        trial.seconds, trial.bytes = median(ratios[trial.name]), loops[trial.name].bytes()
+    return median(base)
+
+
+def _settings() -> Any:
+    from trainer.config import settings as curve
+
+    return curve.trainer_settings(composed())
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """Every tensor of a state."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from _tensors(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _tensors(value)

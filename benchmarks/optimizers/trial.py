@@ -1,0 +1,103 @@
+"""One optimizer on the digits: its loss over a grid of learning rates."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from trainer.cli.run_id import register
+from trainer.engine.update import Diverged
+from trainer.run import assemble, fit
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+QUIET = (
+    *("callbacks=none", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=optimizers"),
+    *("trainer.steps_per_execution=20", "lint.ignore=[huge-lr]"),
+)
+NEEDS = {
+    "gd": ["trainer.accumulate=all", "data.batch_size=419"],
+    "sgd_noise": ["trainer.gradient_noise=0.01", "hyper_schedule=gradient_noise_annealed"],
+}
+"""What an optimizer needs beside its name."""
+FACTOR = math.sqrt(10)
+FURTHER = 3
+"""How often the grid grows at an end where the loss still falls."""
+
+
+@dataclass
+class Trial:
+    """What an optimizer reached: validation loss and accuracy at the end of the run, by learning rate."""
+
+    name: str
+    target: str
+    losses: dict[float, float] = field(default_factory=dict)
+    accuracies: dict[float, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    bytes: float = 0.0
+
+    @property
+    def best(self) -> float:
+        """The learning rate with the lowest loss."""
+        return min(self.losses, key=lambda lr: self.losses[lr])
+
+
+def names() -> list[str]:
+    """Every optimizer with a name of its own."""
+    return sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml") if file.stem != "own")
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config that train.py would see."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*QUIET, *overrides])
+
+
+def search(name: str, updates: int, points: int, tell: Callable[[str], Any] = print) -> Trial:
+    """Train with the learning rates around the optimizer's own, and beyond where the best is the last of the grid."""
+    cfg = composed(f"optimizer={name}")
+    trial, middle = Trial(name, cfg.optimizer._target_), float(cfg.optimizer.lr)
+    low, high = -(points // 2), points - 1 - points // 2
+    for power in range(low, high + 1):
+        _train(trial, middle * FACTOR**power, updates, tell)
+    for _ in range(FURTHER if points > 1 else 0):
+        ranked = sorted(trial.losses)
+        if trial.best == ranked[-1]:
+            high += 1
+            _train(trial, middle * FACTOR**high, updates, tell)
+        elif trial.best == ranked[0]:
+            low -= 1
+            _train(trial, middle * FACTOR**low, updates, tell)
+    return trial
+
+
+def _train(trial: Trial, lr: float, updates: int, tell: Callable[[str], Any]) -> None:
+    lr = float(f"{lr:.2g}")
+    length = (f"trainer.duration={updates}", f"trainer.validate={updates}")
+    cfg = composed(f"optimizer={trial.name}", f"optimizer.lr={lr}", *_data(trial.name), *length)
+    scores = {"val/loss": math.inf, "val/accuracy": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            assembly = assemble(cfg, Path(folder))
+            fit(assembly, None)
+            scores |= _finite(assembly.trainer)
+        except Diverged:
+            pass
+    trial.losses[lr], trial.accuracies[lr] = scores["val/loss"], scores["val/accuracy"]
+    tell(f"{trial.name:20} lr {lr:<8g} loss {scores['val/loss']:.4f}")
+
+
+def _finite(trainer: pl.Trainer) -> dict[str, float]:
+    """The scores of the last validation; none where the loss is no number."""
+    scores = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+    return scores if math.isfinite(scores["val/loss"]) else {}
+
+
+def _data(name: str) -> list[str]:
+    return NEEDS.get(name, ["data.batch_size=64"])

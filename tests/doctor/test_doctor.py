@@ -1,0 +1,239 @@
+"""The doctor: runs that were made bad on purpose show it, healthy ones do not, and nothing is changed by looking."""
+
+import json
+import math
+import random
+from contextlib import suppress
+
+import pytest
+import torch
+
+from experiments import healthy
+from trainer.doctor import SIGNS, Log, Series, examined
+from trainer.doctor.callback import Doctor
+from trainer.doctor.reading import recorded
+from trainer.engine.update import Diverged
+from trainer.lr import ConfigError
+from trainer.run import fit
+from trainer.tools import doctor
+
+SMALL = ("data.batch_size=64", "model.hidden=[64]", "trainer.validate=1ep", "trainer.duration=15ep")
+
+
+@pytest.fixture
+def signs(assembled, capsys):
+    """The signs that a run shows to the callback, by the lines that it prints."""
+
+    def make(*overrides):
+        run = assembled(*SMALL, *overrides, "callbacks=doctor", folder="run")
+        assert any(isinstance(callback, Doctor) for callback in run.trainer.callbacks)
+        with suppress(Diverged):
+            fit(run, None)
+        lines = capsys.readouterr().err.splitlines()
+        return [line.split(": ")[1] for line in lines if line.startswith("doctor: ")]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sign"),
+    [
+        ("optimizer=adamw optimizer.lr=1.0", "lr-too-high"),
+        ("optimizer=momentum optimizer.lr=2.0", "lr-too-high"),
+        ("optimizer=sgd optimizer.lr=3 trainer.clip=1", "lr-too-high"),
+        ("optimizer=sgd optimizer.lr=30 data=synthetic_regression task=regression", "not-finite"),
+        ("optimizer=adamw optimizer.lr=3e-7", "lr-too-low"),
+        ("optimizer=sgd optimizer.lr=0.002", "lr-too-low"),
+        ("optimizer=adamw schedule=step schedule.every=10%", "floor-too-early"),
+        ("optimizer=adamw data=synthetic data.samples=200 trainer.duration=100ep trainer.validate=5ep "
+         "data.batch_size=32 task.loss.label_smoothing=0", "over-fitting"),
+    ],
+)  # fmt: skip
+def test_a_run_that_was_made_bad_shows_it(signs, overrides, sign):
+    found = signs(*overrides.split())
+    assert sign in found
+    assert not ({"lr-too-high", "lr-too-low"} <= set(found))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "optimizer=adamw",
+        "optimizer=momentum schedule=step",
+        "optimizer=muon measure=norms",
+        "optimizer=adamw schedule=restarts",
+        "optimizer=prodigy schedule=constant",
+        "optimizer=schedule_free_adamw",
+        "optimizer=lars schedule=linear",
+    ],
+)
+def test_a_healthy_run_shows_nothing(signs, overrides):
+    assert signs(*overrides.split()) == []
+
+
+def curve(of, updates=400):
+    return Series(range(updates), [of(t) for t in range(updates)])
+
+
+def falling(t):
+    return 0.5 + 1.5 * math.exp(-t / 40)
+
+
+def log(loss, rate=lambda t: 0.1, updates=400, **more):
+    series = {"train/loss": curve(loss, updates), "lr/all": curve(rate, updates)}
+    valid = more.pop("valid", loss)
+    series["val/loss"] = Series(range(19, updates, 20), [valid(t) for t in range(19, updates, 20)])
+    series |= more.pop("series", {})
+    return Log(series, updates, lr=0.1, **more)
+
+
+def of(log):
+    return [one.sign for one in examined(log)]
+
+
+def test_a_hump_at_the_start_is_a_short_warmup():
+    humped = log(lambda t: falling(t) + (2.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
+    (found,) = examined(humped)
+    assert (found.sign, found.override) == ("warmup-too-short", "warmup=linear warmup.duration=40")
+
+
+def test_noise_at_a_constant_rate_is_a_plateau_and_a_decay_is_not():
+    draws = random.Random(0)
+    noise = [draws.gauss(0.0, 0.1) for _ in range(2000)]
+
+    def noisy(t):
+        return falling(t / 5) + noise[t]
+
+    long = {"updates": 2000, "valid": lambda t: falling(t / 5)}
+    assert of(log(noisy, **long)) == ["plateau-ignored"]
+    assert of(log(noisy, lambda t: 0.1 * (1 - t / 2000), **long)) == []
+    assert of(log(noisy, updates=2000, valid=lambda t: 2 - t / 1500)) == []
+
+
+def test_a_batch_beyond_the_noise_scale_is_named():
+    seen = {"noise_scale/all/high": curve(lambda t: 100.0)}
+    linear = {"rate": lambda t: 0.1 * (1 - t / 400), "series": seen}
+    assert of(log(falling, batch_size=1000, **linear)) == ["batch-above-critical"]
+    assert of(log(falling, batch_size=150, **linear)) == []
+
+
+def test_a_group_whose_updates_are_a_tenth_of_its_weights_is_named():
+    seen = {"measure/head/update_ratio": curve(lambda t: 0.3), "measure/body/update_ratio": curve(lambda t: 0.001)}
+    (found,) = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))
+    assert found.sign == "lr-too-high"
+    assert "group head by 30.0%" in found.seen
+
+
+def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
+    seen = {"measure/head/grad_norm": curve(lambda t: math.nan if t >= 7 else 1.0)}
+    found = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
+    assert (found.sign, found.measure, found.threshold) == ("not-finite", 393, 0)
+    assert found.seen == "the gradient of group head is nan at update 7"
+
+
+def test_of_a_few_updates_only_what_is_not_finite_is_told():
+    assert of(log(lambda t: 5.0 + t, updates=30)) == []
+    assert of(log(lambda t: math.inf if t == 20 else 1.0, updates=30)) == ["not-finite"]
+
+
+def test_a_loss_that_starts_at_or_below_zero_has_no_multiples_and_nothing_is_told_of_it():
+    for start in (0.0, -2.0):
+        losses = [start - t / 400 + (5.0 if t % 50 == 7 else 0.0) for t in range(400)]
+        assert of(log(losses.__getitem__, valid=lambda t: t / 400 - 1)) == []
+    turning = log(lambda t: 1.0 - t / 200, lambda t: 0.1 * (1 - t / 400), valid=lambda t: abs(t / 200 - 0.5) - 1.0)
+    assert of(turning) == []
+
+
+def test_a_rate_that_falls_in_steps_is_not_too_low_for_what_little_of_it_is_left_late():
+    def loss(t):
+        return 2.3 - 0.6 * (1 - math.exp(-t / 40)) - 0.15 * (t >= 133) - 0.1 * t / 400
+
+    steps = log(loss, lambda t: 0.1 if t < 133 else 0.01 if t < 267 else 0.001)
+    assert of(steps) == []
+    assert of(log(lambda t: 2.3 - 0.5 * t / 400)) == ["lr-too-low"]
+
+
+def test_what_is_not_finite_in_the_middle_hides_nothing_else():
+    broken = log(lambda t: math.nan if 200 <= t < 204 else 5.0 + t / 100, valid=lambda t: math.nan)
+    assert of(broken) == ["not-finite", "lr-too-high"]
+    assert (examined(broken)[0].measure, examined(broken)[0].seen) == (4, "the loss is nan at update 200")
+
+
+def test_every_sign_is_in_the_table():
+    from trainer.doctor import diagnosis
+
+    for sign in ("not-finite", *SIGNS):
+        assert f"| {sign} |" in diagnosis.__doc__
+
+
+def test_looking_changes_no_bit_of_the_run(assembled):
+    runs = [assembled(*SMALL, f"callbacks={name}", folder=name) for name in ("none", "doctor")]
+    for run in runs:
+        fit(run, None)
+    states = [run.module.net.state_dict() for run in runs]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp_path, capsys):
+    from trainer.config import run_summary as report
+
+    run = assembled(*SMALL, "optimizer.lr=1.0", folder="bad")
+    report.begin(run, [], 0)
+    fit(run, None)
+    report.end(run, {"status": "completed", "test": {}}, 1.0)
+    doctor.main([str(run.folder), "--json", str(tmp_path / "found.json")])
+    told = json.loads((tmp_path / "found.json").read_text())[str(run.folder)]
+    assert [one["sign"] for one in told] == [one.sign for one in examined(recorded(run.folder))] == ["lr-too-high"]
+    assert "try        optimizer.lr=0." in capsys.readouterr().out
+
+
+def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled):
+    with pytest.raises(ConfigError, match=r"has no plan\.json"):
+        doctor.main([str(tmp_path)])
+    (tmp_path / "plan.json").write_text('{"total_updates": 1}')
+    with pytest.raises(ConfigError, match="lacks warmup_updates, global_batch, base_lr"):
+        doctor.main([str(tmp_path)])
+    damaged = {"total_updates": "many", "warmup_updates": 0, "global_batch": 1, "base_lr": None}
+    (tmp_path / "plan.json").write_text(json.dumps(damaged))
+    with pytest.raises(ConfigError, match="lacks total_updates, base_lr, or has no number there"):
+        doctor.main([str(tmp_path)])
+    run = assembled(*SMALL, "logger=none", "callbacks=doctor")
+    with pytest.raises(ConfigError, match="set logger=tensorboard"):
+        fit(run, None)
+
+
+def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assembled, tmp_path, capsys):
+    from trainer.config import run_summary as report
+
+    for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
+        run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
+        report.begin(run, [], 0)
+        fit(run, None)
+        run.trainer.logger.close()
+    (tmp_path / "sweep" / "2").mkdir()
+    (tmp_path / "sweep" / "2" / "plan.json").write_bytes((tmp_path / "sweep" / "9" / "plan.json").read_bytes())
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    (events,) = (tmp_path / "sweep" / "9").glob("events.*")
+    with events.open("r+b") as file:
+        file.truncate(events.stat().st_size - 7)
+    capsys.readouterr()
+    doctor.main([str(tmp_path / "sweep"), "--json", str(tmp_path / "found.json")])
+    text = capsys.readouterr().out
+    told = json.loads((tmp_path / "found.json").read_text())
+    assert [path.rpartition("/")[2] for path in told] == ["2", "9", "10"]
+    assert told[str(tmp_path / "sweep" / "2")] is None
+    assert f"{tmp_path / 'sweep' / '2'}: nothing to examine: " in text
+    assert [one["sign"] for one in told[str(tmp_path / "sweep" / "10")]] == ["lr-too-high"]
+    with pytest.raises(ConfigError, match="holds no log of a training loss"):
+        doctor.main([str(tmp_path / "sweep" / "2")])
+
+
+def test_every_experiment_is_tried():
+    known = {path.stem for path in (healthy.ROOT / "conf" / "experiment").glob("*.yaml")}
+    assert known == {*healthy.DIGITS, *healthy.LARGER}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", healthy.DIGITS)
+def test_no_experiment_on_digits_raises_an_alarm(name):
+    assert healthy.trained(name, ["trainer.threads=1"])[1] == []

@@ -1,0 +1,258 @@
+"""A resumed run with an edited config: each of 51 edits does what its policy says, or is refused; none is silent."""
+
+import itertools
+import math
+
+import pytest
+
+from trainer.checkpoint.io import history, read
+from trainer.lr import ConfigError
+from trainer.run import assemble, fit
+
+SMALL = (
+    *("data=synthetic", "data.samples=64", "data.batch_size=4", "data.val_samples=8", "model.hidden=[4]"),
+    *("logger=none", "trainer.checkpoint=10", "trainer.validate=40", "trainer.keep=0", "trainer.steps_per_execution=5"),
+    *("schedule=linear", "warmup=linear", "warmup.duration=8", "optimizer.lr=0.1", "lint.ignore=[last-lr]"),
+)
+AT, TOTAL = 20, 40
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory):
+    """A run of 40 updates with a checkpoint at each tenth."""
+    folder = tmp_path_factory.mktemp("trunk")
+    assembly = assemble(config(), folder)
+    fit(assembly, None)
+    return folder, assembly.module.recipe.policy
+
+
+def config(*overrides):
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from tests.conftest import QUIET, ROOT
+    from trainer.cli.run_id import register
+
+    register()
+    GlobalHydra.instance().clear()
+    given = {override.partition("=")[0]: override for override in (*QUIET, *SMALL, "trainer.duration=40", *overrides)}
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", list(given.values()))
+
+
+def resumed(trunk, folder, *overrides, at=AT):
+    """The policy of a run that goes on from update `at`, with what it applied."""
+    path = next(path for path in history(trunk[0] / "checkpoints") if path.stem.endswith(f"{at:08d}"))
+    assembly = assemble(config(f"resume.path={path}", *overrides), folder, path)
+    seen = []
+    configure = assembly.module.configure_optimizers
+
+    def watched():
+        optimizer = configure()
+        optimizer.register_step_post_hook(lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups]))
+        return optimizer
+
+    assembly.module.configure_optimizers = watched
+    fit(assembly, path)
+    return assembly, seen
+
+
+def ramp(t, width):
+    return min((t + 1) / width, 1.0)
+
+
+def line(t, left, width=8):
+    return ramp(t, width) * (1 - max(t - width, 0) / (left - width))
+
+
+def half_cosine(t, left):
+    return ramp(t, 8) * (1 + math.cos(math.pi * max(t - 8, 0) / (left - 8))) / 2
+
+
+def cooled(t, left):
+    begin = left - left // 5
+    return line(t, left) if t <= begin else line(begin, left) * (left - t) / (left - begin)
+
+
+# What is edited; whether the curve itself is kept; and by hand the new curve over a run of `left` updates.
+EDITS = [
+    (["trainer.duration=80"], True, lambda t, left: 0.1 * line(t, left)),
+    (["trainer.duration=30"], True, lambda t, left: 0.1 * line(t, left)),
+    (["optimizer.lr=0.05"], False, lambda t, left: 0.05 * line(t, left)),
+    (["schedule=cosine"], False, lambda t, left: 0.1 * half_cosine(t, left)),
+    (["warmup.duration=4"], False, lambda t, left: 0.1 * line(t, left, 4)),
+    (["trainer.duration=80", "optimizer.lr=0.05"], False, lambda t, left: 0.05 * line(t, left)),
+    (["cooldown=linear"], False, lambda t, left: 0.1 * cooled(t, left)),
+    (["warmup_mode=overlay"], False, lambda t, left: 0.1 * ramp(t, 8) * (1 - t / left)),
+]
+POLICIES = (None, "continue", "stretch", "rewarm", "branch_cooldown", "override")
+KEEP = ("continue", "stretch", "branch_cooldown")
+CASES = list(itertools.product(EDITS, POLICIES))
+
+
+@pytest.mark.parametrize(("edit", "policy"), CASES, ids=[f"{' '.join(edit[0])} {policy}" for edit, policy in CASES])
+def test_an_edited_config_does_what_its_policy_says_or_is_refused(trunk, tmp_path, edit, policy):
+    overrides, kept, curve = edit
+    chosen = [*overrides, *([f"resume.policy={policy}"] if policy else [])]
+    if policy is None or (policy in KEEP and not kept):
+        with pytest.raises(ConfigError) as refusal:
+            resumed(trunk, tmp_path, *chosen)
+        assert "→" in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+        return
+    assembly, seen = resumed(trunk, tmp_path, *chosen)
+    total, plan = assembly.module.horizon.total, assembly.module.recipe.policy
+    assert seen == [plan.lrs(t) for t in range(AT, total)]
+    expected = [by_definition(policy, trunk[1].lr, curve, t, total) for t in range(AT, total)]
+    assert [lrs[0] for lrs in seen] == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def by_definition(policy, old, curve, t, total):
+    """The rate of update `t` from the definition of each policy alone; `old` is the curve of the first run."""
+    if policy == "continue":
+        return old(t)
+    if policy == "stretch":  # as `old`, every duration in it as many times as long
+        return 0.1 * line(t, total, 8 * total // TOTAL)
+    if policy == "branch_cooldown":
+        return old(AT) * (1 - math.sqrt((t - AT) / (total - AT)))
+    return curve(t, total) if policy == "override" else curve(t - AT, total - AT)
+
+
+BATCH = ["data.batch_size=8", "trainer.duration=20"]
+
+
+def test_another_batch_without_a_policy_is_refused(trunk, tmp_path):
+    with pytest.raises(ConfigError, match=r"global batch 4 → 8"):
+        resumed(trunk, tmp_path, *BATCH)
+
+
+def test_with_another_batch_the_curve_goes_on_at_each_sample(trunk, tmp_path):
+    assembly, seen = resumed(trunk, tmp_path, *BATCH, "resume.policy=continue")
+    assert assembly.module.horizon.total == 20
+    assert [lrs[0] for lrs in seen] == [trunk[1].lr(2 * t) for t in range(10, 20)]
+
+
+def test_another_batch_may_override_the_curve(trunk, tmp_path):
+    _, seen = resumed(trunk, tmp_path, *BATCH, "resume.policy=override")
+    assert [lrs[0] for lrs in seen] == pytest.approx([0.1 * line(t, 20) for t in range(10, 20)], rel=1e-12)
+
+
+def test_there_are_fifty_one_edits():
+    assert len(CASES) + 3 == 51
+
+
+def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(trunk, tmp_path):
+    with pytest.raises(ConfigError, match="between two updates of 12"):
+        resumed(trunk, tmp_path, "data.batch_size=12", "trainer.duration=20", "resume.policy=override", at=10)
+
+
+def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(trunk, tmp_path):
+    words = ("trainer.duration=80", "optimizer.lr=0.05", "resume.policy=rewarm")
+    first, seen = resumed(trunk, tmp_path, *words)
+    path = next(path for path in history(tmp_path / "checkpoints") if path.stem.endswith("50"))
+    for again in (words, words[:2]):
+        second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.recipe
+        assert [second.policy.lrs(t) for t in range(80)] == [first.module.recipe.policy.lrs(t) for t in range(80)]
+        assert len(second.origin["curve_history"]) == 2
+    assert seen[30:] == [second.policy.lrs(t) for t in range(50, 80)]
+
+
+def test_a_cooldown_branches_off_any_checkpoint_of_a_trunk(trunk, tmp_path):
+    for at in (10, 20, 30):
+        _, seen = resumed(
+            trunk, tmp_path / f"{at}", f"trainer.duration={at + 10}", "resume.policy=branch_cooldown", at=at
+        )
+        high = trunk[1].lr(at)
+        assert [lrs[0] for lrs in seen] == pytest.approx([high * (1 - math.sqrt(k / 10)) for k in range(10)], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["resume.policy=forget"], "resume.policy=forget is not known"),
+        (["resume.policy=branch_cooldown", "trainer.duration=20"], "has no update left"),
+        (["resume.policy=rewarm", "trainer.duration=10"], "has no update left"),
+        (["resume.policy=branch_cooldown", "resume.floor=0.9"], "floor=0.9 lies above"),
+        (["resume.policy=branch_cooldown", "resume.shape=steep"], "shape='steep'"),
+        (["resume.policy=override", "trainer.duration=15", "lint.ignore=[unreached]"], "has all 20 updates"),
+        (["resume.policy=stretch", *BATCH], "take continue or override"),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_refused(trunk, tmp_path, overrides, says):
+    with pytest.raises(ConfigError, match=says):
+        resumed(trunk, tmp_path, *overrides)
+
+
+def test_a_policy_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="has nothing to resume"):
+        assemble(config("resume.policy=rewarm"), tmp_path)
+
+
+def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkpoint(trunk, tmp_path, capsys):
+    assembly, _ = resumed(trunk, tmp_path, "trainer.clip=0.5", "optimizer.betas=[0.8,0.99]")
+    told = capsys.readouterr().err
+    assert "from there on trainer.clip: None → 0.5" in told
+    saved = read(history(tmp_path / "checkpoints")[-1])["cadence"]
+    assert (saved["config"]["trainer"]["clip"], len(saved["curve_history"])) == (0.5, 1)
+    assert assembly.module.updater.clip == 0.5
+
+
+def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
+    tied = ("hyper_schedule=weight_decay_tied", "resume.policy=override")
+    first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
+    path = history(tmp_path / "first" / "checkpoints")[0]
+    again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
+    policies = (first.module.recipe.policy, again.module.recipe.policy)
+    before, now = (policy.values(30)["weight_decay"][0] for policy in policies)
+    assert now == pytest.approx(3 * before, rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def stable(tmp_path_factory):
+    """A warm-up, stable, decay run of 40 updates whose decay begins at 32."""
+    folder = tmp_path_factory.mktemp("stable")
+    assembly = assemble(config("schedule=wsd", "warmup.duration=16"), folder)
+    fit(assembly, None)
+    return folder, assembly.module.recipe.policy
+
+
+def test_a_cooldown_branches_off_a_stable_trunk_to_an_end_before_its_own_decay(stable, tmp_path):
+    words = ("schedule=wsd", "warmup.duration=16", "resume.policy=branch_cooldown", "trainer.duration=28")
+    _, seen = resumed(stable, tmp_path, *words)
+    assert [lrs[0] for lrs in seen] == pytest.approx([0.1 * (1 - math.sqrt(k / 8)) for k in range(8)], rel=1e-12)
+
+
+def test_a_cooldown_that_branches_off_within_the_warmup_never_rises(stable, tmp_path):
+    words = ("schedule=wsd", "warmup.duration=16", "resume.policy=branch_cooldown", "trainer.duration=30")
+    _, seen = resumed(stable, tmp_path, *words, at=10)
+    rates = [lrs[0] for lrs in seen]
+    assert rates[0] == pytest.approx(0.1 * 11 / 16, rel=1e-12)
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates))
+
+
+def test_a_table_that_was_edited_is_another_curve(tmp_path):
+    table = tmp_path / "curve.csv"
+    table.write_text("t,value\n0,1.0\n10,0.5\n")
+    words = ("schedule=table", f"schedule.path={table}")
+    fit(assemble(config(*words), tmp_path / "run"), None)
+    path = history(tmp_path / "run" / "checkpoints")[1]
+    assemble(config("resume.path=x", *words), tmp_path / "same", path)
+    table.write_text("t,value\n0,1.0\n10,0.05\n")
+    with pytest.raises(ConfigError, match=r"schedule.content .* → "):
+        assemble(config("resume.path=x", *words), tmp_path / "other", path)
+
+
+def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
+    path = history(trunk[0] / "checkpoints")[-1]
+    words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
+    with pytest.raises(ConfigError, match="give the run another name"):
+        fit(assemble(config(*words), trunk[0], path), path)
+
+
+def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
+    words = ("schedule=exponential", "schedule.gamma=0.9")
+    fit(assemble(config(*words), tmp_path / "run"), None)
+    path = history(tmp_path / "run" / "checkpoints")[1]
+    longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
+    with pytest.raises(ConfigError, match="counts in updates"):
+        assemble(config(*longer), tmp_path / "longer", path)

@@ -1,1 +1,0 @@
-"""The switchboard: from a config to objects, from an error to one line."""

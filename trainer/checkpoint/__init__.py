@@ -1,0 +1,1 @@
+"""Checkpoints: atomic files, the callback that writes them, snapshots."""

@@ -1,0 +1,1 @@
+"""The command: exit codes, messages, the run id."""

@@ -1,0 +1,83 @@
+"""The command that started a run: what Hydra lets pass and would be lost."""
+
+import os
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.config.arguments import nearest
+from trainer.lr import ConfigError
+
+PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
+SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
+RAY = "hydra_plugins.ray_launcher.RayLauncher"
+RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def check_launcher(launcher: Any) -> None:
+    """Refuse, before any job starts, a sweep that each rank would run, and a launcher whose jobs cannot be distributed.
+
+    A job that another launcher runs inside a process of its own is none that Lightning's children can start again.
+    """
+    ranks = max(int(given) if (given := os.environ.get(name, "")).isdecimal() else 1 for name in RANKS)
+    if ranks > 1:
+        raise ConfigError(
+            f"this is one of {ranks} ranks, and each would run the whole sweep: start it with plain python "
+            "and let each job be distributed, as in python train.py -m trainer=ddp trainer.devices=2"
+        )
+    target = str(launcher.get("_target_"))
+    if target not in (PROCESS, SLURM, RAY):
+        name = target.rpartition(".")[2]
+        raise ConfigError(
+            f"hydra/launcher: {name} runs jobs inside processes of its own, where trainer=ddp would start the whole "
+            "sweep again: take hydra/launcher=process, with hydra.launcher.jobs=2 for two at a time"
+        )
+
+
+def check_command(job: Any) -> None:
+    """Refuse, in the settings of Hydra, a sweep in one process, a setting made twice, a key that nothing reads."""
+    if job.mode == RunMode.MULTIRUN:
+        raise ConfigError(
+            f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
+        )
+    of_hydra = _plain(job.overrides.hydra)
+    if "RANK" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:  # Lightning's launcher repeats hydra.run.dir
+        _check_once([*of_hydra, *overrides(job)])
+    if not job.run.dir.strip():
+        raise ConfigError(f"hydra.run.dir={job.run.dir} is no folder: name one, or leave it out.")
+    for override in of_hydra:
+        if override.startswith(("+hydra.", "++hydra.")):
+            _check_key(job, override.partition("=")[0].lstrip("+"))
+
+
+def _check_once(given: list[str]) -> None:
+    first: dict[str, str] = {}
+    for override in given:
+        other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
+        if other is not override:
+            raise ConfigError(f"{other} and {override} set the same key: keep one.")
+
+
+def overrides(job: Any) -> list[str]:
+    """The overrides as they were given; reading them through the config would resolve what is in `${}`."""
+    return _plain(job.overrides.task)
+
+
+def _plain(given: Any) -> list[str]:
+    words: Any = OmegaConf.to_container(given, resolve=False)
+    return words
+
+
+def _check_key(node: Any, key: str) -> None:
+    """A part of Hydra's settings that has a schema takes no other keys."""
+    _, *parts = key.split(".")
+    for part in parts:
+        if not isinstance(node, DictConfig):
+            return
+        schema = OmegaConf.get_type(node)
+        known = [field.name for field in fields(schema)] if is_dataclass(schema) else [part]
+        if part not in known:
+            raise ConfigError(f"{key} is not known to Hydra: {nearest(part, known)}")
+        node = node[part]

@@ -1,0 +1,127 @@
+"""A user's mistake in one line: what Hydra and OmegaConf say over several, and what was probably meant."""
+
+import difflib
+import re
+import sys
+from collections.abc import Iterator
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from trainer.lr import ConfigError
+
+NOTHING = ";"
+
+
+def mistake(error: BaseException) -> str | None:
+    """The line that tells a user's mistake, or None where `error` is not one."""
+    for cause in _causes(error):
+        if isinstance(cause, ConfigError):
+            return one_line(str(cause))
+    match error:
+        case MissingConfigException(options=[*options], missing_cfg_file=str(file)):
+            return _no_option(*file.rpartition("/")[::2], options)
+        case OverrideParseException():
+            return f"cannot read the override {error.override!r}: {_grammar(error.message)}"
+        case ConfigCompositionException():
+            return _no_composition(error)
+        case InstantiationException() if not isinstance(error.__cause__, TypeError | ImportError | None):
+            return None
+        case OmegaConfBaseException():
+            return _bad_value(error)
+        case HydraException():
+            return one_line(str(error))
+        case OSError(filename=str(path)) if hasattr(error, "groups"):
+            return f"{path}: {error.strerror}: choose another folder for the run, by name or hydra.run.dir."
+        case ValueError() | TypeError() if hasattr(error, "groups"):
+            choices = [word for word in sys.argv[1:] if "." not in word.partition("=")[0]]
+            return one_line(f"cannot choose {' '.join(choices)}: {error}: give the name of an option.")
+    return None
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one space, without the list of places Hydra searched."""
+    text = re.sub(r"Config search path:.*", "", text, flags=re.DOTALL)
+    return " ".join(text.split())
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _no_option(group: str, option: str, options: list[str]) -> str:
+    known = ", ".join(sorted(options))
+    return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}"
+
+
+def _grammar(message: str) -> str:
+    return one_line(re.sub(r"See https?://\S+ for details", "", message))
+
+
+def _no_composition(error: ConfigCompositionException) -> str:
+    cause = error.__cause__
+    added = re.search(r"To append to your config use \+(?P<override>.+)", str(error), re.DOTALL)
+    if added and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return _no_key(added["override"].strip(), cause, getattr(error, "groups", []))
+    if not isinstance(cause, OmegaConfBaseException):
+        return one_line(str(error))
+    override = str(error).removeprefix("Error merging override").strip()
+    bad = _bad_value(cause)
+    return one_line(f"{override}: {bad.removeprefix(f'{cause.full_key}: ')}" if override else bad)
+
+
+def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> str:
+    key = override.partition("=")[0]
+    parent = cause.parent_node
+    if not isinstance(parent, DictConfig):
+        return one_line(f"{override}: {_bad_value(cause)}")
+    node = str(parent._get_full_key(None) or "")
+    names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
+    names |= set() if node else set(groups)
+    place = f"keys of {node}" if node else "keys"
+    meant = _meant(key.rpartition(".")[2], sorted(names), f"{node}." if node else "")
+    if meant == NOTHING:
+        meant = _meant(key, list(_leaves(parent, key)))
+    return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names)) or 'none'}"
+
+
+def _leaves(node: Container, key: str) -> Iterator[str]:
+    """All dotted keys of the config that `node` is part of; the settings of Hydra only where `key` is one."""
+    plain = OmegaConf.to_container(node._get_root(), resolve=False)
+    stack = [("", plain)]
+    while stack:
+        prefix, value = stack.pop()
+        if isinstance(value, dict):
+            stack += [(f"{prefix}.{name!s}".lstrip("."), inner) for name, inner in value.items()]
+        elif prefix.startswith("hydra") == key.startswith("hydra"):
+            yield prefix
+
+
+def _meant(word: str, known: list[str], prefix: str = "") -> str:
+    """`, did you mean ...?`: the known keys that end in just this word, else the nearest known word."""
+    same = sorted(name for name in known if name.rpartition(".")[2] == word)[:3]
+    near = [f"{prefix}{name}" for name in same or difflib.get_close_matches(word, known, n=1, cutoff=0.75)]
+    return f", did you mean {' or '.join(near)}?" if near else NOTHING
+
+
+def _bad_value(error: OmegaConfBaseException) -> str:
+    to_missing = re.search(r"Missing mandatory value: (\S+)", str(error))
+    if to_missing or isinstance(error, MissingMandatoryValue):
+        key = to_missing[1] if to_missing else error.full_key or "a value"
+        return f"{key} has no value yet: set it, as in {key}=VALUE"
+    first = one_line(str(error).partition("full_key:")[0])
+    return f"{error.full_key}: {first}" if error.full_key and error.full_key not in first else first

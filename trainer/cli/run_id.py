@@ -1,0 +1,89 @@
+"""The run stamp: the one name that all ranks and all restarts of a run agree on, so they share one folder.
+
+Decided in this order; the first that applies wins:
+
+1. `CADENCE_STAMP`, set by whoever starts the run.
+2. Under torchrun, the store of its agent: the first rank proposes (4 or 5), all ranks and restarts follow.
+3. The stamp of rank 0, for the ranks that Lightning starts from it.
+4. Under Slurm, the job, the array task, the step and the command: a requeued run meets its old folder, while
+   two different commands in one allocation do not meet.
+5. The clock to the second and six random hex digits: `20261121-034449-3f9a1c`.
+"""
+
+import hashlib
+import os
+import secrets
+import sys
+import time
+
+from omegaconf import OmegaConf
+
+from trainer.lr import ConfigError
+
+VARIABLE = "CADENCE_STAMP"
+OF_RANK_ZERO = "CADENCE_STAMP_OF_RANK_ZERO"
+STORE_SECONDS = 60
+
+_decided: list[str] = []
+
+
+def register() -> None:
+    """Make `${stamp:}` known to OmegaConf; call it before the first config is composed."""
+    OmegaConf.register_new_resolver("stamp", stamp, use_cache=True, replace=True)
+
+
+def stamp() -> str:
+    """The stamp of this process: decided at the first call, the same ever after."""
+    if not _decided:
+        _decided.append(_decide())
+        os.environ[OF_RANK_ZERO] = _decided[0]
+    return _decided[0]
+
+
+def _decide() -> str:
+    env = os.environ
+    if given := env.get(VARIABLE):
+        return _folder_name(given)
+    if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return _agreed(_slurm() or _clock())
+    if int(env.get("LOCAL_RANK", 0)) > 0 and "RANK" not in env and OF_RANK_ZERO in env:
+        return env[OF_RANK_ZERO]
+    if int(env.get("WORLD_SIZE", 1)) > 1 and "RANK" in env and not _slurm():
+        raise ConfigError(
+            f"rank {env['RANK']} of {env['WORLD_SIZE']} cannot know the run folder of the others: "
+            f"set {VARIABLE} to one name for all ranks, or start them with torchrun or srun"
+        )
+    return _slurm() or _clock()
+
+
+def _folder_name(given: str) -> str:
+    if "/" in given or not given.strip(". "):
+        raise ConfigError(f"{VARIABLE}={given!r} cannot name the run folder: give one plain name, without '/'")
+    return given
+
+
+def _agreed(proposal: str) -> str:
+    """The first proposal that reached the store of the torchrun agent."""
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=STORE_SECONDS))
+    return str(store.compare_set("cadence/stamp", "", proposal).decode())
+
+
+def _slurm() -> str:
+    """`slurm-<job>[_<task>][.<step>]-<command>`, or nothing outside Slurm."""
+    env = os.environ
+    if "SLURM_JOB_ID" not in env:
+        return ""
+    job = env.get("SLURM_ARRAY_JOB_ID", env["SLURM_JOB_ID"])
+    task = f"_{env['SLURM_ARRAY_TASK_ID']}" if "SLURM_ARRAY_TASK_ID" in env else ""
+    step = f".{env['SLURM_STEP_ID']}" if "SLURM_STEP_ID" in env else ""
+    command = hashlib.sha256("\0".join(sys.argv).encode()).hexdigest()[:6]
+    return f"slurm-{job}{task}{step}-{command}"
+
+
+def _clock() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

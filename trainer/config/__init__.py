@@ -1,0 +1,1 @@
+"""From YAML to values and objects: settings, instantiation, components, the policy, the resolved run."""

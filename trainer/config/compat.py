@@ -1,0 +1,99 @@
+"""Another tool's conventions: what its first value, milestone, floor and last update mean."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import trainer.lr
+from trainer.config.arguments import check_names
+from trainer.lr import ConfigError, Convention, Horizon, Schedule
+from trainer.lr.bounds import number
+from trainer.lr.schedule import mark, marks
+
+
+@dataclass(frozen=True)
+class Compat:
+    """The `compat` config, checked: how the curve of `schedule` is read.
+
+    ramp, shift: see `Convention`. absolute, last, splice: the schedules ("all" for every one) whose floor is a
+    learning rate in place of a share of the peak; which reach it at update T-1 in place of T; which count from the
+    start of the run, the warm-up being laid over their beginning. start: whether `warmup.start` is a "share" of the
+    peak or an "lr". every: "update", or "epoch" where the rate changes at the end of an epoch only.
+    """
+
+    schedule: str
+    ramp: str
+    absolute: list[str]
+    last: list[str]
+    splice: list[str]
+    shift: int
+    start: str
+    every: str
+
+    def __post_init__(self) -> None:
+        for name, known in (("start", ("share", "lr")), ("every", ("update", "epoch"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"compat.{name}={getattr(self, name)!r} is not known: choose one of {', '.join(known)}."
+                )
+        for name in ("absolute", "last", "splice"):
+            if not isinstance(getattr(self, name), list):
+                raise ConfigError(f"compat.{name}={getattr(self, name)!r} is not a list: name schedules, or [all].")
+            for word in getattr(self, name):
+                if word != "all" and not callable(getattr(trainer.lr, str(word), None)):
+                    raise ConfigError(f"compat.{name}: there is no schedule {word}: name its function, or [all].")
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "Compat":
+        """The conventions that a config asks for."""
+        values: Any = OmegaConf.to_container(cfg.compat, resolve=True)
+        check_names("compat", cls, values, filled=["schedule"])
+        return cls(schedule=str(cfg.schedule.get("_target_")).rpartition(".")[2], **values)
+
+    def horizon(self, length: Horizon) -> Horizon:
+        """The same length, read in this convention."""
+        shift = self.shift * self._unit(length)
+        return replace(length, convention=Convention(self.ramp, int(self._among(self.last)), shift))
+
+    def warmup_mode(self, given: str) -> str:
+        """How warm-up and schedule share the run, where the config says `given`."""
+        return "splice" if self._among(self.splice) else given
+
+    def relative(self, node: Any, peak: float) -> Any:
+        """A schedule's settings, those of its parts too, with each floor as a share of `peak`."""
+        if isinstance(node, list):
+            return [self.relative(item, peak) for item in node]
+        if not isinstance(node, dict):
+            return node
+        made = {name: self.relative(value, peak) for name, value in node.items()}
+        name = str(made.get("_target_")).rpartition(".")[2]
+        if not (name in self.absolute or "all" in self.absolute) or not made.get("floor") or not peak:
+            return made
+        floor = number("floor", made["floor"], "in this convention it is a learning rate.", low=0.0)
+        if floor > peak:
+            raise ConfigError(
+                f"lint floor-above-group: floor={floor} of {name} lies above {peak:.4g}, the peak of a group, which "
+                "would rise to it: lower it."
+            )
+        return {**made, "floor": floor / peak}
+
+    def held(self, curve: Schedule, length: Horizon) -> Schedule:
+        """The curve itself, or its value at the first update of each epoch."""
+        if self.every == "update":
+            return curve
+        epoch = self._unit(length)
+        places = {kind: tuple(-(-t // epoch) * epoch for t in updates) for kind, updates in marks(curve).items()}
+        places["jumps"] = tuple(range(epoch, length.total, epoch))
+        return mark(lambda t: curve(t - t % epoch), **places)
+
+    def _unit(self, length: Horizon) -> int:
+        """The updates between two changes of the rate."""
+        if self.every == "update":
+            return 1
+        if not length.updates_per_epoch:
+            raise ConfigError("compat.every=epoch: the updates of an epoch are not known: set data.samples.")
+        return length.updates_per_epoch
+
+    def _among(self, names: list[str]) -> bool:
+        return self.schedule in names or "all" in names

@@ -1,0 +1,50 @@
+"""Schedules inside schedules: a part that names an option of conf/schedule becomes the call that the option makes."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from trainer.config.arguments import nearest
+from trainer.config.location import CONF
+from trainer.lr import ConfigError
+
+OPTIONS = CONF / "schedule"
+
+
+def expanded(node: Any, key: str) -> Any:
+    """The plain config `node` with each schedule that is named in it replaced by what the option says.
+
+    `of` and the items of `factors` are schedules: a word, {schedule: WORD, …} with settings, or a `_target_`.
+
+    >>> expanded({"of": {"schedule": "linear", "floor": 0.1}}, "schedule")
+    {'of': {'_target_': 'trainer.lr.linear', '_partial_': True, 'floor': 0.1}}
+    """
+    if isinstance(node, list):
+        return [expanded(item, f"{key}.{i}") for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    made = {name: expanded(value, f"{key}.{name}") for name, value in node.items()}
+    if "of" in made:
+        made["of"] = named(made["of"], f"{key}.of")
+    if isinstance(made.get("factors"), list):
+        made["factors"] = [named(factor, f"{key}.factors.{i}") for i, factor in enumerate(made["factors"])]
+    return made
+
+
+def named(part: Any, key: str) -> Any:
+    """One schedule, given as the name of an option, with or without settings; a `_target_` stays as it is."""
+    if isinstance(part, str):
+        part = {"schedule": part}
+    if not isinstance(part, dict):
+        raise ConfigError(f"{key}={part!r} is no schedule: give the name of one, or {{schedule: NAME, …}}.")
+    if "_target_" in part:
+        return {**part, "_partial_": True}
+    option = part.get("schedule")
+    path, known = OPTIONS / f"{option}.yaml", sorted(file.stem for file in OPTIONS.glob("*.yaml"))
+    if option not in known:
+        raise ConfigError(f"{key}: there is no schedule {option}: {nearest(str(option), known)}")
+    preset: Any = OmegaConf.to_container(OmegaConf.load(path))
+    if "defaults" in preset:
+        raise ConfigError(f"{key}: schedule {option} is a recipe with a warm-up: name the schedule alone.")
+    settings = {name: value for name, value in part.items() if name != "schedule"}
+    return expanded({**preset, **settings}, key)

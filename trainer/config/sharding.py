@@ -1,0 +1,68 @@
+"""What a run may not ask for where each process holds only a part of every weight."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from trainer.config.settings import TrainerSettings
+from trainer.lr import ConfigError
+from trainer.optim.composite import Composite
+from trainer.optim.lookahead import Lookahead
+
+SHOWN = {
+    "torch.optim": ("SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
+    "pytorch_optimizer": ("AdaBound", "AdEMAMix", "Lion", "ScheduleFreeSGD", "ScheduleFreeAdamW"),
+    "trainer.optim": ("GradientDescent", "RMSpropTF", "CautiousAdamW", "LAMB"),
+}
+"""Optimizers that a test has shown to end in parts with the weights of one process, by their package."""
+
+
+def check_sharded(
+    cfg: DictConfig, settings: TrainerSettings, net: nn.Module, optimizer: Callable[[], Optimizer]
+) -> None:
+    """Refuse, with `trainer.strategy=fsdp`, what needs whole weights or gradients, and nets that cannot be cut.
+
+    An optimizer of the user's own that steps each number by itself says so: its class has `by_number = True`.
+    """
+    if settings.strategy != "fsdp":
+        return
+    sharpness = cfg.measure.get("sharpness") if cfg.measure else None
+    asked = [
+        (settings.agc, f"trainer.agc={settings.agc} needs the norm of each unit's weights", "trainer.clip"),
+        (settings.sam, f"trainer.sam={settings.sam} needs whole gradients to ascend along", "trainer.sam=null"),
+        (settings.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
+        (settings.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
+        (settings.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),
+        (sharpness, f"measure.sharpness={sharpness} needs the net as a whole", "measure.sharpness=null"),
+        *((True, _needs(one), "sgd, momentum, adamw, …") for one in _parts(optimizer()) if not _by_number(type(one))),
+    ]
+    for there, what, instead in asked:
+        if there:
+            raise ConfigError(
+                f"{what}, and with trainer.strategy=fsdp each process holds a part: take {instead}, or trainer=ddp."
+            )
+    scalar = next((name for name, parameter in net.named_parameters() if not parameter.ndim), None)
+    if scalar is not None:
+        raise ConfigError(
+            f"model: {scalar} is a single number and cannot be cut: give it the shape [1], or trainer=ddp."
+        )
+
+
+def _needs(optimizer: Optimizer) -> str:
+    return f"optimizer: {type(optimizer).__name__} is not known to step each number by itself (by_number = True)"
+
+
+def _by_number(kind: type) -> bool:
+    shown = any(kind.__module__.startswith(f"{name}.") and kind.__name__ in kinds for name, kinds in SHOWN.items())
+    return shown or getattr(kind, "by_number", False)
+
+
+def _parts(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizers that step the weights: those of a composite, and what Lookahead follows."""
+    if isinstance(optimizer, Lookahead):
+        return _parts(optimizer.base)
+    return (
+        [part for one in optimizer.parts for part in _parts(one)] if isinstance(optimizer, Composite) else [optimizer]
+    )

@@ -1,0 +1,79 @@
+"""What tells Lightning the ranks of a run that Slurm has started; nothing is guessed from the job around it."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+from trainer.distributed.launch.launched import launcher
+from trainer.lr import ConfigError
+
+FIRST_PORT, PORTS = 15000, 10000
+
+
+def environment() -> list[ClusterEnvironment]:
+    """How the ranks find each other; a Slurm job whose script starts plain Python has none but Lightning's own."""
+    if launcher() == "torchrun":
+        return [TorchElasticEnvironment()]
+    if launcher() == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
+        return [Slurm()]
+    return [LightningEnvironment()] if "SLURM_JOB_ID" in os.environ else []
+
+
+class Slurm(SLURMEnvironment):
+    """The ranks of one srun. Requeueing is ours, and so is the check of how many tasks there are."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", os.environ.get("SLURM_NTASKS", "1"))  # asked for, never used
+        super().__init__(auto_requeue=False)
+
+    @property
+    def main_address(self) -> str:
+        """`MASTER_ADDR`, or the first node of the step: its name, and its address where the name is not known."""
+        if "MASTER_ADDR" not in os.environ:
+            nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "127.0.0.1")
+            os.environ["MASTER_ADDR"] = reachable(self.resolve_root_node_address(nodes))
+        return os.environ["MASTER_ADDR"]
+
+    @property
+    def main_port(self) -> int:
+        """`MASTER_PORT`, or one that differs between jobs, and between the steps of a job."""
+        own = int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ["SLURM_STEP_ID"])
+        return int(os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + own % PORTS)))
+
+    def world_size(self) -> int:
+        return int(os.environ["SLURM_STEP_NUM_TASKS"])
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """The assembly has compared them."""
+
+
+def reachable(node: str) -> str:
+    """The name of a node where it resolves, else the address that Slurm knows it by.
+
+    Raises:
+        ConfigError: neither is known; to try would be to hang.
+    """
+    try:
+        socket.getaddrinfo(node, None)
+    except OSError:
+        address = _address(node)
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            print(f"{node}, the first node, does not resolve: its address in Slurm is {address}", file=sys.stderr)
+        return address
+    return node
+
+
+def _address(node: str) -> str:
+    try:
+        done = subprocess.run(
+            ["scontrol", "show", "node", "--oneliner", node], capture_output=True, text=True, timeout=20
+        )
+        known = dict(word.partition("=")[::2] for word in done.stdout.split())
+        socket.getaddrinfo(known["NodeAddr"], None)
+    except (OSError, KeyError, subprocess.TimeoutExpired):
+        raise ConfigError(f"{node}, the first node, does not resolve here: set MASTER_ADDR to its address.") from None
+    return known["NodeAddr"]

@@ -1,0 +1,1 @@
+"""Who launched this process: ranks, signals, requeue. Standard library only."""

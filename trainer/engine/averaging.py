@@ -1,0 +1,197 @@
+"""Averages of the weights: which are taken while training, and how they are scored and kept."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.engine.statistics import batch_norms, recalibrate
+from trainer.lr import ConfigError, Duration, Horizon
+from trainer.lr.bounds import number, whole
+from trainer.lr.growth import STEADY, Growth
+from trainer.lr.scaling_average import scaled_decay
+from trainer.optim.shards import own, part
+
+_BATCHES = "it is the training batches that give the statistics of BatchNorm at averaged weights; 0 keeps the old."
+
+
+@dataclass(frozen=True)
+class Average:
+    """Which weights are averaged: those after `start`, `start + every`, … updates.
+
+    `keep(k)` is what the average keeps of itself as the k-th weights are taken in, k = 1, 2, …; those of k = 0 begin
+    it. With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches
+    give the running statistics of BatchNorm at the averaged weights. Where the batch grows, `start` and `every` count
+    on the reference clock of `growth`, and weights are taken in once for each of these places that an update reaches:
+    the average is over as many samples.
+    """
+
+    kind: str
+    recalibrate: int
+    keep: Callable[[int], float] | None = None
+    start: int = 0
+    every: int = 1
+    growth: Growth = STEADY
+
+    def __post_init__(self) -> None:
+        whole("average.recalibrate", self.recalibrate, _BATCHES, low=0)
+
+    def times(self, updates: int) -> int:
+        """How often the weights after so many updates are taken in."""
+        before, now = (max(-1, (self.growth.at(t) - self.start) // self.every) for t in (updates - 1, updates))
+        return now - before
+
+
+NONE = Average("none", 0)
+
+
+def no_average(horizon: Horizon, *, recalibrate: int = 10) -> Average:
+    """No average but that of an optimizer that makes one itself."""
+    return Average("none", recalibrate)
+
+
+def ema(
+    horizon: Horizon,
+    *,
+    decay: float = 0.999,
+    start: Duration = "0%",
+    every: Duration = 1,
+    warmup: bool = True,
+    recalibrate: int = 10,
+    scaled: bool = False,
+    base_batch_size: int | None = None,
+) -> Average:
+    """An exponential moving average of the weights: a ← d a + (1 - d) w.
+
+    d is `decay`, or min(decay, (1 + k) / (10 + k)) with `warmup`, for the k-th weights after the first.
+    Polyak & Juditsky 1992; the ramp as in TensorFlow's ExponentialMovingAverage.
+
+    With `scaled` the decay is of updates at `base_batch_size`, and becomes `scaled_decay` at the batch of the run.
+    """
+    why = "it is the share of the average that is kept, from 0 to below 1."
+    most = number("average.decay", decay, why, 0.0, math.nextafter(1.0, 0.0))
+    if scaled:
+        most = scaled_decay(most, horizon.batch_size, base_batch_size, every)
+    begin, step = _when(horizon, start, every)
+    ramp = (lambda k: min(most, (1 + k) / (10 + k))) if warmup else (lambda k: most)
+    return Average("ema", recalibrate, ramp, begin, step)
+
+
+def swa(horizon: Horizon, *, start: Duration = "75%", every: Duration = "1ep", recalibrate: int = 10) -> Average:
+    """Stochastic weight averaging: the equal average of the weights. Izmailov et al. 2018, arXiv:1803.05407."""
+    begin, step = _when(horizon, start, every)
+    return Average("swa", recalibrate, lambda k: k / (k + 1), begin, step)
+
+
+def _when(horizon: Horizon, start: Duration, every: Duration) -> tuple[int, int]:
+    """From which update on weights are taken in, and how many lie between two."""
+    begin, step = horizon.updates(start, "average.start"), horizon.updates(every, "average.every", least=1)
+    count = len(range(begin or step, horizon.total + 1, step))
+    if count < 2:
+        raise ConfigError(
+            f"average.start={start} and average.every={every} take in {count} of the weights of {horizon.total} "
+            "updates, and an average needs two: lower them."
+        )
+    return begin, step
+
+
+def averages(optimizer: Optimizer) -> bool:
+    """Whether an optimizer keeps an average of the weights itself, and has `train` and `eval` to change to it."""
+    parts = getattr(optimizer, "parts", None)
+    if parts is not None:
+        return any(averages(part) for part in parts)
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+class Averaging:
+    """Takes the average of the weights of `net`, and puts averaged weights in their place to be scored.
+
+    The average may be the optimizer's own. `enter` keeps a copy of the weights that train, `leave` gives it back, so
+    that scoring changes no bit of the training. A checkpoint written between the two has both.
+    """
+
+    def __init__(self, net: nn.Module, average: Average) -> None:
+        self.net, self.chosen = net, average
+        self.count = 0
+        self.mean: dict[str, Tensor] = {}
+        self.held: dict[str, Tensor] = {}
+        self._weights: dict[str, nn.Parameter] = {}
+        self._optimizer: Optimizer | None = None
+
+    def begin(self, optimizer: Optimizer) -> None:
+        """Take up training from what has been loaded, be it a checkpoint of weights that were scored."""
+        self._weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
+        if averages(optimizer):
+            self._optimizer = optimizer
+            optimizer.train()  # type: ignore[attr-defined]
+        self._put(self.held)
+        self.held = {}
+        mean = {name: value.to(self._weights[name].device) for name, value in self.mean.items()}
+        self.mean = {name: part(value, of=self._weights[name]) for name, value in mean.items()}
+
+    @torch.no_grad()
+    def take(self, updates: int) -> None:
+        """Take in the weights after so many updates, where they are of the average."""
+        keep, times = self.chosen.keep, self.chosen.times(updates)
+        if keep is None or not times:
+            return
+        weights = [_wide(weight) for weight in self._weights.values()]
+        if not self.count:
+            self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
+        else:
+            kept = math.prod(keep(k) for k in range(self.count, self.count + times))
+            means = [own(self.mean[name]) for name in self._weights]
+            torch._foreach_lerp_(means, [own(weight) for weight in weights], 1.0 - kept)
+        self.count += times
+
+    @property
+    def due(self) -> bool:
+        """Whether averaged weights are to be scored in place of those that train."""
+        return bool(self.mean) or self._optimizer is not None
+
+    def enter(self, batches: Iterable[Tensor]) -> None:
+        """Put the averaged weights in place; `batches` are inputs of training batches, for BatchNorm."""
+        if self.held or not self.due:
+            return
+        norms = batch_norms(self.net) if self.chosen.recalibrate else []
+        statistics = {f"{name}.{key}".lstrip("."): value for name, norm in norms for key, value in norm.named_buffers()}
+        self.held = {name: value.detach().clone() for name, value in {**self._weights, **statistics}.items()}
+        if self._optimizer is not None:
+            self._optimizer.eval()  # type: ignore[attr-defined]
+        self._put(self.mean)
+        if norms:
+            recalibrate(self.net, batches)
+
+    def leave(self) -> None:
+        """Put the weights that train back in place."""
+        if self.held and self._optimizer is not None:
+            self._optimizer.train()  # type: ignore[attr-defined]
+        self._put(self.held)
+        self.held = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, and the weights that train where others are in their place."""
+        return {"kind": self.chosen.kind, "count": self.count, "mean": self.mean, "held": self.held}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state; an average of another kind begins anew."""
+        self.held = state["held"]
+        if state["kind"] == self.chosen.kind:
+            self.count, self.mean = state["count"], state["mean"]
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        """Copy values into the parameters and buffers of these names."""
+        if values:
+            places = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+            for name, value in values.items():
+                places[name].copy_(part(value, of=places[name]))
+
+
+def _wide(weight: nn.Parameter) -> Tensor:
+    """A weight in at least single precision, in which small steps of an average are not lost."""
+    return weight.detach().float() if weight.dtype in (torch.float16, torch.bfloat16) else weight.detach()

@@ -1,0 +1,116 @@
+"""Writes the learning rate of every update from the policy, and proves that it was the one applied."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.optim import Optimizer
+
+from trainer.lr import LRPolicy
+
+
+class LRControl(pl.Callback):
+    """Writes `policy.lrs(t)` into the optimizer's parameter groups before update `t`, and every other scheduled value.
+
+    A hook inside `optimizer.step` reads what is really there: `applied` holds the rates of the last update, and a
+    value that differs from the policy stops the run with a RuntimeError that names the group.
+    It also serves any LightningModule under automatic optimization: add it to the trainer's callbacks.
+
+    `plateau` is the metric-driven factor of the moment, `gain` that of AdaScale; `place` holds `t` and the gain of the
+    last update. `outlets` set what is no setting of a parameter group: dropout, label smoothing, gradient noise.
+    """
+
+    def __init__(self, policy: LRPolicy, outlets: dict[str, Callable[[float], None]] | None = None) -> None:
+        self.policy = policy
+        self.names = list(policy.groups)
+        self.plateau = self.gain = 1.0
+        self.place = (0, 1.0)
+        self.outlets = outlets or {}
+        self.applied: list[float] = []
+        self.values: dict[str, list[float]] = {}
+        self._planned: list[float] = []
+
+    def write(self, optimizer: Optimizer, t: int) -> None:
+        """Set the learning rate and the other scheduled values of each group to the policy's at update `t`."""
+        self.place, self._planned = (t, self.gain), self.policy.lrs(t, self.plateau, self.gain)
+        for group, lr in zip(optimizer.param_groups, self._planned, strict=True):
+            group["lr"] = lr
+        if self.policy.hyper_schedules:
+            for name, values in self.values.items():
+                if name not in self.outlets:
+                    for group, value in zip(optimizer.param_groups, values, strict=True):
+                        write_setting(group, name, value)
+
+    def turn(self, t: int) -> None:
+        """Evaluate the other scheduled values of update `t`, and set those of the whole run."""
+        self.values = self.policy.values(t, self.plateau)
+        for name, outlet in self.outlets.items():
+            if name in self.values:
+                outlet(self.values[name][0])
+
+    def rest(self) -> None:
+        """Set what is of the whole run back to the user's own number, for validation and test."""
+        for name, outlet in self.outlets.items():
+            outlet(self.policy.hyper_schedules[name].bases[0])
+
+    def watch(self, optimizer: Optimizer) -> None:
+        """Read the learning rates of `optimizer` before each of its steps from now on."""
+        optimizer.register_step_pre_hook(self._prove)
+
+    def _prove(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.applied = [group["lr"] for group in optimizer.param_groups]
+        if self.applied != self._planned:
+            raise RuntimeError(self._complaint("lr", self.applied, self._planned))
+        for name, values in self.values.items():
+            if name not in self.outlets:
+                found = [read_setting(group, name) for group in optimizer.param_groups]
+                if found != values:
+                    raise RuntimeError(self._complaint(name, found, values))
+
+    def _complaint(self, what: str, found: list[float], planned: list[float]) -> str:
+        if not planned:
+            return "an optimizer step was made before the policy wrote a learning rate."
+        wrong = [
+            f"group {name} has {what}={applied!r} where the policy says {right!r}"
+            for name, applied, right in zip(self.names, found, planned, strict=True)
+            if applied != right
+        ]
+        return f"{'; '.join(wrong)}: something else writes it, such as a scheduler or a callback."
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not pl_module.automatic_optimization:
+            raise ValueError(
+                f"{type(pl_module).__name__} optimizes by hand, so that no hook comes before its step: "
+                "call LRControl.write(optimizer, t) before each optimizer.step() instead of adding it as a callback."
+            )
+        for optimizer in trainer.optimizers:
+            if len(optimizer.param_groups) != len(self.names):
+                raise ValueError(
+                    f"the policy knows the groups {', '.join(self.names)}, "
+                    f"but the optimizer has {len(optimizer.param_groups)}: name each group in the policy."
+                )
+            # Under automatic optimization the rate is written inside the step, after the backward pass.
+            optimizer.register_step_post_hook(self._prove)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        self.turn(trainer.global_step)
+        self.write(optimizer, trainer.global_step)
+
+
+def read_setting(group: dict[str, Any], name: str) -> float:
+    """A setting of a parameter group; `momentum` is β1 where the optimizer has betas."""
+    if name in group:
+        return group[name]
+    return group["betas"][1 if name == "beta2" else 0]
+
+
+def write_setting(group: dict[str, Any], name: str, value: float) -> None:
+    """Set what `read_setting` reads."""
+    if name in group:
+        group[name] = value
+    elif name == "beta2":
+        group["betas"] = (group["betas"][0], value)
+    else:
+        group["betas"] = (value, group["betas"][1])

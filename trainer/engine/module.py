@@ -1,0 +1,200 @@
+"""The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
+
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from trainer.engine.attribute_setters import outlets
+from trainer.engine.averaging import Averaging
+from trainer.engine.clock import Clock
+from trainer.engine.lr_control import LRControl
+from trainer.engine.statistics import recent
+from trainer.engine.task import Scores, Task
+from trainer.engine.train_spec import TrainSpec
+from trainer.engine.update import Backward, Updater
+from trainer.log.log_updates import record
+from trainer.log.metric_buffer import MetricBuffer
+from trainer.measure.observers import Live
+from trainer.optim.state import keep_configured
+
+
+class Module(pl.LightningModule):
+    """Trains `net` on `task` by `recipe`; one call of `training_step` makes a block of updates.
+
+    The state is the weights, their average, the optimizer and the clock: everything else follows from them.
+    """
+
+    updater: Updater
+
+    def __init__(self, net: nn.Module, task: Task, recipe: TrainSpec) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
+        self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
+        self.loss, self.clock, self.journal = task.loss, Clock(), MetricBuffer()
+        self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
+        self.averaging, self.live = Averaging(net, recipe.average), Live(recipe, self.clock, self.control)
+        self.recent: dict[str, float] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has made all of its updates."""
+        return self.clock.at >= self.horizon.total
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs)
+
+    def configure_optimizers(self) -> Optimizer:
+        optimizer = self.recipe.optimizer()
+        optimizer.register_load_state_dict_pre_hook(keep_configured)
+        return optimizer
+
+    def on_fit_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        self.control.watch(optimizer)
+        self.updater = Updater(
+            net=self.net,
+            loss=self.loss,
+            optimizer=optimizer,
+            control=self.control,
+            clock=self.clock,
+            journal=self.journal,
+            backward=Backward.of(self.trainer, self.device),
+            clip=self.recipe.clip,
+            noise=self.recipe.noise,
+            limits=[group.clip for group in self.recipe.groups],
+            agc=self.recipe.agc,
+            sam=self.recipe.sam,
+            averaging=self.averaging,
+            observer=self.live.joined(self.recipe.observe and self.recipe.observe(self.net, self.loss, optimizer)),
+            spread=self.live.measures(optimizer, self.trainer.strategy.model),
+        )
+        self._tell_lightning()
+
+    def on_train_start(self) -> None:
+        self.averaging.begin(self.updater.optimizer)
+
+    def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
+        for update in takewhile(lambda _: not self.over, block):
+            self.recipe.check_batch(self.clock.t, update)
+            self.updater(update)
+        self._tell_lightning()
+        if len(self.journal) >= self.recipe.log_every:
+            self.drain()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.trainer.should_stop |= self.over
+
+    def drain(self, alone: bool = False) -> None:
+        """Log every update since the last drain: what was applied, by which factors, with what loss.
+
+        `alone`: after a failure, when the other processes may be gone, with this one's losses.
+        """
+        if not len(self.journal):
+            return
+        updates, times = self.journal.updates, self.journal.times
+        columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
+        losses, speed = columns["train/loss"], self.journal.speed() * self.recipe.mean_batch(updates)
+        self.journal.clear()
+        rate = columns[f"lr/{self.control.names[0]}"][-1]
+        self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
+        record(self.trainer.loggers, updates, times, columns, speed)
+        if not alone:
+            for row in zip(updates, columns["train/grad_norm"], losses):
+                Updater.check(*row)
+
+    def on_train_epoch_start(self) -> None:
+        self.journal.since = time.time()
+
+    def on_train_epoch_end(self) -> None:
+        self.drain()
+
+    def on_train_end(self) -> None:
+        self._enter()
+
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.drain()
+            self._enter()
+        self._prepare_scoring()
+
+    def on_test_epoch_start(self) -> None:
+        self._prepare_scoring()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._score("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._score("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._publish("val")
+
+    def on_validation_end(self) -> None:
+        self.averaging.leave()
+
+    def on_test_epoch_end(self) -> None:
+        self._publish("test")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are made on the device: nothing is moved."""
+        return batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
+        del checkpoint["loops"]
+        batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
+        checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.recipe.origin}
+        checkpoint |= {"averaging": self.averaging.state_dict(), "live": self.live.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["cadence"]
+        self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
+        self.averaging.load_state_dict(checkpoint["averaging"])
+        self.live.load_state_dict(checkpoint.get("live", {}))
+
+    def _enter(self) -> None:
+        """Put averaged weights in place of those that train, where there are any."""
+        count, precision = self.recipe.average.recalibrate, self.trainer.precision_plugin
+        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.micro_batches)
+        with precision.forward_context():
+            self.averaging.enter(map(precision.convert_input, inputs))
+
+    def _prepare_scoring(self) -> None:
+        """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""
+        self.control.rest()
+        if self.trainer.world_size > 1:
+            for buffer in self.net.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _score(self, stage: str, batch: Any) -> None:
+        inputs, targets = batch
+        outputs = self.net(inputs)
+        scores = self.scores[stage]
+        assert isinstance(scores, Scores)
+        scores.update(self.loss(outputs, targets), outputs, targets)
+
+    def _publish(self, stage: str) -> None:
+        """Show the scores of a pass to callbacks and loggers, at the last update before it."""
+        scores = self.scores[stage]
+        assert isinstance(scores, Scores)
+        values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
+        self.log_dict(values, logger=False)
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values, max(self.clock.t - 1, 0))
+
+    def _over_ranks(self, measures: Tensor) -> Tensor:
+        """Measures of updates as means over the processes."""
+        return measures if self.trainer.world_size == 1 else self.trainer.strategy.reduce(measures, reduce_op="mean")
+
+    def _tell_lightning(self) -> None:
+        """Lightning's `global_step`, for callbacks and loggers, is the clock."""
+        loop = self.trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = loop.manual_optimization.optim_step_progress.total.completed = self.clock.t

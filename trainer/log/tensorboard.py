@@ -1,0 +1,175 @@
+"""The TensorBoard log: every update's values in one event, texts, and the HParams tab."""
+
+import math
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+
+from trainer.log.eventfile import EventFile, float32
+from trainer.lr import ConfigError
+
+Scalar = bool | int | float | str
+
+
+class TensorBoard(Logger):
+    """Writes TensorBoard event files into `folder`, on rank zero only.
+
+    The first write creates the file. It is flushed by every write that comes `flush_seconds` or more after the
+    last flush, and by `save`, `finalize` and `close`. Writing after `close` starts another file.
+
+    Raises:
+        ConfigError: `flush_seconds` is negative or not a number, or `folder` is empty.
+    """
+
+    def __init__(self, folder: str, flush_seconds: float = 5.0) -> None:
+        super().__init__()
+        if not flush_seconds >= 0:
+            raise ConfigError(f"flush_seconds={flush_seconds} is not a time: give seconds, 0 or more")
+        if not folder:
+            raise ConfigError("folder='' names no place for the TensorBoard log: give a folder")
+        self.hparams: dict[str, Any] = {}
+        self._folder = Path(folder)
+        self._flush_seconds = flush_seconds
+        self._flushed = self._started = time.time()
+        self._file: EventFile | None = None
+
+    @rank_zero_only
+    def log_updates(self, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write one event per update with the value of every column that has one.
+
+        Args:
+            steps: the n updates, each counted from 0.
+            times: when each was applied, in seconds since 1970.
+            columns: per tag the n values, stored as float32; None where an update has none.
+
+        Raises:
+            ValueError: the lengths differ.
+        """
+        file, tags = self._open(), tuple(columns)
+        gaps = any(None in column for column in columns.values())
+        rows = columns.values() if gaps else map(float32, columns.values())
+        for step, wall_time, *values in zip(steps, times, *rows, strict=True):
+            if gaps:
+                there = {tag: value for tag, value in zip(tags, values) if value is not None}
+                file.write_scalars(tuple(there), step, wall_time, float32(there.values()))
+            else:
+                file.write_scalars(tags, step, wall_time, values)
+        self._flush_if_due()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write one event with all `metrics` at `step`; Lightning's own `epoch` is left out."""
+        if step is None:
+            raise ValueError(f"log_metrics({list(metrics)}) came without a step: pass the number of the update")
+        kept = {tag: value for tag, value in metrics.items() if tag != "epoch"}
+        if kept:
+            self._open().write_scalars(tuple(kept), step, time.time(), float32(kept.values()))
+            self._flush_if_due()
+
+    @rank_zero_only
+    def log_text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Write a Markdown text for the Text tab."""
+        self._write(text_pb(tag, markdown), step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Keep `params` in `hparams` and write nothing: `log_hparams` writes them with the final metrics."""
+        self.hparams.update(vars(params) if isinstance(params, Namespace) else params)
+
+    @rank_zero_only
+    def log_hparams(
+        self, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, completed: bool = True
+    ) -> None:
+        """Write the run's row of the HParams tab: its hyper-parameters and, as scalars, its final metrics.
+
+        A value that is no finite number, bool or string is stored as its text. No experiment summary goes with
+        it: TensorBoard would take the first one for all runs of a sweep, and hide what only other runs have.
+        """
+        plain = {name: _scalar(value) for name, value in params.items()}
+        self._write(hparams_pb(plain, start_time_secs=self._started), step)
+        self.log_metrics(metrics, step)
+        self._write(_session_end(completed), step)
+
+    @rank_zero_only
+    def restart(self, step: int) -> None:
+        """Say that the run goes on at update `step`, so that TensorBoard drops this update and later ones.
+
+        Call it before the first write of a resumed run; it drops what earlier files, and this one, hold.
+        """
+        self._open().restart(step)
+
+    @property
+    def name(self) -> str:
+        """Empty: the folder is the run, there are no experiments below it."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty: a run has one folder, and two runs never share it."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the event files."""
+        return str(self._folder)
+
+    @property
+    def log_dir(self) -> str:
+        """The folder of the event files."""
+        return str(self._folder)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Flush what is buffered."""
+        if self._file is not None:
+            self._file.flush()
+            self._flushed = time.time()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Flush; Lightning calls this after the fit and again after a test, so the file stays open."""
+        self.save()
+
+    @rank_zero_only
+    def close(self) -> None:
+        """Flush and close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> EventFile:
+        if self._file is None:
+            self._file = EventFile(self._folder)
+        return self._file
+
+    def _write(self, summary: Summary, step: int) -> None:
+        self._open().write(Event(wall_time=time.time(), step=step, summary=summary))
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
+        if time.time() - self._flushed >= self._flush_seconds:
+            self.save()
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return value if isinstance(value, bool | int | str) else str(value)
+
+
+def _session_end(completed: bool) -> Summary:
+    status = api_pb2.STATUS_SUCCESS if completed else api_pb2.STATUS_FAILURE
+    ended = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=ended))
+    value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=described, tensor=metadata.NULL_TENSOR)
+    return Summary(value=[value])

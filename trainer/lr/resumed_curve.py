@@ -1,0 +1,99 @@
+"""Policies made of policies, for a run that is resumed: another curve from an update on, or another clock."""
+
+from dataclasses import replace
+
+from trainer.lr.hyper_schedule import HyperSchedule, Rule
+from trainer.lr.policy import LRPolicy
+from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.warmup import Warmup
+
+
+def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy:
+    """`old` before update `begin`, from there on `new` as it is `shift` updates before.
+
+    The rates before `begin` are those of `old`, told as shares of the peak of `new`, and W is its warm-up's.
+    """
+    ratio = old.peak_lr / new.peak_lr
+    rise, later = old.warmup.factor, new.warmup.factor
+    names = {*old.own, *new.own}
+    return replace(
+        new,
+        warmup=Warmup(
+            old.warmup.updates, _noted(lambda t: later(t - shift) if t >= begin else rise(t), new, begin, shift)
+        ),
+        schedule=_joined(old.schedule, new.schedule, begin, shift, ratio),
+        own={
+            name: _joined(old.schedule_of(name), new.schedule_of(name), begin, shift, ratio)
+            for name in new.groups
+            if name in names
+        },
+        hyper_schedules={
+            name: HyperSchedule(_turned(old.hyper_schedules.get(name), dial.rule, begin, shift), dial.bases)
+            for name, dial in new.hyper_schedules.items()
+        },
+    )
+
+
+def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
+    """A policy on the clock of batches of `after` samples, planned on one of `before`: the same at each sample."""
+    if before == after:
+        return policy
+
+    def read(curve: Schedule) -> Schedule:
+        places = {kind: tuple(-(-t * before // after) for t in updates) for kind, updates in marks(curve).items()}
+        return mark(lambda t: curve(t * after // before), **places)
+
+    return replace(
+        policy,
+        warmup=Warmup(-(-policy.warmup.updates * before // after), read(policy.warmup.factor)),
+        schedule=read(policy.schedule),
+        own={name: read(curve) for name, curve in policy.own.items()},
+        hyper_schedules={
+            name: HyperSchedule(_slowed(dial.rule, before, after), dial.bases)
+            for name, dial in policy.hyper_schedules.items()
+        },
+    )
+
+
+def _noted(rise: Schedule, new: LRPolicy, begin: int, shift: int) -> Schedule:
+    """A warm-up with what is noted on that of `new`, and its end, as jumps: the rate may leap there."""
+    jumps = [t + shift for t in (*marks(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin]
+    return mark(rise, jumps=jumps)
+
+
+def cut(policy: LRPolicy, total: int) -> LRPolicy:
+    """A policy for a run that ends at `total`: what is noted beyond it is no longer looked for."""
+
+    def within(curve: Schedule) -> Schedule:
+        places = {kind: tuple(t for t in updates if t < total) for kind, updates in marks(curve).items()}
+        return mark(lambda t: curve(t), **places)
+
+    own = {name: within(curve) for name, curve in policy.own.items()}
+    return replace(policy, schedule=within(policy.schedule), own=own)
+
+
+def frozen(policy: LRPolicy, begin: int) -> LRPolicy:
+    """A policy whose warm-up stays where it is at update `begin`."""
+    rise = policy.warmup.factor
+    return replace(policy, warmup=Warmup(policy.warmup.updates, lambda t: rise(min(t, begin))))
+
+
+def _joined(old: Schedule, new: Schedule, begin: int, shift: int, ratio: float) -> Schedule:
+    first = {kind: [t for t in updates if t < begin] for kind, updates in marks(old).items()}
+    second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in marks(new).items()}
+    places = {kind: [*first.get(kind, ()), *second.get(kind, ())] for kind in {"jumps", *first, *second}}
+    places["jumps"] = sorted({*places["jumps"], begin})
+    return mark(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
+
+
+def _turned(old: HyperSchedule | None, new: Rule, begin: int, shift: int) -> Rule:
+    def rule(t: int, base: float, share: float) -> float:
+        if t >= begin:
+            return new(t - shift, base, share)
+        return old.rule(t, base, share) if old else base
+
+    return rule
+
+
+def _slowed(rule: Rule, before: int, after: int) -> Rule:
+    return lambda t, base, share: rule(t * after // before, base, share)

@@ -1,0 +1,80 @@
+"""AdaScale: how far an update goes on the curve, by the noise of the gradients before it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.engine.clock import Clock
+from trainer.engine.lr_control import LRControl
+from trainer.engine.update import MicroBatch, Updater
+from trainer.log.metric_buffer import Observation
+from trainer.measure.micro_gradients import MicroGradients
+from trainer.measure.noise_scale import NoiseScale, adascale_gain
+
+LEAST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class AdaScale:
+    """S = B / B_ref, the base batch B_ref, and θ, the share of their means that σ² and μ² keep at an update."""
+
+    multiple: float
+    base_batch: int
+    smoothing: float
+
+    def gain(self, square: float, trace: float) -> float:
+        """r = (σ² + μ²) / (σ²/S + μ²) with μ² = |G|² and σ² = tr(Σ) / B_ref, at least 0 and 1e-6; in [1, S].
+
+        Where the means of few updates have given a negative |G|², the gain is S.
+        """
+        least = LEAST_VARIANCE * self.base_batch
+        gain = adascale_gain(max(square, 0.0), max(trace, least), self.base_batch, self.multiple)
+        return min(max(gain, 1.0), self.multiple)
+
+
+class Pace:
+    """Sets the gain of each update, and adds it to the clock's τ once the update has been applied.
+
+    r_t is made of the updates before t, so r_0 = 1, and no rate depends on the gradient that it multiplies. The means
+    are debiased, and clipped after they are taken: clipping each update's own would raise μ² wherever noise has made
+    it negative. Before every update but the first this waits for the device. Where S is 1 the gain is 1, and nothing
+    is measured.
+    """
+
+    def __init__(self, chosen: AdaScale, sizes: tuple[int, int], clock: Clock, control: LRControl) -> None:
+        self.chosen, self.clock, self.control = chosen, clock, control
+        self.scale = NoiseScale(*sizes, decay=chosen.smoothing) if chosen.multiple > 1 else None
+        self.spread: MicroGradients | None = None
+        clock.tau = 0.0
+
+    def before(self, t: int, update: Sequence[MicroBatch]) -> None:
+        """Update `t` has the gain of the updates before it."""
+
+    def after(self, t: int) -> Observation:
+        """Update `t` has been applied: τ goes on by its gain, and the next one's is known."""
+        gain, tau = self.control.gain, self.clock.tau
+        assert tau is not None
+        self.clock.tau = tau + gain
+        if self.scale is not None and self.spread is not None:
+            small, big = self.spread.squares[:, :1].cpu()
+            Updater.check(t, math.sqrt(big.item()))
+            self.scale.add(small, big)
+            self.control.gain = self.chosen.gain(*self.scale.means[0].tolist())
+        return Observation(_NOTHING, lambda _: {"adascale/gain": gain, "adascale/tau": tau})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The gain of the next update, τ, and the means."""
+        return {"gain": self.control.gain, "tau": self.clock.tau, "scale": self.scale and self.scale.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.control.gain, self.clock.tau = state["gain"], state["tau"]
+        if self.scale is not None and state["scale"] is not None:
+            self.scale.load_state_dict(state["scale"])
+
+
+_NOTHING: Tensor = torch.empty(0)

@@ -1,0 +1,197 @@
+"""What an update does to each parameter group: norms, ratios, and now and then the sharpness of the loss."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import Optimizer
+
+from trainer.engine.update import Backward, MicroBatch
+from trainer.log.metric_buffer import Observation
+from trainer.lr import ConfigError
+from trainer.lr.bounds import number, whole
+from trainer.optim.shards import norms, own
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Setting = tuple[float, float | None]
+"""The rate and the momentum of a group."""
+
+
+@dataclass(frozen=True)
+class Observe:
+    """Which updates are observed: norms at each multiple of `every`, the sharpness at each of `sharpness`, if any.
+
+    With `noise` the noise scale is logged too, which `observers` takes from the micro-batches of every update.
+
+    At update t, for each group, with the weights w before it, the update Δw that was made of them, the gradient g as
+    the optimizer got it (clipped, with noise), the applied rate η, and the momentum β (β1 where there are betas):
+
+    - `grad_norm` ‖g‖, `weight_norm` ‖w‖, `update_norm` ‖Δw‖, `update_ratio` ‖Δw‖/‖w‖, `trust_ratio` ‖w‖/‖g‖;
+    - `effective_lr` η/‖w‖²: the rate at which weights turn whose scale a norm behind them takes out (van Laarhoven
+      2017, arXiv:1706.05350). It is told for every group; where no norm follows, it means nothing;
+    - `coupled_lr` η/(1-β): what a gradient moves the weights in all under SGD with momentum. Only where there is a β.
+
+    Weights that are all zero make ratios infinite or nan. In several processes all of this is the same in each.
+
+    The sharpness λ is that of the loss on the first micro-batch of the update, in the log that of rank 0, and `edge` is
+    η·λ/2 with the largest η of the groups. Gradient descent is stable on that loss below 1 (Cohen et al. 2021,
+    arXiv:2103.00065); with momentum the edge is at 1+β, and adaptive methods have one of their own.
+    """
+
+    every: int | None = 1
+    sharpness: int | None = None
+    iterations: int = 10
+    noise: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every is not None:
+            whole("measure.every", self.every, "1 observes every update, n each n-th, null none.")
+        if self.noise is not None:
+            number("measure.noise", self.noise, "it is the share of its means that each update keeps.", 0.8, 0.99999)
+        whole("measure.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
+        if self.sharpness is not None:
+            whole("measure.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
+
+        if self.every is self.sharpness is self.noise is None:
+            raise ConfigError("observe with every, sharpness and noise null observes nothing: take measure=none.")
+
+    def __call__(self, net: nn.Module, loss: Loss, optimizer: Optimizer) -> "Observations":
+        """What observes the updates of `net` by `optimizer`."""
+        return Observations(self, net, loss, optimizer)
+
+
+class Observations:
+    """Observes updates as `Observe` says. Nothing that it does changes the run or waits for the device."""
+
+    def __init__(self, chosen: Observe, net: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
+        self.chosen, self.net, self.loss, self.optimizer = chosen, net, loss, optimizer
+        self.parts: dict[str, slice] = {}
+        self.parameters: list[Tensor] = []
+        for group in optimizer.param_groups:
+            first = len(self.parameters)
+            self.parameters += group["params"]
+            self.parts[group["name"]] = slice(first, len(self.parameters))
+        self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
+        self.zero = torch.zeros((), device=self.parameters[0].device, dtype=self.wide)
+        self.copies: list[Tensor] = []
+        self.numbers: list[Tensor] = []
+
+    @torch.no_grad()
+    def before(self, t: int, update: Sequence[MicroBatch]) -> None:
+        """Look at the gradients and weights of update `t`, and at the loss of its first micro-batch."""
+        self.numbers = []
+        if self._measures(t):
+            self.numbers = [sharpness(self.net, self.loss, update[0], self.chosen.iterations, seed=t)]
+        if self._looks(t):
+            gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
+            self.numbers += norms([*gradients, *self.parameters], self.wide)
+            self.copies = self.copies or [torch.empty_like(parameter) for parameter in self.parameters]
+            torch._foreach_copy_(list(map(own, self.copies)), list(map(own, self.parameters)))
+
+    @torch.no_grad()
+    def after(self, t: int) -> Observation | None:
+        """What was seen of update `t`, on the device."""
+        if self._looks(t):
+            torch._foreach_sub_(list(map(own, self.copies)), list(map(own, self.parameters)))
+            self.numbers += norms(self.copies, self.wide)
+        if not self.numbers:
+            return None
+        settings = [(group["lr"], _momentum(group)) for group in self.optimizer.param_groups]
+        return Observation(torch.stack(self.numbers), partial(self._named, self._measures(t), settings))
+
+    def _looks(self, t: int) -> bool:
+        return self.chosen.every is not None and t % self.chosen.every == 0
+
+    def _measures(self, t: int) -> bool:
+        return self.chosen.sharpness is not None and t % self.chosen.sharpness == 0
+
+    def _named(self, measured: bool, settings: list[Setting], numbers: list[float]) -> dict[str, float]:
+        """The values by tag, from the numbers of an update and the rate and momentum of each group."""
+        values = {}
+        if measured:
+            rate = max(lr for lr, _ in settings)
+            values = {"measure/sharpness": numbers[0], "measure/edge": rate * numbers[0] / 2}
+            numbers = numbers[1:]
+        if numbers:
+            count = len(self.parameters)
+            kinds = numbers[:count], numbers[count : 2 * count], numbers[2 * count :]
+            for (name, part), (lr, momentum) in zip(self.parts.items(), settings):
+                gradient, weight, update = (math.hypot(*norms[part]) for norms in kinds)
+                found = _values(gradient, weight, update, lr, momentum)
+                values |= {f"measure/{name}/{key}": value for key, value in found.items()}
+        return values
+
+
+def _values(gradient: float, weight: float, update: float, lr: float, momentum: float | None) -> dict[str, float]:
+    """What `Observe` tells of a group, from its three norms and its settings."""
+    values = {"grad_norm": gradient, "weight_norm": weight, "update_norm": update}
+    values |= {"update_ratio": _ratio(update, weight), "trust_ratio": _ratio(weight, gradient)}
+    values["effective_lr"] = _ratio(lr, weight * weight)
+    return values if momentum is None else {**values, "coupled_lr": _ratio(lr, 1 - momentum)}
+
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under else over * math.inf
+
+
+def sharpness(net: nn.Module, loss: Loss, micro: MicroBatch, iterations: int, seed: int) -> Tensor:
+    """The largest eigenvalue λ, in absolute value, of the Hessian of the loss on `micro`, by power iteration.
+
+    λ is a Rayleigh quotient and so never above the largest eigenvalue: more iterations come closer. They start at the
+    gradient with noise drawn from `seed`. The net is in the mode that it trains in, with the dropout of the update, in
+    float32 at least, on copies of its weights and buffers; the random numbers of the run are left as they were.
+    """
+    weights = {name: _copy(p).requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
+    buffers = {name: _copy(buffer) for name, buffer in net.named_buffers()}
+    leaves = list(weights.values())
+    device = leaves[0].device
+    with torch.enable_grad(), _undisturbed(device), _eager(net), sdpa_kernel(SDPBackend.MATH):
+        Backward(device).reseed(micro.seed)
+        outputs = torch.func.functional_call(net, {**weights, **buffers}, (_copy(micro.inputs),))
+        value = loss(outputs, micro.targets)
+        gradient = _flat(torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True))
+        generator = torch.Generator(device).manual_seed(seed)
+        noise = torch.randn(gradient.shape, generator=generator, device=device, dtype=gradient.dtype)
+        vector = _unit(gradient.detach()) + _unit(noise)  # gradients lie mostly in the steepest directions
+        for _ in range(iterations):
+            vector = _unit(vector)
+            product = _flat(torch.autograd.grad(gradient, leaves, vector, retain_graph=True, materialize_grads=True))
+            quotient, vector = (vector * product).sum(), product
+    return quotient.detach()
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy, in float32 at least where it is of floating point."""
+    wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to(wide, copy=True)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(vector.dtype).tiny)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _momentum(group: dict[str, Any]) -> float | None:
+    """β, or β1, of a parameter group; None where it has neither."""
+    found = group.get("momentum", (group.get("betas") or (None,))[0])
+    return found if isinstance(found, int | float) else None
+
+
+def _undisturbed(device: torch.device) -> AbstractContextManager:
+    """Puts the random number generators back as they were."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
+
+
+def _eager(net: nn.Module) -> AbstractContextManager:
+    """Runs a compiled net as it is written: what is compiled cannot be differentiated twice."""
+    compiled = any(module._compiled_call_impl is not None for module in net.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -1,1 +1,0 @@
-"""Several processes as one run: who they are, whether they agree, and what becomes of all when one is lost."""

@@ -1,0 +1,1 @@
+"""Sweeps: each job a process with a folder of its own."""

@@ -1,0 +1,110 @@
+"""Where a study is kept: a journal file of one driver, or a database that many share."""
+
+import random
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.study import StudyDirection
+
+from trainer.lr import ConfigError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+ATTEMPTS = 6
+"""How often a driver tries to make the tables of a database: several may start at once, and one of them wins."""
+
+
+class Held(BaseJournalFileLock):
+    """No lock: the driver holds its whole folder, and a lock file would stay behind when it is killed."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def journal(path: Path) -> JournalStorage:
+    """The journal at `path`, which each record reaches before the search goes on.
+
+    A record that a kill has cut short is dropped: nothing was built on it.
+    """
+    if path.exists():
+        whole = path.read_bytes()
+        if not whole.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(whole.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=Held()))
+
+
+def database(url: str, heartbeat: int) -> RDBStorage:
+    """The database at `url`; a trial without a sign of life for five times `heartbeat` seconds is lost."""
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    if "://" not in url:
+        raise ConfigError(f"hydra.sweeper.storage={url} is no URL: give postgresql://USER@HOST/DATABASE, or null")
+    plain = f"postgresql+psycopg{url.removeprefix('postgresql')}" if url.startswith("postgresql://") else url
+    for attempt in range(ATTEMPTS):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                return RDBStorage(
+                    plain,
+                    engine_kwargs={"pool_pre_ping": True},
+                    heartbeat_interval=heartbeat,
+                    grace_period=5 * heartbeat,
+                )
+        except (ArgumentError, ImportError) as error:
+            raise ConfigError(f"hydra.sweeper.storage={shown(url)} cannot be used: {_first(error)}") from error
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if attempt == ATTEMPTS - 1 or _first(error.__cause__ or error).startswith("(psycopg.OperationalError)"):
+                raise ConfigError(
+                    f"hydra.sweeper.storage={shown(url)} cannot be reached: {_first(error.__cause__ or error)}"
+                ) from error
+            time.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url.rpartition("@")[2]
+
+
+def opened(storage: BaseStorage, name: str, directions: Sequence[str], told: dict[str, Any]) -> optuna.Study:
+    """The study `name`, made where there is none; refused where it was made for another search than `told`."""
+    goals = [StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions]
+    if name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=name, storage=storage)
+    else:
+        study = optuna.create_study(storage=storage, study_name=name, directions=goals, load_if_exists=True)
+    before = study.user_attrs.get("search")
+    if before is None:
+        study.set_user_attr("search", told)
+        before = told
+    for key, value in told.items():
+        if before.get(key) != value:
+            raise ConfigError(
+                f"the study {name} was a search with {key} {_text(before.get(key))} and is now one with "
+                f"{_text(value)}: give the same command to go on, or another name"
+            )
+    return study
+
+
+def _text(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,64 @@
+"""What a terminal shows of a sweep while it runs: which jobs are at work, on what, for how long."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from trainer.sweep.job import Job
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+EVERY = 0.5
+"""Seconds between two pictures."""
+
+
+class Board:
+    """A table below the lines that the sweep prints; nothing at all where stdout is no terminal, or not `live`."""
+
+    def __init__(self, jobs: Sequence[Job], live: bool) -> None:
+        self.jobs, self._live, self._next = jobs, _live() if live and sys.stdout.isatty() else None, 0.0
+
+    def __enter__(self) -> "Board":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live:
+            self._live.update("", refresh=True)
+            self._live.stop()
+
+    def refresh(self) -> None:
+        """Draw the table anew, if it is time."""
+        if self._live and time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY
+            self._live.update(_table(self.jobs), refresh=True)
+
+
+def count(jobs: Sequence[Job]) -> str:
+    """How many jobs are in which state: `1 of 4 completed, 1 failed, 2 running`."""
+    states = Counter(job.status for job in jobs)
+    rest = [f"{states[s]} {s}" for s in ("pruned", "failed", "stopped", "running", "waiting") if states[s]]
+    return ", ".join([f"{states['completed']} of {len(jobs)} completed", *rest])
+
+
+def _live() -> "Live":
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(markup=False, highlight=False)
+    return Live(console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+
+
+def _table(jobs: Sequence[Job]) -> "Table":
+    from rich.table import Table
+
+    table = Table("running", "overrides", "devices", "seconds", title=count(jobs), title_justify="left")
+    for job in (job for job in jobs if job.status == "running"):
+        table.add_row(str(job.number), job.label, " ".join(job.devices) or "cpu", f"{job.seconds:.0f}")
+    return table

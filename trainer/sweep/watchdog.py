@@ -1,0 +1,109 @@
+"""A small process that outlives the driver of a sweep, and ends its jobs where the driver was killed.
+
+The driver holds the other end of a pipe, on which it tells which process groups are its jobs. The pipe closes with the
+driver, whatever the cause: SIGTERM to the groups that are left, SIGKILL after a grace. This file is also the program of
+that process. Standard library only.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+GRACE = 30.0
+"""Seconds from the signal that ends a job to the SIGKILL for what is left of it."""
+TICK = 0.05
+
+
+class Watchdog:
+    """The driver's end of the pipe; `keep` are open files that the guardian holds until the last job has ended."""
+
+    def __init__(self, keep: Iterable[int] = ()) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=tuple(keep),
+            start_new_session=True,
+        )
+
+    def watch(self, group: int) -> None:
+        """A job has started."""
+        self._tell(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        """A job has ended, with all its processes."""
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        """No job is left."""
+        with suppress(OSError, subprocess.TimeoutExpired):
+            self._process.communicate(timeout=2 * GRACE)
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # a guardian that was killed guards no more; the sweep goes on
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+
+
+def alone(held: int) -> bool:
+    """Lock an open folder against others, if its file system can; False where one of them has it."""
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
+def signal_group(group: int, signum: int) -> bool:
+    """Whether the process group was there to receive the signal; the dead that nobody has reaped are there too."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signum)
+        return True
+    return False
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group runs; where there is no /proc, the unreaped dead count as well."""
+    if not signal_group(group, 0) or not Path("/proc/self/stat").exists():
+        return signal_group(group, 0)
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has gone meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
+
+
+def end(groups: set[int], grace: float) -> None:
+    """SIGTERM to all groups, and SIGKILL to those that are still there `grace` seconds later."""
+    until = time.monotonic() + grace
+    left = {group for group in groups if signal_group(group, signal.SIGTERM)}
+    while left and time.monotonic() < until:
+        time.sleep(TICK)
+        left = {group for group in left if alive(group)}
+    for group in left:
+        signal_group(group, signal.SIGKILL)
+
+
+def watch() -> None:
+    """Read the groups of running jobs from stdin to its end, then end those that are left."""
+    groups: set[int] = set()
+    for line in sys.stdin:
+        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+    end(groups, GRACE)
+
+
+if __name__ == "__main__":
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # it goes when its driver does
+    watch()

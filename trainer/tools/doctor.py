@@ -1,0 +1,75 @@
+"""Say what a run's log shows to be wrong with its learning rate, its batch or its length, with the evidence.
+
+Reads the folder of a run that is done, failed or still going on, or those of all runs of a sweep, and changes nothing.
+Exit code 0, also where something is found. Examples:
+
+    python scripts/doctor.py outputs/NAME
+    python scripts/doctor.py outputs/SWEEP --json findings.json
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from trainer.doctor import SIGNS, Finding, examined
+from trainer.doctor.diagnosis import LEAST
+from trainer.doctor.reading import PLAN, recorded
+from trainer.lr import ConfigError
+
+
+def main(words: list[str] | None = None) -> None:
+    """Examine each run, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of a sweep")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings of all runs there, too")
+    options = parser.parse_args(words)
+    found: dict[str, list[dict[str, object]] | None] = {}
+    for run in every(options.runs):
+        try:
+            found[str(run)] = told(run)
+        except ConfigError as reason:
+            if run in options.runs:
+                raise
+            print(f"{run}: nothing to examine: {reason}")
+            found[str(run)] = None
+    if options.json:
+        try:
+            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"--json={options.json} cannot be written ({error.strerror}): choose another file."
+            ) from error
+
+
+def every(given: list[Path]) -> list[Path]:
+    """The folders of runs: each that was given, and of one that is none, as a sweep's, those below it."""
+    runs: list[Path] = []
+    for folder in given:
+        below = [] if (folder / PLAN).exists() else [path.parent for path in folder.rglob(PLAN)]
+        runs += sorted(
+            below, key=lambda run: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in run.parts]
+        ) or [folder]
+    return runs
+
+
+def told(run: Path) -> list[dict[str, object]]:
+    """Print what is found in a run, and give it as plain values."""
+    log = recorded(run)
+    findings = examined(log)
+    state = f"{log.made} of {log.total} updates"
+    if not findings:
+        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f" of {len(SIGNS) + 1} signs"
+        print(f"{run}: {state}: nothing found{few}")
+    for one in findings:
+        print("\n".join(lines(run, state, one)))
+    return [one._asdict() for one in findings]
+
+
+def lines(run: Path, state: str, one: Finding) -> list[str]:
+    """A finding for a reader."""
+    return [
+        f"{run}: {state}: {one.sign}",
+        f"    seen       {one.seen}",
+        f"    measure    {one.measure:.4g}, threshold {one.threshold:.4g}: {one.source}",
+        f"    try        {one.override}",
+    ]

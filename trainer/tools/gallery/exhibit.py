@@ -1,0 +1,162 @@
+"""What the gallery shows: each option of the curve's groups, and combinations, with the plan that its command makes."""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.run_id import register
+from trainer.config import lr_policy as policy
+from trainer.config import settings as curve
+from trainer.config.location import CONF
+from trainer.lr import Plan
+from trainer.tools.gallery.examples import COMBINATIONS, FILES, HYPERS, READS, SCHEDULES, WARMUPS
+
+UPDATES = 400
+FAMILIES = {
+    "anneal": "Down in one go",
+    "constant": "Constant",
+    "exponential": "Exponential and 1/t",
+    "inverse_sqrt": "Powers of time",
+    "wsd": "A plateau, then down",
+    "one_cycle": "One cycle",
+    "cycles": "Cycles and restarts",
+    "stairs": "Steps and points",
+    "chebyshev": "Steps and points",
+    "combine": "Schedules of schedules",
+    "noise": "Schedules of schedules",
+    "table": "Your own",
+}
+"""Schedules by the module of trainer.lr that makes them; what is made elsewhere is `OTHERS`."""
+OTHERS = "Others"
+WARMUP, COOLDOWN, COMBINED, HYPER = "Warm-up", "Cooldown", "Combinations", "Other hyper-parameters"
+
+
+class Exhibit(NamedTuple):
+    """One picture of the gallery, and all that is said beside it.
+
+    `words` are the command; `yaml` is the option's file, or the combination as an experiment.
+    """
+
+    stem: str
+    family: str
+    title: str
+    told: str
+    formula: str
+    words: list[str]
+    yaml: str
+    reads: str
+    floor: float
+    plan: Plan
+
+
+def exhibits() -> list[Exhibit]:
+    """All that there is, by families in the order of the page."""
+    register()
+    found = []
+    with _files() as place, initialize_config_dir(str(CONF), version_base="1.3"):
+        for group, settings in (
+            ("schedule", SCHEDULES),
+            ("warmup", WARMUPS),
+            ("cooldown", {}),
+            ("hyper_schedule", HYPERS),
+        ):
+            for name in options(group):
+                found.append(_option(group, name, settings.get(name, []), place))
+        for one in COMBINATIONS:
+            cfg, plan = planned(one.words, place)
+            yaml = experiment(one.words)
+            words = (f"combined-{one.name}", COMBINED, one.title, one.told, "", one.words, yaml, "")
+            found.append(Exhibit(*words, _floor(cfg), plan))
+    families = [*dict.fromkeys(FAMILIES.values()), OTHERS, WARMUP, COOLDOWN, COMBINED, HYPER]
+    return sorted(found, key=lambda exhibit: families.index(exhibit.family))
+
+
+def options(group: str) -> list[str]:
+    """The options of a group that the gallery shows."""
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return [name for name in names if (group, name) != ("hyper_schedule", "none")]
+
+
+def planned(words: list[str], place: Path) -> tuple[DictConfig, Plan]:
+    """The config that the words make, and its plan for a run of 400 updates; files are read from `place`."""
+    path = next((word.partition("=")[2] for word in words if word.startswith("schedule.path=")), None)
+    cfg = compose("train", [*words, f"trainer.duration={UPDATES}"])
+    if path is not None:
+        cfg.schedule.path = str(place / path)
+    curve.check_keys(cfg)
+    length = curve.horizon(cfg, curve.trainer_settings(cfg))
+    return cfg, Plan(policy.policy(cfg, length), length, policy.settings(cfg))
+
+
+def experiment(words: list[str]) -> str:
+    """The words of a command line as a file of conf/experiment."""
+    chosen, settings = [], OmegaConf.create()
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if (CONF / key).is_dir():
+            chosen.append(f"  - override /{key}: {value}\n")
+        else:
+            OmegaConf.update(settings, key, OmegaConf.create(f"_: {value}")._)
+    told = OmegaConf.to_yaml(settings) if settings else ""
+    return "# @package _global_\ndefaults:\n" + "".join(chosen) + ("\n" + told if told else "")
+
+
+def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
+    words = [f"{group}={name}", *settings]
+    if group == "warmup":
+        timed = "duration: 5%" in (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+        words = ["schedule=linear", words[0], *(["warmup.duration=30%"] if timed else []), *settings]
+    elif group == "cooldown":
+        words = ["schedule=constant", words[0], *([] if name == "none" else ["cooldown.duration=50%"])]
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+    told, _, yaml = text.partition("\n")
+    cfg, plan = planned(words, place)
+    node = next(iter(cfg.hyper_schedule.values())) if group == "hyper_schedule" else cfg[group]
+    target = _target(node)
+    families = {"warmup": WARMUP, "cooldown": COOLDOWN, "hyper_schedule": HYPER}
+    return Exhibit(
+        stem=f"{group}-{name}",
+        family=families.get(group) or FAMILIES.get(target.__module__.rpartition(".")[2], OTHERS),
+        title=f"{group}={name}",
+        told=told.lstrip("# "),
+        formula=(inspect.getdoc(target) or "").partition("\n")[0],
+        words=words,
+        yaml=yaml,
+        reads=READS.get(name, "") if group == "schedule" else "",
+        floor=_floor(cfg),
+        plan=plan,
+    )
+
+
+def _target(node: DictConfig) -> Any:
+    module, _, name = node._target_.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _floor(cfg: DictConfig) -> float:
+    """The floor that the config names, where there is one."""
+    return next((node.floor for node in (cfg.cooldown, cfg.schedule) if "floor" in node), 0.0)
+
+
+@contextmanager
+def _files() -> Iterator[Path]:
+    """A folder with the files that examples read, on the path of imports."""
+    with TemporaryDirectory() as folder:
+        for name, text in FILES.items():
+            Path(folder, name).write_text(text, encoding="utf-8")
+        sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+        try:
+            yield Path(os.path.realpath(folder))
+        finally:
+            sys.path.remove(folder)
+            sys.modules.pop("curves", None)

@@ -1,0 +1,177 @@
+"""Measure the gradient noise scale B_simple = tr(Σ) / |G|² of a run, and what it says of the batch size.
+
+Takes every override that train.py takes. It trains as train.py would, at the planned learning rates, and at a few
+points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
+Examples:
+
+    python scripts/noise_scale.py optimizer=sgd schedule=linear --out outputs/noise
+    python scripts/noise_scale.py optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
+    python scripts/noise_scale.py experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.run_id import register
+from trainer.config import settings as curve
+from trainer.config.location import CONF
+from trainer.lr import ConfigError, Horizon
+from trainer.lr.bounds import whole
+from trainer.tools.noise_scale.sampling import Sampling
+
+
+def main(words: list[str] | None = None) -> None:
+    """Train to the points, measure there, and tell what was found."""
+    options = parsed(words)
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = quiet(compose("train", options.overrides))
+    sampling = sampled(options, cfg)
+    if not options.no_files:
+        check_writable(options.out)
+    from trainer.run import assemble, fit
+    from trainer.tools.noise_scale import tables  # late: these need torch
+    from trainer.tools.noise_scale.probe import Probe
+
+    with tempfile.TemporaryDirectory() as folder:
+        assembly = assemble(cfg, Path(folder))
+        length = assembly.module.horizon
+        probe = Probe(assembly, updates_of(options.at, length), sampling)
+        assembly.module.recipe = replace(assembly.module.recipe, observe=probe.attach)
+        assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
+        notes = remarks(assembly.module.net, sampling)
+        print("\n".join(heading(length, sampling, notes)), flush=True)
+        fit(assembly, None)
+    print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
+    told = tables.advice(probe.measured, length.batch_size)
+    print("\n".join([*tables.measured(probe.measured), "", *tables.advised(told, length.batch_size)]))
+    if not options.no_files:
+        print(f"\n{save(options, probe, told, notes)}")
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    parser.add_argument(
+        "--at", default="10%,50%,90%", metavar="LIST", help="where to measure: updates, 10%%, 5ep, … (10%%,50%%,90%%)"
+    )
+    parser.add_argument("--updates", type=int, default=50, metavar="N", help="batches to measure at each point (50)")
+    parser.add_argument("--micro", type=int, metavar="b", help="samples of a micro-batch (data.batch_size)")
+    parser.add_argument("--batch", type=int, metavar="B", help="samples of a batch, a multiple of b (16 b)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn (0)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/noise_scale"), metavar="STEM", help="stem of the files to write"
+    )
+    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    return parser.parse_intermixed_args(words)
+
+
+def quiet(cfg: DictConfig) -> DictConfig:
+    """The config of a run that is looked at by nothing else; refused where it cannot be looked at at all."""
+    curve.check_keys(cfg)
+    settings = curve.trainer_settings(cfg)
+    if settings.world > 1:
+        raise ConfigError(
+            f"{settings.world} processes: the noise scale is measured in one: take trainer=auto, and --batch."
+        )
+    if settings.precision == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed scales its gradients: measure with bf16-mixed or 32-true.")
+    if cfg.resume.path is not None:
+        raise ConfigError(
+            f"resume.path={cfg.resume.path}: the noise scale is measured from the start: take resume=none."
+        )
+    for key in ("measure", "logger", "callbacks"):
+        OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
+    cfg.trainer.checkpoint = None
+    return cfg
+
+
+def sampled(options: argparse.Namespace, cfg: DictConfig) -> Sampling:
+    """The sizes of what is measured."""
+    why = "it is a number of samples, at least 1."
+    micro = whole("--micro", cfg.data.get("batch_size") if options.micro is None else options.micro, why)
+    batch = 16 * micro if options.batch is None else whole("--batch", options.batch, why)
+    if batch % micro or batch == micro:
+        raise ConfigError(
+            f"--batch={batch} is not made of two or more micro-batches of {micro}: give a multiple of --micro, "
+            f"as {max(2, batch // micro) * micro}."
+        )
+    whole("--updates", options.updates, "an interval needs at least 2; try 50.", low=2)
+    whole("--seed", options.seed, "give a number from 0.", low=0, high=2**32 - 1)
+    return Sampling(options.updates, micro, batch, options.seed)
+
+
+def updates_of(at: str, length: Horizon) -> list[int]:
+    """The updates before which to measure."""
+    points = sorted({length.updates(word.strip(), "--at") for word in at.split(",")})
+    if points[-1] >= length.total:
+        raise ConfigError(
+            f"--at={at} has update {points[-1]}, but the last one is {length.total - 1}: measure before it."
+        )
+    return points
+
+
+def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
+    """What is going to be done."""
+    return [
+        f"a run of T = {length.total:,} updates of {length.batch_size:,} samples; at each point "
+        f"{sampling.updates} batches of {sampling.batch:,} in micro-batches of {sampling.micro:,}",
+        *notes,
+        "",
+    ]
+
+
+def remarks(net: Any, sampling: Sampling) -> list[str]:
+    """What makes the numbers of this net mean something else."""
+    from trainer.engine.statistics import batch_norms
+
+    norms = [name for name, _ in batch_norms(net)]
+    if not norms:
+        return []
+    return [
+        f"note: BatchNorm ({norms[0]}{' and others' if len(norms) > 1 else ''}) ties the samples of a micro-batch "
+        f"together: these are the numbers of the loss with statistics over {sampling.micro} samples. They hold for "
+        "larger batches that are made of such micro-batches; give --micro what one device sees."
+    ]
+
+
+def check_writable(stem: Path) -> None:
+    """Refuse a place that cannot be written, before anything is trained."""
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{stem}.json").open("a"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
+
+
+def save(options: argparse.Namespace, probe: Any, told: dict[str, Any] | None, notes: list[str]) -> str:
+    """Write the picture and the numbers; where they are."""
+    import torch
+
+    from trainer.tools.noise_scale.picture import draw
+
+    length = probe.assembly.module.horizon
+    draw(probe.measured, length.batch_size, length.total).savefig(f"{options.out}.png", dpi=120)
+    numbers = {
+        "overrides": options.overrides,
+        "sampling": asdict(probe.sampling),
+        "batch_size": length.batch_size,
+        "total": length.total,
+        "notes": notes,
+        "points": [asdict(point) for point in probe.measured],
+        "advice": told,
+        "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
+    }
+    Path(f"{options.out}.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    return f"{options.out}.png  {options.out}.json"

@@ -1,0 +1,111 @@
+"""Looks at a run at a few of its updates: gradients of many micro-batches at the weights of that moment."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from data.order import Pick, mix
+from trainer.engine.update import MicroBatch
+from trainer.measure.noise_scale import Estimate, NoiseScale, squares
+from trainer.run import Assembly
+from trainer.tools.noise_scale.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured just before an update: an estimate for the whole net, `all parameters`, and for each group."""
+
+    update: int
+    lr: float
+    estimates: dict[str, Estimate]
+
+
+@dataclass
+class Probe:
+    """An observer of updates that measures the noise scale at `points`, and stops the run after the last.
+
+    Samples are drawn anew at each point, one by one and with replacement, so that the batches are independent and
+    |G|² is that of the whole training set. Gradients are those of training, with its dropout and augmentation, before
+    they are clipped. Weights, buffers, gradients and random state stay as they were: the run is the same without it.
+    """
+
+    assembly: Assembly
+    points: Sequence[int]
+    sampling: Sampling
+    measured: list[Point] = field(default_factory=list)
+
+    def attach(self, net: nn.Module, loss: Any, optimizer: Optimizer) -> "Probe":
+        """The observer of an updater."""
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        data: Any = self.assembly.data
+        self.augment = data.augment
+        self.source = data.splits.train.to(self.assembly.trainer.strategy.root_device)
+        self.said = 0.0
+        return self
+
+    def before(self, t: int, update: Sequence[MicroBatch]) -> None:
+        """Measure, if update `t` is one of the points."""
+        if t in self.points:
+            self.measured.append(self._measure(t))
+            self.assembly.trainer.should_stop = t == max(self.points)
+        self._say(f"training: update {t} of {self.assembly.module.horizon.total}")
+
+    def after(self, t: int) -> None:
+        """Nothing is to be logged."""
+
+    def _measure(self, t: int) -> Point:
+        sampling, groups = self.sampling, self.optimizer.param_groups
+        owners = [i for i, group in enumerate(groups) for _ in group["params"]]
+        scale = NoiseScale(sampling.micro, sampling.batch)
+        with self._unchanged():
+            batches = self._batches(t)
+            for done in range(sampling.updates):
+                self._say(f"measuring at update {t}: batch {done} of {sampling.updates}")
+                micros = islice(batches, sampling.batch // sampling.micro)
+                scale.add(*squares((self._gradient(*micro) for micro in micros), owners))
+        names = ["all parameters", *(group.get("name", f"group {i}") for i, group in enumerate(groups))]
+        return Point(t, groups[0]["lr"], dict(zip(names, scale.estimates())))
+
+    def _batches(self, t: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Micro-batches without end; each has a seed for what is random in it."""
+        sampling, augment = self.sampling, self.augment
+        draw = torch.Generator().manual_seed(mix(sampling.seed, t))
+        size, count = (sampling.micro,), sampling.updates * (sampling.batch // sampling.micro)
+        indices = (torch.randint(len(self.source), size, generator=draw) for _ in range(count))
+        picks = (Pick(0, chosen.to(self.source.home)) for chosen in indices)
+        for i, (inputs, targets) in enumerate(self.source.batches(picks)):
+            seed = mix(sampling.seed, t, i)
+            yield augment(inputs, seed) if augment else inputs, targets, seed
+
+    def _gradient(self, inputs: Tensor, targets: Tensor, seed: int) -> tuple[Tensor | None, ...]:
+        torch.manual_seed(seed)
+        precision = self.assembly.trainer.precision_plugin
+        with precision.forward_context():
+            loss = self.loss(self.net(precision.convert_input(inputs)), targets)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """What a forward pass in training mode changes is put back: running statistics and random state."""
+        kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
+            yield
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+
+    def _say(self, text: str) -> None:
+        """Progress on stderr: in place on a terminal, now and then elsewhere."""
+        live = sys.stderr.isatty()
+        if time.monotonic() - self.said > (0.1 if live else 10):
+            self.said = time.monotonic()
+            print(f"\r\033[K{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)

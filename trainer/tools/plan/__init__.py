@@ -1,0 +1,1 @@
+"""The whole curve of a run before it is trained."""

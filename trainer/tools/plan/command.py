@@ -1,0 +1,166 @@
+"""Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
+
+Takes every override that train.py takes. Reads no data and imports no torch, but for groups that follow from the model.
+Examples:
+
+    python scripts/plan.py optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
+    python scripts/plan.py schedule=wsd warmup=linear --updates 100000 --csv
+    python scripts/plan.py optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
+    python scripts/plan.py --applied outputs/NAME        what a finished run planned, and what it applied
+"""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.run_id import register
+from trainer.config import lr_policy as policy
+from trainer.config import settings as curve
+from trainer.config.batch_scaling import rescaled
+from trainer.config.batch_schedule import growing
+from trainer.config.group_facts import of_model
+from trainer.config.instantiate import build
+from trainer.config.location import CONF
+from trainer.lr import ConfigError, Plan, rules
+from trainer.lr.bounds import whole
+from trainer.resume.resumed_curve import woven
+from trainer.tools.plan import files, tables
+
+"""The groups that follow from the weight decay alone."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Compose the config, plan the run, and show it."""
+    options = parsed(words)
+    register()
+    if options.compare:
+        return compare(options)
+    if options.applied:
+        cfg, log = recorded(options.applied), applied(options.applied)
+        plan = planned(cfg, *told(options.applied))
+    else:
+        cfg, log = composed(options.overrides, options.updates), {}
+        plan = planned(cfg)
+    print("\n".join(tables.single(plan, ignored(cfg))))
+    if not options.no_files:
+        print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
+    return None
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line, as far as its parts fit together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/plan"), metavar="STEM", help="stem of the files to write"
+    )
+    parser.add_argument("--csv", action="store_true", help="write every value of every group and update, too")
+    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    parser.add_argument("--updates", type=int, metavar="N", help="the length of the run, where it needs no data")
+    parser.add_argument("--applied", type=Path, metavar="FOLDER", help="a run's folder: its plan, and what it applied")
+    parser.add_argument(
+        *("--compare", "-c"), nargs="+", metavar="OVERRIDES", help="several policies, on top of the overrides before"
+    )
+    options = parser.parse_intermixed_args(words)
+    for name in ("overrides", "updates", "compare"):
+        if options.applied and getattr(options, name):
+            raise ConfigError(f"--applied={options.applied} takes the config of that run: leave out {name}.")
+    return options
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Show several policies beside each other."""
+    plans: dict[str, Plan] = {}
+    ignores: list[list[str]] = []
+    for text in options.compare:
+        cfg = composed([*options.overrides, *shlex.split(text)], options.updates)
+        plans[text] = planned(cfg)
+        ignores.append(ignored(cfg))
+    print("\n".join(tables.several(plans, ignores)))
+    if not options.no_files:
+        print(f"\n{files.save(plans, options.out, options.csv)}")
+
+
+def composed(overrides: list[str], updates: int | None = None) -> DictConfig:
+    """The config that train.py would see; with `updates`, data that is not there is not asked for."""
+    if updates is not None:
+        whole("--updates", updates, "a run has at least one update.")
+        overrides = [*overrides, f"trainer.duration={updates}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides)
+    told: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
+    lacking = [name for name, value in told.items() if value == "???"]
+    for name in [*lacking, "samples"] if lacking else []:
+        cfg.data[name] = None
+    return cfg
+
+
+def recorded(folder: Path) -> DictConfig:
+    """The config of a run that has been started."""
+    try:
+        cfg = OmegaConf.load(folder / "config.yaml")
+    except OSError as error:
+        raise ConfigError(f"--applied={folder} is not the folder of a run: it has no config.yaml.") from error
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def told(folder: Path) -> tuple[dict[str, Any] | None, list[Any]]:
+    """The parameter groups that a run has had and where its curve comes from, if it says so."""
+    try:
+        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        keys = ("lr_mult", "weight_decay", "schedule")
+        groups = {group["name"]: policy.facts(*(group[key] for key in keys)) for group in facts["groups"]}
+        return groups, facts["curve_history"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None, []
+
+
+def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, curve_history: Sequence[Any] = ()) -> Plan:
+    """The plan of the run that a config describes; of one that was resumed, with what became of its curve."""
+    curve.check_keys(cfg)
+    if cfg.resume.policy is not None and not curve_history:
+        raise ConfigError(
+            f"resume.policy={cfg.resume.policy}: a new run is planned here; --applied shows a resumed one."
+        )
+    settings = curve.trainer_settings(cfg)
+    if cfg.data.get("samples") is None and str(settings.duration).strip().endswith("ep"):
+        raise ConfigError(
+            f"trainer.duration={settings.duration} counts epochs, and only the data knows their length: "
+            "give --updates N, or data.samples."
+        )
+    length = curve.horizon(cfg, settings)
+    if cfg.plateau:
+        rule = build(cfg.plateau, "plateau", list(cfg.allow))
+        scored = ["val/loss", *(f"val/{name}" for name in cfg.task.get("metrics") or {})]
+        for line in rules.unlogged(rule.monitor, scored):
+            raise ConfigError(f"lint monitor: {line}")
+    used = rescaled(cfg, length).cfg
+    groups = of_model(used, settings) if groups is None else groups
+    rates = woven(list(curve_history), cfg, groups) if curve_history and groups else policy.policy(cfg, length, groups)
+    return Plan(*growing(cfg, rates, length), policy.settings(used, groups))
+
+
+def ignored(cfg: DictConfig) -> list[str]:
+    """The rules that the config ignores."""
+    value: Any = OmegaConf.to_container(cfg)
+    return (value.get("lint") or {}).get("ignore") or []
+
+
+def applied(folder: Path) -> dict[str, list[Any]]:
+    """What the log of a run holds of its learning rate (the first group's) and its loss, update by update."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    rates = [tag for tag in events.Tags()["scalars"] if tag.startswith("lr/")]
+    if not rates:
+        raise ConfigError(
+            f"--applied={folder} holds no log of a learning rate: was it trained with logger=tensorboard?"
+        )
+    return {"lr": events.Scalars(rates[0]), "loss": events.Scalars("train/loss")}

@@ -1,0 +1,142 @@
+"""Find the order of magnitude of the learning rate: train for a few updates while it rises, and see where it breaks.
+
+Takes every override that train.py takes. It trains as train.py would (batch, accumulation, groups, clipping,
+momentum, weight decay, precision), but at the rates of the sweep, with several seeds. The run is left as it was, and
+nothing is logged or checkpointed. Examples:
+
+    python scripts/range_test.py optimizer=sgd schedule=linear --out outputs/range
+    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
+    python scripts/range_test.py optimizer=momentum --cyclic                             # base and highest for cycles
+    python scripts/range_test.py optimizer=adamw --of weight_decay                       # up to where it trains at all
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.run_id import register
+from trainer.config import settings as curve
+from trainer.config.location import CONF
+from trainer.lr import ConfigError
+from trainer.lr.bounds import number, whole
+from trainer.lr.range_test import SPACINGS, rates
+
+RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0.999)}
+"""What is swept where --start and --end do not say."""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Sweep, tell, and leave the files."""
+    options = parsed(words)
+    register()
+    values = swept_values(options)
+    cfg = composed(options.overrides)
+    check(cfg, options)
+    if not options.no_files:
+        check_writable(options.out)
+    from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
+
+    test = RangeTest(options, values, cfg.seed, made)
+    try:
+        print("\n".join(test.heading()), flush=True)
+        print("\n".join(test.told()), flush=True)
+        if options.cyclic:
+            print("\n" + "\n".join(test.cycled()), flush=True)
+        if options.confirm is not None:
+            print("\n" + "\n".join(test.confirmed()), flush=True)
+    finally:
+        if test.sweeps and not options.no_files:
+            print(f"\n{test.save()}", flush=True)
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add("--of", choices=tuple(RANGES), default="lr", help="what rises (lr); the rate stands at its peak for the others")
+    add("--start", type=float, metavar="X", help="the first value (1e-7; 1e-6 for weight_decay, 0.5 for momentum)")
+    add("--end", type=float, metavar="X", help="the last value (10; 100 for weight_decay, 0.999 for momentum)")
+    add("--updates", type=int, default=100, metavar="N", help="updates of a sweep (100)")
+    add("--spacing", choices=SPACINGS, default="exponential", help="of the values (exponential)")
+    add("--seeds", type=int, default=3, metavar="K", help="sweeps, each with its own seed, from seed= on (3)")
+    add(
+        "--loss", choices=("train", "val"), default="train", help="of the batch, or of fixed validation samples (train)"
+    )
+    add("--val-samples", type=int, default=512, metavar="N", help="how many of them (512)")
+    add("--confirm", nargs="?", const="25%", metavar="DURATION",
+        help="then train at 0.316, 1, 3.16 times it: updates, 5ep, or a share of the run (25%%)")  # fmt: skip
+    add("--confirm-seeds", type=int, default=1, metavar="K", help="seeds of each of these trainings (1)")
+    add("--cyclic", action="store_true", help="then rise linearly and watch the score: base and highest for cycles")
+    add("--cyclic-updates", type=int, default=400, metavar="N", help="updates of that rise (400)")
+    add("--out", type=Path, default=Path("outputs/range_test"), metavar="STEM", help="stem of the files to write")
+    add("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    return parser.parse_intermixed_args(words)
+
+
+def swept_values(options: argparse.Namespace) -> list[float]:
+    """The values of the sweep; those of momentum are such that 1 / (1 - momentum) is what is spaced."""
+    known = RANGES[options.of]
+    start = known[0] if options.start is None else options.start
+    end = known[1] if options.end is None else options.end
+    if options.of != "momentum":
+        return rates(start, end, options.updates, options.spacing)
+    why = "momentum is the share of the last step that is kept, from 0 to 0.99999."
+    pairs = (("--start", start), ("--end", end))
+    low, high = (1.0 / (1.0 - number(name, value, why, 0.0, 0.99999)) for name, value in pairs)
+    return [1.0 - 1.0 / memory for memory in rates(low, high, options.updates, options.spacing)]
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The config that train.py would see."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides)
+
+
+def made(overrides: list[str], seed: int, sweeps: bool) -> DictConfig:
+    """The config of a seed, looked at by nothing else; without validation where it `sweeps`."""
+    cfg = composed([*overrides, f"seed={seed}"])
+    for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
+        OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
+    cfg.trainer.checkpoint = None
+    if sweeps:
+        lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
+        cfg.trainer.lightning = {**lightning, "limit_val_batches": 0}
+    return cfg
+
+
+def check(cfg: DictConfig, options: argparse.Namespace) -> None:
+    """Refuse a run that cannot be swept, and options that do not fit."""
+    curve.check_keys(cfg)
+    settings = curve.trainer_settings(cfg)
+    if settings.world > 1:
+        raise ConfigError(
+            f"{settings.world} processes: a sweep runs in one: take trainer=auto "
+            f"trainer.accumulate={settings.world * settings.accumulate}, which trains on the same batches."
+        )
+    if cfg.resume.path is not None:
+        raise ConfigError(f"resume.path={cfg.resume.path}: a sweep starts from the beginning: take resume=none.")
+    whole("seed", cfg.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    whole("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
+    whole("--val-samples", options.val_samples, "give a number of samples, at least 1.")
+    whole("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)
+    whole("--cyclic-updates", options.cyclic_updates, "a rise takes at least 20 updates; try 400.", low=20)
+    if options.of != "lr" and (options.confirm is not None or options.cyclic):
+        raise ConfigError(f"--of={options.of} has no --confirm and no --cyclic: these are for the learning rate.")
+
+
+def check_writable(stem: Path) -> None:
+    """Refuse a place that cannot be written, before anything is trained."""
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for path in (Path(f"{stem}.png"), Path(f"{stem}.json")):
+            new = not path.exists()
+            with path.open("a"):
+                pass
+            if new:
+                path.unlink()
+    except OSError as error:
+        raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error

@@ -1,0 +1,89 @@
+"""Three short trainings in the bracket, half a decade apart: which rate wins, and by how much."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.engine.update import Diverged
+from trainer.lr.bounds import ConfigError
+from trainer.run import Assembly, assemble, fit
+
+STEPS = (0.316, 1.0, 3.16)
+Made = Callable[[int, list[str]], Any]
+"""The config of a seed with more overrides."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short training: the rate at the peak, the final loss of each seed, and their mean."""
+
+    rate: float
+    losses: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Infinite where one of them broke."""
+        return sum(self.losses) / len(self.losses)
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The trials, the one with the least mean loss, and by what share of it the next one is above."""
+
+    updates: int
+    scored: str
+    trials: list[Trial]
+
+    @property
+    def winner(self) -> Trial:
+        """The trial with the least mean loss."""
+        return min(self.trials, key=lambda trial: trial.mean)
+
+    @property
+    def margin(self) -> float:
+        """(next best - best) / |best|."""
+        best, following = sorted(trial.mean for trial in self.trials)[:2]
+        return (following - best) / abs(best) if best else math.inf
+
+    def told(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "winner": self.winner.rate, "margin": self.margin}
+
+
+def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, duration: str) -> Confirmed:
+    """Train at 0.316, 1 and 3.16 times the peak `value`, for `duration` of the run, with its whole schedule."""
+    updates, scored = 0, ""
+    trials = []
+    for step in STEPS:
+        losses = []
+        for seed in range(first, first + seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                plain = [f"optimizer.lr={value * step / factor!r}"]
+                length = assemble(made(seed, plain), Path(folder)).module.horizon
+                updates = length.updates(duration, "--confirm", least=1)
+                words = [*plain, f"trainer.duration={updates}", f"trainer.validate={updates}"]
+                loss, scored = _trained(assemble(made(seed, words), Path(folder)))
+                losses.append(loss)
+        trials.append(Trial(value * step, losses))
+    if all(math.isinf(trial.mean) for trial in trials):
+        raise ConfigError(
+            "--confirm: all three trainings broke: the run needs more than a rate, as a warm-up or a clip."
+        )
+    return Confirmed(updates, scored, trials)
+
+
+def _trained(assembly: Assembly) -> tuple[float, str]:
+    """The validation loss at the end of a run; the training loss of its last update where nothing validates."""
+    assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
+    try:
+        fit(assembly, None)
+    except Diverged:
+        return math.inf, "loss"
+    scores = assembly.trainer.callback_metrics
+    if "val/loss" in scores:
+        value = scores["val/loss"].item()
+        return value if math.isfinite(value) else math.inf, "validation loss"
+    return assembly.module.recent["loss"], "training loss of the last update"

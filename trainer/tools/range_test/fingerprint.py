@@ -1,0 +1,91 @@
+"""The state of an assembled run: as a hash, and put back as it was."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.run import Assembly
+
+
+def fingerprint(assembly: Assembly) -> str:
+    """SHA-256 of what a sweep must leave alone.
+
+    Weights, buffers and gradients, what is trained and in which mode, the clock, the average, the data in memory, all
+    random generators, and every file in the run's folder.
+    """
+    digest = hashlib.sha256()
+    module = assembly.module
+    for name, value in _tensors(assembly):
+        _add(digest, name, value)
+    for name, part in module.net.named_modules():
+        digest.update(f"{name} {part.training}".encode())
+    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.journal)}".encode())
+    for generator in _generators():
+        _add(digest, "generator", generator)
+    digest.update(repr(random.getstate()).encode() + repr(np.random.get_state()).encode())  # noqa: NPY002 - the global one
+    for path in sorted(assembly.folder.rglob("*")):
+        digest.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()
+
+
+@contextmanager
+def untouched(assembly: Assembly) -> Iterator[None]:
+    """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
+    module: Any = assembly.module
+    net, data = module.net, assembly.data
+    follows = {name: value for name, value in vars(data).items() if name in ("_run", "_accumulate", "_stages")}
+    kept = [(value, value.detach().clone()) for _, value in _weights(net)]
+    grads = [(weight, weight.grad) for weight in net.parameters()]
+    modes = [(part, part.training) for part in net.modules()]
+    parts = {name: getattr(module, name) for name in ("recipe", "horizon", "control", "averaging", "journal")}
+    t, states = module.clock.t, (random.getstate(), np.random.get_state())  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        with torch.no_grad():
+            for value, before in kept:
+                value.copy_(before)
+        for weight, grad in grads:
+            weight.grad = grad
+        for part, mode in modes:
+            part.training = mode
+        for name, value in parts.items():
+            setattr(module, name, value)
+        module.clock.t = t
+        vars(data).update(follows)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _weights(net: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return [*net.named_parameters(), *net.named_buffers()]
+
+
+def _tensors(assembly: Assembly) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the state by name; data that workers read from files is not in memory."""
+    net = assembly.module.net
+    yield from _weights(net)
+    for name, weight in net.named_parameters():
+        yield f"{name} {weight.requires_grad}", weight if weight.grad is None else weight.grad
+    yield from assembly.module.averaging.mean.items()
+    for use in ("train", "val", "test"):
+        source = getattr(assembly.data.splits, use)  # type: ignore[attr-defined]
+        for name in ("inputs", "targets"):
+            if isinstance(value := getattr(source, name, None), Tensor):
+                yield f"{use} {name}", value
+
+
+def _generators() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count()))]
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -1,0 +1,168 @@
+"""One range test from its sweeps to its files."""
+
+import json
+import math
+import platform
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.lr import ConfigError
+from trainer.lr.range_rules import Suggestion
+from trainer.lr.range_test import Edge, Sweep, rates
+from trainer.run import Assembly, assemble
+from trainer.tools.range_test import axis, confirm, cyclic, tables
+from trainer.tools.range_test.fingerprint import fingerprint
+from trainer.tools.range_test.picture import draw
+from trainer.tools.range_test.sweep import scored_by, sweep
+
+Made = Callable[[list[str], int, bool], DictConfig]
+
+
+class RangeTest:
+    """Sweeps a run with several seeds, and tells what the rules make of it."""
+
+    def __init__(self, options: Namespace, values: Sequence[float], first: int, made: Made) -> None:
+        """`first` is the first seed, and `made` gives the config of overrides and a seed, with or without scoring."""
+        self.options, self.values, self.first, self.made = options, values, first, made
+        self.sweeps: list[Sweep] = []
+        self.scores: list[Sweep] = []
+        self.found: dict[int, Edge] = {}
+        self.suggestions: dict[str, Suggestion] = {}
+        self.states: list[str] = []
+        self.results: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            base = self._assembly(first, Path(folder))
+        self.score, self.sign = scored_by(base)
+        self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        if options.confirm is not None:
+            self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
+
+    def heading(self) -> list[str]:
+        """What is going to be done."""
+        one, last = self.values[0], self.values[-1]
+        scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
+        return [
+            f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
+            f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {self.options.loss} loss",
+            f"the batch-size rule is kept: peak = optimizer.lr × {scale:.4g}",
+            "",
+        ]
+
+    def told(self) -> list[str]:
+        """Sweep, and say what was found."""
+        options = self.options
+        for i in range(options.seeds):
+            self._say(f"sweep {i + 1} of {options.seeds}")
+            self.sweeps.append(self._swept(self.first + i, options.of, self.values, options.loss))
+        self._say("")
+        self.found, self.suggestions = axis.read(self.sweeps, options.of)
+        ours = self.suggestions["edge/8"]
+        lines = tables.swept(self.sweeps, self.found, options.of)
+        if options.of == "lr":
+            lines += ["", *tables.suggested(self.suggestions, options.of)]
+        if ours.value is None:
+            print("\n".join(lines))
+            axis_told = " (Momentum m is read as its memory, 1 / (1 - m).)" if options.of == "momentum" else ""
+            raise ConfigError(f"no suggestion: {ours.refused}{axis_told}")
+        if options.of != "lr":
+            self.results["bound"] = axis.bound(self.found.values(), options.of)
+            lines += ["", *tables.bounded(self.results["bound"], options.of)]
+            self.suggestions = {}
+        else:
+            lines += ["", *tables.to_paste(ours, self.words(ours.value))]
+        return [*lines, f"state: sha256 {self.states[0][:16]}… before and after each sweep"]
+
+    def cycled(self) -> list[str]:
+        """A linear rise to twice the edge, by the score: base and highest for cycles."""
+        options = self.options
+        top = 2.0 * 8.0 * (self.suggestions["edge/8"].value or math.nan)
+        values = rates(top / options.cyclic_updates, top, options.cyclic_updates, "linear")
+        self.scores = [self._swept(self.first + i, "lr", values, "score") for i in range(options.seeds)]
+        found = cyclic.middle([cyclic.bounds(one) for one in self.scores])
+        words = ["schedule=triangular", f"schedule.floor={found.base / found.highest:.4g}", *self.words(found.highest)]
+        self.results["cyclic"] = {**asdict(found), "override": words}
+        return tables.cycled(found, options.seeds, self.score, self.sign, words)
+
+    def confirmed(self) -> list[str]:
+        """Three short trainings in the bracket."""
+        options, value = self.options, self.suggestions["edge/8"].value
+        assert value is not None
+
+        def made(seed: int, words: list[str]) -> DictConfig:
+            return self.made([*options.overrides, *words], seed, False)
+
+        of = partial(confirm.confirmed, made, options.confirm_seeds, self.first)
+        found = of(value, self.policy.scale, options.confirm)
+        self.results["confirmed"] = found.told()
+        return tables.tried(found, self.words(found.winner.rate))
+
+    def words(self, value: float) -> list[str]:
+        """The overrides that give this peak, which is optimizer.lr times the factor of the batch-size rule."""
+        words = [f"optimizer.lr={value / self.policy.scale:.6g}"]
+        own = OmegaConf.select(self.cfg, "groups.optimizer.lr")
+        if own is not None:
+            words.append(f"groups.optimizer.lr={own * value / self.policy.peak_lr:.6g}")
+        return words
+
+    def save(self) -> str:
+        """Write the picture and the numbers; where they are."""
+        options = self.options
+        name = "learning rate at the peak" if options.of == "lr" else options.of
+        loss = "training loss of the batch" if options.loss == "train" else "validation loss"
+        draw(self.sweeps, self.found, self.suggestions, name, loss).savefig(f"{options.out}.png", dpi=120)
+        ours = self.suggestions.get("edge/8")
+        numbers = {
+            "overrides": options.overrides,
+            "options": {name: value for name, value in vars(options).items() if name not in ("overrides", "out")},
+            "scale": self.policy.scale,
+            "sweeps": [asdict(one) for one in self.sweeps],
+            "edges": {seed: asdict(one) for seed, one in self.found.items()},
+            "suggestions": [asdict(one) for one in self.suggestions.values()],
+            "override": self.words(ours.value) if ours and ours.value else None,
+            "scores": [asdict(one) for one in self.scores],
+            **self.results,
+            "state": self.states,
+            "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
+        }
+        text = json.dumps(plain(numbers), indent=1, allow_nan=False)
+        Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
+        return f"{options.out}.png  {options.out}.json"
+
+    def _swept(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
+        """The sweep of a seed, in a run of its own, which it must leave as it was."""
+        with tempfile.TemporaryDirectory() as folder:
+            assembly = self._assembly(seed, Path(folder))
+            before = fingerprint(assembly)
+            made = sweep(assembly, of, values, measured, self.options.val_samples)
+            if (after := fingerprint(assembly)) != before:
+                raise RuntimeError(f"the sweep of seed {seed} has changed the run: sha256 {before} became {after}.")
+        self.states.append(before)
+        return made
+
+    def _assembly(self, seed: int, folder: Path) -> Assembly:
+        assembly = assemble(self.made(self.options.overrides, seed, True), folder)
+        assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
+        return assembly
+
+    def _say(self, text: str) -> None:
+        """Progress on a terminal."""
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def plain(tree: Any) -> Any:
+    """The same with null for each number that JSON cannot hold."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,0 +1,165 @@
+"""Trains an assembled run for a few updates while one of its numbers rises, and leaves it as it was."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.order import Pick
+from trainer.config import lr_policy as policy
+from trainer.config.batch_scaling import rescaled
+from trainer.engine.attribute_setters import outlets
+from trainer.engine.averaging import NONE, Averaging
+from trainer.engine.lr_control import LRControl
+from trainer.engine.update import Diverged
+from trainer.log.metric_buffer import MetricBuffer, Observation
+from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
+from trainer.lr.growth import STEADY
+from trainer.lr.range_test import Stop, Sweep
+from trainer.run import Assembly
+from trainer.tools.range_test.fingerprint import untouched
+
+OF = ("lr", "weight_decay", "momentum")
+Measure = Callable[[Tensor], float]
+
+
+def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = "train", samples: int = 512) -> Sweep:
+    """The curve of a sweep of `values`, one for each update, through the run's own updates; the batch is its first.
+
+    `measured` is "train" for the loss of the update's own batch just before its step, "val" for that of the first
+    `samples` validation samples just after it, and "score" for the accuracy on those (see `scored_by`).
+    """
+    module, trainer = assembly.module, assembly.trainer
+    with untouched(assembly):
+        chosen = swept(assembly, of, values)
+        measure = _measure(assembly, measured, samples)
+        tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
+        module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
+        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None, horizon=module.horizon)
+        module.control = LRControl(chosen, outlets(chosen, module.net, module.loss, module.recipe.noise))
+        module.averaging, module.journal, module.clock.t = Averaging(module.net, NONE), tape, 0
+        accumulate = module.recipe.accumulate
+        assembly.data.follow(  # type: ignore[attr-defined]
+            lambda: module.clock.t,
+            total=len(values),
+            leg=len(values),
+            pauses=(),
+            per_call=1,
+            accumulate=accumulate,
+        )
+        try:
+            trainer.fit(module, datamodule=assembly.data)
+        except Diverged:
+            tape.broke = len(tape.losses)
+        module.control.rest()
+        seen = len(tape.losses)
+        broke = None if tape.broke is None else values[tape.broke]
+    return Sweep(list(values[:seen]), tape.losses, broke, assembly.cfg.seed, len(values))
+
+
+def swept(assembly: Assembly, of: str, values: Sequence[float]) -> LRPolicy:
+    """The policy of a sweep: `of` takes these values, the ratios of groups stay, all else stands as at the peak.
+
+    The rates are those of a group with multiplier 1. Scheduled settings hold what they have at the end of the warm-up.
+    """
+    planned, cfg = assembly.module.recipe.policy, assembly.cfg
+    peak = min(max(planned.warmup.updates - 1, 0), assembly.module.horizon.total - 1)
+    held = {name: _held(dial, peak) for name, dial in planned.hyper_schedules.items()}
+    if of == "lr":
+        return LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: values[t], planned.groups, hyper_schedules=held)
+    groups = {group.name: policy.facts(1.0, group.weight_decay) for group in assembly.module.recipe.groups}
+    settings = policy.settings(rescaled(cfg, assembly.module.horizon).cfg, groups)
+    bases = [group.get(of) for group in settings.values()]
+    if any(base is None for base in bases) or not any(bases):
+        raise ConfigError(f"--of={of}: optimizer.{of} is not set above zero here: set it, or choose another optimizer.")
+    top = max(base for base in bases if base is not None)
+    held[of] = HyperSchedule(lambda t, base, share: values[t] * base / top, [float(base or 0.0) for base in bases])
+    return LRPolicy(planned.peak_lr, 1.0, Warmup(0, lambda t: 1.0), lambda t: 1.0, planned.groups, hyper_schedules=held)
+
+
+def _held(dial: HyperSchedule, peak: int) -> HyperSchedule:
+    return HyperSchedule(lambda t, base, share: dial.rule(peak, base, 1.0), dial.bases)
+
+
+def scored_by(assembly: Assembly) -> tuple[str, float]:
+    """The accuracy, where the task has one, or else what it watches; and -1 where low is good."""
+    scores: Any = assembly.module.scores["val"]
+    if "accuracy" in scores.names:
+        return "accuracy", 1.0
+    return assembly.checkpointing.monitor.removeprefix("val/"), 1.0 if assembly.checkpointing.mode == "max" else -1.0
+
+
+class Tape(MetricBuffer):
+    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks.
+
+    `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
+    """
+
+    def __init__(self, trainer: Any, measure: Measure, stop: Callable[[float], bool]) -> None:
+        super().__init__()
+        self.trainer, self.measure, self.stop = trainer, measure, stop
+        self.losses: list[float] = []
+        self.broke: int | None = None
+
+    def __len__(self) -> int:
+        return 0
+
+    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Any, seen: Observation | None = None) -> None:
+        """Measure update `t`; an update whose gradients are not finite has not been applied, and breaks the sweep."""
+        value = self.measure(loss) if math.isfinite(grad_norm.item()) else math.nan
+        if math.isnan(value) or self.stop(value):
+            self.broke, self.trainer.should_stop = len(self.losses), True
+        if not math.isnan(value):
+            self.losses.append(value)
+
+
+def _measure(assembly: Assembly, measured: str, samples: int) -> Measure:
+    if measured == "train":
+        return lambda loss: loss.item()
+    source: Any = assembly.data.splits.val  # type: ignore[attr-defined]
+    if source is None:
+        raise ConfigError(f"--loss={measured}: {assembly.cfg.data._target_} has no validation data: take --loss train.")
+    held_out = HeldOut(assembly, source, min(samples, len(source)))
+    return held_out.loss if measured == "val" else held_out.score
+
+
+@dataclass
+class HeldOut:
+    """The first validation samples, scored after each update in evaluation mode."""
+
+    assembly: Assembly
+    source: Any
+    count: int
+    batch: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def loss(self, ignored: Tensor | None = None) -> float:
+        """The mean loss."""
+        outputs, targets = self._outputs()
+        return self.assembly.module.loss(outputs, targets).item()
+
+    @torch.no_grad()
+    def score(self, ignored: Tensor | None = None) -> float:
+        """What `scored_by` names, with the sign of its mode."""
+        name, sign = scored_by(self.assembly)
+        scores: Any = self.assembly.module.scores["val"]
+        outputs, targets = self._outputs()
+        scores.update(self.assembly.module.loss(outputs, targets), outputs, targets)
+        return sign * scores.compute()[name]
+
+    def _outputs(self) -> tuple[Tensor, Tensor]:
+        module, precision = self.assembly.module, self.assembly.trainer.precision_plugin
+        if self.batch is None:
+            source = self.source.to(module.device)
+            (self.batch,) = source.batches([Pick(0, torch.arange(self.count, device=source.home))])
+        modes = [(part, part.training) for part in module.net.modules()]
+        module.net.eval()
+        inputs, targets = self.batch
+        with precision.forward_context():
+            outputs = module.net(precision.convert_input(inputs))
+        for part, mode in modes:
+            part.training = mode
+        return outputs, targets
