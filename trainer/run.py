@@ -36,6 +36,7 @@ from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.module import Module
+from trainer.engine.train_spec import Loop
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations import Validations
 from trainer.lr import Plan, lint
@@ -128,12 +129,14 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=length.total,
-        leg=ends(length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
-        per_call=settings.steps_per_execution,
-        accumulate=settings.accumulate,
-        stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
+        Loop(
+            total=length.total,
+            validation_interval=ends(length, settings.validate, "trainer.validate"),
+            pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
+            steps_per_execution=settings.steps_per_execution,
+            accumulate=settings.accumulate,
+            stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
+        ),
     )
     monitor = f"val/{task.monitor}"
     checkpointing = Checkpointing(folder / "checkpoints", monitor, task.mode, every, settings.keep, branches)
