@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from tests.distributed.worlds import ROOT
 from tests.engine.equality import assembled, weights
-from trainer.checkpoint.io import numbered, read
+from trainer.checkpoint.io import checkpoint_path, read
 from trainer.config import components as parts
 from trainer.config.settings import trainer_settings
 from trainer.config.sharding import check_sharded
@@ -105,7 +105,7 @@ def go_on(folder: Path, world: int, kind: str, point: Path | None) -> None:
 
 def middle(place: Path, kind: str) -> Path:
     """The checkpoint in the middle of the unbroken run of this kind."""
-    return numbered(place / f"whole-{kind}" / "checkpoints", MIDDLE)
+    return checkpoint_path(place / f"whole-{kind}" / "checkpoints", MIDDLE)
 
 
 def alone(place: Path) -> None:

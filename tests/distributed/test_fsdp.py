@@ -14,7 +14,7 @@ from models.resnet import ResNet9
 from tests.distributed import sharded, worlds
 from tests.distributed.faults import fault, result, train, words
 from tests.distributed.sharded import CUTS, LONG, OPTIMIZERS
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config.sharding import SHOWN
 from trainer.distributed.fsdp import blocks
 from trainer.lr import ConfigError
@@ -188,11 +188,11 @@ def test_on_gpus_it_ends_with_the_weights_of_one_process_on_the_cpu_and_each_goe
     for name, more in kinds.items():
         command(tmp_path, name, *exact, *more)
     for name, other in (("gpus", "cpu"), ("cpu", "gpus")):
-        point = numbered(tmp_path / "outputs" / other / "checkpoints", 20)
+        point = checkpoint_path(tmp_path / "outputs" / other / "checkpoints", 20)
         command(tmp_path, f"{name}-on", *exact, *kinds[name], f"resume.path={point}")
-    theirs = sharded.state_of(numbered(tmp_path / "outputs/cpu/checkpoints", 40))
+    theirs = sharded.state_of(checkpoint_path(tmp_path / "outputs/cpu/checkpoints", 40))
     for name in ("gpus", "gpus-on", "cpu-on"):
-        ours = sharded.state_of(numbered(tmp_path / "outputs" / name / "checkpoints", 40))
+        ours = sharded.state_of(checkpoint_path(tmp_path / "outputs" / name / "checkpoints", 40))
         assert list(ours) == list(theirs)
         assert all(torch.allclose(ours[key].cpu(), theirs[key], rtol=0, atol=1e-9) for key in ours)
     command(tmp_path, "mixed", *kinds["gpus"], "trainer.precision=bf16-mixed", "average=ema")

@@ -8,7 +8,7 @@ import sys
 from lightning_fabric.plugins.environments import ClusterEnvironment
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-from trainer.distributed.launch.launched import launcher
+from trainer.distributed.launch.launcher import launcher
 from trainer.lr import ConfigError
 
 FIRST_PORT, PORTS = 15000, 10000

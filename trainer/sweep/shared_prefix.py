@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.checkpoint.snapshots import begun, point
+from trainer.checkpoint.snapshots import has_checkpoint, snapshot_path
 from trainer.config import settings as curve
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -57,8 +57,8 @@ class Branches:
 
     def _settle(self, job: Job) -> bool:
         assert job.trunk is not None
-        kept = point(job.trunk.folder / "checkpoints", job.branch)
-        if kept.exists() or begun(job.folder):
+        kept = snapshot_path(job.trunk.folder / "checkpoints", job.branch)
+        if kept.exists() or has_checkpoint(job.folder):
             place = QuotedString(text=str(kept), quote=Quote.single).with_quotes()
             job.command.append(f"resume.snapshot={place}")
         elif job.trunk.status == "completed":
