@@ -19,7 +19,7 @@ from experiments.arms import Trial, trained  # noqa: E402
 from experiments.command import Experiment, Result, Table, command  # noqa: E402
 from experiments.gains import BASE, MULTIPLES, TASKS, arms  # noqa: E402
 from experiments.verdict import Verdict, at_least, at_most, between, mean, spread  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 
 # Frozen before the first full run.
 KEPT = 1.15
@@ -171,4 +171,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

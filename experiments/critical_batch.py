@@ -23,7 +23,7 @@ from experiments.critical.hyperbola import Fit, fit, free  # noqa: E402
 from experiments.critical.race import Best, Problem, best, races  # noqa: E402
 from experiments.critical.trail import Point, Run  # noqa: E402
 from experiments.verdict import Role, Verdict, at_least, at_most, between  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 
 # Frozen before the first full run, and not moved since; what two of them did not allow is told in NOTES.
 APART = 3.0
@@ -183,4 +183,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

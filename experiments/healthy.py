@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 from hydra import compose, initialize_config_dir  # noqa: E402
 
-from trainer.cli.run_cli import guarded  # noqa: E402
-from trainer.cli.run_id import register  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
+from trainer.cli.run_id import register_run_id  # noqa: E402
 from trainer.doctor import Finding, examine, read_log  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
@@ -74,7 +74,7 @@ def trained(name: str, overrides: list[str]) -> tuple[int, list[Finding]]:
     """Run an experiment to its end, in a folder that is thrown away: its updates, and what the doctor finds."""
     from trainer.run import assemble, fit
 
-    register()
+    register_run_id()
     plain = ["callbacks=none", "trainer.accelerator=cpu", "name=healthy", f"experiment={name}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*plain, *overrides])
@@ -89,4 +89,4 @@ def trained(name: str, overrides: list[str]) -> tuple[int, list[Finding]]:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

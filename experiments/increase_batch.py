@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.arms import Arm, Trial, trained  # noqa: E402
 from experiments.command import Experiment, Result, Table, command  # noqa: E402
 from experiments.verdict import Verdict, at_most, mean, spread  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 
 if TYPE_CHECKING:
     from trainer.run import Assembly
@@ -174,4 +174,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.arms import Arm, trained  # noqa: E402
 from experiments.command import COLORS, Experiment, Result, Table, command  # noqa: E402
 from experiments.verdict import Verdict, at_least, at_most, mean, spread  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 
 # Frozen before the first full run.
 CONSTANT = 1.3
@@ -159,4 +159,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from data.order import Pick
 from experiments.arms import Arm, Trial
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.update import Diverged
 from trainer.run import Assembly, assemble, fit
 
@@ -34,7 +34,7 @@ AT_ONCE = 4096
 
 @lru_cache(maxsize=64)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    register()
+    register_run_id()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", [*QUIET, *overrides])
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep.resolvers import register
 
@@ -34,7 +34,7 @@ class GridSweeperConf:
     params: dict[str, Any] | None = None
 
 
-ConfigStore.instance().store("grid", GridSweeperConf, group="hydra/sweeper", provider="cadence")
+store_option("hydra/sweeper", "grid", GridSweeperConf)
 
 
 class GridSweeper(BasicSweeper):

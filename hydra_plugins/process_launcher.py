@@ -6,14 +6,11 @@ and so on, and reads each `result.json`.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
@@ -21,8 +18,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import __main__
-from trainer.cli.command import check_launcher
+from trainer.cli.command import check_launcher, program
+from trainer.cli.hydra_internals import given_flags, store_option
 from trainer.lr import ConfigError
 from trainer.sweep import shared_prefix as trunks
 from trainer.sweep import summary as sweep
@@ -59,7 +56,7 @@ class ProcessLauncherConf:
     shared_prefix: bool = False
 
 
-ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="cadence")
+store_option("hydra/launcher", "process", ProcessLauncherConf)
 
 
 class ProcessLauncher(Launcher):
@@ -161,7 +158,7 @@ class ProcessLauncher(Launcher):
         kept = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(OF_THE_SWEEP)]
         place = QuotedString(text=str(folder), quote=Quote.single).with_quotes()
         plain = [*kept, "hydra.mode=RUN", f"hydra.run.dir={place}"]
-        job = Job(number, list(filter_overrides(overrides)), folder, [*program(), *overrides, *plain])
+        job = Job(number, list(filter_overrides(overrides)), folder, [*program(given_flags()), *overrides, *plain])
         settings = config.get("trainer") or {}
         job.need = need(settings, self.devices)
         job.threads = threads(settings, self.jobs) if self.jobs > 1 else None
@@ -171,20 +168,6 @@ class ProcessLauncher(Launcher):
 def python_path(inherited: str | None) -> str:
     """PYTHONPATH for a job that may start on another machine: this project, before what was there."""
     return os.pathsep.join([str(PROJECT), *filter(None, [inherited])])
-
-
-def program() -> list[str]:
-    """How this program was started, up to its overrides."""
-    given = get_args_parser().parse_args()
-    spec = __main__.__spec__
-    script = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
-    flags = {
-        "--config-path": given.config_path,
-        "--config-name": given.config_name,
-        "--config-dir": given.config_dir,
-    }
-    chosen = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
-    return [sys.executable, *script, *chosen]
 
 
 def _refuse_shared_folders(batch: Sequence[Job]) -> None:

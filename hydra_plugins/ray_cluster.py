@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra_plugins.process_launcher import python_path
+from trainer.cli.extras import needed
 from trainer.lr import ConfigError
 from trainer.sweep import ray_job
 from trainer.sweep.job import LEFTOVER
@@ -33,10 +34,7 @@ class Ray:
     def connected(self) -> Iterator[None]:
         """Be a driver of the cluster, or start a Ray on this machine; all its jobs have ended in the end."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        try:
-            import ray
-        except ImportError:
-            raise ConfigError("hydra/launcher=ray needs ray: pip install -e '.[ray]'.") from None
+        ray = needed("ray", "hydra/launcher=ray")
         asked = signal.getsignal(signal.SIGTERM)
         local = {"address": "local", "object_store_memory": STORE}
         place = {**local, "include_dashboard": False} if self.address is None else {"address": self.address}

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from hydra_plugins.process_launcher import ProcessLauncher
 from hydra_plugins.ray_cluster import Ray
+from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Scheduler
@@ -45,7 +45,7 @@ class RayOption(SearchPathPlugin):
     """Gives the option its name once all plugins have been read: Hydra's own launcher may have taken it."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        ConfigStore.instance().store("ray", RayLauncherConf, group="hydra/launcher", provider="cadence")
+        store_option("hydra/launcher", "ray", RayLauncherConf)
 
 
 class RayLauncher(ProcessLauncher):

@@ -3,7 +3,6 @@
 `python train.py -m hydra/sweeper=search optimizer.lr='interval(1e-4,1e-1)'`; `docs/search.md` tells the rest.
 """
 
-import importlib.util
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,14 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.process_launcher import Make, ProcessLauncher, program
+from hydra_plugins.process_launcher import Make, ProcessLauncher
+from trainer.cli.command import program_shown
+from trainer.cli.extras import needed
+from trainer.cli.hydra_internals import given_flags, store_option
 from trainer.lr import ConfigError
 from trainer.sweep import summary as sweep
 from trainer.sweep.scheduler import Scheduler
@@ -63,7 +64,7 @@ class SearchSweeperConf:
     retries: int = 3
 
 
-ConfigStore.instance().store("search", SearchSweeperConf, group="hydra/sweeper", provider="cadence")
+store_option("hydra/sweeper", "search", SearchSweeperConf)
 
 
 class SearchSweeper(Sweeper):
@@ -90,8 +91,7 @@ class SearchSweeper(Sweeper):
         for name, value in zip(least, (trials, startup, patience, reduction, heartbeat, retries)):
             if value < least[name]:
                 raise ConfigError(f"hydra.sweeper.{name}={value} must be at least {least[name]}")
-        if importlib.util.find_spec("optuna") is None:
-            raise ConfigError("hydra/sweeper=search needs Optuna: pip install -e '.[search]', or optuna and cmaes")
+        needed("optuna", "hydra/sweeper=search")
         self.params, self.when = _plain(params), _plain(when)
         self.metric, self.direction, self.storage, self.heartbeat = (
             _plain(metric),
@@ -126,7 +126,7 @@ class SearchSweeper(Sweeper):
         self._tell()
         crew = self.process.pursue(self._roots(), self._feed)
         own = [word for word in self.fixed if word.partition("=")[0].lstrip("+") not in NOT_OF_A_RUN]
-        crew.about = summary(self.study, self.metrics, ["python", *program()[1:]], own)
+        crew.about = summary(self.study, self.metrics, program_shown(given_flags()), own)
         crew.write()
         sweep.show(crew.done, crew.root)
         crew.leave_if_stopped()

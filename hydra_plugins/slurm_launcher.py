@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.process_launcher import ProcessLauncher, _returned, python_path
+from trainer.cli.extras import needed
+from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep import summary as sweep
 from trainer.sweep.job import LOG, RESULT, Job
@@ -59,7 +60,7 @@ class SlurmOption(SearchPathPlugin):
     """Gives the option its name once all plugins have been read: Hydra's own launcher may have taken it."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        ConfigStore.instance().store("submitit_slurm", SlurmLauncherConf, group="hydra/launcher", provider="cadence")
+        store_option("hydra/launcher", "submitit_slurm", SlurmLauncherConf)
 
 
 class SlurmLauncher(ProcessLauncher):
@@ -128,14 +129,9 @@ class SlurmLauncher(ProcessLauncher):
         return [_returned(job, sweep.failure(self.done, root)) for job in made]
 
     def _submit(self, batch: list[Job], root: Path) -> list[Any]:
+        submitit = needed("submitit", "hydra/launcher=submitit_slurm")
         try:
-            import submitit
-
             executor = submitit.AutoExecutor(folder=root / ".submitit" / "%j", cluster="slurm")
-        except ImportError as error:
-            raise ConfigError(
-                "hydra/launcher=submitit_slurm needs submitit: pip install submitit, or '.[slurm]'."
-            ) from error
         except RuntimeError as error:
             raise ConfigError(
                 f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun."

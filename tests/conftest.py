@@ -29,10 +29,10 @@ def compose():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
-        register()
+        register_run_id()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return hydra_compose("train", [*QUIET, *overrides])

@@ -38,7 +38,7 @@ def start(tmp_path):
     def popen(*words, folder="mine", fresh=False, **environment):
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | environment
+        env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_RUN_ID": ""} | environment
         begun.append(
             subprocess.Popen(
                 [sys.executable, str(TRAIN), *RUN, *words],
@@ -62,7 +62,7 @@ def start_two(start):
 
     def both(*words, folder="mine"):
         port = str(worlds.free_port())
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CADENCE_STAMP": "run"}
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CADENCE_RUN_ID": "run"}
         return [start(*TWO, *words, folder=folder, RANK=rank, LOCAL_RANK=rank, **place) for rank in "01"]
 
     return both
@@ -220,7 +220,7 @@ def test_torchrun_that_handles_sigusr1_waits_for_the_checkpoint_and_the_job_is_r
     short = [word for word in RUN if not word.startswith(("trainer.duration", "trainer.validate"))]
     long = ["trainer=torchrun", "trainer.duration=100000", "trainer.validate=100000", "trainer.checkpoint=10"]
     agent = subprocess.Popen(
-        [*torchrun, str(TRAIN), *short, *long], env=os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | job,
+        [*torchrun, str(TRAIN), *short, *long], env=os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_RUN_ID": ""} | job,
         cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     ranks = []

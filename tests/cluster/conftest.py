@@ -113,7 +113,7 @@ def steps(job):
 
 
 def environment(**more):
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CADENCE_STAMP": ""} | more
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CADENCE_RUN_ID": ""} | more
 
 
 class Slurm:

@@ -248,10 +248,10 @@ def trunk(tmp_path_factory):
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.conftest import QUIET, ROOT
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
     from trainer.run import assemble
 
-    register()
+    register_run_id()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.attribute_setters import GradientNoise
 from trainer.run import assemble, fit
 
@@ -24,7 +24,7 @@ def fingerprint(tensors: list[torch.Tensor]) -> str:
 
 def train(folder: Path, processes: int) -> dict[str, list[str]]:
     """The noise of each of 6 updates of muon with AdamW, and the weights at the end."""
-    register()
+    register_run_id()
     seen: list[str] = []
     add = GradientNoise.add
 

@@ -66,7 +66,7 @@ def save(folder, update):
 
 def ended(stopped):
     """The exit code of a run that a signal has stopped."""
-    return front.guarded(lambda: (_ for _ in ()).throw(stopped))
+    return front.run_cli(lambda: (_ for _ in ()).throw(stopped))
 
 
 def test_the_third_start_in_vain_fails_in_one_line_and_is_not_requeued(slurm, folder, capsys):
@@ -88,7 +88,7 @@ def test_a_job_that_slurm_itself_starts_again_and_again_is_given_up_as_it_starts
     save(folder, 12)
     for restarts in range(4):
         slurm(restarts)
-        code = front.guarded(lambda: record_start(folder, 3))
+        code = front.run_cli(lambda: record_start(folder, 3))
         assert code == (0 if restarts < 3 else 1)
     assert "Slurm job 7 is given up: 3 starts in a row have made no update beyond 12: " in capsys.readouterr().err
 

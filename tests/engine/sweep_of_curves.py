@@ -12,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from trainer.checkpoint.io import checkpoints_in
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.run import Assembly, assemble, fit
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def applied(assembly: Assembly, resumed: Path | None) -> list[list[float]]:
 
 def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, str, int]] = COMBINATIONS) -> list[dict]:
     """What was applied in each combination: over the whole run, and from the resumed update on."""
-    register()
+    register_run_id()
     rows = []
     for schedule, warmup, accumulate in combinations:
         where = folder / f"{schedule}-{warmup}-{accumulate}"

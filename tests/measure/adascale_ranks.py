@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.distributed.ranks import ROOT, fingerprint
 from trainer.checkpoint.io import checkpoints_in
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.run import assemble, fit
 
 WORDS = (
@@ -25,7 +25,7 @@ WORDS = (
 
 def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[str, Any]:
     """A run, from the start or from a checkpoint: how many updates, and a fingerprint of the weights at the end."""
-    register()
+    register_run_id()
     GlobalHydra.instance().clear()
     going_on = [f"resume.path={resumed}"] if resumed else []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -31,9 +31,9 @@ def config(*overrides):
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.conftest import QUIET, ROOT
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
 
-    register()
+    register_run_id()
     GlobalHydra.instance().clear()
     given = {override.partition("=")[0]: override for override in (*QUIET, *SMALL, "trainer.duration=40", *overrides)}
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -7,8 +7,9 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.messages import nearest
 from trainer.config.adascale_config import counted
-from trainer.config.arguments import check_names, nearest
+from trainer.config.arguments import check_names
 from trainer.config.instantiate import build
 from trainer.distributed.launch.launcher import devices_and_nodes
 from trainer.lr import ConfigError, Horizon

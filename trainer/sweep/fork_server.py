@@ -8,13 +8,14 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from trainer.cli.command import run_program
 
 HEAVY = ("hydra", "rich.table", "torch", "pytorch_lightning", "trainer.run", "trainer.log.tensorboard")
 TICK = 0.02
@@ -94,7 +95,7 @@ def _say(out: int, **what: Any) -> None:
 
 
 def _become(job: dict[str, Any]) -> None:
-    """Run the script of the job as a fresh interpreter would."""
+    """Run the program of the job as a fresh interpreter would."""
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -110,6 +111,4 @@ def _become(job: dict[str, Any]) -> None:
     if threads := job["environment"].get("OMP_NUM_THREADS", ""):
         torch: Any = sys.modules["torch"]
         torch.set_num_threads(int(threads))  # the variable is read at the import only
-    sys.argv[:] = job["words"]
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    run_program(job["words"])

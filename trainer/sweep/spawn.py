@@ -86,7 +86,7 @@ class Nursery:
     def __call__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Started:
         """Fork a job; where the warm parent has died, a fresh interpreter does as well."""
         interpreter, *words = command
-        if self._dead or interpreter != sys.executable or words[0].startswith("-"):
+        if self._dead or interpreter != sys.executable or (words[0].startswith("-") and words[0] != "-m"):
             return fresh(command, environment, log)
         try:
             process = self._process or self._start()

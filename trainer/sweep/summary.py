@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.messages import RunFailed
 from trainer.sweep.job import Job
 
 SUMMARY = "sweep.json"
 
 
-class SweepFailed(RuntimeError):
+class SweepFailed(RunFailed):
     """Jobs of a sweep failed; each of them has told why already, so one line is all there is to say."""
 
 

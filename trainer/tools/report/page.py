@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from trainer.lr import ConfigError
+from trainer.cli.extras import needed
 from trainer.tools.report import heat_plot, listing, plots, rate_plot
 from trainer.tools.report.exhibit import Exhibit
 from trainer.tools.report.heats import Heat
@@ -28,10 +28,8 @@ def library() -> str:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise ConfigError("the page needs plotly, which is not installed: pip install -e '.[report]'.") from error
+    plotly = needed("plotly", "the page")
+    return files(plotly).joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 
 def page(whole: Exhibit, script: str) -> str:
