@@ -38,7 +38,7 @@ from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.module import Module
 from trainer.engine.train_spec import Loop
 from trainer.log.tensorboard import TensorBoard
-from trainer.log.validations import Validations
+from trainer.log.validations_callback import Validations
 from trainer.lr import Plan, lint
 from trainer.resume.changes import tell_changes
 from trainer.resume.curve_history import change, curve_history

@@ -10,7 +10,7 @@ from trainer.checkpoint.snapshots import snapshot_path
 from trainer.log.validations import read_validations
 from trainer.lr import ConfigError
 from trainer.run import assemble, evaluate, fit
-from trainer.sweep.first_difference import Planned, parting
+from trainer.sweep.first_difference import Planned, shared_updates
 
 SMALL = (
     *("data.batch_size=64", "model.hidden=[16]", "model.dropout=0.3", "trainer.accumulate=2", "trainer.validate=5"),
@@ -54,7 +54,9 @@ def shared(compose):
     """The updates that the planned curves of a long run and a shorter one share, from the first on; or why none."""
 
     def find(words, updates):
-        return parting(*(Planned(None, compose(*SMALL, *words, f"trainer.duration={n}")) for n in (LONG, updates)))
+        return shared_updates(
+            *(Planned(None, compose(*SMALL, *words, f"trainer.duration={n}")) for n in (LONG, updates))
+        )
 
     return find
 

@@ -1,4 +1,8 @@
-"""The driver's side of Ray: jobs are given to it, signals are sent through it, and it tells what has become of them."""
+"""Jobs through Ray: the driver submits them, sends signals through Ray, and asks it how they have ended.
+
+Ray is an optional package, and only decides where and when a job runs. The run is no task inside a worker of Ray but a
+process beside it (see `ray_job`).
+"""
 
 import logging
 import os
@@ -11,31 +15,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra_plugins.process_launcher import python_path
 from trainer.cli.extras import needed
 from trainer.lr import ConfigError
 from trainer.sweep import ray_job
 from trainer.sweep.job import LEFTOVER
+from trainer.sweep.spawn import python_path
 
 POLL, ANSWER = 0.25, 10.0
 STORE = 80 * 2**20
-"""Bytes for the objects of a Ray of the sweep's own; there are none but exit codes."""
+"""Bytes for the objects of a Ray that the sweep starts; they are only exit codes."""
 
 
 class Ray:
-    """What the driver knows of Ray: the jobs that it has given it, and what has become of them."""
+    """A connection to Ray: starts jobs there and knows which have begun and ended."""
 
     def __init__(self, address: str | None, cpus: int, gpus: float) -> None:
         self.address, self.cpus, self.gpus = address, cpus, gpus
-        self._jobs: dict[Any, Placed] = {}
-        self._heard = 0.0
+        self._jobs: dict[Any, RayProcess] = {}
+        self._asked = 0.0
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Be a driver of the cluster, or start a Ray on this machine; all its jobs have ended in the end."""
+        """Connect to the cluster, or start a Ray on this machine; at the end all jobs of this driver have ended."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         ray = needed("ray", "hydra/launcher=ray")
-        asked = signal.getsignal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
         local = {"address": "local", "object_store_memory": STORE}
         place = {**local, "include_dashboard": False} if self.address is None else {"address": self.address}
         try:
@@ -47,7 +51,7 @@ class Ray:
             raise ConfigError(
                 f"hydra.launcher.address={self.address}: no Ray answers there ({error}): start one, or null"
             ) from None
-        signal.signal(signal.SIGTERM, asked)  # Ray has taken it
+        signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
         self._ray = ray
         try:
             self._check()
@@ -55,36 +59,36 @@ class Ray:
         finally:
             ray.shutdown()
 
-    def __call__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "Placed":
-        """Give a job to Ray, which starts it when a machine has room."""
+    def __call__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "RayProcess":
+        """Submit a job to Ray, which starts it when a machine has room."""
         own = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
         own["PYTHONPATH"] = python_path(own.get("PYTHONPATH"))
         program = [sys.executable, "-S", "-m", ray_job.__name__, str(log.parent), *command]
         self._ray.cloudpickle.register_pickle_by_value(ray_job)
-        actor = self._ray.remote(ray_job.Place).options(
+        actor = self._ray.remote(ray_job.RayActor).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0, max_concurrency=8
         )
         handle = actor.remote()
-        placed = Placed(self, handle, log)
-        self._jobs[handle.run.remote(program, own, self.gpus > 0, str(Path.cwd()))] = placed
-        self._jobs[handle.host.remote()] = placed
-        return placed
+        process = RayProcess(self, handle, log)
+        self._jobs[handle.run.remote(program, own, self.gpus > 0, str(Path.cwd()))] = process
+        self._jobs[handle.host.remote()] = process
+        return process
 
-    def listen(self) -> None:
-        """Take in which jobs have begun and ended; Ray is asked every `POLL` seconds."""
+    def update(self) -> None:
+        """Learn which jobs have begun and ended; asks Ray every `POLL` seconds."""
         now = time.monotonic()
-        if now < self._heard + POLL or not self._jobs:
+        if now < self._asked + POLL or not self._jobs:
             return
-        self._heard = now
+        self._asked = now
         for known in self._ray.wait(list(self._jobs), num_returns=len(self._jobs), timeout=0)[0]:
-            placed = self._jobs.pop(known)
+            process = self._jobs.pop(known)
             try:
-                placed.take(self._ray.get(known))
+                process.set_answer(self._ray.get(known))
             except Exception as error:  # of whatever kind: a worker, a machine or the project's folder is not there
-                placed.lose(getattr(error, "cause", None) or error)
+                process.set_lost(getattr(error, "cause", None) or error)
 
-    def give_up(self, handle: Any) -> None:
-        """Ray forgets a job, and ends its worker."""
+    def forget(self, handle: Any) -> None:
+        """Let Ray forget a job and end its worker."""
         self._ray.kill(handle)
 
     def _check(self) -> None:
@@ -92,60 +96,60 @@ class Ray:
         if any(has.get("CPU", 0) >= self.cpus and has.get("GPU", 0) >= self.gpus for has in nodes):
             return
         there = ", ".join(f"{has.get('CPU', 0):g} cpus and {has.get('GPU', 0):g} gpus" for has in nodes)
-        told = f"a job takes hydra.launcher.cpus={self.cpus} and gpus={self.gpus:g}, and Ray has machines of {there}"
+        needs = f"a job takes hydra.launcher.cpus={self.cpus} and gpus={self.gpus:g}, and Ray has machines of {there}"
         if self.address is None:
-            raise ConfigError(f"{told}: lower them")
-        print(f"{told}: the jobs wait for a larger one", file=sys.stderr, flush=True)
+            raise ConfigError(f"{needs}: lower them")
+        print(f"{needs}: the jobs wait for a larger one", file=sys.stderr, flush=True)
 
 
-class Placed:
-    """A job that was given to Ray: no process of this machine, so its id is 0."""
+class RayProcess:
+    """A job submitted to Ray: no process of this machine, so its id is 0."""
 
     pid = 0
 
     def __init__(self, ray: Ray, handle: Any, log: Path) -> None:
         self._ray, self._handle, self._log = ray, handle, log
-        self._given, self._begun, self._killed = time.monotonic(), 0.0, 0.0
+        self._submitted, self._begun, self._killed = time.monotonic(), 0.0, 0.0
         self._code: int | None = None
 
     @property
     def waited(self) -> float:
-        """Seconds from when it was given to Ray to when it began."""
-        return (self._begun or time.monotonic()) - self._given
+        """Seconds from the submission to the start."""
+        return (self._begun or time.monotonic()) - self._submitted
 
     def poll(self) -> int | None:
         """The exit code, once it has one."""
-        self._ray.listen()
+        self._ray.update()
         return self._code
 
     def alive(self) -> bool:
-        """Whether it, or a process that it started, still runs or waits to be run."""
+        """Whether it waits or runs, or a process that it has started runs."""
         return self._code is None
 
     def send(self, signum: int) -> None:
-        """Send it a signal, where it has begun; otherwise, and where SIGKILL has not ended it, Ray is to forget it."""
+        """Send a signal to a job that has begun; let Ray forget one that has not, or that SIGKILL has not ended."""
         if self._code is not None:
             return
         if self._begun and not self._killed:
             self._killed = time.monotonic() if signum == signal.SIGKILL else 0.0
             self._handle.end.remote(signum)
         elif not self._begun or time.monotonic() > self._killed + LEFTOVER:
-            self._over(-signum)
+            self._end(-signum)
 
-    def take(self, told: str | int) -> None:
-        """It has begun on a machine, or ended with a code."""
-        if isinstance(told, str):
+    def set_answer(self, answer: str | int) -> None:
+        """It has begun on a machine (its host name), or ended (its exit code)."""
+        if isinstance(answer, str):
             self._begun = time.monotonic()
         else:
-            self._over(told)
+            self._end(answer)
 
-    def lose(self, error: BaseException) -> None:
-        """It has ended without a code: its log tells why."""
+    def set_lost(self, error: BaseException) -> None:
+        """It has ended without an exit code: write the reason to its log."""
         if self._code is None:
             with self._log.open("a") as log:
                 log.write(f"lost by Ray: {' '.join(str(error).split())}\n")
-            self._over(1)
+            self._end(1)
 
-    def _over(self, code: int) -> None:
+    def _end(self, code: int) -> None:
         self._code = code
-        self._ray.give_up(self._handle)
+        self._ray.forget(self._handle)
