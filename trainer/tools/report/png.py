@@ -52,7 +52,8 @@ def _panel(target: Any, panel: Panel) -> None:
         _series(target, series)
     for words in panel.words:
         shift = {"left": 4, "right": -4}.get(words.anchor, 0)
-        look = {"ha": words.anchor, "va": "center", "fontsize": 8, "color": words.color or "black"}
+        ground = None if words.hover else {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
+        look = {"ha": words.anchor, "va": "center", "fontsize": 8, "color": words.color or "black", "bbox": ground}
         for x, y, text in words.items:
             target.annotate(plain(text), (x, y), (shift, 0), textcoords="offset points", **look)
     for x in panel.uprights:
