@@ -7,7 +7,7 @@ and a figure for each plot.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ class Claim:
     """A sentence, what was measured, what it was held against, and whether it holds.
 
     `measured` and `threshold` are numbers, or words where one number does not say it; `relation` stands between them
-    and the threshold: `at most`, `at least`, `between`. `note` says how it was measured, as `mean of 3 seeds`.
+    and the threshold: `at most`, `at least`, `between`. `note` says how it was measured, as `mean of 3 seeds`. `kind`
+    is claim (it must hold), control (it must not hold) or note (it decides nothing); `outcome` is the word of the
+    verdict, where yes or no does not say it.
     """
 
     text: str
@@ -33,14 +35,21 @@ class Claim:
     holds: bool
     source: str = ""
     note: str = ""
+    kind: str = "claim"
+    outcome: str = ""
+
+    @property
+    def is_as_it_must(self) -> bool:
+        """Whether a claim holds, and a control does not."""
+        return {"claim": self.holds, "control": not self.holds}.get(self.kind, True)
 
 
 @dataclass(frozen=True)
 class Plot:
     """A figure: `y` against `x`, one line for each value of the key `lines`, one panel for each value of `panels`.
 
-    With `x` a key of the config (or `global batch`), `y` is a metric of `result.json`: means over seeds with their
-    standard deviation. With `x` `update` or `samples`, `y` is a tag of the log: a line for each run. `where` keeps the
+    With `x` a key of the config (or `global batch`), `y` is a metric of `result.json`, or its `updates` or
+    `seconds`: means over seeds with their standard deviation. With `x` `update` or `samples`, `y` is a tag of the log: a line for each run. `where` keeps the
     runs that have these values. `levels` are horizontal lines, each a value and a word. `name` names the PNG.
     """
 
@@ -57,17 +66,16 @@ class Plot:
 
 @dataclass(frozen=True)
 class Claims:
-    """All claims of an experiment with its plots; `source` is the paper that they are from."""
+    """All claims of an experiment with its plots; `source` is the paper that they are from.
+
+    `more` is kept as it is: what the writer wants to find again, as the cost or the machine.
+    """
 
     title: str = ""
     source: str = ""
     claims: tuple[Claim, ...] = ()
     plots: tuple[Plot, ...] = ()
-
-    @property
-    def held(self) -> int:
-        """How many of the claims hold."""
-        return sum(claim.holds for claim in self.claims)
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_claims(folder: Path, claims: Claims) -> Path:
@@ -91,16 +99,16 @@ def read_claims(folder: Path) -> Claims | None:
         tree = json.loads(path.read_text(encoding="utf-8"))
         claims = tuple(_typed(Claim, one) for one in tree.get("claims", []))
         plots = tuple(_typed(Plot, one) for one in tree.get("plots", []))
-        return Claims(str(tree.get("title", "")), str(tree.get("source", "")), claims, plots)
+        return _typed(Claims, {**tree, "claims": claims, "plots": plots})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read as claims ({error}): write it with write_claims.") from error
 
 
 def _typed(kind: Any, tree: Mapping[str, Any]) -> Any:
     """A claim or a plot from its JSON; an unknown or a missing key is a TypeError that names it."""
-    known = {field.name for field in fields(kind)}
+    known = {one.name for one in fields(kind)}
     if unknown := tree.keys() - known:
-        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+        raise TypeError(f"{kind.__name__} has no key {', '.join(sorted(unknown))}")
     return kind(**tree)
 
 
