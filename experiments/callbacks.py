@@ -1,6 +1,5 @@
 """What the experiments add to a run of train.py: the loss over the whole training set, and a gain that is held."""
 
-import math
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -49,3 +48,29 @@ def training_loss(trainer: pl.Trainer, module: Module) -> float:
             loss += len(targets) / len(source) * module.loss(outputs, targets).item()
     module.net.train(training)
     return loss
+
+
+@dataclass(frozen=True)
+class Held(AdaScale):
+    """An AdaScale whose gain is `held`, whatever is measured."""
+
+    held: float = 1.0
+
+    def gain(self, square: float, trace: float) -> float:
+        """The gain of the next update."""
+        return self.held
+
+
+class HeldGain(pl.Callback):
+    """A control: holds the gain of AdaScale from the first update on. Held at S it is the linear rule, at 1 no rule."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Module)
+        pace = pl_module.live.pace
+        assert pace is not None
+        chosen = pace.chosen
+        pace.chosen = Held(chosen.multiple, chosen.base_batch, chosen.smoothing, self.gain)
+        pl_module.control.gain = self.gain

@@ -97,7 +97,7 @@ class Results:
         return fmean(_distance(one.curve, other.curve) for one, other in pairs)
 
     def curves_apart(self, arm: str, base: str, *numbers: int) -> float:
-        """The largest |L / L_base - 1| of the mean losses at these measurements, counted from 1; inf where one lacks."""
+        """The largest |L / L_base - 1| of the mean losses at these measurements, from 1 on; inf where one lacks."""
         own, other = (self._mean_curve(name) for name in (arm, base))
         pairs = [(own.get(i, math.inf), other.get(i, math.nan)) for i in numbers]
         return max(math.inf if math.isnan(b) else abs(a / b - 1) for a, b in pairs)
@@ -121,7 +121,7 @@ class Results:
         return f"{told.mean:.{digits}f}" + (f" ± {told.std:.{digits}f}" if told.std is not None else "")
 
     def _summed(self, name: str, trials: Sequence[Trial]) -> float:
-        values = [trial.values[name] for trial in trials]
+        values = [trial.values.get(name, math.nan) for trial in trials]
         if not values:
             return math.nan
         return median(values) if self.summary == "median" else sum(values) / len(values)
