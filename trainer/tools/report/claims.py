@@ -48,9 +48,10 @@ class Claim:
 class Plot:
     """A figure: `y` against `x`, one line for each value of the key `lines`, one panel for each value of `panels`.
 
-    With `x` a key of the config (or `global batch`), `y` is a metric of `result.json`, or its `updates` or
-    `seconds`: means over seeds with their standard deviation. With `x` `update` or `samples`, `y` is a tag of the log: a line for each run. `where` keeps the
-    runs that have these values. `levels` are horizontal lines, each a value and a word. `name` names the PNG.
+    With `x` a key of the config (or `global batch`), `y` is a metric of `result.json`, or its `updates` or `seconds`:
+    means over seeds with their standard deviation. With `x` `update` or `samples`, `y` is a tag of the log: a line for
+    each run. `where` keeps the runs that have these values. `levels` are horizontal lines, each a value and a word.
+    `name` names the PNG.
     """
 
     name: str
