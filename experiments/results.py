@@ -10,9 +10,8 @@ from statistics import fmean, median
 from typing import Any
 
 from trainer.lr import ConfigError
-from trainer.tools.report.curves import scalars
-from trainer.tools.report.repeats import repeats
-from trainer.tools.report.runs import Run, found
+from trainer.tools.report.comparison import repeats
+from trainer.tools.report.runs import Run, find_runs, scalars
 
 Curve = Sequence[tuple[int, float]]
 """Samples seen, and the loss over the whole training set."""
@@ -145,7 +144,7 @@ def trials_in(folder: Path, arm: str, tuned: str) -> list[Trial]:
     Raises:
         RuntimeError: a run failed for another reason than that it diverged, or did not end.
     """
-    return [trial_of(run, arm, tuned) for run in found(folder)]
+    return [trial_of(run, arm, tuned) for run in find_runs(folder)]
 
 
 def trial_of(run: Run, arm: str, tuned: str) -> Trial:
