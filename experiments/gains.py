@@ -34,20 +34,20 @@ class Watched(AdaScale):
 
 def watch(assembly: "Assembly", held: str | None = None) -> None:
     """Keep the gains of the run; hold them at 1 (`one`) or at S (`S`), from the first update on."""
-    pace = assembly.module.live.pace
+    pace = assembly.module.observers.adascale
     assert pace is not None
-    chosen = pace.chosen
+    chosen = pace.adascale
     fixed = {None: None, "one": 1.0, "S": chosen.multiple}[held]
-    pace.chosen = Watched(chosen.multiple, chosen.base_batch, chosen.smoothing, fixed, [fixed or 1.0])
+    pace.adascale = Watched(chosen.multiple, chosen.base_batch, chosen.smoothing, fixed, [fixed or 1.0])
     assembly.module.control.gain = fixed or 1.0
 
 
 def gains(assembly: "Assembly") -> dict[str, Any]:
     """The gain of every update that was applied."""
-    pace = assembly.module.live.pace
+    pace = assembly.module.observers.adascale
     assert pace is not None
-    assert isinstance(pace.chosen, Watched)
-    return {"gains": pace.chosen.gains[: assembly.module.clock.t]}
+    assert isinstance(pace.adascale, Watched)
+    return {"gains": pace.adascale.gains[: assembly.module.clock.t]}
 
 
 def arms() -> list[Arm]:

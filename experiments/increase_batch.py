@@ -8,7 +8,6 @@ rate is divided by 4, or the batch multiplied by 4. Example:
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ def by_epoch(assembly: "Assembly") -> None:
     """Measure the loss, and note batch and rate, at the first update that completes another epoch of samples."""
     from experiments.epochs import Epochs
 
-    assembly.module.recipe = replace(assembly.module.recipe, observe=Epochs(assembly, EPOCH).attach)
+    assembly.module.observers = assembly.module.observers.with_probe(Epochs(assembly, EPOCH).attach)
 
 
 def watched(assembly: "Assembly") -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def train(arm: Arm, seed: int) -> Trial:
         assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
         curve = Curve(assembly, arm.every, arm.target) if arm.every else None
         if curve:
-            assembly.module.recipe = replace(assembly.module.recipe, measure=curve.attach)
+            assembly.module.observers = assembly.module.observers.with_probe(curve.attach)
         if arm.prepare:
             arm.prepare(assembly)
         finite = _fitted(assembly)

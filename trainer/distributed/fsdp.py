@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from trainer.distributed.ddp import Exchange
 from trainer.engine.module import Module
 from trainer.optim.groups import Group
-from trainer.optim.shards import part, whole
+from trainer.optim.shards import gather, shard
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 
@@ -37,7 +37,7 @@ class Sharded(Exchange):
         self.precision_plugin.convert_module(self.model)
         if not isinstance(self.model.net, FSDPModule):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-            share_out(self.model.net, self.model.recipe.groups, mesh)
+            share_out(self.model.net, self.model.spec.groups, mesh)
         for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
             loop.inference_mode = False  # what is put together within it could not be trained afterwards
         self.model_to_device()
@@ -63,7 +63,7 @@ class Sharded(Exchange):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Put the parts together, and write the whole from rank 0."""
-        super().save_checkpoint(whole(checkpoint, keep=self.is_global_zero), filepath, storage_options)
+        super().save_checkpoint(gather(checkpoint, keep=self.is_global_zero), filepath, storage_options)
 
     def teardown(self) -> None:
         """Leave the parts where they are: the test still needs them."""
@@ -123,7 +123,7 @@ def _parts_of_weights(net: nn.Module, state: dict[str, Any], prefix: str, *rest:
     """Before `net` loads whole weights: share them out as its own are."""
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if prefix + name in state:
-            state[prefix + name] = part(state[prefix + name], of=parameter)
+            state[prefix + name] = shard(state[prefix + name], like=parameter)
 
 
 def adapt(optimizer: Optimizer) -> None:
@@ -143,7 +143,7 @@ def _parts_of_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, An
     owners = dict(zip(places, (owner for group in optimizer.param_groups for owner in group["params"]), strict=True))
 
     def shared(value: Any, owner: Tensor) -> Any:
-        return part(value, of=owner) if isinstance(value, Tensor) and value.shape == owner.shape else value
+        return shard(value, like=owner) if isinstance(value, Tensor) and value.shape == owner.shape else value
 
     kept = {
         place: {name: shared(value, owners[place]) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Writes columns of the journal into the loggers."""
+"""Writes columns of the metric buffer into the loggers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 from trainer.log.tensorboard import TensorBoard
 
 
-def record(
+def log_updates(
     loggers: Iterable[Logger],
     updates: Sequence[int],
     times: Sequence[float],
