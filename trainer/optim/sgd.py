@@ -1,17 +1,24 @@
-"""SGD that takes its rate from how far it has come."""
+"""Relatives of SGD: gradient descent by its name, and SGD that takes its rate from how far it has come."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from trainer.lr.bounds import positive
 from trainer.optim.moments import check_decay
 
 Unit = list[tuple[dict[str, Any], Tensor]]
 """The parameters that share a distance, each with its group."""
+
+
+class GradientDescent(SGD):
+    """w ← w - η g with g the gradient over the whole training set: torch's SGD, which a run refuses on smaller batches.
+
+    Cauchy 1847.
+    """
 
 
 class DoG(Optimizer):
