@@ -115,7 +115,7 @@ class Stopwatch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, Module):
-            pl_module.drain()
+            pl_module.flush()
         for logger in trainer.loggers:
             logger.save()
         self.spent = Spent.now() - self.begun
