@@ -8,15 +8,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from trainer.checkpoint.snapshots import take
+from trainer.checkpoint.snapshots import restore_records
 from trainer.cli.command import check_command, overrides
+from trainer.cli.version import version
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
 from trainer.config.run_summary import announce, write_result
 from trainer.config.settings import Settings, settings_of
-from trainer.distributed.launch import cluster, signals
+from trainer.distributed.launch import signals
+from trainer.distributed.launch.launcher import write_job
 from trainer.distributed.launch.requeue import requeue
-from trainer.distributed.launch.restart_limit import begin, settled
+from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.log.tensorboard import TensorBoard
@@ -30,14 +32,14 @@ def run(cfg: DictConfig) -> None:
     check_command(job)
     settings, folder = settings_of(cfg), Path(job.runtime.output_dir)
     with _rank_monitor(settings, folder) as monitor:
-        begin(folder, settings.trainer.max_idle_restarts)
+        record_start(folder, settings.trainer.max_idle_restarts)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
-        signals.hold()
+        signals.defer()
         if parts.trainer.is_global_zero:
             announce(parts, overrides(job))
-            cluster.claim(folder)
+            write_job(folder)
         train(parts, monitor, started)
 
 
@@ -50,16 +52,16 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         monitor.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        cause = settled(monitor.cause(error), parts.checkpointing)
+        cause = parts.checkpointing.final_error(monitor.cause(error))
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
-        parts.module.drain(alone=True)
+        parts.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
         if parts.trainer.is_global_zero:
             write_result(parts, outcome, time.time() - started)
         if signum := parts.checkpointing.stopped_by:
-            parts.checkpointing.halt.part(lambda: requeue(signum))
+            parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
 
 
 def fit(parts: Parts) -> None:
@@ -67,7 +69,7 @@ def fit(parts: Parts) -> None:
     module, trainer = parts.module, parts.trainer
     checkpoint, start = parts.resolved.checkpoint, parts.resolved.start
     if checkpoint is not None and trainer.is_global_zero:
-        take(checkpoint.path, parts.folder)
+        restore_records(checkpoint.path, parts.folder)
     if any(parts.folder.glob("events.out.tfevents*")):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
@@ -79,12 +81,12 @@ def fit(parts: Parts) -> None:
     parts.checkpointing.source = checkpoint.path
     if trainer.is_global_zero:
         print_changes(start.updates, checkpoint.saved["config"], parts.resolved.settings.record)
-    if start.reached >= module.horizon.total and not parts.checkpointing.owes(checkpoint.content):
-        take_up(checkpoint, module, parts.checkpointing, trainer)
+    if start.reached >= module.horizon.total and not parts.checkpointing.validation_due(checkpoint.content):
+        take_up(checkpoint, module, parts.checkpointing)
         if parts.checkpointing.best["update"] is None:
             take_up_average(checkpoint, module, parts.data)
         return
-    trainer.strategy.checkpoint_io.give(checkpoint.path, checkpoint.content)  # type: ignore[attr-defined]
+    trainer.strategy.checkpoint_io.preload(checkpoint.path, checkpoint.content)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=parts.data, ckpt_path=checkpoint.path, weights_only=True)
 
 
@@ -109,9 +111,10 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Part
 def _rank_monitor(settings: Settings, folder: Path) -> RankMonitor:
     """The watch over the processes of a run, which leaves a result where none of them can."""
 
-    def leave_result(loss: LostPeer) -> None:
+    def leave_result(lost: LostPeer) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        result = {"status": "failed", "error": loss.text, "metrics": {}, "folder": str(folder)}
+        result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
+        result["versions"] = version()
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     run = settings.trainer

@@ -8,7 +8,7 @@ from torch import nn
 from trainer.config.instantiate import instantiate
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
-from trainer.optim.dog import DoG
+from trainer.optim.sgd import DoG
 
 SHAPES = ((3, 4), (4,))
 RATES = [0.05 * (1 + t % 3) for t in range(10)]
@@ -284,9 +284,8 @@ def test_a_planted_fault_of_rmsprop_is_seen(compose):
 def test_a_parameter_without_a_gradient_stays(compose):
     for name in ("dog", "dowg", "lamb", "cautious_adamw", "rmsprop_tf"):
         params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))]
-        optimizer = instantiate(settings_of(compose(f"optimizer={name}")).curve.optimizer, "optimizer", [])(
-            [{"params": params}]
-        )
+        node = settings_of(compose(f"optimizer={name}")).curve.optimizer
+        optimizer = instantiate(node, "optimizer", [])([{"params": params}])
         optimizer.step()
         params[1].grad = torch.ones(2, 2)
         optimizer.step()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config.model_data import build_model
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
@@ -68,7 +68,7 @@ def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     chosen = (*SMALL, f"optimizer={name}", *NEEDS.get(name, []), "trainer.duration=20", "trainer.validate=7")
     whole = assembled(*chosen, "trainer.checkpoint=10", "trainer.keep=0", folder="whole")
     fit(whole)
-    resumed = assembled(*chosen, folder="resumed", resumed=numbered(whole.folder / "checkpoints", 10))
+    resumed = assembled(*chosen, folder="resumed", resumed=checkpoint_path(whole.folder / "checkpoints", 10))
     fit(resumed)
     weights = [dict(one.module.net.state_dict()) for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
@@ -141,7 +141,7 @@ def test_muon_brings_its_groups_and_corrected_adamw_its_decay(compose):
 def test_corrected_decay_falls_with_the_square_of_the_rate(assembled):
     chosen = ("optimizer=corrected_adamw", "trainer.duration=20", "trainer.validate=20", "optimizer.weight_decay=0.5")
     assembly = assembled(*SMALL, *chosen)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     peak = max(policy.lrs(t)[0] for t in range(20))
     for t in (0, 7, 19):
         lr, decay = policy.lrs(t)[0], policy.values(t)["weight_decay"][0]

@@ -23,22 +23,22 @@ from trainer.config.instantiate import Node, check_names, check_values, expect, 
 from trainer.config.resolve import Resolved
 from trainer.config.settings import Settings, TrainerSettings
 from trainer.distributed.consistency import ConsistencyCheck
-from trainer.distributed.ddp import Exchange
+from trainer.distributed.ddp import MonitoredDDP
 from trainer.distributed.environment import environment
-from trainer.distributed.fsdp import Sharded
+from trainer.distributed.fsdp import MonitoredFSDP
 from trainer.distributed.rank_monitor import RankMonitor
-from trainer.distributed.stop_signal import ignore_signals
-from trainer.engine.attribute_setters import GradientNoise
+from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.averaging import Average, averages
 from trainer.engine.module import Module
 from trainer.engine.plateau import PlateauControl
 from trainer.engine.task import Task
-from trainer.engine.train_spec import TrainSpec
+from trainer.engine.train_spec import Loop, TrainSpec
 from trainer.log.validations_callback import Validations
 from trainer.lr import ConfigError, Plan, Plateau, lint
 from trainer.lr.bounds import fraction
 from trainer.measure.adascale import AdaScale
-from trainer.measure.norms import Observe
+from trainer.measure.norms import Measurement
+from trainer.measure.observers import ObserverSpec
 from trainer.resume.changes import flat
 
 OURS = (
@@ -68,7 +68,7 @@ class Parts:
     warnings: Sequence[str]
 
 
-def build(resolved: Resolved, folder: Path, watch: RankMonitor | None = None) -> Parts:
+def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = None) -> Parts:
     """Every part of the run in `folder`, built and checked against the others; nothing is trained yet."""
     settings, horizon = resolved.settings, resolved.horizon
     task = _task(settings, resolved.data.shape)
@@ -84,8 +84,8 @@ def build(resolved: Resolved, folder: Path, watch: RankMonitor | None = None) ->
     checkpointing = Checkpointing(folder / "checkpoints", best_by, task.mode, every, settings.trainer.keep, snapshots)
     claims = ConsistencyCheck(_claims(settings, resolved.plan))
     callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
-    trainer = _trainer(settings, folder, _strategy(settings.trainer, watch), callbacks)
-    ignore_signals(trainer)
+    trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
+    disable_lightning_signals(trainer)
     _check_monitors(trainer, scored)
     return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
 
@@ -93,26 +93,18 @@ def build(resolved: Resolved, folder: Path, watch: RankMonitor | None = None) ->
 def train_spec(resolved: Resolved) -> TrainSpec:
     """How the net is trained: the curve, what steps, what is done to gradients, what is averaged and measured."""
     settings, run, model = resolved.settings, resolved.settings.trainer, resolved.model
-    measure, gains = _measure(settings), adascale_options(settings)
-    if measure is not None and measure.noise is not None:
-        check_measurable("measure=noise", run)
     return TrainSpec(
-        resolved.plan.policy,
-        resolved.horizon,
-        model.optimizer,
-        model.groups,
-        run.clip,
-        run.log_every,
-        GradientNoise(run.gradient_noise, settings.seed) if run.gradient_noise else None,
-        {"config": settings.record, "curve_history": resolved.history},
-        measure,
-        agc=run.agc,
-        sam=run.sam,
+        policy=resolved.plan.policy,
+        horizon=resolved.horizon,
+        optimizer=model.optimizer,
+        groups=model.groups,
+        observers=_observers(resolved),
+        gradients=run.gradients,
         average=_average(resolved),
         accumulate=run.accumulate,
         micro_batch=settings.data["batch_size"],
-        adascale=AdaScale(**gains) if gains is not None else None,
-        noise_decay=measure.noise if measure is not None else None,
+        log_every=run.log_every,
+        origin={"config": settings.record, "curve_history": resolved.history},
     )
 
 
@@ -121,12 +113,14 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
     run, horizon = resolved.settings.trainer, resolved.horizon
     resolved.data.follow(
         lambda: module.clock.t,
-        total=horizon.total,
-        leg=interval(horizon, run.validate, "trainer.validate"),
-        pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
-        per_call=run.steps_per_execution,
-        accumulate=run.accumulate,
-        stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
+        Loop(
+            total=horizon.total,
+            validation_interval=interval(horizon, run.validate, "trainer.validate"),
+            pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
+            steps_per_execution=run.steps_per_execution,
+            accumulate=run.accumulate,
+            stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
+        ),
     )
 
 
@@ -142,11 +136,17 @@ def _task(settings: Settings, shape: dict[str, int]) -> Task:
     return made
 
 
-def _measure(settings: Settings) -> Observe | None:
-    """What is measured of updates beside the loss, if anything is."""
-    if not settings.measure:
-        return None
-    return expect("measure", instantiate(settings.measure, "measure", settings.allow), Observe)
+def _observers(resolved: Resolved) -> ObserverSpec:
+    """What is measured of updates beside the loss, for a user to see and for AdaScale to follow."""
+    settings, gains = resolved.settings, adascale_options(resolved.settings)
+    measurement = None
+    if settings.measure:
+        measurement = expect("measure", instantiate(settings.measure, "measure", settings.allow), Measurement)
+        if measurement.noise is not None:
+            check_measurable("measure=noise", settings.trainer)
+    adascale = AdaScale(**gains) if gains is not None else None
+    micro_batch, batch = settings.data["batch_size"], resolved.horizon.batch_size
+    return ObserverSpec(tuple(resolved.groups), micro_batch, batch, measurement, adascale)
 
 
 def _plateau(resolved: Resolved) -> list[pl.Callback]:
@@ -239,12 +239,12 @@ def _logger(key: str, node: Node, allow: Sequence[str], folder: Path) -> Logger:
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
 
 
-def _strategy(run: TrainerSettings, watch: RankMonitor | None) -> Strategy | str:
+def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | str:
     """One process, or several that exchange gradients and each hold all weights, or a part of them."""
     if run.world == 1 and run.strategy == "auto":
         return "auto"
-    kind = Sharded if run.strategy == "fsdp" else Exchange
-    return kind(watch, run.timeout, run.threads)
+    kind = MonitoredFSDP if run.strategy == "fsdp" else MonitoredDDP
+    return kind(monitor, run.timeout, run.threads)
 
 
 def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:

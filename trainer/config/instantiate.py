@@ -12,8 +12,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 
+from trainer.cli.extras import missing_extra
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
-from trainer.lr.bounds import nearest
 
 Node = Mapping[str, Any]
 """A part of the config as plain, resolved values: what to call (`_target_`), and its arguments."""
@@ -85,6 +86,8 @@ def refusing(key: str) -> Iterator[None]:
 
 
 def _prefixed(key: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and (line := missing_extra(error, key)):
+        return line
     message = " ".join(str(error).split())
     if not isinstance(error, ValueError | TypeError | OSError | RuntimeError):
         message = f"{type(error).__name__}: {message}"
@@ -119,6 +122,8 @@ def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
         try:
             found = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError as error:
+            if line := missing_extra(error, f"{path}._target_={target}"):
+                raise ConfigError(line) from error
             if error.name and not target.startswith(error.name):
                 raise ConfigError(f"{path}._target_={target} needs the package {error.name}: install it.") from error
             continue
@@ -138,13 +143,21 @@ def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
     raise ConfigError(f"{path}._target_={target} is not found: check its spelling, and that its package is installed.")
 
 
-def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str] = ()) -> None:
+def check_names(
+    path: str,
+    called: Callable[..., Any],
+    given: Mapping[str, Any],
+    filled: Collection[str] = (),
+    more: Collection[str] = (),
+) -> None:
     """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
 
-    `filled` names the arguments that are added in code. A partial call may lack some; `**kwargs` take any name.
+    `filled` names the arguments that are added in code, `more` what is needed beside those of `called`. A partial call
+    may lack some; `**kwargs` take any name.
     """
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
+    known += more
     sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
     if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given:
@@ -153,7 +166,8 @@ def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any],
     if given.get("_partial_") or given.get("_args_"):
         return
     for name in known:
-        if parameters[name].default is inspect.Parameter.empty and name not in given:
+        needed = name in more or parameters[name].default is inspect.Parameter.empty
+        if needed and name not in given:
             raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
 
 

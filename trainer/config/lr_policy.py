@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from trainer.cli.messages import nearest
 from trainer.config.batch_scaling import ScaledNumbers
 from trainer.config.compat import Compat
 from trainer.config.instantiate import Node, expect, instantiate, refusing
@@ -11,7 +12,7 @@ from trainer.config.nested_schedules import expanded, named
 from trainer.config.settings import RUN_VALUES, CurveSettings
 from trainer.config.tuned_hyperparameters import is_number
 from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy, Schedule, Warmup, auto_updates, compose, place
-from trainer.lr.bounds import nearest, number, positive
+from trainer.lr.bounds import number, positive
 
 
 @dataclass(frozen=True)

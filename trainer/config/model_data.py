@@ -20,8 +20,8 @@ from trainer.engine.sync_norm import synced
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive, whole
 from trainer.optim.composite import assembled
-from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
+from trainer.optim.sgd import GradientDescent
 
 CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
 """Any of these tells that another program starts the processes of a run on many nodes."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainer.config.location import CONF
+from trainer.cli.compose import CONF
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
-from trainer.lr.bounds import nearest
 
 OPTIONS = CONF / "schedule"
 

@@ -12,25 +12,18 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
 from trainer.config.components import Parts
 from trainer.config.instantiate import Node
 from trainer.config.resolve import Resolved
-from trainer.config.settings import TrainerSettings
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
-
-GRADIENTS = {
-    "sam": "made at the top of an ascent of radius {:g} (trainer.sam), two passes each",
-    "agc": "each unit's at most {:g} of its weights (trainer.agc)",
-    "clip": "clipped to a norm of {:g} (trainer.clip)",
-    "gradient_noise": "with noise of σ = {:g} (trainer.gradient_noise)",
-}
-"""What is done to the gradients of each update, in the order in which it happens."""
 
 
 def announce(parts: Parts, overrides: list[str]) -> None:
@@ -61,7 +54,7 @@ def announce(parts: Parts, overrides: list[str]) -> None:
 def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     """Write `result.json` and the final metrics of the log, and show the summary."""
     module, best, settings = parts.module, parts.checkpointing.best, parts.resolved.settings
-    newest = history(parts.checkpointing.folder)
+    newest = checkpoints_in(parts.checkpointing.folder)
     tested = {f"test/{name}": value for name, value in outcome.get("test", {}).items()}
     metrics = {**best["scores"], **tested}
     result = {
@@ -76,7 +69,10 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         "recent": module.recent,
         "folder": str(parts.folder),
         "checkpoint": str(newest[-1]) if newest else None,
-        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        "versions": {
+            **running_version(),
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        },
     }
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
@@ -110,7 +106,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
             key: _name(node)
             for key, node in {**nodes, "plateau": settings.plateau, "average": settings.average}.items()
         },
-        "gradients": _summary_of_gradients(run),
+        "gradients": run.gradients.settings(),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -152,7 +148,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
         *(("trunk", change["of"]) for change in summary["changes"] if "of" in change),
-        *(("gradients", line) for line in _format_gradients(summary["gradients"])),
+        *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
@@ -170,15 +166,6 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
         f"iteration {peak}, times the gain",
         f"between {summary['fewest_updates']} and {total}, until {units}: {length}",
     )
-
-
-def _summary_of_gradients(run: TrainerSettings) -> dict[str, float]:
-    """What is done to gradients, by name."""
-    return {name: value for name in GRADIENTS if (value := getattr(run, name)) is not None}
-
-
-def _format_gradients(summary: Mapping[str, float]) -> list[str]:
-    return [", ".join(GRADIENTS[name].format(value) for name, value in summary.items())] if summary else []
 
 
 def _name(node: Node) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.messages import nearest
 from trainer.config.instantiate import Node, check_names, instantiate
-from trainer.distributed.launch.cluster import placed
+from trainer.distributed.launch.launcher import devices_and_nodes
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
-from trainer.lr.bounds import nearest, number, positive, whole
+from trainer.lr.bounds import number, positive, whole
 from trainer.resume.curve_history import ResumeSettings
 
 GROUPS = (
@@ -31,7 +33,11 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The `trainer` config, checked: how long, on how many processes, and how each update is made."""
+    """The `trainer` config, checked: how long, on how many processes, and how each update is made.
+
+    `gradients` holds the keys of `GradientTreatment`, which stand beside the others in the config; its seed is the
+    run's.
+    """
 
     accelerator: str
     devices: int
@@ -43,10 +49,6 @@ class TrainerSettings:
     checkpoint: int | float | str | None
     keep: int
     accumulate: int
-    clip: float | None
-    agc: float | None
-    sam: float | None
-    gradient_noise: float | None
     steps_per_execution: int
     log_every: int
     compile: bool
@@ -57,6 +59,7 @@ class TrainerSettings:
     timeout: float
     max_idle_restarts: int | None
     lightning: dict[str, Any]
+    gradients: GradientTreatment
     snapshots: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
@@ -66,16 +69,6 @@ class TrainerSettings:
         if self.threads is not None:
             cores = os.cpu_count() or 1
             whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
-        if self.clip is not None:
-            positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
-        if self.agc is not None:
-            positive("trainer.agc", self.agc, "it is the largest share of a unit's weights in its gradient, or null.")
-        if self.sam is not None:
-            positive("trainer.sam", self.sam, "it is the radius ρ of the ascent; try 0.05, or null.")
-        if self.gradient_noise is not None:
-            positive(
-                "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
-            )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
         if self.max_idle_restarts is not None:
             whole(
@@ -225,11 +218,12 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values = dict(config["trainer"])
-    check_names("trainer", TrainerSettings, values)
-    values |= placed(values)
+    check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
+    values |= devices_and_nodes(values)
+    treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(config, values)
-    return TrainerSettings(**values)
+    return TrainerSettings(**values, gradients=GradientTreatment(**treatment, seed=config["seed"]))
 
 
 def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:

@@ -25,8 +25,7 @@ def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> N
     if run.strategy != "fsdp":
         return
     asked = [
-        (run.agc, f"trainer.agc={run.agc} needs the norm of each unit's weights", "trainer.clip"),
-        (run.sam, f"trainer.sam={run.sam} needs whole gradients to ascend along", "trainer.sam=null"),
+        *((True, what, instead) for what, instead in run.gradients.conflicts_with_sharding()),
         (run.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
         (run.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
         (run.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),

@@ -1,15 +1,13 @@
 """Refuse, never repair: the one exception for a user's mistake, and the checks that raise it."""
 
-import difflib
 import math
-from collections.abc import Sequence
 
 LARGEST = 3.4e38
 """About the largest number that a float32 can hold."""
 
 
 class ConfigError(ValueError):
-    """A user's mistake, told in one line: what, the value, why, what to do."""
+    """A user's mistake, in one line: what, the value, why, what to do."""
 
 
 def number(name: str, value: object, why: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -39,9 +37,3 @@ def whole(name: str, value: object, why: str, low: int = 1, high: float = math.i
     if not isinstance(value, int):
         raise ConfigError(f"{name}={value!r} is not a whole number: {why}")
     return value
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint that names what `word` was meant to be, and what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."

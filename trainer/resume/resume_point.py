@@ -10,12 +10,11 @@ import pytorch_lightning as pl
 from torch import nn
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import history, numbered, read
-from trainer.distributed.launch.cluster import goes_on
-from trainer.distributed.launch.launched import rank
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.distributed.launch.launcher import is_restart, rank
+from trainer.engine.averaging import recent
 from trainer.engine.clock import Clock
 from trainer.engine.module import Module
-from trainer.engine.statistics import recent
 from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
 from trainer.resume.curve_history import ResumeSettings
@@ -69,12 +68,12 @@ def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
 
     A run that starts from a snapshot does so where `resume.path` gives it nothing to go on from.
     """
-    again = goes_on(folder)
+    again = is_restart(folder)
     if resume.snapshot is not None and resume.path not in (None, "none", "auto"):
         raise ConfigError(
             f"resume.snapshot={resume.snapshot} beside resume.path={resume.path}: a run starts from one of them."
         )
-    path = (checkpoint_path("auto", folder) if again else None) or checkpoint_path(resume.path, folder)
+    path = (named_checkpoint("auto", folder) if again else None) or named_checkpoint(resume.path, folder)
     if path is None and resume.snapshot is not None:
         path = _newest("resume.snapshot", Path(str(resume.snapshot)))
     if rank() == 0 and not again:
@@ -82,12 +81,12 @@ def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
     return None if path is None else ResumePoint.read(path, folder)
 
 
-def checkpoint_path(resume: Any, folder: Path) -> Path | None:
+def named_checkpoint(resume: Any, folder: Path) -> Path | None:
     """Where the checkpoint to go on from lies: none, the newest of this run's folder, or the one named."""
     if resume in (None, "none"):
         return None
     if resume == "auto":
-        ours = history(folder / "checkpoints")
+        ours = checkpoints_in(folder / "checkpoints")
         return ours[-1] if ours else None
     return _newest("resume.path", Path(str(resume)))
 
@@ -96,7 +95,7 @@ def _newest(key: str, path: Path) -> Path:
     """The checkpoint at `path`, or the newest in that folder."""
     if path.is_file():
         return path
-    found = history(path / "checkpoints") or history(path)
+    found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         other = "none, auto, " if key == "resume.path" else ""
@@ -148,7 +147,7 @@ def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
             f"give the run another name to go on with {batch}."
         )
     ours = folder / "checkpoints"
-    newer = [other for other in history(ours) if other.name > numbered(ours, updates).name]
+    newer = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
     if newer and path.parent.resolve() == ours.resolve():
         raise ConfigError(
             f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
@@ -163,12 +162,12 @@ def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
     return Start(updates, reached)
 
 
-def take_up(checkpoint: ResumePoint, module: Module, checkpointing: Checkpointing, trainer: pl.Trainer) -> None:
+def take_up(checkpoint: ResumePoint, module: Module, checkpointing: Checkpointing) -> None:
     """Take up a run that has made all its updates, and lacks its test and its result."""
     module.load_state_dict(checkpoint.content["state_dict"])
     module.on_load_checkpoint(checkpoint.content)
     checkpointing.load_state_dict(checkpoint.content["callbacks"][checkpointing.state_key])
-    checkpointing.adopt(trainer)
+    checkpointing.adopt()
 
 
 def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningDataModule) -> None:
@@ -176,8 +175,8 @@ def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningD
     optimizer = module.configure_optimizers()
     optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
     module.averaging.begin(optimizer)
-    count = module.recipe.average.recalibrate
-    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.recipe.micro_batches))
+    count = module.spec.average.recalibrate
+    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
 
 
 def _status(folder: Path) -> str | None:

@@ -37,7 +37,7 @@ class Planned:
         return plan_of(self.settings)
 
 
-def parting(trunk: Planned, other: Planned) -> tuple[int, str]:
+def shared_updates(trunk: Planned, other: Planned) -> tuple[int, str]:
     """How many updates two runs share from the first on, and why they share none, where it is 0.
 
     The last update of the shorter one is never shared, so that it is trained and scored in a run of its own; and that
@@ -54,10 +54,8 @@ def parting(trunk: Planned, other: Planned) -> tuple[int, str]:
         return shared, ""
     rises = [planned.plan.policy.warmup.factor(0) for planned in (trunk, other)]
     if rises[0] != rises[1]:
-        return (
-            0,
-            f"warmup.duration={trunk.settings.curve.warmup.get('duration')} depends on the length: give it in updates",
-        )
+        duration = trunk.settings.curve.warmup.get("duration")
+        return 0, f"warmup.duration={duration} depends on the length: give it in updates"
     return 0, f"their curves part at update {shared}: take one that begins alike for each length, as schedule=wsd"
 
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from trainer.cli.run_id import register
+from trainer.cli.compose import CONF
+from trainer.cli.run_id import register_run_id
 from trainer.config.instantiate import Node
-from trainer.config.location import CONF
 from trainer.config.resolve import plan_of
 from trainer.config.settings import CurveSettings, settings_of
 from trainer.lr import Plan
@@ -61,7 +61,7 @@ class Exhibit(NamedTuple):
 
 def exhibits() -> list[Exhibit]:
     """All that there is, by families in the order of the page."""
-    register()
+    register_run_id()
     found = []
     with _files() as place, initialize_config_dir(str(CONF), version_base="1.3"):
         for group, settings in (

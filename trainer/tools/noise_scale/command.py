@@ -1,12 +1,12 @@
 """Measure the gradient noise scale B_simple = tr(Σ) / |G|² of a run, and what it says of the batch size.
 
-Takes every override that train.py takes. It trains as train.py would, at the planned learning rates, and at a few
-points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
+Takes every override that cadence train takes. It trains as cadence train would, at the planned learning rates, and at
+a few points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
 Examples:
 
-    python scripts/noise_scale.py optimizer=sgd schedule=linear --out outputs/noise
-    python scripts/noise_scale.py optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
-    python scripts/noise_scale.py experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
+    cadence noise-scale optimizer=sgd schedule=linear --out outputs/noise
+    cadence noise-scale optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
+    cadence noise-scale experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
 """
 
 import argparse
@@ -14,15 +14,14 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from trainer.cli.run_id import register
-from trainer.config.location import CONF
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import whole
@@ -32,10 +31,10 @@ from trainer.tools.noise_scale.sampling import Sampling
 def main(words: list[str] | None = None) -> None:
     """Train to the points, measure there, and tell what was found."""
     options = parsed(words)
-    register()
-    settings = quiet(options.overrides)
+    settings = quiet(options)
     sampling = sampled(options, settings)
     if not options.no_files:
+        needed_for_pictures()
         check_writable(options.out)
     from trainer.config.components import build
     from trainer.config.resolve import resolve
@@ -47,7 +46,7 @@ def main(words: list[str] | None = None) -> None:
         parts = build(resolve(settings), Path(folder))
         length = parts.module.horizon
         probe = Probe(parts, updates_of(options.at, length), sampling)
-        parts.module.recipe = replace(parts.module.recipe, observe=probe.attach)
+        parts.module.observers = parts.module.observers.with_probe(probe.attach)
         parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
         notes = remarks(parts.module.net, sampling)
         print("\n".join(heading(length, sampling, notes)), flush=True)
@@ -62,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add_config_options(parser)
     parser.add_argument(
         "--at", default="10%,50%,90%", metavar="LIST", help="where to measure: updates, 10%%, 5ep, … (10%%,50%%,90%%)"
     )
@@ -77,10 +76,9 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def quiet(overrides: list[str]) -> Settings:
+def quiet(options: argparse.Namespace) -> Settings:
     """The settings of a run that is looked at by nothing else; refused where it cannot be looked at at all."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides)
+    cfg = compose_config(options.overrides, options)
     run, resume = settings_of(cfg).trainer, cfg.resume.path
     if run.world > 1:
         raise ConfigError(f"{run.world} processes: the noise scale is measured in one: take trainer=auto, and --batch.")
@@ -131,7 +129,7 @@ def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
 
 def remarks(net: Any, sampling: Sampling) -> list[str]:
     """What makes the numbers of this net mean something else."""
-    from trainer.engine.statistics import batch_norms
+    from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
     if not norms:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from data.order import Pick, mix
 from trainer.config.components import Parts
-from trainer.engine.update import MicroBatch
+from trainer.engine.protocols import MicroBatch
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
 from trainer.tools.noise_scale.sampling import Sampling
 

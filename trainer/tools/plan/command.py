@@ -1,12 +1,12 @@
 """Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
 
-Takes every override that train.py takes. Reads no data and imports no torch, but for groups that follow from the model.
-Examples:
+Takes every override that cadence train takes. Reads no data and imports no torch, but for groups that follow from the
+model. Examples:
 
-    python scripts/plan.py optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
-    python scripts/plan.py schedule=wsd warmup=linear --updates 100000 --csv
-    python scripts/plan.py optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
-    python scripts/plan.py --applied outputs/NAME        what a finished run planned, and what it applied
+    cadence plan optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
+    cadence plan schedule=wsd warmup=linear --updates 100000 --csv
+    cadence plan optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
+    cadence plan --applied outputs/NAME        what a finished run planned, and what it applied
 """
 
 import argparse
@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.run_id import register
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config.instantiate import instantiate
-from trainer.config.location import CONF
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
@@ -33,14 +32,15 @@ from trainer.tools.plan import files, tables
 def main(words: list[str] | None = None) -> None:
     """Compose the config, plan the run, and show it."""
     options = parsed(words)
-    register()
+    if not options.no_files:
+        needed_for_pictures()
     if options.compare:
         return compare(options)
     if options.applied:
         settings, log = recorded(options.applied), applied(options.applied)
         plan = planned(settings, *facts_of_run(options.applied))
     else:
-        settings, log = composed(options.overrides, options.updates), {}
+        settings, log = composed(options.overrides, options), {}
         plan = planned(settings)
     print("\n".join(tables.single(plan, settings.lint_ignore)))
     if not options.no_files:
@@ -51,7 +51,7 @@ def main(words: list[str] | None = None) -> None:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line, as far as its parts fit together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add_config_options(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/plan"), metavar="STEM", help="stem of the files to write"
     )
@@ -74,7 +74,7 @@ def compare(options: argparse.Namespace) -> None:
     plans: dict[str, Plan] = {}
     ignores: list[Sequence[str]] = []
     for text in options.compare:
-        settings = composed([*options.overrides, *shlex.split(text)], options.updates)
+        settings = composed([*options.overrides, *shlex.split(text)], options)
         plans[text] = planned(settings)
         ignores.append(settings.lint_ignore)
     print("\n".join(tables.several(plans, ignores)))
@@ -82,13 +82,13 @@ def compare(options: argparse.Namespace) -> None:
         print(f"\n{files.save(plans, options.out, options.csv)}")
 
 
-def composed(overrides: list[str], updates: int | None = None) -> Settings:
-    """The settings that train.py would see; with `updates`, data that is not there is not asked for."""
+def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
+    """The settings that cadence train would see; with --updates, data that is not there is not asked for."""
+    updates = options.updates
     if updates is not None:
         whole("--updates", updates, "a run has at least one update.")
         overrides = [*overrides, f"trainer.duration={updates}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides)
+    cfg = compose_config(overrides, options)
     told: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
     lacking = [name for name, value in told.items() if value == "???"]
     for name in [*lacking, "samples"] if lacking else []:

@@ -22,7 +22,6 @@ from trainer.lr.range_rules import Suggestion
 from trainer.lr.range_test import Edge, Sweep, rates
 from trainer.tools.range_test import axis, confirm, cyclic, tables
 from trainer.tools.range_test.fingerprint import fingerprint
-from trainer.tools.range_test.picture import draw
 from trainer.tools.range_test.sweep import scored_by, sweep
 
 Made = Callable[[list[str], int, bool], Settings]
@@ -117,6 +116,8 @@ class RangeTest:
 
     def save(self) -> str:
         """Write the picture and the numbers; where they are."""
+        from trainer.tools.range_test.picture import draw  # late: it needs matplotlib
+
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
         loss = "training loss of the batch" if options.loss == "train" else "validation loss"

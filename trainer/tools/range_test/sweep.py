@@ -11,9 +11,9 @@ from torch import Tensor
 from data.order import Pick
 from trainer.config.components import Parts
 from trainer.config.lr_policy import group_settings
-from trainer.engine.attribute_setters import outlets
 from trainer.engine.averaging import NONE, Averaging
-from trainer.engine.lr_control import LRControl
+from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.train_spec import Loop
 from trainer.engine.update import Diverged
 from trainer.log.metric_buffer import MetricBuffer, Observation
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
@@ -37,23 +37,20 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
         measure = _measure(parts, measured, samples)
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
         module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
-        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None, horizon=module.horizon)
-        module.control = LRControl(chosen, outlets(chosen, module.net, module.loss, module.recipe.noise))
-        module.averaging, module.journal, module.clock.t = Averaging(module.net, NONE), tape, 0
-        accumulate = module.recipe.accumulate
+        module.spec = replace(module.spec, policy=chosen, average=NONE, horizon=module.horizon)
+        module.control = LRControl(chosen, attribute_setters(chosen, module.net, module.loss))
+        module.observers = module.observers.with_probe(None)
+        module.averaging, module.metric_buffer, module.clock.t = Averaging(module.net, NONE), tape, 0
+        accumulate = module.spec.accumulate
         parts.data.follow(
             lambda: module.clock.t,
-            total=len(values),
-            leg=len(values),
-            pauses=(),
-            per_call=1,
-            accumulate=accumulate,
+            Loop(total=len(values), validation_interval=len(values), accumulate=accumulate),
         )
         try:
             trainer.fit(module, datamodule=parts.data)
         except Diverged:
             tape.broke = len(tape.losses)
-        module.control.rest()
+        module.control.reset()
         seen = len(tape.losses)
         broke = None if tape.broke is None else values[tape.broke]
     return Sweep(list(values[:seen]), tape.losses, broke, parts.resolved.settings.seed, len(values))
@@ -90,7 +87,7 @@ def scored_by(parts: Parts) -> tuple[str, float]:
 
 
 class Tape(MetricBuffer):
-    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks.
+    """A metric buffer that keeps what the sweep measures of each update, logs nothing, and stops a sweep that breaks.
 
     `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
     """
@@ -118,9 +115,8 @@ def _measure(parts: Parts, measured: str, samples: int) -> Measure:
         return lambda loss: loss.item()
     source: Any = parts.data.splits.val
     if source is None:
-        raise ConfigError(
-            f"--loss={measured}: {parts.resolved.settings.data['_target_']} has no validation data: take --loss train."
-        )
+        target = parts.resolved.settings.data["_target_"]
+        raise ConfigError(f"--loss={measured}: {target} has no validation data: take --loss train.")
     held_out = HeldOut(parts, source, min(samples, len(source)))
     return held_out.loss if measured == "val" else held_out.score
 
