@@ -108,7 +108,7 @@ def test_all_is_one_group_with_the_weight_decay_of_the_optimizer():
 # What is spared weight decay.
 
 
-def test_every_norm_of_torch_and_a_vector_of_unknown_kind_are_spared():
+def test_every_norm_of_torch_and_a_vector_of_unknown_kind_have_no_weight_decay():
     net = Norms()
     (group,) = decay_groups(net, 0.1, 1.0)
     assert (group.name, group.weight_decay) == ("all", 0.0)

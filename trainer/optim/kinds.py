@@ -28,7 +28,7 @@ def kinds(net: nn.Module) -> dict[int, str]:
 
 
 def no_decay(net: nn.Module, bias: bool, norm: bool, embedding: bool) -> set[int]:
-    """The ids of the parameters that are spared weight decay: those of each kind that is not switched on."""
+    """The ids of the parameters without weight decay: those of each kind that is not switched on."""
     decayed = {MATRIX} | {kind for kind, on in ((BIAS, bias), (NORM, norm), (EMBEDDING, embedding)) if on}
     return {key for key, kind in kinds(net).items() if kind not in decayed}
 
