@@ -72,8 +72,8 @@ def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
             raise ConfigError(f"groups: {group.name} has no parameter, or shares its name: give each group its own.")
         for parameter in group.parameters:
             if id(parameter) in claimed:
-                told = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
-                raise ConfigError(f"groups: {told} and by {group.name}: each parameter belongs to one group.")
+                claims = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
+                raise ConfigError(f"groups: {claims} and by {group.name}: each parameter belongs to one group.")
             claimed[id(parameter)] = group.name
     if missing := [name for key, name in names.items() if key not in claimed]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

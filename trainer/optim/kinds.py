@@ -1,4 +1,4 @@
-"""What a parameter is: a matrix, a bias, of a norm, or an embedding."""
+"""The kinds of parameters: matrices, biases, those of norms, and embeddings."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase

@@ -1,4 +1,4 @@
-"""Groups by name: patterns that say which parameters learn otherwise."""
+"""Groups by name: patterns choose the parameters with a rate, a decay or an optimizer of their own."""
 
 import difflib
 from collections.abc import Mapping, Sequence
