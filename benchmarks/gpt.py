@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.loops import CONF, Spent
 from data.order import Layout, Order
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Assembly, assemble, fit
@@ -112,7 +112,7 @@ def assembled(options: Namespace, folder: Path) -> Assembly:
         *(f"trainer.threads={options.threads}", f"trainer.duration={updates}", f"trainer.steps_per_execution={CALL}"),
         *("warmup.duration=5%", f"trainer.validate={250 if options.full else updates}"),
     ]
-    register()
+    register_run_id()
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides)
     cfg.data.path = str(options.data.resolve())  # not an override: a path may hold what Hydra's grammar does not

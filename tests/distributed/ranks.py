@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine import gradients
 from trainer.run import assemble, fit
 
@@ -25,7 +25,7 @@ def fingerprint(tensors: list[torch.Tensor]) -> str:
 
 def train(folder: Path, processes: int) -> dict[str, list[str]]:
     """The noise of each of 6 updates of muon with AdamW, and the weights at the end."""
-    register()
+    register_run_id()
     seen: list[str] = []
     add = gradients.add_noise
 

@@ -15,10 +15,11 @@ import yaml
 from trainer.log.eventfile import EventFile, float32
 from trainer.lr import ConfigError
 from trainer.tools.report import command as report
-from trainer.tools.report import curves as event_curves
-from trainer.tools.report.exhibit import exhibit
+from trainer.tools.report import findings
+from trainer.tools.report.build import build_view
 from trainer.tools.report.page import page
-from trainer.tools.report.runs import found
+from trainer.tools.report.response import heat_map_of_batch, heat_map_of_momentum, rate_curves
+from trainer.tools.report.runs import find_runs, read_curves, scalars
 from trainer.tools.report.study import Study
 
 HOSTILE = "</script><script>alert(1)</script>"
@@ -78,8 +79,21 @@ def sweep(tmp_path_factory):
 
 
 def shown(folder, metric=None, out=None, library=LIBRARY):
-    study = Study(found(folder), metric)
-    return page(exhibit(study, folder, out or folder / "report", 0.05), library)
+    study = Study(find_runs(folder), metric)
+    return page(build_view(study, folder, out or folder / "report", 0.05), library)
+
+
+def all_findings(folder):
+    study = Study(find_runs(folder))
+    return findings.find_all(study, rate_curves(study))
+
+
+def curves_of(run):
+    """The curves of a run on the page, by the title of their axis."""
+    titles = {
+        key[0] + key[5:]: axis["title"]["text"] for key, axis in run["curves"]["layout"].items() if "yaxis" in key
+    }
+    return {titles[trace["yaxis"]]: [trace["x"], trace["y"]] for trace in run["curves"]["data"]}
 
 
 def sections(html):
@@ -112,9 +126,10 @@ def test_the_page_holds_every_run_with_its_links_curves_and_commands(sweep, tmp_
     for run in runs:
         assert (tmp_path / "a" / "b" / run["href"]).resolve() == sweep / run["name"]
         assert run["board"] == f"tensorboard --logdir {sweep / run['name']}"
-        assert run["curves"]["loss"][0] == list(range(40))
-        assert run["curves"]["lr"][1] == pytest.approx([0.1] * 40)
-        assert run["curves"]["metric"] == [[39], [1.0]]
+        curves = curves_of(run)
+        assert curves["training loss"][0] == list(range(40))
+        assert curves["learning rate"][1] == pytest.approx([0.1] * 40)
+        assert curves["val/loss"] == [[39], [1.0]]
 
 
 def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_path):
@@ -140,7 +155,7 @@ def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_p
 def test_the_rules_start_at_the_best_rate_of_the_smallest_batch(tmp_path):
     for i, (batch, lr) in enumerate((b, r) for b in (16, 64, 256) for r in (0.1, 0.2, 0.4)):
         write_run(tmp_path / str(i), [f"data.batch_size={batch}", f"optimizer.lr={lr}"], {"val/loss": abs(lr - 0.2)})
-    heat = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).batch
+    heat = heat_map_of_batch(Study(find_runs(tmp_path)))
     assert [rate for rate, _ in heat.linear] == pytest.approx([0.2, 0.8, 3.2])
     assert [rate for rate, _ in heat.sqrt] == pytest.approx([0.2, 0.4, 0.8])
     assert [batch for _, batch in heat.sqrt] == [16, 64, 256]
@@ -151,7 +166,7 @@ def grid_of_batches(root, ways, rates=(0.1, 0.2, 0.4)):
     for number, ((words, batch, best), lr) in enumerate((way, lr) for way in ways for lr in rates):
         words = [f"optimizer.lr={lr}", *words.split()]
         write_run(root / str(number), words, {"val/loss": 0.1 + abs(lr - best)}, events=False, batch=batch)
-    return exhibit(Study(found(root)), root, root, 0.05).batch
+    return heat_map_of_batch(Study(find_runs(root)))
 
 
 @pytest.mark.parametrize(
@@ -198,29 +213,28 @@ def test_a_run_without_a_plan_stands_at_the_batch_of_those_like_it_and_else_in_p
     for name in ("64-0.4", "128-0.1", "128-0.2", "128-0.4"):
         (tmp_path / name / "plan.json").unlink()
         (tmp_path / name / "result.json").write_text(json.dumps({"status": "failed", "error": "out of memory"}))
-    heat = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).batch
+    heat = heat_map_of_batch(Study(find_runs(tmp_path)))
     assert heat.ys == (64, 128, 256)
-    assert heat.bad == {(0.4, 128), (0.1, 256), (0.2, 256), (0.4, 256)}
+    assert heat.failed == {(0.4, 128), (0.1, 256), (0.2, 256), (0.4, 256)}
 
 
 def test_runs_under_processes_that_the_environment_decided_are_no_repeats_of_each_other(tmp_path):
     for i, batch in enumerate((64, 256)):
         write_run(tmp_path / str(i), ["trainer=torchrun"], {"val/loss": 1.0 + i}, batch=batch)
-    study = Study(found(tmp_path))
+    study = Study(find_runs(tmp_path))
     assert study.varied == ["global batch"]
-    assert [cell.repeats.n for cell in study.cells] == [1, 1]
+    assert [cell.repeats.n for cell in study.configurations] == [1, 1]
 
 
 def test_the_same_run_twice_is_no_second_seed(tmp_path):
     write_sweep(tmp_path / "a", schedules=("cosine",), seeds=(0,))
     write_sweep(tmp_path / "b", schedules=("cosine",), seeds=(0,))
     write_run(tmp_path / "more", ["optimizer.lr=0.1", "schedule=cosine", "seed=0"], {"val/loss": loss(0.1) + 0.3})
-    study = Study(found(tmp_path))
-    best = study.cells[0].repeats
+    study = Study(find_runs(tmp_path))
+    best = study.configurations[0].repeats
     assert (best.n, best.std) == (1, None)
-    whole = exhibit(study, tmp_path, tmp_path, 0.05)
-    assert "6 runs are the same as another under the same seed" in whole.findings[0].text
-    means = dict(whole.lines[0].means)
+    assert "6 runs are the same as another under the same seed" in all_findings(tmp_path)[0].text
+    means = dict(rate_curves(study)[0].means)
     assert (means[0.1].n, means[0.1].mean) == (1, pytest.approx(loss(0.1) + 0.1))
 
 
@@ -228,10 +242,10 @@ def test_the_same_run_twice_is_no_second_seed(tmp_path):
 def test_a_job_that_failed_for_its_rate_hides_the_rates_of_the_others_from_nobody(tmp_path, bad):
     write_sweep(tmp_path, schedules=("cosine",), seeds=(0,))
     write_run(tmp_path / "9", [f"optimizer.lr={bad}", "schedule=cosine"], status="failed", events=False)
-    study = Study(found(tmp_path))
+    study = Study(find_runs(tmp_path))
     assert study.lr == "optimizer.lr"
-    (line,) = exhibit(study, tmp_path, tmp_path, 0.05).lines
-    assert [rate for rate, _ in line.means] == [0.01, 0.03, 0.1, 0.3, 1.0]
+    (curve,) = rate_curves(study)
+    assert [rate for rate, _ in curve.means] == [0.01, 0.03, 0.1, 0.3, 1.0]
     report.main([str(tmp_path)])
     assert (tmp_path / "report" / "rates.png").exists()
 
@@ -240,7 +254,7 @@ def test_a_run_that_is_called_report_is_a_run(tmp_path):
     write_run(tmp_path / "report", [], {"val/loss": 1.0})
     write_run(tmp_path / "läuft, größer", [], {"val/loss": 2.0})
     report.main([str(tmp_path)])
-    assert [run.name for run in found(tmp_path)] == ["läuft, größer", "report"]
+    assert [run.name for run in find_runs(tmp_path)] == ["läuft, größer", "report"]
     html = (tmp_path / "report" / "report.html").read_text()
     assert 'href="../l%C3%A4uft%2C%20gr%C3%B6%C3%9Fer/"' in html
 
@@ -250,9 +264,9 @@ def test_a_command_that_extends_the_grid_repeats_other_values_as_they_were_typed
     for i, (lr, decay) in enumerate((lr, decay) for lr in ("1e-3", "3e-3", "1e-2") for decay in decays):
         words = [f"optimizer.lr={lr}", f"optimizer.weight_decay={decay}", "+model.norm=null"]
         write_run(tmp_path / str(i), words, {"val/loss": loss(float(lr)) + float(decay)}, events=False)
-    (one,) = (f for f in exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).findings if f.paste and f.line == "")
+    (one,) = (f for f in all_findings(tmp_path) if f.command and f.curve == "")
     typed = f"optimizer.lr=0.03,0.1 optimizer.weight_decay={','.join(decays)} +model.norm=null"
-    assert one.paste == f"python train.py -m {typed}"
+    assert one.command == f"python train.py -m {typed}"
 
 
 def test_no_string_of_a_run_acts_on_the_page(tmp_path):
@@ -331,17 +345,17 @@ def test_csv_and_parquet_hold_what_the_results_hold(sweep, tmp_path, number):
 
 def test_an_edge_comes_with_the_command_that_extends_the_grid(tmp_path):
     write_sweep(tmp_path, rates=(0.001, 0.003, 0.01, 0.03), schedules=("cosine",), more=("model.hidden=[8,8]",))
-    (one,) = (f for f in exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).findings if f.kind == "edge")
-    assert one.paste == "python train.py -m optimizer.lr=0.1,0.3 schedule=cosine seed=0,1 'model.hidden=[8,8]'"
+    (one,) = (f for f in all_findings(tmp_path) if f.kind == "edge")
+    assert one.command == "python train.py -m optimizer.lr=0.1,0.3 schedule=cosine seed=0,1 'model.hidden=[8,8]'"
     assert "0.03, is the high end of the grid" in one.text
 
 
 def test_unequal_budgets_are_said(sweep, tmp_path):
-    assert not [one for one in exhibit(Study(found(sweep)), sweep, tmp_path, 0.05).findings if "budgets" in one.text]
+    assert not [one for one in all_findings(sweep) if "budgets" in one.text]
     shutil.copytree(sweep, tmp_path / "s")
     shutil.rmtree(tmp_path / "s" / "0")
-    findings = exhibit(Study(found(tmp_path / "s")), tmp_path / "s", tmp_path, 0.05).findings
-    assert [one for one in findings if "cosine 9 runs of 11,520 samples in all, linear 10 runs of 12,800" in one.text]
+    found = all_findings(tmp_path / "s")
+    assert [one for one in found if "cosine 9 runs of 11,520 samples in all, linear 10 runs of 12,800" in one.text]
 
 
 def test_keys_that_no_override_explains_are_found_in_the_configs(tmp_path):
@@ -349,30 +363,30 @@ def test_keys_that_no_override_explains_are_found_in_the_configs(tmp_path):
         write_run(
             tmp_path / str(i), [], {"val/loss": 1.0 + i}, model={"width": width, "again": "${model.width}"}, name=str(i)
         )
-    assert Study(found(tmp_path)).varied == ["model.width"]
+    assert Study(find_runs(tmp_path)).varied == ["model.width"]
 
 
 def test_a_lucky_run_with_one_seed_does_not_pass_those_with_all_seeds(tmp_path):
     write_sweep(tmp_path, schedules=("cosine",))
     write_run(tmp_path / "lucky", ["optimizer.lr=0.2", "schedule=cosine", "seed=0"], {"val/loss": 0.01})
-    assert [dict(cell.values)["optimizer.lr"] for cell in Study(found(tmp_path)).cells][::5] == [0.1, 0.2]
+    assert [dict(cell.values)["optimizer.lr"] for cell in Study(find_runs(tmp_path)).configurations][::5] == [0.1, 0.2]
 
 
 def test_a_search_over_several_settings_gets_points_but_no_line_and_no_optimum(tmp_path):
     for i in range(30):
         words = [f"optimizer.lr={10 ** (-3 + i / 10)}", f"optimizer.momentum={0.5 + (i * 7 % 30) / 100}"]
         write_run(tmp_path / str(i), words, {"val/loss": loss(10 ** (-3 + i / 10)) + i % 3 / 10}, events=False)
-    whole = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05)
-    (line,) = whole.lines
-    assert (line.connected, line.edge, line.width, line.fit) == (False, None, None, "other settings vary along it")
-    assert not whole.momentum.grid
-    assert len(line.points) == 30
+    study = Study(find_runs(tmp_path))
+    (curve,) = rate_curves(study)
+    assert (curve.is_grid, curve.edge, curve.width, curve.fit) == (False, None, None, "other settings vary along it")
+    assert not heat_map_of_momentum(study).is_grid
+    assert len(curve.points) == 30
 
 
 def test_accuracy_is_better_where_it_is_more(sweep):
-    study = Study(found(sweep), "val/accuracy")
+    study = Study(find_runs(sweep), "val/accuracy")
     assert study.sign == -1
-    assert dict(study.cells[0].values)["optimizer.lr"] == 0.1
+    assert dict(study.configurations[0].values)["optimizer.lr"] == 0.1
 
 
 def test_mistakes_are_refused_in_one_line(sweep, tmp_path):
@@ -409,12 +423,12 @@ def test_a_log_is_read_as_tensorboard_reads_it_also_after_a_resume_and_half_writ
         second.write_scalars(("train/loss",), t, 0.0, float32([-t]))
     second.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload().Scalars("train/loss")
-    read = event_curves.scalars(tmp_path, ["train/"])["train/loss"]
+    read = scalars(tmp_path, ["train/"])["train/loss"]
     assert read == [(one.step, one.value) for one in events]
     assert len(read) == 12
     with second.path.open("r+b") as file:
         file.truncate(second.path.stat().st_size - 7)
-    assert event_curves.scalars(tmp_path, ["train/"])["train/loss"] == read[:-1]
+    assert scalars(tmp_path, ["train/"])["train/loss"] == read[:-1]
 
 
 def test_a_long_log_becomes_few_points_with_its_ends_and_its_mean(tmp_path):
@@ -422,7 +436,7 @@ def test_a_long_log_becomes_few_points_with_its_ends_and_its_mean(tmp_path):
     for t in range(5000):
         log.write_scalars(("train/loss", "lr/a"), t, 0.0, float32([t, t]))
     log.close()
-    told = event_curves.curves(tmp_path, "val/loss", 50)
+    told = read_curves(tmp_path, "val/loss", 50)
     assert (len(told["loss"]), len(told["lr"])) == (50, 50)
     assert told["lr"][0] == (0, 0.0)
     assert told["lr"][-1] == (4999, 4999.0)

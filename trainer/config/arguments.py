@@ -1,11 +1,11 @@
 """What a target takes, read from its signature: an argument that is misspelt, missing or of the wrong kind."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -52,12 +52,6 @@ def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]
         by_default = value is None and parameters[name].default is None
         if not by_default and hint is not inspect.Parameter.empty and not fits(value, hint):
             raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint that names what `word` was meant to be, and what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
 
 
 def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.messages import nearest
 from trainer.config.adascale_config import counted
-from trainer.config.arguments import check_names, nearest
+from trainer.config.arguments import check_names
 from trainer.config.instantiate import build
-from trainer.distributed.launch.cluster import placed
+from trainer.distributed.launch.launcher import devices_and_nodes
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import number, positive, whole
@@ -129,7 +130,7 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
-    values |= placed(values)
+    values |= devices_and_nodes(values)
     treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)

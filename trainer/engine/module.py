@@ -17,8 +17,7 @@ from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater, check_finite
-from trainer.log.log_updates import log_updates
-from trainer.log.metric_buffer import MetricBuffer
+from trainer.log.metric_buffer import MetricBuffer, log_updates
 from trainer.optim.composite import keep_configured
 
 

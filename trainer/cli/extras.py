@@ -1,0 +1,52 @@
+"""Packages that only some commands need, and the extra of Cadence that installs each."""
+
+import importlib
+from typing import Any
+
+from trainer.lr import ConfigError
+
+EXTRAS = {
+    "sklearn": "digits",
+    "datasets": "cifar",
+    "PIL": "cifar",
+    "pytorch_optimizer": "optimizers",
+    "matplotlib": "plots",
+    "plotly": "report",
+    "scipy": "report",
+    "pandas": "report",
+    "optuna": "search",
+    "cmaes": "search",
+    "sqlalchemy": "search",
+    "psycopg": "search",
+    "submitit": "slurm",
+    "ray": "ray",
+}
+"""The extra by the name under which its package is imported; pyproject.toml says what each extra installs."""
+
+
+def needed(module: str, what: str) -> Any:
+    """Import a module that `what` needs.
+
+    Raises:
+        ConfigError: its package is not installed; the line names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (told := missing_extra(error, what)) is None:
+            raise
+        raise ConfigError(told) from error
+
+
+def needed_for_pictures() -> None:
+    """Refuse, before anything is trained, a command that could not draw its picture in the end."""
+    needed("matplotlib", "the picture (--no-files leaves it out)")
+
+
+def missing_extra(error: ModuleNotFoundError, what: str = "") -> str | None:
+    """The line that tells which extra brings the package that is missing; None: no extra does."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    return f"{what or 'this'} needs {package}, which is not installed: pip install 'cadence[{extra}]'."
