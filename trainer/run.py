@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import BEST, read
+from trainer.checkpoint.io import read
 from trainer.checkpoint.snapshots import restore_records
 from trainer.cli.command import check_command, overrides
 from trainer.config import adascale_config as pace
@@ -201,8 +201,9 @@ def evaluate(assembly: Assembly) -> dict[str, float]:
     """Score the test data, if there is any, with the best checkpoint."""
     if not len(assembly.data.test_dataloader()):
         return {}
-    if assembly.checkpointing.best["update"] is not None:
-        assembly.module.load_state_dict(read(assembly.checkpointing.folder / BEST)["state_dict"])
+    best = assembly.checkpointing.best_checkpoint()
+    if best is not None:
+        assembly.module.load_state_dict(best["state_dict"])
     assembly.trainer.test(assembly.module, datamodule=assembly.data, verbose=False)
     scores = assembly.trainer.callback_metrics
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
