@@ -27,7 +27,7 @@ class Bare:
     """The loop of nanoGPT's train.py: AdamW on two groups, clipping, the rate written before each update."""
 
     def __init__(self, assembly: Assembly) -> None:
-        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.recipe.policy
+        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.spec.policy
         matrices = [parameter for parameter in self.net.parameters() if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.net.parameters() if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

@@ -14,8 +14,8 @@ BRIEF = ("trainer.duration=16", "trainer.validate=8", "model.hidden=[16]", "trai
 def losses(assembly):
     """Fit, and return the training losses that the journal saw."""
     seen = []
-    add = assembly.module.journal.add
-    assembly.module.journal.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
+    add = assembly.module.metric_buffer.add
+    assembly.module.metric_buffer.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
     fit(assembly, None)
     return torch.stack(seen)
 
@@ -144,4 +144,4 @@ def test_another_logger_gets_every_update_too(assembled, tmp_path):
     rows = next(tmp_path.glob("lightning_logs/*/metrics.csv")).read_text().splitlines()
     columns = rows[0].split(",")
     written = [row.split(",")[columns.index("lr/decay")] for row in rows[1:]]
-    assert [float(lr) for lr in written if lr] == [assembly.module.recipe.policy.lr(t) for t in range(16)]
+    assert [float(lr) for lr in written if lr] == [assembly.module.spec.policy.lr(t) for t in range(16)]

@@ -32,7 +32,8 @@ OWN = {
     "conf/schedule/bow.yaml": "_target_: trainer.lr.function\n_partial_: true\n"
     "of: {_target_: mine.curves.bow, _partial_: true, depth: 0.5}\n",
     "conf/optimizer/signs.yaml": "_target_: mine.signs.Signs\n_partial_: true\nlr: 0.01\n",
-    "conf/experiment/own.yaml": "# @package _global_\ndefaults:\n  - override /model: tiny\n  - override /data: stripes\n"
+    "conf/experiment/own.yaml": "# @package _global_\ndefaults:\n  - override /model: tiny\n"
+    "  - override /data: stripes\n"
     "  - override /schedule: bow\n  - override /warmup: none\n  - override /optimizer: signs\n"
     "trainer: {duration: 20, validate: 10}\nallow: [mine]\n",
     "models/tiny.py": """
@@ -73,7 +74,7 @@ class Signs(torch.optim.Optimizer):
                 parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
 """,
 }
-"""A project of a user's own, by file: a net, a data set, a schedule and an optimizer, and the configs that name them."""
+"""A user's project, by file: a net, a data set, a schedule and an optimizer, and the configs that name them."""
 
 
 def asked_for(name: str, extras: set[str]) -> set[str]:

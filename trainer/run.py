@@ -92,7 +92,7 @@ def _run(cfg: DictConfig, job: HydraConf, watch: RankMonitor) -> None:
         cause = assembly.checkpointing.final_error(watch.cause(error))
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
-        assembly.module.drain(alone=True)
+        assembly.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
@@ -182,7 +182,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.trainer.precision_plugin.convert_module(assembly.module)  # else weights in float64 come in rounded
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
-            tell_changes(saved, assembly.module.recipe.origin["config"])
+            tell_changes(saved, assembly.module.spec.origin["config"])
         done = saved["reached"] >= assembly.module.horizon.total
         if done and not assembly.checkpointing.validation_due(checkpoint := read(resumed)):
             restore(assembly, checkpoint)

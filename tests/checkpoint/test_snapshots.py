@@ -64,7 +64,7 @@ def shared(compose):
 def ending(assembly):
     """Everything that the last checkpoint keeps, by its path: weights, optimizer, averages, what callbacks remember."""
     checkpoint = read(checkpoints_in(assembly.folder / "checkpoints")[-1])
-    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "averaging", "live", "callbacks")}
+    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "averaging", "observers", "callbacks")}
 
 
 def same(one, other):
@@ -117,7 +117,7 @@ def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(share
     words = ("optimizer=adamw", "schedule.decay=20%")
     begin, why = shared(words, 20)
     assert (begin, why) == (17, "")  # the last 4 of 20 cool down, and the first of them is still at the peak
-    one, two = (assembled(*SMALL, *words, f"trainer.duration={n}").module.recipe.policy for n in (LONG, 20))
+    one, two = (assembled(*SMALL, *words, f"trainer.duration={n}").module.spec.policy for n in (LONG, 20))
     assert [one.lrs(t) for t in range(begin)] == [two.lrs(t) for t in range(begin)]
     assert one.lrs(begin) != two.lrs(begin)
     constant = ("optimizer=adamw", "schedule=constant")

@@ -10,7 +10,7 @@ from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.config.batch_schedule import growing
 from trainer.config.lr_policy import policy
 from trainer.config.settings import horizon, trainer_settings
-from trainer.engine.statistics import recent
+from trainer.engine.averaging import recent
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
 
@@ -68,7 +68,7 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     _, reference, whole = watched(plain)
     fit(grown, None)
     fit(plain, None)
-    horizon, policy = grown.module.horizon, grown.module.recipe.policy
+    horizon, policy = grown.module.horizon, grown.module.spec.policy
     assert horizon.total == grown.module.clock.t == 62
     assert rates == [policy.lrs(t) for t in range(62)]
     assert rates[0][0] == 0.02
@@ -151,7 +151,7 @@ def test_an_average_weighs_the_samples_alike(assembled):
 
 def test_the_recent_batches_are_those_just_before_also_where_they_are_large(assembled):
     assembly = assembled(*SMALL, *GROW)
-    micro_batches, clock = assembly.module.recipe.micro_batches, assembly.module.clock
+    micro_batches, clock = assembly.module.spec.micro_batches, assembly.module.clock
     order = assembly.data.train_dataloader().order
     for now, count, first in ((62, 10, 61), (60, 20, 58), (51, 7, 49), (3, 100, 0)):
         clock.t = now
@@ -167,9 +167,9 @@ def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
     from trainer.log.progress import Stage
 
     assembly = assembled(*SMALL, *GROW)
-    recipe = assembly.module.recipe
-    assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
-    assert recipe.mean_batch([60, 61]) == 64.0
+    spec = assembly.module.spec
+    assert spec.mean_batch([48, 49, 50, 51]) == 16.0
+    assert spec.mean_batch([60, 61]) == 64.0
     monkeypatch.setattr("trainer.log.progress.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
     assert (stage.count, stage.percentage, stage.remaining) == ("50/62", " (50 %)", 51.0)
@@ -291,7 +291,7 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
     assembly = assembled(*SMALL, *GROW, *words, "plateau.factor=0.5")
     rates, batches, scored = watched(assembly)
     fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     assert [len(update) // 2 for update in batches] == [1] * 50 + [3] * 9 + [8] * 3
     assert scored == [25, 50, 59, 62]
     assert rates[61][0] == pytest.approx(0.25 * policy.lr(61), rel=1e-12)

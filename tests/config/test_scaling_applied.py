@@ -239,7 +239,7 @@ def test_the_table_says_what_is_done_to_the_gradients_where_anything_is(assemble
 def test_the_config_that_is_kept_is_the_users_own(assembled):
     assembly = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt")
     assert (assembly.cfg.optimizer.eps, assembly.cfg.optimizer.weight_decay) == (1e-8, 0.01)
-    assert assembly.module.recipe.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
+    assert assembly.module.spec.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
 
 
 def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):

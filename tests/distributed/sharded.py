@@ -26,8 +26,8 @@ from trainer.config.sharding import check_sharded
 from trainer.distributed.fsdp import adapt_optimizer, shard_net
 from trainer.engine.averaging import averages
 from trainer.engine.update import Diverged
-from trainer.optim.shards import own, whole
-from trainer.optim.state import keep_configured
+from trainer.optim.composite import keep_configured
+from trainer.optim.shards import gather, local
 from trainer.run import Assembly, evaluate, fit
 
 ADAMW = ["optimizer=adamw", "optimizer.lr=0.01"]
@@ -179,7 +179,7 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         step(nets[0], optimizers[0], batch)
         step(nets[1], optimizers[1], batch[rank::2])
     found = {"weights": (weights(nets[1]) - weights(nets[0])).abs().max().item()}
-    state, ours = optimizers[0].state_dict(), whole(optimizers[1].state_dict())
+    state, ours = optimizers[0].state_dict(), gather(optimizers[1].state_dict())
     found["state"] = farthest(ours["state"], state["state"])
     nets[2].load_state_dict(nets[0].state_dict())
     optimizers[2].load_state_dict(copy.deepcopy(state))
@@ -229,8 +229,8 @@ def looked_at(folder: Path, rank: int) -> dict[str, Any]:
     parameters = list(assembly.module.net.parameters())
     return {
         "scattered": [seen.count(t) for t in range(20)],
-        "parameters": [sum(own(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
-        "moments": [sum(own(one).numel() for one in moments), sum(one.numel() for one in moments)],
+        "parameters": [sum(local(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
+        "moments": [sum(local(one).numel() for one in moments), sum(one.numel() for one in moments)],
     }
 
 

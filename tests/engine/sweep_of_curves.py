@@ -67,7 +67,7 @@ def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, st
         middle = next(path for path in checkpoints_in(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
         second = assemble(cfg, where / "resumed")
         row["resumed"] = applied(second, middle)
-        policy = first.module.recipe.policy
+        policy = first.module.spec.policy
         row["planned"] = [policy.lrs(t) for t in range(UPDATES)]
         row["groups"] = list(policy.groups)
         row["accumulate"], row["batch"] = accumulate, first.module.horizon.batch_size

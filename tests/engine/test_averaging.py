@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
-from trainer.engine.averaging import Averaging, ema, swa
-from trainer.engine.statistics import recalibrate, recent
+from trainer.engine.averaging import Averaging, ema, recalibrate, recent, swa
 from trainer.lr import ConfigError, Horizon
 from trainer.run import evaluate, fit
 

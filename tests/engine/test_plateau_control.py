@@ -85,7 +85,7 @@ def test_every_applied_rate_is_the_policys_times_the_factor_to_the_bit(assembled
     assembly = with_rule(assembled(*SYNTHETIC), make())
     applied = record(assembly)
     fit(assembly, None)
-    policy, events = assembly.module.recipe.policy, events_of(assembly)
+    policy, events = assembly.module.spec.policy, events_of(assembly)
     assert list(applied) == list(range(40))
     factors = [factor_at(events, t) for t in range(40)]
     assert len(set(factors)) > 2
@@ -241,7 +241,7 @@ def test_by_config_the_rate_falls_and_a_resumed_run_goes_on_with_it(assembled):
     whole = assembled(*SYNTHETIC, *COUNT, "trainer.keep=0", folder="whole")
     expected = record(whole)
     fit(whole, None)
-    policy = whole.module.recipe.policy
+    policy = whole.module.spec.policy
     assert whole.module.control.plateau < 0.5
     assert expected[39] == policy.lrs(39, 0.5 ** round(math.log(expected[39][0] / policy.lr(39), 0.5)))
     point = checkpoint_path(whole.checkpointing.folder, 24)

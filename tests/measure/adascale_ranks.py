@@ -32,7 +32,7 @@ def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[st
         assembly = assemble(compose("train", [*WORDS, *overrides, *going_on]), folder, resumed)
     fit(assembly, resumed)
     module = assembly.module
-    noise = module.live.noise
+    noise = module.observers.noise
     assert noise is not None
     return {
         "updates": module.clock.t,

@@ -139,7 +139,7 @@ def test_muon_brings_its_groups_and_corrected_adamw_its_decay(compose):
 def test_corrected_decay_falls_with_the_square_of_the_rate(assembled):
     chosen = ("optimizer=corrected_adamw", "trainer.duration=20", "trainer.validate=20", "optimizer.weight_decay=0.5")
     assembly = assembled(*SMALL, *chosen)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     peak = max(policy.lrs(t)[0] for t in range(20))
     for t in (0, 7, 19):
         lr, decay = policy.lrs(t)[0], policy.values(t)["weight_decay"][0]

@@ -53,7 +53,7 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
 def test_its_settings_can_be_scheduled(assembled, command):
     assembly = assembled(*SMALL, *command, "hyper_schedule=weight_decay_tied")
     fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     assert [group["weight_decay"] for group in assembly.trainer.optimizers[0].param_groups] == policy.values(59)[
         "weight_decay"
     ]

@@ -103,7 +103,7 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
     (optimizer,) = second.trainer.optimizers
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.99) or optimizer.param_groups[0]["betas"] == [0.8, 0.99]
-    assert optimizer.param_groups[0]["lr"] == second.module.recipe.policy.lr(39)
+    assert optimizer.param_groups[0]["lr"] == second.module.spec.policy.lr(39)
     told = capsys.readouterr().err
     for change in ("optimizer.lr: 0.003 → 0.0001", "optimizer.weight_decay: 0.01 → 0.5"):
         assert f"resumed at update 20, from there on {change}" in told
@@ -116,7 +116,7 @@ def test_a_longer_run_goes_on_along_its_own_curve(assembled):
     long = assembled(*DIGITS, "trainer.duration=60", "resume.policy=stretch", folder="long", resumed=middle)
     fit(long, middle)
     assert long.module.clock.t == 60
-    assert long.module.control.applied == long.module.recipe.policy.lrs(59)
+    assert long.module.control.applied == long.module.spec.policy.lrs(59)
 
 
 def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
@@ -225,9 +225,9 @@ def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
 
     def counted(folder, point):
         assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder)
-        recipe = assembly.module.recipe
-        make = lambda: Counting([group.options() for group in recipe.groups])  # noqa: E731
-        object.__setattr__(recipe, "optimizer", make)
+        spec = assembly.module.spec
+        make = lambda: Counting([group.options() for group in spec.groups])  # noqa: E731
+        object.__setattr__(spec, "optimizer", make)
         fit(assembly, point)
         return assembly
 
@@ -264,17 +264,17 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_double
 
     first = assembled(*DIGITS, "trainer.log_every=1")
     first.module.clock.t = 0
-    add, died = first.module.journal.add, RuntimeError("killed")
+    add, died = first.module.metric_buffer.add, RuntimeError("killed")
 
     def dying(t, *rest):
         if t == 7:
             raise died
         add(t, *rest)
 
-    first.module.journal.add = dying
+    first.module.metric_buffer.add = dying
     with pytest.raises(RuntimeError, match="killed"):
         fit(first, None)
-    first.module.drain(alone=True)
+    first.module.flush(alone=True)
     first.trainer.logger.close()
     assert resume_point("auto", first.folder) is None
     second = assembled(*DIGITS)

@@ -160,7 +160,7 @@ class Checkpointing(pl.Callback):
         if self._saved == module.clock.t:
             return
         self._saved = module.clock.t
-        module.drain()
+        module.flush()
         for logger in trainer.loggers:
             logger.save()
         if module.clock.t in self.snapshots:

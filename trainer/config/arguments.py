@@ -16,13 +16,21 @@ _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 _LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
 
 
-def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str] = ()) -> None:
+def check_names(
+    path: str,
+    called: Callable[..., Any],
+    given: Mapping[str, Any],
+    filled: Collection[str] = (),
+    more: Collection[str] = (),
+) -> None:
     """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
 
-    `filled` names the arguments that are added in code. A partial call may lack some; `**kwargs` take any name.
+    `filled` names the arguments that are added in code, `more` what is needed beside those of `called`. A partial call
+    may lack some; `**kwargs` take any name.
     """
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
+    known += more
     sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
     if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given:
@@ -31,7 +39,8 @@ def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any],
     if given.get("_partial_") or given.get("_args_"):
         return
     for name in known:
-        if parameters[name].default is inspect.Parameter.empty and name not in given:
+        needed = name in more or parameters[name].default is inspect.Parameter.empty
+        if needed and name not in given:
             raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
 
 

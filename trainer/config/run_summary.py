@@ -13,11 +13,11 @@ from rich.table import Table
 
 from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.version import version as running_version
-from trainer.config import gradients
 from trainer.config.adascale_config import worded
 from trainer.config.batch_scaling import lines, rescaled
 from trainer.config.batch_schedule import told
 from trainer.config.settings import TrainerSettings, global_batch
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError, Plan
 from trainer.optim.groups import Group
@@ -44,7 +44,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
         "curve": {key: _name(cfg[key]) for key in curves},
-        "gradients": gradients.chosen(settings),
+        "gradients": settings.gradients.settings(),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -87,7 +87,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
         *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
-        *(("gradients", words) for words in gradients.told(facts["gradients"])),
+        *(("gradients", words) for words in GradientTreatment(**facts["gradients"]).summary()),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 

@@ -113,8 +113,8 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
     """
     checkpoint, horizon = whole(path), assembly.module.horizon
     module, saved = assembly.module, checkpoint["cadence"]
-    check_fits(path, checkpoint, Fitted(module.net, module.recipe.groups, assembly.cfg.optimizer._target_, horizon))
-    if module.recipe.origin["curve_history"][: len(saved["curve_history"])] != saved["curve_history"]:
+    check_fits(path, checkpoint, Fitted(module.net, module.spec.groups, assembly.cfg.optimizer._target_, horizon))
+    if module.spec.origin["curve_history"][: len(saved["curve_history"])] != saved["curve_history"]:
         curve_history(assembly.cfg, horizon, saved)
     samples, batch = saved["updates"] * saved["batch_size"], horizon.batch_size
     if samples % batch:

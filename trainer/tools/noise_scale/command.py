@@ -14,7 +14,7 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
         assembly = assemble(cfg, Path(folder))
         length = assembly.module.horizon
         probe = Probe(assembly, updates_of(options.at, length), sampling)
-        assembly.module.recipe = replace(assembly.module.recipe, observe=probe.attach)
+        assembly.module.observers = assembly.module.observers.with_probe(probe.attach)
         assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
         notes = remarks(assembly.module.net, sampling)
         print("\n".join(heading(length, sampling, notes)), flush=True)
@@ -131,7 +131,7 @@ def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
 
 def remarks(net: Any, sampling: Sampling) -> list[str]:
     """What makes the numbers of this net mean something else."""
-    from trainer.engine.statistics import batch_norms
+    from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
     if not norms:

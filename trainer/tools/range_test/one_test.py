@@ -41,7 +41,7 @@ class RangeTest:
         with tempfile.TemporaryDirectory() as folder:
             base = self._assembly(first, Path(folder))
         self.score, self.sign = scored_by(base)
-        self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        self.cfg, self.policy, self.length = base.cfg, base.module.spec.policy, base.module.horizon
         if options.confirm is not None:
             self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
