@@ -37,9 +37,9 @@ def main() -> int:
         print(usage())
         return 0
     if name == "--version":
-        from trainer.lr.version import version
+        from trainer.cli.version import version
 
-        print(f"cadence {version()}")
+        print("cadence", *(part for part in version().values() if part))
         return 0
     if name not in COMMANDS:
         print(

@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
-from trainer.doctor import Finding, examined  # noqa: E402
+from trainer.doctor import Finding, examine, read_log  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 
@@ -72,7 +72,6 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 def trained(name: str, overrides: list[str]) -> tuple[int, list[Finding]]:
     """Run an experiment to its end, in a folder that is thrown away: its updates, and what the doctor finds."""
-    from trainer.doctor.reading import recorded
     from trainer.run import assemble, fit
 
     register_run_id()
@@ -85,8 +84,8 @@ def trained(name: str, overrides: list[str]) -> tuple[int, list[Finding]]:
         for logger in run.trainer.loggers:
             logger.save()
         (run.folder / "plan.json").write_text(json.dumps(run.facts), encoding="utf-8")
-        log = recorded(run.folder)
-        return log.made, examined(log)
+        log = read_log(run.folder)
+        return log.made, examine(log)
 
 
 if __name__ == "__main__":

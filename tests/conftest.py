@@ -58,11 +58,11 @@ def watching(monkeypatch):
     from trainer.distributed.launch import signals
 
     before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    for name in ("_noted", "_held"):
+    for name in ("_received", "_deferred"):
         monkeypatch.setattr(signals, name, [])
-    signals.hold()
+    signals.defer()
     for signum in signals.SIGNALS:
-        signal.signal(signum, signals._note)
+        signal.signal(signum, signals._handle)
     yield signals
     for signum, handler in before.items():
         signal.signal(signum, handler)

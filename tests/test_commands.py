@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.distributed import worlds
-from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.io import BEST, checkpoints_in, read
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "matplotlib.pyplot")
@@ -255,5 +255,5 @@ def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(tmp_path)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
-    (saved,) = history(events / "checkpoints")
+    (saved,) = checkpoints_in(events / "checkpoints")
     assert 0 < read(saved)["cadence"]["updates"] == result(events)["updates"] < 30000

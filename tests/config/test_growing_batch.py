@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint.io import history, numbered, read
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.config.batch_schedule import growing
 from trainer.config.lr_policy import policy
 from trainer.config.settings import horizon, trainer_settings
@@ -90,7 +90,7 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, average)
     words = (*SMALL, *GROW, "trainer.checkpoint=1", *average)
     whole = assembled(*words, folder="whole")
     fit(whole, None)
-    points = history(whole.folder / "checkpoints")
+    points = checkpoints_in(whole.folder / "checkpoints")
     assert [int(point.stem.rpartition("-")[2]) for point in points] == list(range(1, 63))
     for point in [points[t - 1] for t in ((50, 54, 58, 60) if average else (30, 49, 51, 56, 59, 61))]:
         resumed = assembled(*words, folder=f"from-{point.stem}", resumed=point)
@@ -127,7 +127,7 @@ def test_checkpoints_and_averages_fall_where_they_would_by_samples(assembled):
     words = ("trainer.checkpoint=160 samples", "average=swa", "average.start=50%", "average.every=10%")
     assembly = assembled(*SMALL, *GROW, *words, "trainer.validate=100%")
     fit(assembly, None)
-    steps = [int(path.stem.rpartition("-")[2]) for path in history(assembly.folder / "checkpoints")]
+    steps = [int(path.stem.rpartition("-")[2]) for path in checkpoints_in(assembly.folder / "checkpoints")]
     assert steps == [20, 40, 54, 60, 62]
     assert assembly.module.averaging.count == 6, "at 50, 60, … 100 % of the samples"
 
@@ -164,15 +164,15 @@ def test_the_recent_batches_are_those_just_before_also_where_they_are_large(asse
 
 
 def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
-    from trainer.log.display import Stage
+    from trainer.log.progress import Stage
 
     assembly = assembled(*SMALL, *GROW)
     recipe = assembly.module.recipe
     assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
     assert recipe.mean_batch([60, 61]) == 64.0
-    monkeypatch.setattr("trainer.log.display.monotonic", lambda: 50.0)
+    monkeypatch.setattr("trainer.log.progress.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
-    assert (stage.counted, stage.share, stage.left) == ("50/62", " (50 %)", 51.0)
+    assert (stage.count, stage.percentage, stage.remaining) == ("50/62", " (50 %)", 51.0)
 
 
 def test_blocks_of_large_batches_have_fewer_updates(assembled):
@@ -257,7 +257,7 @@ def trunk(tmp_path_factory):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])
     assembly = assemble(cfg, tmp_path_factory.mktemp("trunk"))
     fit(assembly, None)
-    path = numbered(assembly.checkpointing.folder, 52)
+    path = checkpoint_path(assembly.checkpointing.folder, 52)
     assert read(path)["cadence"]["updates"] == 52
     return path
 

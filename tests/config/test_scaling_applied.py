@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config import run_summary as report
 from trainer.config.batch_scaling import lines, rescaled
 from trainer.config.lr_policy import policy
@@ -246,7 +246,7 @@ def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):
     chosen = (*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt", "trainer.keep=0")
     whole = assembled(*chosen, folder="whole")
     seen = watched(whole)
-    middle = numbered(whole.checkpointing.folder, 5)
+    middle = checkpoint_path(whole.checkpointing.folder, 5)
     again = assembled(*chosen, folder="again", resumed=middle)
     assert watched(again, middle) == seen[5:]
     for mine, theirs in zip(again.module.net.parameters(), whole.module.net.parameters()):

@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from tests.distributed.worlds import ROOT
 from tests.engine.equality import assembled, weights
-from trainer.checkpoint.io import numbered, read
+from trainer.checkpoint.io import checkpoint_path, read
 from trainer.config import components as parts
 from trainer.config.settings import trainer_settings
 from trainer.config.sharding import check_sharded
-from trainer.distributed.fsdp import adapt, share_out
+from trainer.distributed.fsdp import adapt_optimizer, shard_net
 from trainer.engine.averaging import averages
 from trainer.engine.update import Diverged
 from trainer.optim.shards import own, whole
@@ -105,7 +105,7 @@ def go_on(folder: Path, world: int, kind: str, point: Path | None) -> None:
 
 def middle(place: Path, kind: str) -> Path:
     """The checkpoint in the middle of the unbroken run of this kind."""
-    return numbered(place / f"whole-{kind}" / "checkpoints", MIDDLE)
+    return checkpoint_path(place / f"whole-{kind}" / "checkpoints", MIDDLE)
 
 
 def alone(place: Path) -> None:
@@ -165,11 +165,11 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         groups, make = parts.optimizer(cfg, net)
         check_sharded(cfg, trainer_settings(cfg), net, make)
         if shared:
-            share_out(net, groups, mesh)
+            shard_net(net, groups, mesh)
         optimizer = make()
         optimizer.register_load_state_dict_pre_hook(keep_configured)
         if shared:
-            adapt(optimizer)
+            adapt_optimizer(optimizer)
         if averages(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
         nets.append(net)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.run_id import register_run_id
 from trainer.run import Assembly, assemble, fit
 
@@ -64,7 +64,7 @@ def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, st
             cfg = compose("train", overrides(schedule, warmup, accumulate, processes))
         first = assemble(cfg, where)
         row = {"name": where.name, "fresh": applied(first, None)}
-        middle = next(path for path in history(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
+        middle = next(path for path in checkpoints_in(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
         second = assemble(cfg, where / "resumed")
         row["resumed"] = applied(second, middle)
         policy = first.module.recipe.policy

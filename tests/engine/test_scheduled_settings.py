@@ -138,13 +138,13 @@ def test_gradient_noise_is_annealed_by_its_schedule(assembled):
 
 
 def test_gradient_noise_changes_the_weights_and_resumes_to_the_bit(assembled):
-    from trainer.checkpoint.io import numbered
+    from trainer.checkpoint.io import checkpoint_path
 
     noisy = (*SMALL, "trainer.gradient_noise=0.1", "trainer.keep=0")
     bare, whole = assembled(*SMALL, folder="bare"), assembled(*noisy, folder="whole")
     for assembly in (bare, whole):
         fit(assembly, None)
-    middle = numbered(whole.checkpointing.folder, 10)
+    middle = checkpoint_path(whole.checkpointing.folder, 10)
     again = assembled(*noisy, folder="again", resumed=middle)
     fit(again, middle)
     for mine, theirs, plain in zip(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.engine.test_update import batches, net, policy, updater
-from trainer.checkpoint.io import numbered, read
+from trainer.checkpoint.io import checkpoint_path, read
 from trainer.engine.clipping import clip_norms, clip_units
 from trainer.lr import ConfigError
 from trainer.optim.groups import Group
@@ -138,8 +138,8 @@ def test_a_run_with_it_resumes_to_the_same_bits_and_differs_from_one_without(ass
     for assembly in (whole, plain):
         fit(assembly, None)
     resumed = assembled(*SMALL, chosen, folder="resumed")
-    fit(resumed, numbered(whole.checkpointing.folder, 10))
-    ends = [read(numbered(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed, plain)]
+    fit(resumed, checkpoint_path(whole.checkpointing.folder, 10))
+    ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed, plain)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert not all(torch.equal(value, ends[2][name]) for name, value in ends[0].items())
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.distributed.ranks import ROOT, fingerprint
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.run_id import register_run_id
 from trainer.run import assemble, fit
 
@@ -46,6 +46,6 @@ def as_rank(rank: int, target: Path) -> None:
     """A whole run and a resumed one, as one of two processes."""
     two = ("data.batch_size=16", "trainer.devices=2", "trainer.accumulate=2")
     whole = train(target / "whole", *two)
-    points = history(target / "whole" / "checkpoints")
+    points = checkpoints_in(target / "whole" / "checkpoints")
     told = [whole, train(target / "resumed", *two, resumed=points[1])]
     (target / f"rank{rank}.json").write_text(json.dumps(told))

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.distributed import worlds
 from tests.measure.adascale_ranks import as_rank, train
 from tests.resume.test_resume import end_of, same
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
 from trainer.config import run_summary as report
 from trainer.engine.clock import Clock
 from trainer.lr import ConfigError
@@ -162,7 +162,7 @@ def test_tau_ends_the_run_inside_a_block_after_a_validation_and_all_of_it_is_log
     assert [value for _, value in log["lr/decay"]] == pytest.approx([row[3][0] for row in seen], rel=1e-6)
     assert [step for step, _ in log["val/loss"]] == [*range(9, clock.t, 10), clock.t - 1]
     assert assembly.checkpointing.best["update"] is not None
-    assert history(assembly.checkpointing.folder)[-1].name == f"update-{clock.t:08d}.ckpt"
+    assert checkpoints_in(assembly.checkpointing.folder)[-1].name == f"update-{clock.t:08d}.ckpt"
 
 
 def test_the_same_batch_has_a_gain_of_1_and_the_bits_of_no_scaling(assembled):
@@ -186,7 +186,7 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(a
     more = ("measure=noise", "measure.noise=0.9", "average=ema", "average.scaled=true", "plateau=count")
     whole = assembled(*SMALL, *more, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
     fit(whole, None)
-    points, expected, log = history(whole.checkpointing.folder), end_of(whole), scalars(whole)
+    points, expected, log = checkpoints_in(whole.checkpointing.folder), end_of(whole), scalars(whole)
     assert len(points) == whole.module.clock.t
     noise = [tag for tag in log if tag.startswith("noise_scale/")]
     assert len(noise) == 9
@@ -204,7 +204,7 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(a
 def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refused(assembled):
     first = assembled(*SMALL)
     fit(first, None)
-    expected, last = evaluate(first), history(first.checkpointing.folder)[-1]
+    expected, last = evaluate(first), checkpoints_in(first.checkpointing.folder)[-1]
     again = assembled(*SMALL, folder="again", resumed=last)
     fit(again, last)
     assert len(again.trainer.optimizers) == 0
@@ -231,10 +231,10 @@ def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refuse
 def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, module_folder, compose, overrides, says):
     from trainer.run import assemble
 
-    if not history(module_folder / "checkpoints"):
+    if not checkpoints_in(module_folder / "checkpoints"):
         fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder), None)
     with pytest.raises(ConfigError, match=says) as refusal:
-        assembled(*SMALL, *overrides, folder="other", resumed=history(module_folder / "checkpoints")[0])
+        assembled(*SMALL, *overrides, folder="other", resumed=checkpoints_in(module_folder / "checkpoints")[0])
     assert "\n" not in str(refusal.value)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config import components as parts
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -68,7 +68,7 @@ def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     whole = assembled(*chosen, "trainer.checkpoint=10", "trainer.keep=0", folder="whole")
     fit(whole, None)
     resumed = assembled(*chosen, folder="resumed")
-    fit(resumed, numbered(whole.folder / "checkpoints", 10))
+    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 10))
     weights = [dict(one.module.net.state_dict()) for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     states = [one.trainer.optimizers[0].state_dict() for one in (whole, resumed)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import MissingMandatoryValue
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.lr import ConfigError
 from trainer.run import fit
 
@@ -43,7 +43,7 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
     fit(whole, None)
     assert whole.checkpointing.best["scores"]["val/loss"] < 2.0
     resumed = assembled(*SMALL, *command, folder="resumed")
-    fit(resumed, numbered(whole.folder / "checkpoints", 20))
+    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 20))
     weights = [one.module.net.state_dict() for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     groups = whole.trainer.optimizers[0].param_groups

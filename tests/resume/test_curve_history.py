@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from trainer.checkpoint.io import history, read
+from trainer.checkpoint.io import checkpoints_in, read
 from trainer.lr import ConfigError
 from trainer.run import assemble, fit
 
@@ -42,7 +42,7 @@ def config(*overrides):
 
 def resumed(trunk, folder, *overrides, at=AT):
     """The policy of a run that goes on from update `at`, with what it applied."""
-    path = next(path for path in history(trunk[0] / "checkpoints") if path.stem.endswith(f"{at:08d}"))
+    path = next(path for path in checkpoints_in(trunk[0] / "checkpoints") if path.stem.endswith(f"{at:08d}"))
     assembly = assemble(config(f"resume.path={path}", *overrides), folder, path)
     seen = []
     configure = assembly.module.configure_optimizers
@@ -149,7 +149,7 @@ def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(trunk, tmp
 def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(trunk, tmp_path):
     words = ("trainer.duration=80", "optimizer.lr=0.05", "resume.policy=rewarm")
     first, seen = resumed(trunk, tmp_path, *words)
-    path = next(path for path in history(tmp_path / "checkpoints") if path.stem.endswith("50"))
+    path = next(path for path in checkpoints_in(tmp_path / "checkpoints") if path.stem.endswith("50"))
     for again in (words, words[:2]):
         second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.recipe
         assert [second.policy.lrs(t) for t in range(80)] == [first.module.recipe.policy.lrs(t) for t in range(80)]
@@ -192,7 +192,7 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
     assembly, _ = resumed(trunk, tmp_path, "trainer.clip=0.5", "optimizer.betas=[0.8,0.99]")
     told = capsys.readouterr().err
     assert "from there on trainer.clip: None → 0.5" in told
-    saved = read(history(tmp_path / "checkpoints")[-1])["cadence"]
+    saved = read(checkpoints_in(tmp_path / "checkpoints")[-1])["cadence"]
     assert (saved["config"]["trainer"]["clip"], len(saved["curve_history"])) == (0.5, 1)
     assert assembly.module.updater.clip == 0.5
 
@@ -200,7 +200,7 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
 def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
     tied = ("hyper_schedule=weight_decay_tied", "resume.policy=override")
     first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
-    path = history(tmp_path / "first" / "checkpoints")[0]
+    path = checkpoints_in(tmp_path / "first" / "checkpoints")[0]
     again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
     policies = (first.module.recipe.policy, again.module.recipe.policy)
     before, now = (policy.values(30)["weight_decay"][0] for policy in policies)
@@ -235,7 +235,7 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
     table.write_text("t,value\n0,1.0\n10,0.5\n")
     words = ("schedule=table", f"schedule.path={table}")
     fit(assemble(config(*words), tmp_path / "run"), None)
-    path = history(tmp_path / "run" / "checkpoints")[1]
+    path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     assemble(config("resume.path=x", *words), tmp_path / "same", path)
     table.write_text("t,value\n0,1.0\n10,0.05\n")
     with pytest.raises(ConfigError, match=r"schedule.content .* → "):
@@ -243,7 +243,7 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
 
 
 def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
-    path = history(trunk[0] / "checkpoints")[-1]
+    path = checkpoints_in(trunk[0] / "checkpoints")[-1]
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
     with pytest.raises(ConfigError, match="give the run another name"):
         fit(assemble(config(*words), trunk[0], path), path)
@@ -252,7 +252,7 @@ def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
 def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     words = ("schedule=exponential", "schedule.gamma=0.9")
     fit(assemble(config(*words), tmp_path / "run"), None)
-    path = history(tmp_path / "run" / "checkpoints")[1]
+    path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):
         assemble(config(*longer), tmp_path / "longer", path)

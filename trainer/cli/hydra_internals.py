@@ -127,5 +127,5 @@ def store_option(group: str, name: str, node: Any) -> None:
     Hydra 1.4 takes `replace=True` for that, and warns without it; 1.3 replaces always.
     """
     store = ConfigStore.instance().store
-    more = {"replace": True} if "replace" in inspect.signature(store).parameters else {}
+    more: dict[str, Any] = {"replace": True} if "replace" in inspect.signature(store).parameters else {}
     store(name, node, group=group, provider="cadence", **more)

@@ -14,9 +14,9 @@ from pathlib import Path
 from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
 from trainer.cli.messages import RunFailed, one_line, user_error_message
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.launched import launcher, rank
+from trainer.distributed.launch.launcher import launcher, rank
 from trainer.distributed.launch.requeue import requeue
-from trainer.distributed.launch.restart_limit import RestartLimitReached, futile
+from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -39,7 +39,7 @@ def run_cli(main: Callable[[], object]) -> int:
     except Exception as error:
         return _failed(error)
     finally:
-        signals.leave()
+        signals.ignore()
     return DONE
 
 
@@ -59,7 +59,7 @@ def _exited(leaving: SystemExit) -> int:
 
 
 def _stopped(stopped: signals.Stopped) -> int:
-    if rank() == 0 and (why := futile(stopped.signum)):
+    if rank() == 0 and (why := restart_limit_message(stopped.signum)):
         return _print(f"{stopped}; {why}", FAILED)
     became = requeue(stopped.signum) if rank() == 0 else ""
     return _print(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.version import version as running_version
 from trainer.config import gradients
 from trainer.config.adascale_config import worded
 from trainer.config.batch_scaling import lines, rescaled
@@ -123,7 +124,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     module, best = assembly.module, assembly.checkpointing.best
     monitor = assembly.checkpointing.monitor
     test = outcome.get("test", {})
-    newest = history(assembly.checkpointing.folder)
+    newest = checkpoints_in(assembly.checkpointing.folder)
     metrics = {**best["scores"], **{f"test/{name}": value for name, value in test.items()}}
     result = {
         **outcome,
@@ -137,7 +138,10 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         "recent": module.recent,
         "folder": str(assembly.folder),
         "checkpoint": str(newest[-1]) if newest else None,
-        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        "versions": {
+            **running_version(),
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        },
     }
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):

@@ -11,7 +11,7 @@ from trainer.cli.messages import nearest
 from trainer.config.adascale_config import counted
 from trainer.config.arguments import check_names
 from trainer.config.instantiate import build
-from trainer.distributed.launch.cluster import placed
+from trainer.distributed.launch.launcher import devices_and_nodes
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import number, positive, whole
 
@@ -139,7 +139,7 @@ def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     check_names("trainer", TrainerSettings, values)
-    values |= placed(values)
+    values |= devices_and_nodes(values)
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)
     return TrainerSettings(**values)

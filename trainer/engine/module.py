@@ -18,8 +18,7 @@ from trainer.engine.statistics import recent
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater
-from trainer.log.log_updates import record
-from trainer.log.metric_buffer import MetricBuffer
+from trainer.log.metric_buffer import MetricBuffer, log_updates
 from trainer.measure.observers import Live
 from trainer.optim.state import keep_configured
 
@@ -105,7 +104,7 @@ class Module(pl.LightningModule):
         self.journal.clear()
         rate = columns[f"lr/{self.control.names[0]}"][-1]
         self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
-        record(self.trainer.loggers, updates, times, columns, speed)
+        log_updates(self.trainer.loggers, updates, times, columns, speed)
         if not alone:
             for row in zip(updates, columns["train/grad_norm"], losses):
                 Updater.check(*row)

@@ -52,3 +52,15 @@ class TrainSpec:
         """RuntimeError where the data gives update `t` another batch than is planned."""
         if len(update) != self.micro_batches(t):
             raise RuntimeError(f"update {t} has {len(update)} micro-batches where {self.micro_batches(t)} are planned.")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a run asks its data for batches; `data.stream.Loop` has the same fields, and says what they mean."""
+
+    total: int
+    validation_interval: int | Callable[[int], int]
+    pauses: tuple[int | Callable[[int], int], ...] = ()
+    steps_per_execution: int = 1
+    accumulate: int = 1
+    stages: Sequence[tuple[int, int]] = ((0, 1),)

@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.checkpoint.snapshots import begun, point
+from trainer.checkpoint.snapshots import has_checkpoint, snapshot_path
 from trainer.config import settings
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -59,8 +59,8 @@ class WaitingForPrefix:
     def _is_ready(self, job: Job) -> bool:
         assert job.prefix is not None
         source, updates = job.prefix.source, job.prefix.updates
-        snapshot = point(source.folder / "checkpoints", updates)
-        if snapshot.exists() or begun(job.folder):
+        snapshot = snapshot_path(source.folder / "checkpoints", updates)
+        if snapshot.exists() or has_checkpoint(job.folder):
             quoted = QuotedString(text=str(snapshot), quote=Quote.single).with_quotes()
             job.command.append(f"resume.snapshot={quoted}")
         elif source.status == "completed":

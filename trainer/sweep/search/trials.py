@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from trainer.log.validations import validations
+from trainer.log.validations import read_validations
 from trainer.sweep.job import Job
 from trainer.sweep.launcher import MakeJob
 from trainer.sweep.scheduler import Scheduler
@@ -104,13 +104,13 @@ class Trials:
             return LOST
         if not self._report(trial, job):
             return ""
-        return f"{PRUNED} by {self.study.rules.pruner} after {len(validations(job.folder))} validations"
+        return f"{PRUNED} by {self.study.rules.pruner} after {len(read_validations(job.folder))} validations"
 
     def _report(self, trial: Trial, job: Job) -> bool:
         """Report the validations so far; with several metrics no pruner can judge a trial early."""
         if len(self.metrics) > 1:
             return False
-        values = [line.get(self.metrics[0]) for line in validations(job.folder)]
+        values = [line.get(self.metrics[0]) for line in read_validations(job.folder)]
         return self.study.report(trial, [float(value) for value in values if value is not None])
 
     def _value(self, job: Job, metric: str) -> float:

@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config import settings as curve
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import whole
@@ -33,6 +34,7 @@ def main(words: list[str] | None = None) -> None:
     cfg = quiet(compose_config(options.overrides, options))
     sampling = sampled(options, cfg)
     if not options.no_files:
+        needed_for_pictures()
         check_writable(options.out)
     from trainer.run import assemble, fit
     from trainer.tools.noise_scale import tables  # late: these need torch

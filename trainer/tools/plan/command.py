@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config import lr_policy as policy
 from trainer.config import settings as curve
 from trainer.config.batch_scaling import rescaled
@@ -36,6 +37,8 @@ from trainer.tools.plan import files, tables
 def main(words: list[str] | None = None) -> None:
     """Compose the config, plan the run, and show it."""
     options = parsed(words)
+    if not options.no_files:
+        needed_for_pictures()
     if options.compare:
         return compare(options)
     if options.applied:

@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config import settings as curve
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, whole
@@ -34,6 +35,7 @@ def main(words: list[str] | None = None) -> None:
     cfg = compose_config(options.overrides, options)
     check(cfg, options)
     if not options.no_files:
+        needed_for_pictures()
         check_writable(options.out)
     from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
 

@@ -14,6 +14,7 @@ from trainer.config.batch_scaling import rescaled
 from trainer.engine.attribute_setters import outlets
 from trainer.engine.averaging import NONE, Averaging
 from trainer.engine.lr_control import LRControl
+from trainer.engine.train_spec import Loop
 from trainer.engine.update import Diverged
 from trainer.log.metric_buffer import MetricBuffer, Observation
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
@@ -44,11 +45,7 @@ def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = 
         accumulate = module.recipe.accumulate
         assembly.data.follow(  # type: ignore[attr-defined]
             lambda: module.clock.t,
-            total=len(values),
-            leg=len(values),
-            pauses=(),
-            per_call=1,
-            accumulate=accumulate,
+            Loop(total=len(values), validation_interval=len(values), accumulate=accumulate),
         )
         try:
             trainer.fit(module, datamodule=assembly.data)

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config.settings import trainer_settings
 from trainer.distributed.environment import Slurm, environment, reachable
-from trainer.distributed.launch import cluster
+from trainer.distributed.launch.launcher import is_restart, write_job
 from trainer.lr import ConfigError
 
 TORCHRUN = {
@@ -103,10 +103,10 @@ def test_a_first_node_that_nobody_knows_is_refused_and_not_waited_for():
 
 def test_only_the_job_that_has_begun_a_run_goes_on_with_it(started, tmp_path):
     started(SRUN)
-    assert not cluster.goes_on(tmp_path)
-    cluster.claim(tmp_path)
-    assert not cluster.goes_on(tmp_path)
+    assert not is_restart(tmp_path)
+    write_job(tmp_path)
+    assert not is_restart(tmp_path)
     os.environ["SLURM_RESTART_COUNT"] = "1"
-    assert cluster.goes_on(tmp_path)
+    assert is_restart(tmp_path)
     os.environ["SLURM_JOB_ID"] = "13"
-    assert not cluster.goes_on(tmp_path)
+    assert not is_restart(tmp_path)
