@@ -11,7 +11,7 @@ from urllib.parse import quote
 from trainer.lr import ConfigError
 from trainer.tools.report import findings
 from trainer.tools.report.claim_plots import claim_sections, format_claim
-from trainer.tools.report.claims import Claims, read_claims
+from trainer.tools.report.claims import read_claims
 from trainer.tools.report.comparison import Importance, importance, is_number
 from trainer.tools.report.figures import (
     curves_figure,
@@ -63,6 +63,7 @@ def build_view(study: Study, folder: Path, out: Path, within: float) -> View:
     places = Places(folder, out)
     curves = rate_curves(study, within)
     claims = read_claims(folder)
+    asked = tuple(claim_sections(study, claims)) if claims else ()
     points = max(24, min(POINTS, BUDGET // len(study.runs)))
     logged = {run.number: read_curves(run.folder, study.metric, points) for run in study.runs}
     logged = {number: series for number, series in logged.items() if series}
@@ -76,15 +77,12 @@ def build_view(study: Study, folder: Path, out: Path, within: float) -> View:
         best=_best(study, title),
         findings=tuple(_leading_findings(study, curves, everything)),
         all_findings=tuple(everything),
-        sections=(*_claims(study, claims), *_sections(study, curves, logged)),
+        claims=asked,
+        sections=tuple(one for one in _sections(study, curves, logged) if one.name not in {own.name for own in asked}),
         heads=tuple(_heads(study, metrics)),
         runs=tuple(_run_view(study, run, places, logged) for run in _ordered(study)),
         claim_lines=tuple(map(format_claim, claims.claims)) if claims else (),
     )
-
-
-def _claims(study: Study, claims: Claims | None) -> list[Section]:
-    return claim_sections(study, claims) if claims else []
 
 
 def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iterator[Section]:

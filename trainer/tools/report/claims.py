@@ -51,7 +51,7 @@ class Plot:
     With `x` a key of the config (or `global batch`), `y` is a metric of `result.json`, or its `updates` or `seconds`:
     means over seeds with their standard deviation. With `x` `update` or `samples`, `y` is a tag of the log: a line for
     each run. `where` keeps the runs that have these values. `levels` are horizontal lines, each a value and a word.
-    `name` names the PNG.
+    `name` names the PNG; a plot takes the place of a section of the report that has its name.
     """
 
     name: str

@@ -216,7 +216,7 @@ def _parallel_axis(study: Study, key: str) -> tuple[list[float], list[tuple[floa
         places = {value: i / max(1, len(levels) - 1) for i, value in enumerate(levels)}
     words: list[tuple[float, str]] = []
     for value in levels:
-        if not words or places[value] - words[-1][0] >= CLOSE:
+        if not words or places[value] - words[-1][0] >= 2 * CLOSE:
             words.append((places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:WORDS]))
     return [places[study.value(run, key)] for run in study.scored], words
 

@@ -30,10 +30,11 @@ def plotly_script() -> str:
 
 def page(view: View, script: str) -> str:
     """The page as text; `script` is the plotting library."""
-    parts = [_head(view), _best(view), _findings(view), *map(_section, view.sections), _left_out(view), _runs(view)]
+    found = [_best(view), _findings(view), *map(_section, view.sections)]
+    parts = [_head(view), *map(_section, view.claims), *found, _left_out(view), _runs(view)]
     body = "\n".join(part for part in parts if part)
     data = {
-        "figures": {one.name: draw(one.figure) for one in view.sections if one.figure},
+        "figures": {one.name: draw(one.figure) for one in (*view.claims, *view.sections) if one.figure},
         "runs": [_record(run) for run in sorted(view.runs, key=lambda run: run.number)],
     }
     return f"""<!doctype html>

@@ -19,11 +19,12 @@ def draw(figure: Figure) -> dict[str, Any]:
     data: list[Any] = []
     left = 20 if figure.wide else 64
     top, bottom = (44, 16) if figure.panels[-1].x.on_top else (20, 52)
+    title = 18 / figure.height if any(panel.title for panel in figure.panels) else 0.0
     layout: dict[str, Any] = {
         "height": figure.height,
         "margin": {"l": left, "r": 20, "t": top, "b": bottom},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "legend": {"orientation": "h", "y": 1.02 + title, "yanchor": "bottom", "x": 0},
         "showlegend": figure.legend,
         "annotations": [],
         "shapes": [],
@@ -35,7 +36,7 @@ def draw(figure: Figure) -> dict[str, Any]:
         y = {**_axis(panel.y), "domain": [max(0.0, high - 1 / count + (GAP if count > 1 else 0.0)), high]}
         layout[f"yaxis{number}"] = {**y, "type": "category", "automargin": True} if panel.bars else y
         data += _traces(panel, f"y{number}")
-        layout["annotations"] += _annotations(panel, f"y{number}")
+        layout["annotations"] += [*_annotations(panel, f"y{number}"), *_title(panel, high)]
         layout["shapes"] += _shapes(panel, f"y{number}")
     layout["xaxis"] = {**_axis(figure.panels[-1].x), "anchor": f"y{count}" if count > 1 else "y"}
     return {"data": data, "layout": layout}
@@ -179,6 +180,13 @@ def _annotations(panel: Panel, y: str) -> Iterator[dict[str, Any]]:
         height = math.log10(value) if panel.y.log else value
         look = {"xanchor": "right", "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": GREY}}
         yield {"x": 1, "xref": "paper", "y": height, "yref": y, "text": escaped(text), **look}
+
+
+def _title(panel: Panel, top: float) -> Iterator[dict[str, Any]]:
+    """The title of a panel, above it."""
+    if panel.title:
+        look = {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": GREY}}
+        yield {"x": 0, "xref": "paper", "y": top, "yref": "paper", "text": escaped(panel.title), **look}
 
 
 def _shapes(panel: Panel, y: str) -> Iterator[dict[str, Any]]:
