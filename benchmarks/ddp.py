@@ -27,7 +27,7 @@ from benchmarks.loops import CONF, Spent
 from data.module import DataModule, Splits
 from data.order import Layout, Order
 from data.source import Memory
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Assembly, assemble, fit
@@ -184,7 +184,7 @@ def assembled(options: Namespace, folder: Path) -> Assembly:
         *("trainer.accelerator=cpu", f"trainer.devices={WORLD}", "trainer.threads=1", f"trainer.duration={updates}"),
         *(f"trainer.validate={updates}", f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),
     ]
-    register()
+    register_run_id()
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", words)
     data = {"_target_": "benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}

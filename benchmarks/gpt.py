@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.loops import CONF, Spent
 from data.order import Layout, Order
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Assembly, assemble, fit
@@ -27,7 +27,7 @@ class Bare:
     """The loop of nanoGPT's train.py: AdamW on two groups, clipping, the rate written before each update."""
 
     def __init__(self, assembly: Assembly) -> None:
-        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.recipe.policy
+        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.spec.policy
         matrices = [parameter for parameter in self.net.parameters() if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.net.parameters() if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -112,7 +112,7 @@ def assembled(options: Namespace, folder: Path) -> Assembly:
         *(f"trainer.threads={options.threads}", f"trainer.duration={updates}", f"trainer.steps_per_execution={CALL}"),
         *("warmup.duration=5%", f"trainer.validate={250 if options.full else updates}"),
     ]
-    register()
+    register_run_id()
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides)
     cfg.data.path = str(options.data.resolve())  # not an override: a path may hold what Hydra's grammar does not

@@ -29,10 +29,10 @@ def compose():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
-        register()
+        register_run_id()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return hydra_compose("train", [*QUIET, *overrides])
@@ -58,11 +58,11 @@ def watching(monkeypatch):
     from trainer.distributed.launch import signals
 
     before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    for name in ("_noted", "_held"):
+    for name in ("_received", "_deferred"):
         monkeypatch.setattr(signals, name, [])
-    signals.hold()
+    signals.defer()
     for signum in signals.SIGNALS:
-        signal.signal(signum, signals._note)
+        signal.signal(signum, signals._handle)
     yield signals
     for signum, handler in before.items():
         signal.signal(signum, handler)

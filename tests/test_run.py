@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
 
@@ -14,8 +14,8 @@ BRIEF = ("trainer.duration=16", "trainer.validate=8", "model.hidden=[16]", "trai
 def losses(assembly):
     """Fit, and return the training losses that the journal saw."""
     seen = []
-    add = assembly.module.journal.add
-    assembly.module.journal.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
+    add = assembly.module.metric_buffer.add
+    assembly.module.metric_buffer.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
     fit(assembly, None)
     return torch.stack(seen)
 
@@ -52,7 +52,7 @@ def test_a_compiled_model_trains_as_the_plain_one_does_and_saves_under_the_same_
 def test_checkpoints_are_written_at_the_updates_asked_for_and_only_the_newest_stay(assembled, keep, kept):
     assembly = assembled(*SMALL, *BRIEF, "trainer.checkpoint=3", f"trainer.keep={keep}")
     fit(assembly, None)
-    found = [read(path)["cadence"]["updates"] for path in history(assembly.checkpointing.folder)]
+    found = [read(path)["cadence"]["updates"] for path in checkpoints_in(assembly.checkpointing.folder)]
     assert found == kept
     assert not list(assembly.checkpointing.folder.glob(".*"))
 
@@ -128,7 +128,7 @@ def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(as
     assembly.trainer.logger.close()
     events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in events.Scalars("lr/decay")] == list(range(17))
-    assert [path.stem for path in history(assembly.checkpointing.folder)] == ["update-00000017"]
+    assert [path.stem for path in checkpoints_in(assembly.checkpointing.folder)] == ["update-00000017"]
     assert set(evaluate(assembly)) == {"loss", "accuracy"}
 
 
@@ -144,4 +144,4 @@ def test_another_logger_gets_every_update_too(assembled, tmp_path):
     rows = next(tmp_path.glob("lightning_logs/*/metrics.csv")).read_text().splitlines()
     columns = rows[0].split(",")
     written = [row.split(",")[columns.index("lr/decay")] for row in rows[1:]]
-    assert [float(lr) for lr in written if lr] == [assembly.module.recipe.policy.lr(t) for t in range(16)]
+    assert [float(lr) for lr in written if lr] == [assembly.module.spec.policy.lr(t) for t in range(16)]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import BEST, read
-from trainer.checkpoint.snapshots import take
+from trainer.checkpoint.snapshots import restore_records
 from trainer.cli.command import check_command, overrides
 from trainer.config import adascale_config as pace
 from trainer.config import components as parts
@@ -29,12 +29,14 @@ from trainer.config.processes import claims, strategy, watch_over
 from trainer.config.sharding import check_sharded
 from trainer.config.train_spec import made
 from trainer.distributed.consistency import ConsistencyCheck
-from trainer.distributed.launch import cluster, signals
+from trainer.distributed.launch import signals
+from trainer.distributed.launch.launcher import write_job
 from trainer.distributed.launch.requeue import requeue
-from trainer.distributed.launch.restart_limit import begin, settled
+from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.rank_monitor import RankMonitor
-from trainer.distributed.stop_signal import ignore_signals
+from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.module import Module
+from trainer.engine.train_spec import Loop
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations_callback import Validations
 from trainer.lr import Plan, lint
@@ -69,17 +71,17 @@ def run(cfg: DictConfig) -> None:
 def _run(cfg: DictConfig, job: HydraConf, watch: RankMonitor) -> None:
     started = time.time()
     folder = Path(job.runtime.output_dir)
-    begin(folder, cfg.trainer.max_idle_restarts)
+    record_start(folder, cfg.trainer.max_idle_restarts)
     resumed = begin_from(cfg.resume, folder)
     assembly = assemble(cfg, folder, resumed, watch)
     start = 0
     if resumed is not None:
         with refusing(f"resume.path={resumed}"):
             start = check_resumable(assembly, resumed)["updates"]
-    signals.hold()
+    signals.defer()
     if assembly.trainer.is_global_zero:
         report.begin(assembly, overrides(job), start)
-        cluster.claim(folder)
+        write_job(folder)
     outcome: dict[str, Any] = {}
     try:
         fit(assembly, resumed)
@@ -87,16 +89,16 @@ def _run(cfg: DictConfig, job: HydraConf, watch: RankMonitor) -> None:
         watch.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
-        cause = settled(watch.cause(error), assembly.checkpointing)
+        cause = assembly.checkpointing.final_error(watch.cause(error))
         status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
         outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
-        assembly.module.drain(alone=True)
+        assembly.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
         if assembly.trainer.is_global_zero:
             report.end(assembly, outcome, time.time() - started)
         if signum := assembly.checkpointing.stopped_by:
-            assembly.checkpointing.halt.part(lambda: requeue(signum))
+            assembly.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: RankMonitor | None = None) -> Assembly:
@@ -127,12 +129,14 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
     every = None if settings.checkpoint is None else ends(length, settings.checkpoint, "trainer.checkpoint")
     data.follow(
         lambda: module.clock.t,
-        total=length.total,
-        leg=ends(length, settings.validate, "trainer.validate"),
-        pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
-        per_call=settings.steps_per_execution,
-        accumulate=settings.accumulate,
-        stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
+        Loop(
+            total=length.total,
+            validation_interval=ends(length, settings.validate, "trainer.validate"),
+            pauses=(*([every] if every else []), *stops(branches, length.total), *blocks(length, settings)),
+            steps_per_execution=settings.steps_per_execution,
+            accumulate=settings.accumulate,
+            stages=[(stage.update, stage.ratio) for stage in length.growth.stages],
+        ),
     )
     monitor = f"val/{task.monitor}"
     checkpointing = Checkpointing(folder / "checkpoints", monitor, task.mode, every, settings.keep, branches)
@@ -144,7 +148,7 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None, watch: 
         ConsistencyCheck(claims(cfg, plan)),
     ]
     trainer = parts.trainer(cfg, settings, folder, strategy(settings, watch), *callbacks)
-    ignore_signals(trainer)
+    disable_lightning_signals(trainer)
     check_monitors(trainer, scored)
     told = {
         **report.facts(cfg, settings, plan, groups),
@@ -169,7 +173,7 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
     """Train from the start, or from the checkpoint `resumed`."""
     saved = check_resumable(assembly, resumed) if resumed else {"updates": 0}
     if resumed is not None and assembly.trainer.is_global_zero:
-        take(resumed, assembly.folder)
+        restore_records(resumed, assembly.folder)
     if any(assembly.folder.glob("events.out.tfevents*")):
         for logger in assembly.trainer.loggers:
             if isinstance(logger, TensorBoard):
@@ -178,9 +182,9 @@ def fit(assembly: Assembly, resumed: Path | None) -> None:
         assembly.trainer.precision_plugin.convert_module(assembly.module)  # else weights in float64 come in rounded
         assembly.checkpointing.source = resumed
         if assembly.trainer.is_global_zero:
-            tell_changes(saved, assembly.module.recipe.origin["config"])
+            tell_changes(saved, assembly.module.spec.origin["config"])
         done = saved["reached"] >= assembly.module.horizon.total
-        if done and not assembly.checkpointing.owes(checkpoint := read(resumed)):
+        if done and not assembly.checkpointing.validation_due(checkpoint := read(resumed)):
             restore(assembly, checkpoint)
             if assembly.checkpointing.best["update"] is None:
                 settle(assembly.module, assembly.data, checkpoint)

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint.io import history, numbered, read
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.config.batch_schedule import growing
 from trainer.config.lr_policy import policy
 from trainer.config.settings import horizon, trainer_settings
-from trainer.engine.statistics import recent
+from trainer.engine.averaging import recent
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
 
@@ -68,7 +68,7 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     _, reference, whole = watched(plain)
     fit(grown, None)
     fit(plain, None)
-    horizon, policy = grown.module.horizon, grown.module.recipe.policy
+    horizon, policy = grown.module.horizon, grown.module.spec.policy
     assert horizon.total == grown.module.clock.t == 62
     assert rates == [policy.lrs(t) for t in range(62)]
     assert rates[0][0] == 0.02
@@ -90,7 +90,7 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, average)
     words = (*SMALL, *GROW, "trainer.checkpoint=1", *average)
     whole = assembled(*words, folder="whole")
     fit(whole, None)
-    points = history(whole.folder / "checkpoints")
+    points = checkpoints_in(whole.folder / "checkpoints")
     assert [int(point.stem.rpartition("-")[2]) for point in points] == list(range(1, 63))
     for point in [points[t - 1] for t in ((50, 54, 58, 60) if average else (30, 49, 51, 56, 59, 61))]:
         resumed = assembled(*words, folder=f"from-{point.stem}", resumed=point)
@@ -127,7 +127,7 @@ def test_checkpoints_and_averages_fall_where_they_would_by_samples(assembled):
     words = ("trainer.checkpoint=160 samples", "average=swa", "average.start=50%", "average.every=10%")
     assembly = assembled(*SMALL, *GROW, *words, "trainer.validate=100%")
     fit(assembly, None)
-    steps = [int(path.stem.rpartition("-")[2]) for path in history(assembly.folder / "checkpoints")]
+    steps = [int(path.stem.rpartition("-")[2]) for path in checkpoints_in(assembly.folder / "checkpoints")]
     assert steps == [20, 40, 54, 60, 62]
     assert assembly.module.averaging.count == 6, "at 50, 60, … 100 % of the samples"
 
@@ -151,7 +151,7 @@ def test_an_average_weighs_the_samples_alike(assembled):
 
 def test_the_recent_batches_are_those_just_before_also_where_they_are_large(assembled):
     assembly = assembled(*SMALL, *GROW)
-    micro_batches, clock = assembly.module.recipe.micro_batches, assembly.module.clock
+    micro_batches, clock = assembly.module.spec.micro_batches, assembly.module.clock
     order = assembly.data.train_dataloader().order
     for now, count, first in ((62, 10, 61), (60, 20, 58), (51, 7, 49), (3, 100, 0)):
         clock.t = now
@@ -164,15 +164,15 @@ def test_the_recent_batches_are_those_just_before_also_where_they_are_large(asse
 
 
 def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
-    from trainer.log.display import Stage
+    from trainer.log.progress import Stage
 
     assembly = assembled(*SMALL, *GROW)
-    recipe = assembly.module.recipe
-    assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
-    assert recipe.mean_batch([60, 61]) == 64.0
-    monkeypatch.setattr("trainer.log.display.monotonic", lambda: 50.0)
+    spec = assembly.module.spec
+    assert spec.mean_batch([48, 49, 50, 51]) == 16.0
+    assert spec.mean_batch([60, 61]) == 64.0
+    monkeypatch.setattr("trainer.log.progress.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
-    assert (stage.counted, stage.share, stage.left) == ("50/62", " (50 %)", 51.0)
+    assert (stage.count, stage.percentage, stage.remaining) == ("50/62", " (50 %)", 51.0)
 
 
 def test_blocks_of_large_batches_have_fewer_updates(assembled):
@@ -248,16 +248,16 @@ def trunk(tmp_path_factory):
     from hydra.core.global_hydra import GlobalHydra
 
     from tests.conftest import QUIET, ROOT
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
     from trainer.run import assemble
 
-    register()
+    register_run_id()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])
     assembly = assemble(cfg, tmp_path_factory.mktemp("trunk"))
     fit(assembly, None)
-    path = numbered(assembly.checkpointing.folder, 52)
+    path = checkpoint_path(assembly.checkpointing.folder, 52)
     assert read(path)["cadence"]["updates"] == 52
     return path
 
@@ -291,7 +291,7 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
     assembly = assembled(*SMALL, *GROW, *words, "plateau.factor=0.5")
     rates, batches, scored = watched(assembly)
     fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     assert [len(update) // 2 for update in batches] == [1] * 50 + [3] * 9 + [8] * 3
     assert scored == [25, 50, 59, 62]
     assert rates[61][0] == pytest.approx(0.25 * policy.lr(61), rel=1e-12)

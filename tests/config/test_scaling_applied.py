@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config import run_summary as report
 from trainer.config.batch_scaling import lines, rescaled
 from trainer.config.lr_policy import policy
@@ -239,14 +239,14 @@ def test_the_table_says_what_is_done_to_the_gradients_where_anything_is(assemble
 def test_the_config_that_is_kept_is_the_users_own(assembled):
     assembly = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt")
     assert (assembly.cfg.optimizer.eps, assembly.cfg.optimizer.weight_decay) == (1e-8, 0.01)
-    assert assembly.module.recipe.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
+    assert assembly.module.spec.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
 
 
 def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):
     chosen = (*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt", "trainer.keep=0")
     whole = assembled(*chosen, folder="whole")
     seen = watched(whole)
-    middle = numbered(whole.checkpointing.folder, 5)
+    middle = checkpoint_path(whole.checkpointing.folder, 5)
     again = assembled(*chosen, folder="again", resumed=middle)
     assert watched(again, middle) == seen[5:]
     for mine, theirs in zip(again.module.net.parameters(), whole.module.net.parameters()):

@@ -19,15 +19,15 @@ from torch.optim import Optimizer
 
 from tests.distributed.worlds import ROOT
 from tests.engine.equality import assembled, weights
-from trainer.checkpoint.io import numbered, read
+from trainer.checkpoint.io import checkpoint_path, read
 from trainer.config import components as parts
 from trainer.config.settings import trainer_settings
 from trainer.config.sharding import check_sharded
-from trainer.distributed.fsdp import adapt, share_out
+from trainer.distributed.fsdp import adapt_optimizer, shard_net
 from trainer.engine.averaging import averages
 from trainer.engine.update import Diverged
-from trainer.optim.shards import own, whole
-from trainer.optim.state import keep_configured
+from trainer.optim.composite import keep_configured
+from trainer.optim.shards import gather, local
 from trainer.run import Assembly, evaluate, fit
 
 ADAMW = ["optimizer=adamw", "optimizer.lr=0.01"]
@@ -105,7 +105,7 @@ def go_on(folder: Path, world: int, kind: str, point: Path | None) -> None:
 
 def middle(place: Path, kind: str) -> Path:
     """The checkpoint in the middle of the unbroken run of this kind."""
-    return numbered(place / f"whole-{kind}" / "checkpoints", MIDDLE)
+    return checkpoint_path(place / f"whole-{kind}" / "checkpoints", MIDDLE)
 
 
 def alone(place: Path) -> None:
@@ -165,11 +165,11 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         groups, make = parts.optimizer(cfg, net)
         check_sharded(cfg, trainer_settings(cfg), net, make)
         if shared:
-            share_out(net, groups, mesh)
+            shard_net(net, groups, mesh)
         optimizer = make()
         optimizer.register_load_state_dict_pre_hook(keep_configured)
         if shared:
-            adapt(optimizer)
+            adapt_optimizer(optimizer)
         if averages(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
         nets.append(net)
@@ -179,7 +179,7 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         step(nets[0], optimizers[0], batch)
         step(nets[1], optimizers[1], batch[rank::2])
     found = {"weights": (weights(nets[1]) - weights(nets[0])).abs().max().item()}
-    state, ours = optimizers[0].state_dict(), whole(optimizers[1].state_dict())
+    state, ours = optimizers[0].state_dict(), gather(optimizers[1].state_dict())
     found["state"] = farthest(ours["state"], state["state"])
     nets[2].load_state_dict(nets[0].state_dict())
     optimizers[2].load_state_dict(copy.deepcopy(state))
@@ -229,8 +229,8 @@ def looked_at(folder: Path, rank: int) -> dict[str, Any]:
     parameters = list(assembly.module.net.parameters())
     return {
         "scattered": [seen.count(t) for t in range(20)],
-        "parameters": [sum(own(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
-        "moments": [sum(own(one).numel() for one in moments), sum(one.numel() for one in moments)],
+        "parameters": [sum(local(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
+        "moments": [sum(local(one).numel() for one in moments), sum(one.numel() for one in moments)],
     }
 
 

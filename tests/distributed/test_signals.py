@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.distributed.signalling import Send
-from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.distributed.launch import signals
 from trainer.resume.resume_point import resume_point
 from trainer.run import evaluate, fit
@@ -48,7 +48,7 @@ MOMENTS = [
 
 
 def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembled, whole):
-    owing = 0
+    due = 0
     for number, (hook, nth) in enumerate(MOMENTS):
         signum = signals.SIGNALS[number % 3]
         first = assembled(*RUN, folder=f"{hook}-{nth}")
@@ -57,11 +57,11 @@ def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembl
             fit(first, None)
         first.trainer.logger.close()
         assert stopped.value.code == 128 + signum
-        signals._noted.clear()
+        signals._received.clear()
         point = resume_point("auto", first.folder)
         saved = read(point)
         assert saved["cadence"]["updates"] == stopped.value.update == first.module.clock.t
-        owing += first.checkpointing.owes(saved)
+        due += first.checkpointing.validation_due(saved)
         second = assembled(*RUN, folder=first.folder.name, resumed=point)
         fit(second, point)
         state, best, log = ending(second)
@@ -69,8 +69,8 @@ def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembl
         assert best == whole[1]
         assert log == whole[2]
         assert read(second.folder / "checkpoints" / BEST)["cadence"]["updates"] == best["update"]
-        assert not second.checkpointing.owes(read(history(second.folder / "checkpoints")[-1]))
-    assert owing == 6
+        assert not second.checkpointing.validation_due(read(checkpoints_in(second.folder / "checkpoints")[-1]))
+    assert due == 6
 
 
 def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
@@ -85,7 +85,7 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
             done = True
         except signals.Stopped:
             assembly.trainer.logger.close()
-            signals._noted.clear()
+            signals._received.clear()
             point = resume_point("auto", assembly.folder)
     state, best, log = ending(assembly)
     assert starts == 12  # nine blocks, two of the owed validation, and the last validation
@@ -106,7 +106,7 @@ def test_a_signal_in_the_test_lets_it_finish(assembled):
     expected = evaluate(assembly)
     assembly.trainer.callbacks.insert(0, Send("on_test_start", signal.SIGTERM))
     assert evaluate(assembly) == expected
-    assert signals.noted() == signal.SIGTERM
+    assert signals.received() == signal.SIGTERM
 
 
 def test_a_signal_before_the_first_update_saves_nothing(assembled):
@@ -114,7 +114,7 @@ def test_a_signal_before_the_first_update_saves_nothing(assembled):
     assembly.trainer.callbacks.insert(0, Send("setup", signal.SIGUSR2))
     with pytest.raises(signals.Stopped, match="SIGUSR2 before the first update"):
         fit(assembly, None)
-    assert not history(assembly.folder / "checkpoints")
+    assert not checkpoints_in(assembly.folder / "checkpoints")
 
 
 def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, monkeypatch):
@@ -131,12 +131,12 @@ def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, mo
 
 
 def test_a_process_that_has_nothing_to_keep_leaves_at_once_unless_it_is_one_of_many(monkeypatch):
-    monkeypatch.setattr(signals, "_held", [])
+    monkeypatch.setattr(signals, "_deferred", [])
     monkeypatch.setenv("WORLD_SIZE", "2")
     signal.raise_signal(signal.SIGUSR1)
-    assert signals.noted() == signal.SIGUSR1
+    assert signals.received() == signal.SIGUSR1
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(signals.Stopped) as stopped:
         signal.raise_signal(signal.SIGUSR2)
     assert stopped.value.code == 128 + signal.SIGUSR2
-    assert signals.noted() == signal.SIGUSR1
+    assert signals.received() == signal.SIGUSR1

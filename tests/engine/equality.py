@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from tests.distributed.worlds import ROOT
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.distributed.consistency import ConsistencyCheck
-from trainer.optim.shards import whole
+from trainer.optim.shards import gather
 from trainer.run import Assembly, assemble, fit
 
 GLOBAL, UPDATES = 16, 50
@@ -33,7 +33,7 @@ NORMED = ["model.norm=batch"]
 
 def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: Path | None = None) -> Assembly:
     """A run of 50 updates of 16 digits in float64, cut for this world."""
-    register()
+    register_run_id()
     common = [
         *([] if any(word.startswith("model=") for word in words) else ["model.hidden=[16,16]"]),
         *(f"data.batch_size={GLOBAL // (world * accumulate)}", "trainer.precision=64-true"),
@@ -53,7 +53,7 @@ def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: P
 
 def weights(net: nn.Module) -> Tensor:
     """All weights in one vector, put together where each process holds a part."""
-    return torch.cat([whole(parameter.detach()).flatten() for parameter in net.parameters()])
+    return torch.cat([gather(parameter.detach()).flatten() for parameter in net.parameters()])
 
 
 def train(folder: Path, world: int, accumulate: int, *words: str, plant: Callable[[Assembly], Any] = lambda a: None):

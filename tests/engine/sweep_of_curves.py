@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from trainer.checkpoint.io import history
-from trainer.cli.run_id import register
+from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.run_id import register_run_id
 from trainer.run import Assembly, assemble, fit
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def applied(assembly: Assembly, resumed: Path | None) -> list[list[float]]:
 
 def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, str, int]] = COMBINATIONS) -> list[dict]:
     """What was applied in each combination: over the whole run, and from the resumed update on."""
-    register()
+    register_run_id()
     rows = []
     for schedule, warmup, accumulate in combinations:
         where = folder / f"{schedule}-{warmup}-{accumulate}"
@@ -64,10 +64,10 @@ def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, st
             cfg = compose("train", overrides(schedule, warmup, accumulate, processes))
         first = assemble(cfg, where)
         row = {"name": where.name, "fresh": applied(first, None)}
-        middle = next(path for path in history(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
+        middle = next(path for path in checkpoints_in(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
         second = assemble(cfg, where / "resumed")
         row["resumed"] = applied(second, middle)
-        policy = first.module.recipe.policy
+        policy = first.module.spec.policy
         row["planned"] = [policy.lrs(t) for t in range(UPDATES)]
         row["groups"] = list(policy.groups)
         row["accumulate"], row["batch"] = accumulate, first.module.horizon.batch_size

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, TensorDataset
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import history, numbered, read
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.engine.lr_control import LRControl
 from trainer.engine.plateau import PlateauControl
 from trainer.lr import (
@@ -85,7 +85,7 @@ def test_every_applied_rate_is_the_policys_times_the_factor_to_the_bit(assembled
     assembly = with_rule(assembled(*SYNTHETIC), make())
     applied = record(assembly)
     fit(assembly, None)
-    policy, events = assembly.module.recipe.policy, events_of(assembly)
+    policy, events = assembly.module.spec.policy, events_of(assembly)
     assert list(applied) == list(range(40))
     factors = [factor_at(events, t) for t in range(40)]
     assert len(set(factors)) > 2
@@ -101,7 +101,7 @@ def test_a_run_resumed_at_any_checkpoint_applies_the_rates_of_one_never_stopped(
     expected = record(whole)
     fit(whole, None)
     assert whole.module.control.plateau != 1.0
-    points = history(whole.checkpointing.folder)[:-1]
+    points = checkpoints_in(whole.checkpointing.folder)[:-1]
     assert len(points) == 19
     for point in points:
         resumed = with_rule(assembled(*SYNTHETIC, folder=f"from-{point.stem}"), make())
@@ -131,11 +131,11 @@ def test_an_event_at_the_update_of_a_checkpoint_stays_in_the_log_of_a_run_resume
     before = events_of(first)
     factor = {point.step: point.value for point in before.Scalars("plateau/factor")}
     t = next(step + 1 for step, value in factor.items() if value < 1.0)
-    for path in history(first.checkpointing.folder):
-        if path.name > numbered(first.checkpointing.folder, t).name:
+    for path in checkpoints_in(first.checkpointing.folder):
+        if path.name > checkpoint_path(first.checkpointing.folder, t).name:
             path.unlink()
     second = with_rule(assembled(*SYNTHETIC), RULES[0]())
-    fit(second, numbered(first.checkpointing.folder, t))
+    fit(second, checkpoint_path(first.checkpointing.folder, t))
     assert {point.step: point.value for point in events_of(second).Scalars("plateau/factor")} == factor
 
 
@@ -143,7 +143,7 @@ def test_the_state_lies_in_the_checkpoint_of_the_validation_it_follows_from(asse
     assembly = with_rule(assembled(*SYNTHETIC, "trainer.keep=0"), RULES[0]())
     fit(assembly, None)
     events = events_of(assembly)
-    for path in history(assembly.checkpointing.folder):
+    for path in checkpoints_in(assembly.checkpointing.folder):
         saved = read(path)
         state = saved["callbacks"]["PlateauControl"]
         assert state["value"] == factor_at(events, saved["cadence"]["updates"])
@@ -163,8 +163,8 @@ def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(
     stopped.module.validation_step = terminated
     with pytest.raises(watching.Stopped):
         fit(stopped, None)
-    watching._noted.clear()
-    fit(resumed, history(stopped.checkpointing.folder)[-1])
+    watching._received.clear()
+    fit(resumed, checkpoints_in(stopped.checkpointing.folder)[-1])
     assert applied == {t: expected[t] for t in applied}
 
 
@@ -241,10 +241,10 @@ def test_by_config_the_rate_falls_and_a_resumed_run_goes_on_with_it(assembled):
     whole = assembled(*SYNTHETIC, *COUNT, "trainer.keep=0", folder="whole")
     expected = record(whole)
     fit(whole, None)
-    policy = whole.module.recipe.policy
+    policy = whole.module.spec.policy
     assert whole.module.control.plateau < 0.5
     assert expected[39] == policy.lrs(39, 0.5 ** round(math.log(expected[39][0] / policy.lr(39), 0.5)))
-    point = numbered(whole.checkpointing.folder, 24)
+    point = checkpoint_path(whole.checkpointing.folder, 24)
     resumed = assembled(*SYNTHETIC, *COUNT, folder="resumed", resumed=point)
     applied = record(resumed)
     fit(resumed, point)

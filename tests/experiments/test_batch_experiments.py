@@ -11,7 +11,7 @@ from data.order import mix
 from experiments import adascale, critical_batch, gains, training
 from experiments.critical import hyperbola, race, trail
 from models.mlp import MLP
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 
 
@@ -118,7 +118,7 @@ def test_a_run_that_does_not_arrive_is_refused(problem):
 
 def finished(module, folder, *words):
     """The report of an experiment; so short a run need not show anything."""
-    code = guarded(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder), *words]))
+    code = run_cli(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder), *words]))
     report = json.loads((folder / f"{module.EXPERIMENT.name}.json").read_text())
     assert code == (0 if report["pass"] else 1)
     assert (folder / f"{module.EXPERIMENT.name}.png").read_bytes().startswith(b"\x89PNG")

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 import torch
+from experiments.arms import Arm
 
 from experiments import adam_sqrt, arms, command, goyal, page, schedules, training, verdict, warmup
-from experiments.arms import Arm
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 
 SHORT = ("experiment=adam_sqrt", "trainer.duration=256 samples", "data.batch_size=32")
@@ -142,7 +142,7 @@ HELD = verdict.at_most("held", 0.0, 1.0, "s", "control")
 @pytest.mark.parametrize(("verdicts", "code"), [((GOOD,), 0), ((GOOD, BAD), 1), ((GOOD, HELD), 1)])
 def test_a_claim_that_fails_or_a_control_that_holds_makes_the_exit_code_1(tmp_path, capsys, verdicts, code):
     words = ["--out", str(tmp_path / "deep"), "--seeds", "2"]
-    assert guarded(lambda: command.command(experiment(*verdicts), "x", words)) == code
+    assert run_cli(lambda: command.command(experiment(*verdicts), "x", words)) == code
     report = json.loads((tmp_path / "deep" / "trial.json").read_text())
     assert report["pass"] is (code == 0)
     assert {"claim", "source", "measured", "threshold", "pass"} <= set(report["verdicts"][0])
@@ -197,7 +197,7 @@ def test_an_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys, modul
     for name, value in settings.items():
         monkeypatch.setattr(module, name, value)
     shortened(module, monkeypatch, *overrides)
-    code = guarded(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]))
+    code = run_cli(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]))
     assert code in (0, 1)  # so short a run need not show anything
     report = json.loads((tmp_path / f"{module.EXPERIMENT.name}.json").read_text())
     assert report["pass"] is (code == 0)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments import increase_batch, training
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 
 SHORT = ("trainer.duration=4ep", "schedule.milestones=[1ep,2ep,3ep]")
 
@@ -48,7 +48,7 @@ def test_before_the_batch_grows_the_arms_are_the_same_to_the_bit_and_each_sees_e
 def test_it_runs_from_end_to_end(tmp_path, monkeypatch, trials):
     monkeypatch.setattr(increase_batch, "trained", lambda arms, seeds, processes: {k: [v] for k, v in trials.items()})
     monkeypatch.setattr(increase_batch, "PLACES", (1, 2, 3, 4))
-    code = guarded(lambda: increase_batch.main(["--seeds", "1", "--out", str(tmp_path)]))
+    code = run_cli(lambda: increase_batch.main(["--seeds", "1", "--out", str(tmp_path)]))
     report = json.loads((tmp_path / "increase_batch.json").read_text())
     assert code == (0 if report["pass"] else 1)
     assert (tmp_path / "increase_batch.png").read_bytes().startswith(b"\x89PNG")

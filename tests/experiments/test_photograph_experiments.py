@@ -6,7 +6,7 @@ import pytest
 from pyarrow import parquet
 
 from experiments import large_batch, photographs, super_convergence, training
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 
 FEW = ("data.samples=256", "data.val_samples=64", "model.width=2", "trainer.steps_per_execution=1")
 
@@ -27,7 +27,7 @@ def few_images(real_data, tmp_path, monkeypatch):
 
 def finished(module, folder):
     """The report; so short a run need not show anything."""
-    code = guarded(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder)]))
+    code = run_cli(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder)]))
     report = json.loads((folder / f"{module.EXPERIMENT.name}.json").read_text())
     assert code == (0 if report["pass"] else 1)
     assert (folder / f"{module.EXPERIMENT.name}.png").stat().st_size > 1000

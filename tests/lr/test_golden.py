@@ -26,7 +26,7 @@ def overrides(peer, entry):
         given += [f"compat.absolute={'[all]' if units.get('schedule.floor') == 'lr' else '[]'}"]
     if peer == "timm":
         given += [] if entry["updates_per_epoch"] else ["compat.every=update"]
-        given += ["compat.splice=[]"] if entry.get("join") == "prefix" else []
+        given += ["compat.from_start=[]"] if entry.get("join") == "prefix" else []
     if peer == "megatron" and schedule == "inverse_sqrt":
         given += ["schedule.clip=true"]
     return given

@@ -229,10 +229,10 @@ def test_durations_of_a_run_that_grows_are_read_on_the_reference_clock():
     ],
 )
 def test_what_cannot_grow_is_refused_in_one_line(schedule, most, more, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         plan(schedule, most, **more)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

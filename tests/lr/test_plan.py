@@ -26,7 +26,7 @@ from trainer.lr import (
     tied,
     wsd_s,
 )
-from trainer.lr.schedule import mark
+from trainer.lr.schedule import annotate
 
 GROUPS = {"decay": 1.0, "no_decay": 1.0, "head": 0.1, "frozen": 0.0}
 
@@ -127,12 +127,12 @@ def test_milestones_say_where_the_warmup_ends_and_the_schedule_changes():
 def test_milestones_at_the_same_update_are_told_together_and_those_of_a_group_with_its_name():
     made = plan(lambda h: wsd_s(h, periods=2, decay_share=0.4), 20)
     assert made.milestones() == [(6, "bend"), (10, "jump, cycle ends"), (16, "bend"), (20, "cycle ends")]
-    own = {"head": mark(lambda t: 1.0, jumps=[5])}
+    own = {"head": annotate(lambda t: 1.0, jumps=[5])}
     assert plan(total=20, groups={"all": 1.0, "head": 1.0}, own=own).milestones() == [(5, "jump (head)")]
 
 
 def test_of_many_milestones_the_first_and_the_last_are_told():
-    rows = plan(lambda h: mark(lambda t: 1.0, jumps=range(1, 101)), 200).milestones(most=8)
+    rows = plan(lambda h: annotate(lambda t: 1.0, jumps=range(1, 101)), 200).milestones(most=8)
     assert [t for t, _ in rows] == [1, 2, 3, 4, 5, 98, 99, 100]
     assert rows[4][1] == "… and 93 such"
 

@@ -281,10 +281,10 @@ def test_an_event_says_what_was_seen_and_what_changes():
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make()
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("option", "rule"), [("count", CountPlateau), ("trend", TrendPlateau), ("greedy", Greedy)])

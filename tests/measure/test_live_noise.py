@@ -10,7 +10,7 @@ from tests.resume.test_resume import end_of, same
 from trainer.log.metric_buffer import Observation
 from trainer.lr import ConfigError
 from trainer.measure.noise_scale import NoiseScale
-from trainer.measure.observers import FEWEST, CompositeObserver, LiveNoise
+from trainer.measure.observers import FEWEST, CompositeObserver, NoiseObserver
 from trainer.run import fit
 
 SMALL = (
@@ -26,7 +26,7 @@ def test_the_log_has_the_estimates_of_every_update_for_all_and_each_group(assemb
 
     def make():
         optimizer = configure()
-        optimizer.register_step_post_hook(lambda *_: rows.append(module.updater.spread.squares.clone()))
+        optimizer.register_step_post_hook(lambda *_: rows.append(module.updater.micro_gradients.squares.clone()))
         return optimizer
 
     module.configure_optimizers = make
@@ -61,7 +61,7 @@ def test_a_run_that_is_measured_is_the_same_to_the_last_bit_also_beside_norms(as
 
 def test_nothing_is_told_where_the_gradient_is_lost_in_noise():
     torch.manual_seed(0)
-    live = LiveNoise(["all"], (2, 16), 0.9)
+    live = NoiseObserver(["all"], (2, 16), 0.9)
     for _ in range(40):
         noise = torch.randn(8, 50).double()
         numbers = [noise.square().sum(1).mean().item(), noise.mean(0).square().sum().item()]
@@ -98,7 +98,7 @@ def test_a_scaled_average_spans_the_same_samples_and_the_table_says_so(assembled
     words = ("trainer.accumulate=1", f"data.batch_size={batch}", "scaling=linear", "average=ema")
     chosen = ("average.scaled=true", "average.warmup=false", "average.decay=0.99", "scaling.base_batch_size=16")
     run = assembled(*SMALL, *words, *chosen)
-    keep = run.module.averaging.chosen.keep
+    keep = run.module.averaging.average.keep
     assert keep(3) == 0.99**kappa
     assert math.log(keep(3)) / batch == pytest.approx(math.log(0.99) / 16, rel=1e-12)
     assert run.facts["scaled"]["changed"]["average.decay"] == [0.99, 0.99**kappa]
@@ -106,7 +106,7 @@ def test_a_scaled_average_spans_the_same_samples_and_the_table_says_so(assembled
 
 def test_by_default_the_decay_is_kept_per_update_and_the_table_says_so(assembled):
     run = assembled(*SMALL, "average=ema", "scaling=linear", "scaling.base_batch_size=16")
-    assert run.module.averaging.chosen.keep(10**6) == 0.999
+    assert run.module.averaging.average.keep(10**6) == 0.999
     assert run.facts["scaled"]["kept"]["average.decay"] == 0.999
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from trainer.config.instantiate import build
 from trainer.lr import ConfigError
-from trainer.optim.dog import DoG
+from trainer.optim.sgd import DoG
 
 SHAPES = ((3, 4), (4,))
 RATES = [0.05 * (1 + t % 3) for t in range(10)]

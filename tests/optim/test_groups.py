@@ -23,9 +23,8 @@ from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage, decay_groups, one_group
 from trainer.optim.kinds import kinds
 from trainer.optim.layers import backbone_head, layer_decay, stages
-from trainer.optim.matrices import matrix_groups
+from trainer.optim.matrices import matrix_groups, width_groups
 from trainer.optim.patterns import pattern_groups
-from trainer.optim.width import width_groups
 
 CONF = Path(__file__).parents[2] / "conf"
 MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))

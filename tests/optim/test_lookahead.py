@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.checkpoint.io import history, read
+from trainer.checkpoint.io import checkpoints_in, read
 from trainer.lr import ConfigError
 from trainer.optim.lookahead import Lookahead
 from trainer.run import fit
@@ -64,11 +64,11 @@ def test_a_learning_rate_written_into_its_groups_reaches_the_base():
 def test_a_resumed_run_ends_with_the_same_bits(assembled):
     whole = assembled(*SMALL, folder="whole")
     fit(whole, None)
-    points = history(whole.checkpointing.folder)[:-1]
+    points = checkpoints_in(whole.checkpointing.folder)[:-1]
     for point in points:
         resumed = assembled(*SMALL, folder=f"from-{point.stem}")
         fit(resumed, point)
-        ends = [read(history(run.checkpointing.folder)[-1]) for run in (whole, resumed)]
+        ends = [read(checkpoints_in(run.checkpointing.folder)[-1]) for run in (whole, resumed)]
         state = [end["optimizer_states"][0]["state"] for end in ends]
         assert {"lookahead_slow", "exp_avg"} <= state[0][0].keys()
         for i, entry in state[0].items():
@@ -79,7 +79,7 @@ def test_a_resumed_run_ends_with_the_same_bits(assembled):
 def test_numbers_of_the_base_come_from_the_config_and_its_state_from_the_checkpoint(assembled):
     first = assembled(*SMALL, folder="first")
     fit(first, None)
-    point = history(first.checkpointing.folder)[1]
+    point = checkpoints_in(first.checkpointing.folder)[1]
     second = assembled(*SMALL, "optimizer.base.betas=[0.5,0.7]", "optimizer.k=2", folder="second")
     fit(second, point)
     group = second.trainer.optimizers[0].param_groups[0]

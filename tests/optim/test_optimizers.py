@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.config import components as parts
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -68,7 +68,7 @@ def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     whole = assembled(*chosen, "trainer.checkpoint=10", "trainer.keep=0", folder="whole")
     fit(whole, None)
     resumed = assembled(*chosen, folder="resumed")
-    fit(resumed, numbered(whole.folder / "checkpoints", 10))
+    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 10))
     weights = [dict(one.module.net.state_dict()) for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     states = [one.trainer.optimizers[0].state_dict() for one in (whole, resumed)]
@@ -139,7 +139,7 @@ def test_muon_brings_its_groups_and_corrected_adamw_its_decay(compose):
 def test_corrected_decay_falls_with_the_square_of_the_rate(assembled):
     chosen = ("optimizer=corrected_adamw", "trainer.duration=20", "trainer.validate=20", "optimizer.weight_decay=0.5")
     assembly = assembled(*SMALL, *chosen)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     peak = max(policy.lrs(t)[0] for t in range(20))
     for t in (0, 7, 19):
         lr, decay = policy.lrs(t)[0], policy.values(t)["weight_decay"][0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import MissingMandatoryValue
 
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.lr import ConfigError
 from trainer.run import fit
 
@@ -43,7 +43,7 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
     fit(whole, None)
     assert whole.checkpointing.best["scores"]["val/loss"] < 2.0
     resumed = assembled(*SMALL, *command, folder="resumed")
-    fit(resumed, numbered(whole.folder / "checkpoints", 20))
+    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 20))
     weights = [one.module.net.state_dict() for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     groups = whole.trainer.optimizers[0].param_groups
@@ -53,7 +53,7 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
 def test_its_settings_can_be_scheduled(assembled, command):
     assembly = assembled(*SMALL, *command, "hyper_schedule=weight_decay_tied")
     fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     assert [group["weight_decay"] for group in assembly.trainer.optimizers[0].param_groups] == policy.values(59)[
         "weight_decay"
     ]

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from trainer.checkpoint.io import BEST, history, numbered, read
+from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
 from trainer.lr import ConfigError
 from trainer.resume.resume_point import check_unused, resume_point
 from trainer.run import evaluate, fit
@@ -44,7 +44,7 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, ki
     whole = assembled(*overrides, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
     fit(whole, None)
     expected = end_of(whole)
-    points = history(whole.folder / "checkpoints")[:-1:2]
+    points = checkpoints_in(whole.folder / "checkpoints")[:-1:2]
     assert len(points) == (20 if kind == "digits" else 32)
     for point in points:
         resumed = assembled(*overrides, folder=f"from-{point.stem}")
@@ -59,7 +59,7 @@ def test_a_run_in_float64_goes_on_with_all_of_its_bits(assembled):
     words = (*DIGITS, "trainer.precision=64-true", "average=ema")
     whole = assembled(*words, "trainer.checkpoint=20", "trainer.keep=0", folder="whole")
     fit(whole, None)
-    point = numbered(whole.checkpointing.folder, 20)
+    point = checkpoint_path(whole.checkpointing.folder, 20)
     resumed = assembled(*words, folder="resumed", resumed=point)
     fit(resumed, point)
     assert resumed.module.net.layers[1].weight.dtype == torch.float64
@@ -86,7 +86,7 @@ def test_the_number_of_updates_per_call_changes_no_bit(assembled):
 def test_a_checkpoint_holds_plain_containers_and_no_loop_counters(assembled):
     assembly = assembled(*DIGITS)
     fit(assembly, None)
-    for path in (assembly.checkpointing.folder / BEST, numbered(assembly.checkpointing.folder, 40)):
+    for path in (assembly.checkpointing.folder / BEST, checkpoint_path(assembly.checkpointing.folder, 40)):
         checkpoint = torch.load(path, weights_only=True)
         assert "loops" not in checkpoint
         assert checkpoint["cadence"]["updates"] == checkpoint["global_step"]
@@ -97,13 +97,13 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
     fit(first, None)
     edits = ("optimizer.lr=0.0001", "optimizer.weight_decay=0.5", "optimizer.betas=[0.8,0.99]")
-    middle = numbered(first.checkpointing.folder, 20)
+    middle = checkpoint_path(first.checkpointing.folder, 20)
     second = assembled(*DIGITS, *edits, "resume.policy=override", folder="second", resumed=middle)
     fit(second, middle)
     (optimizer,) = second.trainer.optimizers
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.99) or optimizer.param_groups[0]["betas"] == [0.8, 0.99]
-    assert optimizer.param_groups[0]["lr"] == second.module.recipe.policy.lr(39)
+    assert optimizer.param_groups[0]["lr"] == second.module.spec.policy.lr(39)
     told = capsys.readouterr().err
     for change in ("optimizer.lr: 0.003 → 0.0001", "optimizer.weight_decay: 0.01 → 0.5"):
         assert f"resumed at update 20, from there on {change}" in told
@@ -112,17 +112,17 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
 def test_a_longer_run_goes_on_along_its_own_curve(assembled):
     short = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="short")
     fit(short, None)
-    middle = numbered(short.checkpointing.folder, 20)
+    middle = checkpoint_path(short.checkpointing.folder, 20)
     long = assembled(*DIGITS, "trainer.duration=60", "resume.policy=stretch", folder="long", resumed=middle)
     fit(long, middle)
     assert long.module.clock.t == 60
-    assert long.module.control.applied == long.module.recipe.policy.lrs(59)
+    assert long.module.control.applied == long.module.spec.policy.lrs(59)
 
 
 def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
     fit(first, None)
-    late = numbered(first.checkpointing.folder, 36)
+    late = checkpoint_path(first.checkpointing.folder, 36)
     second = assembled(*DIGITS, "optimizer.lr=1e-9", "resume.policy=override", folder="second", resumed=late)
     fit(second, late)
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
@@ -140,7 +140,7 @@ def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
 def test_a_checkpoint_whose_clock_does_not_fit_is_refused(assembled, overrides, says):
     first = assembled(*DIGITS, folder="first")
     fit(first, None)
-    last = numbered(first.checkpointing.folder, 40)
+    last = checkpoint_path(first.checkpointing.folder, 40)
     with pytest.raises(ConfigError, match=says):
         fit(assembled(*DIGITS, *overrides, folder="second", resumed=last), last)
 
@@ -150,7 +150,7 @@ def test_another_model_or_grouping_is_refused(assembled):
     fit(first, None)
     for overrides in (["model.hidden=[8]"], ["optimizer.weight_decay=0.0"]):
         with pytest.raises(ConfigError):
-            fit(assembled(*DIGITS, *overrides, folder="second"), numbered(first.checkpointing.folder, 20))
+            fit(assembled(*DIGITS, *overrides, folder="second"), checkpoint_path(first.checkpointing.folder, 20))
 
 
 def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_none(tmp_path):
@@ -158,13 +158,13 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
     assert resume_point("auto", folder) is None
     (folder / "checkpoints").mkdir(parents=True)
     for update in (100, 20, 3):
-        numbered(folder / "checkpoints", update).touch()
-    assert resume_point("auto", folder) == numbered(folder / "checkpoints", 100)
-    assert resume_point(str(folder), tmp_path) == numbered(folder / "checkpoints", 100)
+        checkpoint_path(folder / "checkpoints", update).touch()
+    assert resume_point("auto", folder) == checkpoint_path(folder / "checkpoints", 100)
+    assert resume_point(str(folder), tmp_path) == checkpoint_path(folder / "checkpoints", 100)
     assert resume_point("none", folder) is None
     (folder / "config.yaml").touch()
     check_unused(folder, "auto", None)
-    check_unused(folder, str(folder), numbered(folder / "checkpoints", 100))
+    check_unused(folder, str(folder), checkpoint_path(folder / "checkpoints", 100))
     for resumed in (None, tmp_path / "elsewhere" / "update-00000003.ckpt"):
         with pytest.raises(ConfigError, match="holds a run already"):
             check_unused(folder, "none", resumed)
@@ -198,7 +198,7 @@ def test_a_branch_inside_the_folder_of_newer_checkpoints_is_refused_and_loses_no
     fit(first, None)
     before = {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()}
     with pytest.raises(ConfigError, match="resume=auto, or give another name"):
-        fit(assembled(*DIGITS), numbered(first.checkpointing.folder, 10))
+        fit(assembled(*DIGITS), checkpoint_path(first.checkpointing.folder, 10))
     assert {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()} == before
 
 
@@ -207,7 +207,7 @@ def test_a_run_that_only_lacks_its_test_is_tested_and_not_trained(assembled):
     fit(first, None)
     expected = evaluate(first)
     again = assembled(*DIGITS, folder="again")
-    fit(again, numbered(first.checkpointing.folder, 40))
+    fit(again, checkpoint_path(first.checkpointing.folder, 40))
     assert len(again.trainer.optimizers) == 0
     assert (again.module.clock.t, again.checkpointing.best) == (40, first.checkpointing.best)
     assert evaluate(again) == expected
@@ -225,14 +225,14 @@ def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
 
     def counted(folder, point):
         assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder)
-        recipe = assembly.module.recipe
-        make = lambda: Counting([group.options() for group in recipe.groups])  # noqa: E731
-        object.__setattr__(recipe, "optimizer", make)
+        spec = assembly.module.spec
+        make = lambda: Counting([group.options() for group in spec.groups])  # noqa: E731
+        object.__setattr__(spec, "optimizer", make)
         fit(assembly, point)
         return assembly
 
     first = counted("first", None)
-    second = counted("second", numbered(first.checkpointing.folder, 20))
+    second = counted("second", checkpoint_path(first.checkpointing.folder, 20))
     for assembly in (first, second):
         assert [group["count"] for group in assembly.trainer.optimizers[0].param_groups] == [40, 40]
 
@@ -241,7 +241,7 @@ def test_best_is_not_compared_across_two_measures(assembled):
     first = assembled(*DIGITS, "task.monitor=accuracy", "task.mode=max", "trainer.checkpoint=10", "trainer.keep=0")
     fit(first, None)
     second = assembled(*DIGITS, folder="second")
-    fit(second, numbered(first.checkpointing.folder, 20))
+    fit(second, checkpoint_path(first.checkpointing.folder, 20))
     assert second.checkpointing.best["value"] == second.checkpointing.best["scores"]["val/loss"]
     assert second.checkpointing.best["update"] > 20
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
@@ -251,7 +251,7 @@ def test_a_best_checkpoint_from_after_the_resumed_update_is_not_taken_for_the_be
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
     fit(first, None)
     assert first.checkpointing.best["update"] > 20
-    middle = numbered(first.checkpointing.folder, 20)
+    middle = checkpoint_path(first.checkpointing.folder, 20)
     second = assembled(*DIGITS, "optimizer.lr=10.0", "resume.policy=override", folder="second", resumed=middle)
     fit(second, middle)
     best = second.checkpointing.best
@@ -264,17 +264,17 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_double
 
     first = assembled(*DIGITS, "trainer.log_every=1")
     first.module.clock.t = 0
-    add, died = first.module.journal.add, RuntimeError("killed")
+    add, died = first.module.metric_buffer.add, RuntimeError("killed")
 
     def dying(t, *rest):
         if t == 7:
             raise died
         add(t, *rest)
 
-    first.module.journal.add = dying
+    first.module.metric_buffer.add = dying
     with pytest.raises(RuntimeError, match="killed"):
         fit(first, None)
-    first.module.drain(alone=True)
+    first.module.flush(alone=True)
     first.trainer.logger.close()
     assert resume_point("auto", first.folder) is None
     second = assembled(*DIGITS)

@@ -73,9 +73,9 @@ def test_a_sweep_that_stands_still_is_the_run_to_the_bit(words, ready):
     chosen = (*words, "schedule=constant", "warmup=none", "trainer.duration=12")
     plain, other = ready(*chosen), ready(*chosen, folder="other")
     tape = Tape(plain.trainer, lambda loss: loss.item(), lambda loss: False)
-    plain.module.journal = tape
+    plain.module.metric_buffer = tape
     fit(plain, None)
-    seen = sweep(other, "lr", [other.module.recipe.policy.peak_lr] * 12)
+    seen = sweep(other, "lr", [other.module.spec.policy.peak_lr] * 12)
     assert seen.losses == tape.losses
     assert len(set(seen.losses)) == 12
 
@@ -94,7 +94,7 @@ def test_groups_keep_their_ratios_and_settings_that_change_stand_at_the_peak(rea
     monkeypatch.setattr(Tape, "add", spied)
     values = rates(1e-3, 1e-2, 20)
     sweep(assembly, "lr", values)
-    mults = [group.lr_mult for group in assembly.module.recipe.groups]
+    mults = [group.lr_mult for group in assembly.module.spec.groups]
     assert len(set(mults)) > 1
     assert [row for row, _ in applied] == [[value * mult for mult in mults] for value in values]
     assert {round(momentum, 12) for _, row in applied for momentum in row} == {0.85}
@@ -106,7 +106,7 @@ def test_weight_decay_and_momentum_rise_at_the_peak_rate(of, values, ready, monk
     applied = []
     monkeypatch.setattr(Tape, "add", lambda self, t, *rest: applied.append((rest[2].applied, rest[2].values[of])))
     sweep(assembly, of, values)
-    peak = assembly.module.recipe.policy.peak_lr
+    peak = assembly.module.spec.policy.peak_lr
     assert [row for row, _ in applied] == [[peak] * 2] * 3
     expected = [[value, 0.0] for value in values] if of == "weight_decay" else [[value] * 2 for value in values]
     assert [row for _, row in applied] == expected

@@ -65,7 +65,7 @@ def check_measurable(what: str, run: "TrainerSettings") -> None:
             f"{what} compares the gradients of micro-batches, and each update has one: set trainer.accumulate=2 or "
             "more, with a smaller data.batch_size for the same global batch."
         )
-    if run.sam is not None:
+    if run.gradients.sam is not None:
         raise ConfigError(
             f"{what} measures the gradients at the weights, and trainer.sam steps away: take trainer.sam=null."
         )

@@ -1,11 +1,11 @@
 """What a target takes, read from its signature: an argument that is misspelt, missing or of the wrong kind."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
@@ -16,13 +16,21 @@ _REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 _LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
 
 
-def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str] = ()) -> None:
+def check_names(
+    path: str,
+    called: Callable[..., Any],
+    given: Mapping[str, Any],
+    filled: Collection[str] = (),
+    more: Collection[str] = (),
+) -> None:
     """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
 
-    `filled` names the arguments that are added in code. A partial call may lack some; `**kwargs` take any name.
+    `filled` names the arguments that are added in code, `more` what is needed beside those of `called`. A partial call
+    may lack some; `**kwargs` take any name.
     """
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
+    known += more
     sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
     if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for name in given:
@@ -31,7 +39,8 @@ def check_names(path: str, called: Callable[..., Any], given: Mapping[str, Any],
     if given.get("_partial_") or given.get("_args_"):
         return
     for name in known:
-        if parameters[name].default is inspect.Parameter.empty and name not in given:
+        needed = name in more or parameters[name].default is inspect.Parameter.empty
+        if needed and name not in given:
             raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
 
 
@@ -43,12 +52,6 @@ def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]
         by_default = value is None and parameters[name].default is None
         if not by_default and hint is not inspect.Parameter.empty and not fits(value, hint):
             raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint that names what `word` was meant to be, and what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
 
 
 def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -8,9 +8,8 @@ from omegaconf import DictConfig
 from torch.optim import Optimizer
 
 from trainer.config.instantiate import build, expect, refusing
-from trainer.engine.averaging import Average, averages
+from trainer.engine.averaging import Average, averages, recent
 from trainer.engine.module import Module
-from trainer.engine.statistics import recent
 from trainer.lr import ConfigError, Horizon, Plan
 
 
@@ -38,8 +37,8 @@ def settle(module: Module, data: pl.LightningDataModule, checkpoint: dict[str, A
     optimizer = module.configure_optimizers()
     optimizer.load_state_dict(checkpoint["optimizer_states"][0])
     module.averaging.begin(optimizer)
-    count = module.recipe.average.recalibrate
-    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.recipe.micro_batches))
+    count = module.spec.average.recalibrate
+    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
 
 
 def _averaged(optimizer: Optimizer) -> list[str]:

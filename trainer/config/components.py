@@ -26,10 +26,10 @@ from trainer.engine.sync_norm import synced
 from trainer.engine.task import Task
 from trainer.lr import ConfigError, Plateau
 from trainer.lr.bounds import fraction, number, positive, whole
-from trainer.measure.norms import Observe
+from trainer.measure.norms import Measurement
 from trainer.optim.composite import assembled
-from trainer.optim.descent import GradientDescent
 from trainer.optim.groups import Group, check_coverage
+from trainer.optim.sgd import GradientDescent
 
 OURS = (
     "accelerator devices num_nodes strategy precision logger callbacks plugins max_epochs min_epochs max_steps "
@@ -148,11 +148,11 @@ def plateau(cfg: DictConfig, fresh: bool) -> list[pl.Callback]:
     return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau), fresh)]
 
 
-def observe(cfg: DictConfig) -> Observe | None:
-    """What is observed of updates beside the loss, if anything is."""
+def measurement(cfg: DictConfig) -> Measurement | None:
+    """What is measured of updates beside the loss, if anything is."""
     if not cfg.measure:
         return None
-    return expect("measure", build(cfg.measure, "measure", list(cfg.allow)), Observe)
+    return expect("measure", build(cfg.measure, "measure", list(cfg.allow)), Measurement)
 
 
 def trainer(

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.config.arguments import nearest
+from trainer.cli.messages import nearest
 from trainer.config.instantiate import build, refusing
 from trainer.config.nested_schedules import expanded
 from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy

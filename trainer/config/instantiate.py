@@ -12,6 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.extras import missing_extra
 from trainer.config.arguments import check_names, check_values
 from trainer.lr import ConfigError
 
@@ -76,6 +77,8 @@ def refusing(key: str) -> Iterator[None]:
 
 
 def _prefixed(key: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and (line := missing_extra(error, key)):
+        return line
     message = " ".join(str(error).split())
     if not isinstance(error, ValueError | TypeError | OSError | RuntimeError):
         message = f"{type(error).__name__}: {message}"
@@ -115,6 +118,8 @@ def _locate(path: str, target: str, allow: list[str]) -> Callable[..., Any]:
         try:
             found = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError as error:
+            if line := missing_extra(error, f"{path}._target_={target}"):
+                raise ConfigError(line) from error
             if error.name and not target.startswith(error.name):
                 raise ConfigError(f"{path}._target_={target} needs the package {error.name}: install it.") from error
             continue

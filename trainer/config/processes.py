@@ -10,9 +10,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import Strategy
 
+from trainer.cli.version import version as running_version
 from trainer.config.settings import TrainerSettings, trainer_settings
-from trainer.distributed.ddp import Exchange
-from trainer.distributed.fsdp import Sharded
+from trainer.distributed.ddp import MonitoredDDP
+from trainer.distributed.fsdp import MonitoredFSDP
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.lr import Plan
@@ -42,20 +43,21 @@ def watch_over(cfg: DictConfig, folder: Path) -> RankMonitor:
     """The watch over the processes of a run, which leaves a result where none of them can."""
     settings = trainer_settings(cfg)
 
-    def leave_result(loss: LostPeer) -> None:
+    def leave_result(lost: LostPeer) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        result = {"status": "failed", "error": loss.text, "metrics": {}, "folder": str(folder)}
+        result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
+        result["versions"] = running_version()
         (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
     return RankMonitor(settings.devices, settings.nodes, settings.timeout, leave_result)
 
 
-def strategy(settings: TrainerSettings, watch: RankMonitor | None) -> Strategy | str:
+def strategy(settings: TrainerSettings, monitor: RankMonitor | None) -> Strategy | str:
     """One process, or several that exchange gradients and each hold all weights, or a part of them."""
     if settings.world == 1 and settings.strategy == "auto":
         return "auto"
-    kind = Sharded if settings.strategy == "fsdp" else Exchange
-    return kind(watch, settings.timeout, settings.threads)
+    kind = MonitoredFSDP if settings.strategy == "fsdp" else MonitoredDDP
+    return kind(monitor, settings.timeout, settings.threads)
 
 
 def _code() -> str:

@@ -11,12 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from trainer.checkpoint.io import history
-from trainer.config import gradients
+from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.version import version as running_version
 from trainer.config.adascale_config import worded
 from trainer.config.batch_scaling import lines, rescaled
 from trainer.config.batch_schedule import told
 from trainer.config.settings import TrainerSettings, global_batch
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError, Plan
 from trainer.optim.groups import Group
@@ -43,7 +44,7 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
         "kappa": batch / reference if reference else None,
         "scaled": rescaled(cfg, plan.horizon).told(),
         "curve": {key: _name(cfg[key]) for key in curves},
-        "gradients": gradients.chosen(settings),
+        "gradients": settings.gradients.settings(),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -86,7 +87,7 @@ def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
         *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
-        *(("gradients", words) for words in gradients.told(facts["gradients"])),
+        *(("gradients", words) for words in GradientTreatment(**facts["gradients"]).summary()),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
@@ -123,7 +124,7 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
     module, best = assembly.module, assembly.checkpointing.best
     monitor = assembly.checkpointing.monitor
     test = outcome.get("test", {})
-    newest = history(assembly.checkpointing.folder)
+    newest = checkpoints_in(assembly.checkpointing.folder)
     metrics = {**best["scores"], **{f"test/{name}": value for name, value in test.items()}}
     result = {
         **outcome,
@@ -137,7 +138,10 @@ def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
         "recent": module.recent,
         "folder": str(assembly.folder),
         "checkpoint": str(newest[-1]) if newest else None,
-        "versions": {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        "versions": {
+            **running_version(),
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        },
     }
     for logger in assembly.trainer.loggers:
         if isinstance(logger, TensorBoard):

@@ -7,10 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.messages import nearest
 from trainer.config.adascale_config import counted
-from trainer.config.arguments import check_names, nearest
+from trainer.config.arguments import check_names
 from trainer.config.instantiate import build
-from trainer.distributed.launch.cluster import placed
+from trainer.distributed.launch.launcher import devices_and_nodes
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import number, positive, whole
 
@@ -28,7 +30,10 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The `trainer` config, checked: how long, on how many processes, and how each update is made."""
+    """The `trainer` config, checked: how long, on how many processes, and how each update is made.
+
+    `gradients` holds the keys of `GradientTreatment`, which stand beside the others in the config.
+    """
 
     accelerator: str
     devices: int
@@ -40,10 +45,6 @@ class TrainerSettings:
     checkpoint: int | float | str | None
     keep: int
     accumulate: int
-    clip: float | None
-    agc: float | None
-    sam: float | None
-    gradient_noise: float | None
     steps_per_execution: int
     log_every: int
     compile: bool
@@ -54,6 +55,7 @@ class TrainerSettings:
     timeout: float
     max_idle_restarts: int | None
     lightning: dict[str, Any]
+    gradients: GradientTreatment
     snapshots: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
@@ -63,16 +65,6 @@ class TrainerSettings:
         if self.threads is not None:
             cores = os.cpu_count() or 1
             whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
-        if self.clip is not None:
-            positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
-        if self.agc is not None:
-            positive("trainer.agc", self.agc, "it is the largest share of a unit's weights in its gradient, or null.")
-        if self.sam is not None:
-            positive("trainer.sam", self.sam, "it is the radius ρ of the ascent; try 0.05, or null.")
-        if self.gradient_noise is not None:
-            positive(
-                "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
-            )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
         if self.max_idle_restarts is not None:
             whole(
@@ -137,11 +129,12 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 def trainer_settings(cfg: DictConfig) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    check_names("trainer", TrainerSettings, values)
-    values |= placed(values)
+    check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
+    values |= devices_and_nodes(values)
+    treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(cfg, values)
-    return TrainerSettings(**values)
+    return TrainerSettings(**values, gradients=GradientTreatment(**treatment))
 
 
 def _whole_epoch(cfg: DictConfig, values: dict[str, Any]) -> int:

@@ -30,8 +30,7 @@ def check_sharded(
         return
     sharpness = cfg.measure.get("sharpness") if cfg.measure else None
     asked = [
-        (settings.agc, f"trainer.agc={settings.agc} needs the norm of each unit's weights", "trainer.clip"),
-        (settings.sam, f"trainer.sam={settings.sam} needs whole gradients to ascend along", "trainer.sam=null"),
+        *((True, what, instead) for what, instead in settings.gradients.conflicts_with_sharding()),
         (settings.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
         (settings.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
         (settings.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),

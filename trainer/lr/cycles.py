@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, one_of
 
 _WAVES = {name: SHAPES[name] for name in ("linear", "cosine")}
 MODES = ("triangular", "triangular2", "exp_range")
@@ -63,7 +63,7 @@ def restarts(
         return lows[i] + highs[i] * share
 
     knots = [begin + extent - lead for begin in starts] if width else []
-    return mark(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
+    return annotate(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
 
 
 def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> Schedule:
@@ -79,7 +79,7 @@ def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> S
         return low + (1.0 - low) * _cosine(t * count % span / span) if t < span else low
 
     ends = [-(-i * span // count) for i in range(1, count + 1)]
-    return mark(factor, jumps=ends[:-1], ends=ends)
+    return annotate(factor, jumps=ends[:-1], ends=ends)
 
 
 def cyclic(
@@ -120,7 +120,7 @@ def cyclic(
 
     ends = [-(-i * over // many) for i in range(1, complete + 2)]
     tops = [math.floor((i + up) * over / many + 0.5) for i in range(complete + 1)]
-    return mark(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
+    return annotate(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
 
 
 def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> list[int]:

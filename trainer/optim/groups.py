@@ -1,5 +1,6 @@
 """Parameter groups with names: every trainable parameter in exactly one of them."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.lr import ConfigError
-from trainer.optim.kinds import spared
+from trainer.lr.bounds import positive
+from trainer.optim.kinds import no_decay
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
 """What makes an optimizer from groups as torch.optim takes them."""
@@ -42,7 +44,7 @@ class Group:
         options: dict[str, Any] = {"params": self.parameters, "name": self.name, **self.settings}
         return options if self.weight_decay is None else {**options, "weight_decay": self.weight_decay}
 
-    def parted(self, bare: Collection[int]) -> list["Group"]:
+    def split_no_decay(self, bare: Collection[int]) -> list["Group"]:
         """The group without weight decay for the parameters whose ids are `bare`: NAME and NAME_no_decay.
 
         As it is where it has no weight decay, and still one where it holds only one kind.
@@ -102,7 +104,7 @@ def decay_groups(
     >>> [group.name for group in decay_groups(nn.Linear(2, 2), 0.1, 1.0)]
     ['decay', 'no_decay']
     """
-    bare = spared(net, bias, norm, embedding)
+    bare = no_decay(net, bias, norm, embedding)
     decayed = [parameter for parameter in trainable(net) if id(parameter) not in bare]
     rest = [parameter for parameter in trainable(net) if id(parameter) in bare]
     none = None if weight_decay is None else 0.0
@@ -119,3 +121,20 @@ def one_group(net: nn.Module, weight_decay: float | None, lr: float) -> list[Gro
     ['all']
     """
     return [Group("all", trainable(net), weight_decay)]
+
+
+def own_lr_mult(optimizer: Make, lr: float, whose: str) -> float:
+    """The multiplier that makes the optimizer's own lr of the run's `lr`; 1 where it has none."""
+    mine = _setting(optimizer, "lr")
+    return 1.0 if mine is None else positive(f"{whose}: optimizer.lr", mine, "it is the peak of the group.") / lr
+
+
+def own_weight_decay(optimizer: Make) -> float | None:
+    """The weight decay that the optimizer is given, or else has by default; None where it knows of none."""
+    return _setting(optimizer, "weight_decay")
+
+
+def _setting(optimizer: Make, name: str) -> Any:
+    """What a call of `optimizer` uses for `name`."""
+    parameter = inspect.signature(optimizer).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default

@@ -27,7 +27,7 @@ def kinds(net: nn.Module) -> dict[int, str]:
     return found
 
 
-def spared(net: nn.Module, bias: bool, norm: bool, embedding: bool) -> set[int]:
+def no_decay(net: nn.Module, bias: bool, norm: bool, embedding: bool) -> set[int]:
     """The ids of the parameters that are spared weight decay: those of each kind that is not switched on."""
     decayed = {MATRIX} | {kind for kind, on in ((BIAS, bias), (NORM, norm), (EMBEDDING, embedding)) if on}
     return {key for key, kind in kinds(net).items() if kind not in decayed}

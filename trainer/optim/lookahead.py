@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive, whole
-from trainer.optim.shards import own
+from trainer.optim.shards import local
 
 _SINCE = "lookahead_since"
 _SLOW = "lookahead_slow"
@@ -68,7 +68,7 @@ class Lookahead(Optimizer):
         if fast:
             slow = [self.state[parameter][_SLOW] for parameter in fast]
             torch._foreach_lerp_(slow, fast, self.alpha)
-            torch._foreach_copy_(list(map(own, fast)), list(map(own, slow)))
+            torch._foreach_copy_(list(map(local, fast)), list(map(local, slow)))
 
     def state_dict(self) -> dict[str, Any]:
         return self.base.state_dict()

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 from torch import nn
 
-from trainer.checkpoint.io import history, numbered, read
-from trainer.distributed.launch.cluster import goes_on
-from trainer.distributed.launch.launched import rank
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.distributed.launch.launcher import is_restart, rank
 from trainer.engine.clock import Clock
 from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
@@ -38,7 +37,7 @@ def begin_from(resume: DictConfig, folder: Path) -> Path | None:
 
     A run that starts from a trunk does so where `resume.path` gives it nothing to go on from.
     """
-    again = goes_on(folder)
+    again = is_restart(folder)
     if resume.snapshot is not None and resume.path not in (None, "none", "auto"):
         raise ConfigError(
             f"resume.snapshot={resume.snapshot} beside resume.path={resume.path}: a run starts from one of them."
@@ -56,7 +55,7 @@ def resume_point(resume: Any, folder: Path) -> Path | None:
     if resume in (None, "none"):
         return None
     if resume == "auto":
-        ours = history(folder / "checkpoints")
+        ours = checkpoints_in(folder / "checkpoints")
         return ours[-1] if ours else None
     return _newest("resume.path", Path(str(resume)))
 
@@ -65,7 +64,7 @@ def _newest(key: str, path: Path) -> Path:
     """The checkpoint at `path`, or the newest in that folder."""
     if path.is_file():
         return path
-    found = history(path / "checkpoints") or history(path)
+    found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         other = "none, auto, " if key == "resume.path" else ""
@@ -114,8 +113,8 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
     """
     checkpoint, horizon = whole(path), assembly.module.horizon
     module, saved = assembly.module, checkpoint["cadence"]
-    check_fits(path, checkpoint, Fitted(module.net, module.recipe.groups, assembly.cfg.optimizer._target_, horizon))
-    if module.recipe.origin["curve_history"][: len(saved["curve_history"])] != saved["curve_history"]:
+    check_fits(path, checkpoint, Fitted(module.net, module.spec.groups, assembly.cfg.optimizer._target_, horizon))
+    if module.spec.origin["curve_history"][: len(saved["curve_history"])] != saved["curve_history"]:
         curve_history(assembly.cfg, horizon, saved)
     samples, batch = saved["updates"] * saved["batch_size"], horizon.batch_size
     if samples % batch:
@@ -130,7 +129,7 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
             f"give the run another name to go on with {batch}."
         )
     ours = assembly.folder / "checkpoints"
-    newer = [other for other in history(ours) if other.name > numbered(ours, updates).name]
+    newer = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
     if newer and path.parent.resolve() == ours.resolve():
         raise ConfigError(
             f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
@@ -151,7 +150,7 @@ def restore(assembly: "Assembly", checkpoint: dict[str, Any]) -> None:
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     checkpointing.load_state_dict(checkpoint["callbacks"][checkpointing.state_key])
-    checkpointing.adopt(assembly.trainer)
+    checkpointing.adopt()
 
 
 def _status(folder: Path) -> str | None:

@@ -42,7 +42,7 @@ class Planned:
         return Plan(policy.policy(self.cfg, self.length, groups), self.length)
 
 
-def parting(trunk: Planned, other: Planned) -> tuple[int, str]:
+def shared_updates(trunk: Planned, other: Planned) -> tuple[int, str]:
     """How many updates two runs share from the first on, and why they share none, where it is 0.
 
     The last update of the shorter one is never shared, so that it is trained and scored in a run of its own; and that

@@ -11,9 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-from trainer.doctor import SIGNS, Finding, examined
-from trainer.doctor.diagnosis import LEAST
-from trainer.doctor.reading import PLAN, recorded
+from trainer.doctor.log import PLAN, Finding, read_log
+from trainer.doctor.signs import LEAST, SIGNS, examine
 from trainer.lr import ConfigError
 
 
@@ -54,8 +53,8 @@ def every(given: list[Path]) -> list[Path]:
 
 def told(run: Path) -> list[dict[str, object]]:
     """Print what is found in a run, and give it as plain values."""
-    log = recorded(run)
-    findings = examined(log)
+    log = read_log(run)
+    findings = examine(log)
     state = f"{log.made} of {log.total} updates"
     if not findings:
         few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f" of {len(SIGNS) + 1} signs"

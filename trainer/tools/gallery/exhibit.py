@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.run_id import register
+from trainer.cli.compose import CONF
+from trainer.cli.run_id import register_run_id
 from trainer.config import lr_policy as policy
 from trainer.config import settings as curve
-from trainer.config.location import CONF
 from trainer.lr import Plan
 from trainer.tools.gallery.examples import COMBINATIONS, FILES, HYPERS, READS, SCHEDULES, WARMUPS
 
@@ -60,7 +60,7 @@ class Exhibit(NamedTuple):
 
 def exhibits() -> list[Exhibit]:
     """All that there is, by families in the order of the page."""
-    register()
+    register_run_id()
     found = []
     with _files() as place, initialize_config_dir(str(CONF), version_base="1.3"):
         for group, settings in (

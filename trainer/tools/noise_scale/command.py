@@ -1,12 +1,12 @@
 """Measure the gradient noise scale B_simple = tr(Σ) / |G|² of a run, and what it says of the batch size.
 
-Takes every override that train.py takes. It trains as train.py would, at the planned learning rates, and at a few
-points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
+Takes every override that cadence train takes. It trains as cadence train would, at the planned learning rates, and at
+a few points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
 Examples:
 
-    python scripts/noise_scale.py optimizer=sgd schedule=linear --out outputs/noise
-    python scripts/noise_scale.py optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
-    python scripts/noise_scale.py experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
+    cadence noise-scale optimizer=sgd schedule=linear --out outputs/noise
+    cadence noise-scale optimizer=sgd --at 0 --updates 100 --no-files        # at the start alone
+    cadence noise-scale experiment=cifar10_resnet --at 1ep,50%,90% --micro 128 --batch 4096 --updates 20
 """
 
 import argparse
@@ -14,16 +14,15 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.run_id import register
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config import settings as curve
-from trainer.config.location import CONF
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import whole
 from trainer.tools.noise_scale.sampling import Sampling
@@ -32,11 +31,10 @@ from trainer.tools.noise_scale.sampling import Sampling
 def main(words: list[str] | None = None) -> None:
     """Train to the points, measure there, and tell what was found."""
     options = parsed(words)
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = quiet(compose("train", options.overrides))
+    cfg = quiet(compose_config(options.overrides, options))
     sampling = sampled(options, cfg)
     if not options.no_files:
+        needed_for_pictures()
         check_writable(options.out)
     from trainer.run import assemble, fit
     from trainer.tools.noise_scale import tables  # late: these need torch
@@ -46,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
         assembly = assemble(cfg, Path(folder))
         length = assembly.module.horizon
         probe = Probe(assembly, updates_of(options.at, length), sampling)
-        assembly.module.recipe = replace(assembly.module.recipe, observe=probe.attach)
+        assembly.module.observers = assembly.module.observers.with_probe(probe.attach)
         assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
         notes = remarks(assembly.module.net, sampling)
         print("\n".join(heading(length, sampling, notes)), flush=True)
@@ -61,7 +59,7 @@ def main(words: list[str] | None = None) -> None:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add_config_options(parser)
     parser.add_argument(
         "--at", default="10%,50%,90%", metavar="LIST", help="where to measure: updates, 10%%, 5ep, … (10%%,50%%,90%%)"
     )
@@ -133,7 +131,7 @@ def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
 
 def remarks(net: Any, sampling: Sampling) -> list[str]:
     """What makes the numbers of this net mean something else."""
-    from trainer.engine.statistics import batch_norms
+    from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
     if not norms:

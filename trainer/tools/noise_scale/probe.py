@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.order import Pick, mix
-from trainer.engine.update import MicroBatch
+from trainer.engine.protocols import MicroBatch
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
 from trainer.run import Assembly
 from trainer.tools.noise_scale.sampling import Sampling

@@ -1,12 +1,12 @@
 """Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
 
-Takes every override that train.py takes. Reads no data and imports no torch, but for groups that follow from the model.
-Examples:
+Takes every override that cadence train takes. Reads no data and imports no torch, but for groups that follow from the
+model. Examples:
 
-    python scripts/plan.py optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
-    python scripts/plan.py schedule=wsd warmup=linear --updates 100000 --csv
-    python scripts/plan.py optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
-    python scripts/plan.py --applied outputs/NAME        what a finished run planned, and what it applied
+    cadence plan optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
+    cadence plan schedule=wsd warmup=linear --updates 100000 --csv
+    cadence plan optimizer=sgd --updates 5000 --compare schedule=cosine "schedule=wsd schedule.decay=10%"
+    cadence plan --applied outputs/NAME        what a finished run planned, and what it applied
 """
 
 import argparse
@@ -16,17 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.run_id import register
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
 from trainer.config import lr_policy as policy
 from trainer.config import settings as curve
 from trainer.config.batch_scaling import rescaled
 from trainer.config.batch_schedule import growing
 from trainer.config.group_facts import of_model
 from trainer.config.instantiate import build
-from trainer.config.location import CONF
 from trainer.lr import ConfigError, Plan, rules
 from trainer.lr.bounds import whole
 from trainer.resume.resumed_curve import woven
@@ -38,14 +37,15 @@ from trainer.tools.plan import files, tables
 def main(words: list[str] | None = None) -> None:
     """Compose the config, plan the run, and show it."""
     options = parsed(words)
-    register()
+    if not options.no_files:
+        needed_for_pictures()
     if options.compare:
         return compare(options)
     if options.applied:
         cfg, log = recorded(options.applied), applied(options.applied)
         plan = planned(cfg, *told(options.applied))
     else:
-        cfg, log = composed(options.overrides, options.updates), {}
+        cfg, log = composed(options.overrides, options), {}
         plan = planned(cfg)
     print("\n".join(tables.single(plan, ignored(cfg))))
     if not options.no_files:
@@ -56,7 +56,7 @@ def main(words: list[str] | None = None) -> None:
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line, as far as its parts fit together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add_config_options(parser)
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/plan"), metavar="STEM", help="stem of the files to write"
     )
@@ -79,7 +79,7 @@ def compare(options: argparse.Namespace) -> None:
     plans: dict[str, Plan] = {}
     ignores: list[list[str]] = []
     for text in options.compare:
-        cfg = composed([*options.overrides, *shlex.split(text)], options.updates)
+        cfg = composed([*options.overrides, *shlex.split(text)], options)
         plans[text] = planned(cfg)
         ignores.append(ignored(cfg))
     print("\n".join(tables.several(plans, ignores)))
@@ -87,13 +87,13 @@ def compare(options: argparse.Namespace) -> None:
         print(f"\n{files.save(plans, options.out, options.csv)}")
 
 
-def composed(overrides: list[str], updates: int | None = None) -> DictConfig:
-    """The config that train.py would see; with `updates`, data that is not there is not asked for."""
+def composed(overrides: list[str], options: argparse.Namespace) -> DictConfig:
+    """The config that cadence train would see; with --updates, data that is not there is not asked for."""
+    updates = options.updates
     if updates is not None:
         whole("--updates", updates, "a run has at least one update.")
         overrides = [*overrides, f"trainer.duration={updates}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides)
+    cfg = compose_config(overrides, options)
     told: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
     lacking = [name for name, value in told.items() if value == "???"]
     for name in [*lacking, "samples"] if lacking else []:

@@ -25,7 +25,7 @@ def fingerprint(assembly: Assembly) -> str:
         _add(digest, name, value)
     for name, part in module.net.named_modules():
         digest.update(f"{name} {part.training}".encode())
-    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.journal)}".encode())
+    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.metric_buffer)}".encode())
     for generator in _generators():
         _add(digest, "generator", generator)
     digest.update(repr(random.getstate()).encode() + repr(np.random.get_state()).encode())  # noqa: NPY002 - the global one
@@ -43,7 +43,8 @@ def untouched(assembly: Assembly) -> Iterator[None]:
     kept = [(value, value.detach().clone()) for _, value in _weights(net)]
     grads = [(weight, weight.grad) for weight in net.parameters()]
     modes = [(part, part.training) for part in net.modules()]
-    parts = {name: getattr(module, name) for name in ("recipe", "horizon", "control", "averaging", "journal")}
+    names = ("spec", "horizon", "control", "averaging", "metric_buffer", "observers")
+    parts = {name: getattr(module, name) for name in names}
     t, states = module.clock.t, (random.getstate(), np.random.get_state())  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

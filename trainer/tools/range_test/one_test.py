@@ -21,7 +21,6 @@ from trainer.lr.range_test import Edge, Sweep, rates
 from trainer.run import Assembly, assemble
 from trainer.tools.range_test import axis, confirm, cyclic, tables
 from trainer.tools.range_test.fingerprint import fingerprint
-from trainer.tools.range_test.picture import draw
 from trainer.tools.range_test.sweep import scored_by, sweep
 
 Made = Callable[[list[str], int, bool], DictConfig]
@@ -42,7 +41,7 @@ class RangeTest:
         with tempfile.TemporaryDirectory() as folder:
             base = self._assembly(first, Path(folder))
         self.score, self.sign = scored_by(base)
-        self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        self.cfg, self.policy, self.length = base.cfg, base.module.spec.policy, base.module.horizon
         if options.confirm is not None:
             self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
@@ -115,6 +114,8 @@ class RangeTest:
 
     def save(self) -> str:
         """Write the picture and the numbers; where they are."""
+        from trainer.tools.range_test.picture import draw  # late: it needs matplotlib
+
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
         loss = "training loss of the batch" if options.loss == "train" else "validation loss"

@@ -11,9 +11,9 @@ from torch import Tensor
 from data.order import Pick
 from trainer.config import lr_policy as policy
 from trainer.config.batch_scaling import rescaled
-from trainer.engine.attribute_setters import outlets
 from trainer.engine.averaging import NONE, Averaging
-from trainer.engine.lr_control import LRControl
+from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.train_spec import Loop
 from trainer.engine.update import Diverged
 from trainer.log.metric_buffer import MetricBuffer, Observation
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
@@ -38,23 +38,20 @@ def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = 
         measure = _measure(assembly, measured, samples)
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
         module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
-        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None, horizon=module.horizon)
-        module.control = LRControl(chosen, outlets(chosen, module.net, module.loss, module.recipe.noise))
-        module.averaging, module.journal, module.clock.t = Averaging(module.net, NONE), tape, 0
-        accumulate = module.recipe.accumulate
+        module.spec = replace(module.spec, policy=chosen, average=NONE, horizon=module.horizon)
+        module.control = LRControl(chosen, attribute_setters(chosen, module.net, module.loss))
+        module.observers = module.observers.with_probe(None)
+        module.averaging, module.metric_buffer, module.clock.t = Averaging(module.net, NONE), tape, 0
+        accumulate = module.spec.accumulate
         assembly.data.follow(  # type: ignore[attr-defined]
             lambda: module.clock.t,
-            total=len(values),
-            leg=len(values),
-            pauses=(),
-            per_call=1,
-            accumulate=accumulate,
+            Loop(total=len(values), validation_interval=len(values), accumulate=accumulate),
         )
         try:
             trainer.fit(module, datamodule=assembly.data)
         except Diverged:
             tape.broke = len(tape.losses)
-        module.control.rest()
+        module.control.reset()
         seen = len(tape.losses)
         broke = None if tape.broke is None else values[tape.broke]
     return Sweep(list(values[:seen]), tape.losses, broke, assembly.cfg.seed, len(values))
@@ -65,12 +62,12 @@ def swept(assembly: Assembly, of: str, values: Sequence[float]) -> LRPolicy:
 
     The rates are those of a group with multiplier 1. Scheduled settings hold what they have at the end of the warm-up.
     """
-    planned, cfg = assembly.module.recipe.policy, assembly.cfg
+    planned, cfg = assembly.module.spec.policy, assembly.cfg
     peak = min(max(planned.warmup.updates - 1, 0), assembly.module.horizon.total - 1)
     held = {name: _held(dial, peak) for name, dial in planned.hyper_schedules.items()}
     if of == "lr":
         return LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: values[t], planned.groups, hyper_schedules=held)
-    groups = {group.name: policy.facts(1.0, group.weight_decay) for group in assembly.module.recipe.groups}
+    groups = {group.name: policy.facts(1.0, group.weight_decay) for group in assembly.module.spec.groups}
     settings = policy.settings(rescaled(cfg, assembly.module.horizon).cfg, groups)
     bases = [group.get(of) for group in settings.values()]
     if any(base is None for base in bases) or not any(bases):
@@ -93,7 +90,7 @@ def scored_by(assembly: Assembly) -> tuple[str, float]:
 
 
 class Tape(MetricBuffer):
-    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks.
+    """A metric buffer that keeps what the sweep measures of each update, logs nothing, and stops a sweep that breaks.
 
     `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
     """

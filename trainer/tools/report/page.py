@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from trainer.lr import ConfigError
+from trainer.cli.extras import needed
 from trainer.tools.report.plotly_figure import draw
 from trainer.tools.report.view import Cell, RunView, Section, Table, View
 
@@ -22,10 +22,8 @@ def plotly_script() -> str:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise ConfigError("the page needs plotly, which is not installed: pip install 'cadence[report]'.") from error
+    plotly = needed("plotly", "the page")
+    return files(plotly).joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 
 def page(view: View, script: str) -> str:
