@@ -9,8 +9,17 @@ from tests.tools.runs_on_disk import data_of, loss, write_run
 from trainer.lr import ConfigError
 from trainer.tools.report import command as report
 from trainer.tools.report.build import build_view
-from trainer.tools.report.claim_plots import outcome, plot_figure, samples_seen
-from trainer.tools.report.claims import CLAIMS, Claim, Claims, Plot, read_claims, write_claims
+from trainer.tools.report.claims import (
+    CLAIMS,
+    Claim,
+    Claims,
+    Plot,
+    outcome,
+    plot_figure,
+    read_claims,
+    samples_seen,
+    write_claims,
+)
 from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import Study
 

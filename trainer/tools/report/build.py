@@ -10,8 +10,7 @@ from urllib.parse import quote
 
 from trainer.lr import ConfigError
 from trainer.tools.report import findings
-from trainer.tools.report.claim_plots import claim_sections, format_claim
-from trainer.tools.report.claims import read_claims
+from trainer.tools.report.claims import claim_sections, format_claim, read_claims
 from trainer.tools.report.comparison import Importance, importance, is_number
 from trainer.tools.report.figures import (
     curves_figure,
@@ -107,14 +106,14 @@ def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iter
 def _importance(study: Study) -> Iterator[Section]:
     columns = {key: [study.value(run, key) for run in study.scored] for key in study.settings}
     try:
-        found = importance(columns, [study.cost(run) for run in study.scored])
+        result = importance(columns, [study.cost(run) for run in study.scored])
     except ConfigError as missing:
         yield Section("importance", "Importance", str(missing))
         return
-    if isinstance(found, Importance):
-        trees = f"by functional ANOVA over {found.runs} runs (R² {found.explained:.2f} on runs it has not seen)"
+    if isinstance(result, Importance):
+        trees = f"by functional ANOVA over {result.runs} runs (R² {result.explained:.2f} on runs it has not seen)"
         note = f"Main effect of each setting on the rank of {study.metric}, {trees}; bars span 80 % of its trees."
-        figure = importance_figure(found, study.labels)
+        figure = importance_figure(result, study.labels)
         yield Section("importance", "Importance", f"{note} The rest are interactions.", figure)
 
 
