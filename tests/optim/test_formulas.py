@@ -1,7 +1,10 @@
 """One step and ten of an optimizer, at a rate that changes, are those of its formula, written here in NumPy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
@@ -279,6 +282,13 @@ def test_a_planted_fault_of_rmsprop_is_seen(compose):
     cfg = compose("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.alpha=0.9", "optimizer.eps=1e-3")
     found = walked(instantiate(settings_of(cfg).curve.optimizer, "optimizer", []), 1)
     assert not np.allclose(found[0], rmsprop_tf(False)(start(), gradients(1), RATES)[0], rtol=1e-3)
+
+
+def test_the_lamb_of_the_library_is_another():
+    for more in ({}, {"adam_debias": True}):
+        make = partial(pytorch_optimizer.Lamb, lr=1.0, weight_decay=DECAY, weight_decouple=False, **more)
+        found, right = walked(make, 10), lamb(10.0)(start(), gradients(10), RATES)
+        assert max(np.abs(one - other).max() for one, other in zip(found, right)) > 0.5
 
 
 def test_a_parameter_without_a_gradient_stays(compose):
