@@ -16,6 +16,7 @@ from benchmarks.stand_in import DRIVER
 from tests.sweep.test_sweep import start, summary, sweep, wait_until_free
 from tests.test_every_launch import ROOT, train
 from trainer.checkpoint.io import checkpoints_in, read
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.sweep.job import Job
 from trainer.sweep.shared_prefix import share
@@ -204,14 +205,14 @@ def test_what_the_trunk_decides_and_what_cannot_be_planned_is_refused(
     lengths = ("trainer.duration=20", "trainer.duration=40")
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
     with pytest.raises(ConfigError, match=told):
-        share(jobs, [compose(*plain, length, *words) for length in lengths])
+        share(jobs, [settings_of(compose(*plain, length, *words)) for length in lengths])
 
 
 def test_jobs_that_differ_in_more_than_their_length_share_no_trunk(compose: Any) -> None:
     plain = [word for word in WORDS if not word.startswith("hydra")]
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
     with pytest.raises(ConfigError, match=r"no two jobs differ in trainer\.duration only"):
-        share(jobs, [compose(*plain, f"trainer.duration={20 * i}", f"seed={i}") for i in (1, 2)])
+        share(jobs, [settings_of(compose(*plain, f"trainer.duration={20 * i}", f"seed={i}")) for i in (1, 2)])
 
 
 @pytest.mark.slow
