@@ -83,10 +83,9 @@ def test_every_arm_composes(name, tmp_path):
             words = run.command(name, experiment, jobs, tmp_path, seeds=1, jobs=1)[3:]
             made = jobs_of(words)
             count += len(made)
-            for job in (made[0], made[-1]):
-                cfg = compose("train", job)
-                assert cfg.callbacks.training_set._target_ == "experiments.callbacks.TrainingSet"
-                assert str(cfg.trainer.validate) == (experiment.curve or str(cfg.trainer.duration))
+            cfg = compose("train", made[-1])
+            assert cfg.callbacks.training_set._target_ == "experiments.callbacks.TrainingSet"
+            assert str(cfg.trainer.validate) == (experiment.curve or str(cfg.trainer.duration))
             assert shlex.split(shlex.join(words)) == words
     assert count == ARMS[name]
 
