@@ -19,7 +19,7 @@ from data.order import permutation
 from data.source import Memory
 from data.synthetic import Synthetic
 from models.mlp import MLP
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.log.eventfile import float32
 from trainer.run import assemble, fit
@@ -115,7 +115,7 @@ class Stopwatch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, Module):
-            pl_module.drain()
+            pl_module.flush()
         for logger in trainer.loggers:
             logger.save()
         self.spent = Spent.now() - self.begun
@@ -145,13 +145,13 @@ def cadence(work: Work, folder: Path) -> Outcome:
         f"schedule=cosine_warmup warmup.duration={work.warmup} callbacks=none trainer=cpu "
         f"trainer.threads={work.threads} trainer.duration={work.updates} trainer.validate={work.updates}"
     )
-    register()
+    register_run_id()
     with initialize_config_dir(CONF, version_base="1.3"):
         assembly = assemble(compose("train", overrides.split()), folder)
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()
     assembly.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    fit(assembly, None)
+    fit(assembly)
     prove(work, folder)
     return Outcome(watch.spent, assembly.module.net)
 

@@ -12,15 +12,15 @@ if "hydra.mode=RUN" in sys.argv:
     sys.exit(0)
 
 import hydra
-from trainer.cli.run_cli import guarded
-from trainer.cli.run_id import register
-register()
+from trainer.cli.run_cli import run_cli
+from trainer.cli.run_id import register_run_id
+register_run_id()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg):
     raise AssertionError("the jobs do not come here")
 
-sys.exit(guarded(main))
+sys.exit(run_cli(main))
 """
 """The end of a program whose jobs are its function `job`, called with their words, and whose sweep is a real one."""
 PROGRAM = """
@@ -61,7 +61,7 @@ defaults:
   - _self_
   - override hydra/launcher: process
   - override hydra/sweeper: grid
-name: ${stamp:}
+name: ${run_id:}
 x: 0.0
 act: complete
 sleep: 0.2
@@ -85,7 +85,7 @@ def toy(folder: Path) -> Path:
 
 def driver(app: Path, *words: str) -> "subprocess.Popen[bytes]":
     """Start the driver of the sweep `s`; what it prints goes to a file."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_STAMP", "SLURM_", "HYDRA_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_RUN_ID", "SLURM_", "HYDRA_"))}
     given = {word.partition("=")[0]: word for word in ("resume.path=auto", "hydra.launcher.jobs=4", *words)}
     command = [sys.executable, "train.py", "-m", "name=s", *given.values()]
     with (app / "driver.log").open("ab") as log:

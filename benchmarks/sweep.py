@@ -26,14 +26,14 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from trainer.cli.run_id import register
-register()
+from trainer.cli.run_id import register_run_id
+register_run_id()
 
 @hydra.main(version_base="1.3", config_path={str(ROOT / "conf")!r}, config_name="train")
 def main(cfg):
     from trainer.run import assemble, evaluate, fit
     assembly = assemble(cfg, Path(HydraConfig.get().runtime.output_dir))
-    fit(assembly, None)
+    fit(assembly)
     evaluate(assembly)
     Path(HydraConfig.get().runtime.output_dir, "result.json").write_text("done")
 

@@ -23,7 +23,7 @@ from experiments.critical.hyperbola import Roads, fit, free  # noqa: E402
 from experiments.critical.race import Best, Problem, best, races  # noqa: E402
 from experiments.critical.trail import Point, Run  # noqa: E402
 from experiments.record import Table, check, check_options, measured_by, options_of, publish, told  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E402
 
 NAME = "critical_batch"
@@ -176,4 +176,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.lr.bounds import whole  # noqa: E402
 from trainer.tools.doctor import main as doctor  # noqa: E402
@@ -70,4 +70,4 @@ def train(words: list[str], seeds: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

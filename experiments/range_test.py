@@ -27,7 +27,7 @@ import torch  # noqa: E402
 from experiments.claims import judged  # noqa: E402
 from experiments.range_tasks import TASKS, Data, Task, digits, train  # noqa: E402
 from experiments.record import Table, check, table_of  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr.range_rules import suggestions  # noqa: E402
 from trainer.lr.range_test import Stop, Sweep, rates, smoothed  # noqa: E402
 from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E402
@@ -199,4 +199,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

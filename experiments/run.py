@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from experiments.claims import flat, judged_all, with_values  # noqa: E402
 from experiments.record import Table, check, check_options, measured_by, options_of, publish, told  # noqa: E402
 from experiments.results import Results, Trial, trials_in  # noqa: E402
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.tools.report.claims import Claims, Plot, write_claims  # noqa: E402
 from trainer.tools.report.command import main as report  # noqa: E402
@@ -215,4 +215,4 @@ def arms_table(experiment: Experiment, found: Results) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

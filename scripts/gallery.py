@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trainer.cli.run_cli import guarded  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.tools.gallery.command import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))

@@ -29,10 +29,10 @@ def compose():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from trainer.cli.run_id import register
+    from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
-        register()
+        register_run_id()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return hydra_compose("train", [*QUIET, *overrides])
@@ -43,11 +43,13 @@ def compose():
 @pytest.fixture
 def assembled(compose, tmp_path):
     """A run assembled from overrides, in a folder of the test's own, to go on from `resumed`; `fit` it to train."""
+    from trainer.resume.resume_point import ResumePoint
     from trainer.run import assemble
 
     def make(*overrides, folder="run", resumed=None):
         going_on = [f"resume.path={resumed}"] if resumed else []
-        return assemble(compose(*overrides, *going_on), tmp_path / folder, resumed)
+        place = tmp_path / folder
+        return assemble(compose(*overrides, *going_on), place, ResumePoint.read(resumed, place) if resumed else None)
 
     return make
 
@@ -58,11 +60,11 @@ def watching(monkeypatch):
     from trainer.distributed.launch import signals
 
     before = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
-    for name in ("_noted", "_held"):
+    for name in ("_received", "_deferred"):
         monkeypatch.setattr(signals, name, [])
-    signals.hold()
+    signals.defer()
     for signum in signals.SIGNALS:
-        signal.signal(signum, signals._note)
+        signal.signal(signum, signals._handle)
     yield signals
     for signum, handler in before.items():
         signal.signal(signum, handler)

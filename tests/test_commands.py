@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.distributed import worlds
-from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.io import BEST, checkpoints_in, read
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "matplotlib.pyplot")
@@ -25,7 +25,7 @@ def command(python, tmp_path):
     """Run a command of the project in a folder of its own, and say how it went."""
 
     def run(*words, code=0, **environment):
-        env = os.environ | {"CADENCE_STAMP": ""} | environment
+        env = os.environ | {"CADENCE_RUN_ID": ""} | environment
         script, *rest = words
         words = [python, str(ROOT / script), *rest]
         done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
@@ -40,7 +40,7 @@ def quick(tmp_path):
     """The same for train.py, forked from a process that has imported everything: what a fresh start adds is time."""
 
     def run(script, *words, code=0):
-        process = worlds.Script(ROOT / script, words, tmp_path, os.environ | {"CADENCE_STAMP": ""})
+        process = worlds.Script(ROOT / script, words, tmp_path, os.environ | {"CADENCE_RUN_ID": ""})
         out, err = process.communicate(timeout=300)
         assert process.returncode == code, f"{out[-2000:]}\n{err[-3000:]}"
         return subprocess.CompletedProcess(words, code, out, err)
@@ -118,7 +118,7 @@ def test_composing_helping_and_planning_import_neither_torch_nor_lightning(pytho
 
 def test_help_shows_groups_options_and_examples(command):
     text = command("train.py", "--help").stdout
-    for part in ("schedule: chebyshev, constant", "optimizer: adabound, adadelta", "python train.py -m"):
+    for part in ("schedule: chebyshev, constant", "optimizer: adabound, adadelta", "cadence train -m"):
         assert part in text
     assert "example" in command("scripts/plan.py", "--help").stdout.lower()
 
@@ -246,7 +246,7 @@ def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
 def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(tmp_path):
     words = ["name=long", "trainer.accelerator=cpu", "trainer.threads=1"]
     words += ["trainer.duration=30000", "trainer.validate=30000", "resume=auto"]
-    process = worlds.Script(ROOT / "train.py", words, tmp_path, os.environ | {"CADENCE_STAMP": ""})
+    process = worlds.Script(ROOT / "train.py", words, tmp_path, os.environ | {"CADENCE_RUN_ID": ""})
     events = tmp_path / "outputs/long"
     for _ in range(600):
         time.sleep(0.1)
@@ -255,5 +255,5 @@ def test_sigterm_keeps_what_was_trained_and_the_run_goes_on_from_there(tmp_path)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 143, err
-    (saved,) = history(events / "checkpoints")
+    (saved,) = checkpoints_in(events / "checkpoints")
     assert 0 < read(saved)["cadence"]["updates"] == result(events)["updates"] < 30000

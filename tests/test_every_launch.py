@@ -33,7 +33,7 @@ class Planted(pl.Callback):
         self.fail = fail
 
     def on_train_start(self, trainer, module):
-        policy = module.recipe.policy
+        policy = module.spec.policy
         told = {"lr": policy.base_lr, "world": trainer.world_size, "local": os.environ.get("LOCAL_RANK")}
         folder = Path(trainer.default_root_dir)
         with (folder / f"rank-{trainer.global_rank}.json").open("x") as file:  # a second rank of that number fails
@@ -91,7 +91,7 @@ def start(
     where: Path, *words: str, path: Path | None = None, seconds: float = 540
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command in its own session; one that hangs is ended with all its processes, and fails the test."""
-    names = ("CADENCE_STAMP", "SLURM_", "HYDRA_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+    names = ("CADENCE_RUN_ID", "SLURM_", "HYDRA_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
     env = {k: v for k, v in os.environ.items() if not k.startswith(names)}
     env |= {"OMP_NUM_THREADS": "1"} | ({"PYTHONPATH": f"{path}:{ROOT}"} if path else {})
     pipe = subprocess.PIPE

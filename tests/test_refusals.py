@@ -18,8 +18,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 import train
-from trainer.cli.run_cli import guarded
-from trainer.config.arguments import fits
+from trainer.cli.run_cli import run_cli
+from trainer.config.instantiate import fits
 
 ROOT = Path(__file__).parent.parent
 BASE = (
@@ -198,7 +198,7 @@ def enter(words: str, folder: Path) -> int:
         patch.setattr(sys, "argv", ["train.py", *arguments(words, folder)])
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.chdir(folder.parent)
-        return guarded(main)
+        return run_cli(main)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -342,7 +342,7 @@ def test_what_is_no_mistake_is_accepted(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_real_process_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several = ["optimizer=adamm", "seed=[1", "optimizer.lrr=1", "+data=digits", "model._target_=os.system"]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "CADENCE_STAMP"))}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYDRA_", "CADENCE_RUN_ID"))}
     started = [
         subprocess.Popen(
             [sys.executable, "train.py", *arguments(words, tmp_path / "run")],

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.distributed import worlds
-from trainer.checkpoint.io import history, read
+from trainer.checkpoint.io import checkpoints_in, read
 from trainer.distributed.launch.restart_limit import RECORD
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def start(tmp_path):
     def popen(*words, folder="mine", fresh=False, **environment):
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | environment
+        env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_RUN_ID": ""} | environment
         begun.append(
             subprocess.Popen(
                 [sys.executable, str(TRAIN), *RUN, *words],
@@ -62,7 +62,7 @@ def start_two(start):
 
     def both(*words, folder="mine"):
         port = str(worlds.free_port())
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CADENCE_STAMP": "run"}
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CADENCE_RUN_ID": "run"}
         return [start(*TWO, *words, folder=folder, RANK=rank, LOCAL_RANK=rank, **place) for rank in "01"]
 
     return both
@@ -84,7 +84,7 @@ def result(folder):
 
 
 def last(folder):
-    return read(history(folder / "outputs/run/checkpoints")[-1])
+    return read(checkpoints_in(folder / "outputs/run/checkpoints")[-1])
 
 
 def until(condition):
@@ -161,7 +161,7 @@ def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
 
 def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_runs(python):
     lines = [
-        "import ctypes; from trainer import signals; signals.watch(); signals.hold()",
+        "import ctypes; from trainer.distributed.launch import signals; signals.handle_signals(); signals.defer()",
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)",
         "libc.pthread_mutex_lock(mutex); print('here', flush=True); libc.pthread_mutex_lock(mutex)",
     ]
@@ -177,11 +177,12 @@ def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_r
 
 def test_a_worker_that_a_run_has_forked_ends_at_a_signal_as_its_parent_expects(python):
     lines = [
-        "import os, signal, time; from trainer import signals; signals.watch(); signals.hold()",
+        "import os, signal, time; from trainer.distributed.launch import signals",
+        "signals.handle_signals(); signals.defer()",
         "if not (pid := os.fork()): time.sleep(60); os._exit(0)",
         "time.sleep(0.5); os.kill(pid, signal.SIGTERM); end = time.monotonic() + 20",
         "while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end: time.sleep(0.01)",
-        "print(ended[1], signals.noted()); ended[0] or os.kill(pid, signal.SIGKILL)",
+        "print(ended[1], signals.received()); ended[0] or os.kill(pid, signal.SIGKILL)",
     ]
     done = subprocess.run([python, "-c", "\n".join(lines)], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == f"{int(TERM)} 0\n", done.stderr
@@ -220,12 +221,12 @@ def test_torchrun_that_handles_sigusr1_waits_for_the_checkpoint_and_the_job_is_r
     short = [word for word in RUN if not word.startswith(("trainer.duration", "trainer.validate"))]
     long = ["trainer=torchrun", "trainer.duration=100000", "trainer.validate=100000", "trainer.checkpoint=10"]
     agent = subprocess.Popen(
-        [*torchrun, str(TRAIN), *short, *long], env=os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_STAMP": ""} | job,
+        [*torchrun, str(TRAIN), *short, *long], env=os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_RUN_ID": ""} | job,
         cwd=tmp_path, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     ranks = []
     try:
-        until(lambda: history(tmp_path / "outputs/run/checkpoints"))
+        until(lambda: checkpoints_in(tmp_path / "outputs/run/checkpoints"))
         ranks = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
         for pid in [agent.pid, *map(int, ranks)]:
             os.kill(pid, USR1)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.engine.update import Diverged
 from trainer.run import assemble, fit
 
@@ -54,7 +54,7 @@ def names() -> list[str]:
 
 def composed(*overrides: str) -> DictConfig:
     """The config that train.py would see."""
-    register()
+    register_run_id()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", [*QUIET, *overrides])
 
@@ -85,7 +85,7 @@ def _train(trial: Trial, lr: float, updates: int, tell: Callable[[str], Any]) ->
     with tempfile.TemporaryDirectory() as folder:
         try:
             assembly = assemble(cfg, Path(folder))
-            fit(assembly, None)
+            fit(assembly)
             scores |= _finite(assembly.trainer)
         except Diverged:
             pass

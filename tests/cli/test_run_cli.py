@@ -12,8 +12,8 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from trainer.cli.messages import mistake
-from trainer.cli.run_cli import guarded
+from trainer.cli.messages import user_error_message
+from trainer.cli.run_cli import run_cli
 from trainer.distributed.launch.signals import Stopped
 from trainer.lr import ConfigError
 from trainer.sweep.summary import SweepFailed
@@ -36,7 +36,7 @@ hydra: {run: {dir: out}, output_subdir: null, job_logging: {root: {handlers: [co
 PROGRAM = """
 import os, sys
 import hydra
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 from trainer.distributed.launch.signals import Stopped
 
@@ -56,7 +56,7 @@ def main(cfg):
         sys.exit({"exit": None, "exit 0": 0, "exit 7": 7}[cfg.act])
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))
 """
 
 
@@ -114,7 +114,7 @@ def test_a_mistake_in_the_command_is_one_line_with_what_was_meant(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
     main = hydra.main(version_base="1.3", config_path=str(app / "conf"), config_name="train")(lambda cfg: None)
-    assert guarded(main) == 2
+    assert run_cli(main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(told)
     assert not GlobalHydra.instance().is_initialized()
@@ -143,14 +143,14 @@ def raising(error: BaseException) -> Callable[[], None]:
 def test_each_way_to_end_has_its_code(
     error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert guarded(raising(error)) == code
+    assert run_cli(raising(error)) == code
     assert capsys.readouterr().err == told
 
 
 def test_a_mistake_that_another_error_reports_is_still_a_mistake() -> None:
     error = RuntimeError("in a callback")
     error.__cause__ = ConfigError("warm-up longer than the run")
-    assert mistake(error) == "warm-up longer than the run"
+    assert user_error_message(error) == "warm-up longer than the run"
 
 
 def test_an_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:
@@ -160,8 +160,8 @@ def test_an_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:
         except KeyboardInterrupt:
             sys.exit(1)
 
-    assert guarded(raising(Stopped(signal.SIGTERM))) == 143
-    assert guarded(interrupted) == 130
+    assert run_cli(raising(Stopped(signal.SIGTERM))) == 143
+    assert run_cli(interrupted) == 130
 
 
 def test_a_failed_run_tells_one_line_and_keeps_its_traceback_in_its_folder(app: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two runs must never share a folder and the ranks of one run always must; the stamp alone decides both."""
+"""Two runs must never share a folder and the ranks of one run always must; the run id alone decides both."""
 
 import os
 import re
@@ -9,28 +9,28 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from trainer.cli import run_id as stamp
+from trainer.cli import run_id
 from trainer.lr import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CLOCK = r"\d{8}-\d{6}-[0-9a-f]{6}"
-ASK = "from trainer.cli.run_id import stamp; print(stamp())"
+ASK = "from trainer.cli.run_id import run_id; print(run_id())"
 
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No rank, no scheduler, nothing decided; what the stamp exports is undone."""
+    """No rank, no scheduler, nothing decided; what the run id exports is undone."""
     for name in list(os.environ):
-        if name.startswith(("CADENCE_STAMP", "SLURM_", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK"):
+        if name.startswith(("CADENCE_RUN_ID", "SLURM_", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    monkeypatch.setenv(stamp.OF_RANK_ZERO, "an earlier run")
-    monkeypatch.setattr(stamp, "_decided", [])
+    monkeypatch.setenv(run_id.OF_RANK_ZERO, "an earlier run")
+    monkeypatch.setattr(run_id, "_decided", [])
 
 
 def test_one_process_has_one_stamp_in_every_config() -> None:
-    stamp.register()
-    configs = [OmegaConf.create({"name": "${stamp:}", "again": "${stamp:}"}) for _ in range(2)]
+    run_id.register_run_id()
+    configs = [OmegaConf.create({"name": "${run_id:}", "again": "${run_id:}"}) for _ in range(2)]
     names = {str(name) for config in configs for name in (config.name, config.again)}
     assert len(names) == 1
     assert re.fullmatch(CLOCK, names.pop())
@@ -46,27 +46,27 @@ def test_runs_started_at_the_same_time_have_different_stamps() -> None:
 
 
 def test_the_environment_decides_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CADENCE_STAMP", "mine")
+    monkeypatch.setenv("CADENCE_RUN_ID", "mine")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert stamp.stamp() == "mine"
+    assert run_id.run_id() == "mine"
 
 
 @pytest.mark.parametrize("given", ["a/b", "..", " "])
 def test_a_stamp_that_is_no_folder_name_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    monkeypatch.setenv("CADENCE_STAMP", given)
+    monkeypatch.setenv("CADENCE_RUN_ID", given)
     with pytest.raises(ConfigError, match="cannot name the run folder"):
-        stamp.stamp()
+        run_id.run_id()
 
 
 def test_a_rank_that_lightning_started_takes_the_stamp_of_rank_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = stamp.stamp()
-    monkeypatch.setattr(stamp, "_decided", [])
+    first = run_id.run_id()
+    monkeypatch.setattr(run_id, "_decided", [])
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert stamp.stamp() == first
+    assert run_id.run_id() == first
 
 
-def test_a_new_run_started_from_a_run_does_not_take_its_stamp() -> None:
-    first = stamp.stamp()
+def test_a_new_run_started_from_a_run_does_not_take_its_id() -> None:
+    first = run_id.run_id()
     second = subprocess.run([sys.executable, "-c", ASK], cwd=ROOT, capture_output=True, text=True, check=True)
     assert re.fullmatch(CLOCK, second.stdout.strip())
     assert second.stdout.strip() != first
@@ -87,9 +87,9 @@ def test_a_requeued_slurm_job_meets_its_stamp_and_another_command_does_not(
         monkeypatch.setenv(name, value)
 
     def of(*argv: str) -> str:
-        monkeypatch.setattr(stamp, "_decided", [])
+        monkeypatch.setattr(run_id, "_decided", [])
         monkeypatch.setattr(sys, "argv", ["train.py", *argv])
-        return stamp.stamp()
+        return run_id.run_id()
 
     assert of("lr=1").startswith(start)
     assert of("lr=1") == of("lr=1") != of("lr=2")
@@ -98,18 +98,18 @@ def test_a_requeued_slurm_job_meets_its_stamp_and_another_command_does_not(
 def test_ranks_that_cannot_agree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="rank 1 of 2 cannot know the run folder of the others: set CADENCE_STAMP"):
-        stamp.stamp()
+    with pytest.raises(ConfigError, match="rank 1 of 2 cannot know the run folder of the others: set CADENCE_RUN_ID"):
+        run_id.run_id()
 
 
 @pytest.mark.slow
 def test_ranks_and_restarts_under_torchrun_agree(tmp_path: Path) -> None:
     program = tmp_path / "ranks.py"
     program.write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom trainer.cli.run_id import stamp\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom trainer.cli.run_id import run_id\n"
         "rank, again = os.environ['RANK'], os.environ['TORCHELASTIC_RESTART_COUNT']\n"
         "time.sleep(1.1 * int(rank))\n"
-        "Path(sys.argv[1], f'{rank}.{again}').write_text(stamp())\n"
+        "Path(sys.argv[1], f'{rank}.{again}').write_text(run_id())\n"
         "while len(list(Path(sys.argv[1]).glob(f'*.{again}'))) < 2:\n    time.sleep(0.1)\n"
         "sys.exit(again == '0')\n"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.checkpoint.io import history, read
+from trainer.checkpoint.io import checkpoints_in, read
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"slurmctld": "slurm-wlm", "munged": "munge", "ip": "iproute2"}
@@ -42,7 +42,7 @@ class Place:
         return self
 
     def checkpoints(self):
-        return history(self.path / "run/checkpoints")
+        return checkpoints_in(self.path / "run/checkpoints")
 
     def result(self):
         return json.loads((self.path / "run/result.json").read_text())
@@ -113,7 +113,7 @@ def steps(job):
 
 
 def environment(**more):
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CADENCE_STAMP": ""} | more
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CADENCE_RUN_ID": ""} | more
 
 
 class Slurm:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import ROOT, until
 
-from trainer.checkpoint.io import history
+from trainer.checkpoint.io import checkpoints_in
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 SCRIPT = "slurm_loopback.sh"
@@ -74,7 +74,9 @@ def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_u
     words = [slurm.environment["PYTHON"], str(ROOT / "train.py"), "-m", *grid, *options]
     driver = subprocess.Popen(words, env=slurm.environment, stdout=subprocess.PIPE, text=True, cwd=place.path)
     folders = [place.path / "sweep" / number for number in "01"]
-    until(lambda: driver.poll() is not None or all(len(history(folder / "checkpoints")) >= 2 for folder in folders))
+    until(
+        lambda: driver.poll() is not None or all(len(checkpoints_in(folder / "checkpoints")) >= 2 for folder in folders)
+    )
     assert driver.poll() is None
     job = slurm("squeue", "--noheader", "--array", "--format=%i").split()[0]
     slurm("scancel", "--signal=USR2", job)

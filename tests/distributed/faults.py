@@ -68,7 +68,7 @@ def fault(rank: int, moment: str, how: str) -> list[str]:
 def train(rank: int, folder: Path, name: str, argv: list[str], per_rank: dict[int, list[str]], early: str = "") -> None:
     """`python train.py ARGV`, as rank `rank` of the world that the environment names; its stderr is kept in a file."""
     os.chdir(folder)
-    os.environ["CADENCE_STAMP"] = name
+    os.environ["CADENCE_RUN_ID"] = name
     said = os.open(f"{name}.{rank}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 1)
     os.dup2(said, 2)

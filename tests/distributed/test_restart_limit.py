@@ -7,12 +7,16 @@ import signal
 import pytest
 
 from tests.distributed.signalling import Send
-from trainer.checkpoint.io import numbered
+from trainer.checkpoint.io import checkpoint_path
 from trainer.cli import run_cli as front
-from trainer.config.settings import trainer_settings
-from trainer.distributed.launch import requeue
-from trainer.distributed.launch import restart_limit as futile
-from trainer.distributed.launch.restart_limit import RECORD, RestartLimitReached
+from trainer.config.settings import settings_of
+from trainer.distributed.launch import requeue, restart_limit
+from trainer.distributed.launch.restart_limit import (
+    RECORD,
+    RestartLimitReached,
+    record_start,
+    restart_limit_message,
+)
 from trainer.distributed.launch.signals import Stopped
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -38,7 +42,11 @@ def slurm(monkeypatch, tmp_path):
 
     def start(restarts):
         monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
-        for module, name, empty in ((futile, "_begun", []), (requeue, "_answered", []), (requeue, "_known", {})):
+        for module, name, empty in (
+            (restart_limit, "_folders", []),
+            (requeue, "_results", []),
+            (requeue, "_preempted", {}),
+        ):
             monkeypatch.setattr(module, name, empty)
 
     start.asked = lambda: asked.read_text().splitlines() if asked.exists() else []
@@ -53,18 +61,18 @@ def folder(tmp_path):
 
 def save(folder, update):
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    numbered(folder / "checkpoints", update).touch()
+    checkpoint_path(folder / "checkpoints", update).touch()
 
 
 def ended(stopped):
     """The exit code of a run that a signal has stopped."""
-    return front.guarded(lambda: (_ for _ in ()).throw(stopped))
+    return front.run_cli(lambda: (_ for _ in ()).throw(stopped))
 
 
 def test_the_third_start_in_vain_fails_in_one_line_and_is_not_requeued(slurm, folder, capsys):
     for restarts in range(3):
         slurm(restarts)
-        futile.begin(folder, 3)
+        record_start(folder, 3)
         assert ended(Stopped(USR1)) == (138 if restarts < 2 else 1)
     first, second, third = capsys.readouterr().err.splitlines()
     assert first == second == "stopped by SIGUSR1 before the first update; Slurm job 7 is requeued"
@@ -80,7 +88,7 @@ def test_a_job_that_slurm_itself_starts_again_and_again_is_given_up_as_it_starts
     save(folder, 12)
     for restarts in range(4):
         slurm(restarts)
-        code = front.guarded(lambda: futile.begin(folder, 3))
+        code = front.run_cli(lambda: record_start(folder, 3))
         assert code == (0 if restarts < 3 else 1)
     assert "Slurm job 7 is given up: 3 starts in a row have made no update beyond 12: " in capsys.readouterr().err
 
@@ -88,15 +96,15 @@ def test_a_job_that_slurm_itself_starts_again_and_again_is_given_up_as_it_starts
 def test_each_new_update_starts_the_count_again(slurm, folder):
     for restarts in range(20):
         slurm(restarts)
-        futile.begin(folder, 2)
+        record_start(folder, 2)
         if restarts % 2:
             save(folder, restarts)
-        assert not futile.futile(USR1), restarts
+        assert not restart_limit_message(USR1), restarts
     slurm(20)
-    futile.begin(folder, 2)
+    record_start(folder, 2)
     slurm(21)
-    futile.begin(folder, 2)
-    assert futile.futile(USR1)
+    record_start(folder, 2)
+    assert restart_limit_message(USR1)
 
 
 def test_another_job_in_the_folder_counts_from_its_own_first_start(slurm, folder, monkeypatch):
@@ -104,36 +112,36 @@ def test_another_job_in_the_folder_counts_from_its_own_first_start(slurm, folder
         monkeypatch.setenv("SLURM_JOB_ID", job)
         for restarts in (0, 1):
             slurm(restarts)
-            futile.begin(folder, 3)
-        assert not futile.futile(USR1)
+            record_start(folder, 3)
+        assert not restart_limit_message(USR1)
 
 
 @pytest.mark.parametrize("signum", [USR1, USR2, TERM])
 def test_only_what_would_be_requeued_is_given_up(slurm, folder, monkeypatch, signum):
     for restarts in range(3):
         slurm(restarts)
-        futile.begin(folder, 3)
-    assert bool(futile.futile(signum)) == (signum != TERM), "a job that is cancelled is not started again"
+        record_start(folder, 3)
+    assert bool(restart_limit_message(signum)) == (signum != TERM), "a job that is cancelled is not started again"
     slurm(2)
     monkeypatch.setenv("PREEMPTED", "2026-01-01T00:00:00")
-    futile.begin(folder, 3)
-    assert futile.futile(signum)
+    record_start(folder, 3)
+    assert restart_limit_message(signum)
     monkeypatch.setenv("CADENCE_NO_REQUEUE", "parent")
-    assert futile.futile(signum), "a job of submitit says so itself, and its parent hears the exit code"
+    assert restart_limit_message(signum), "a job of submitit says so itself, and its parent hears the exit code"
     monkeypatch.setenv("CADENCE_NO_REQUEUE", "1")
-    assert not futile.futile(signum), "a job of a sweep, which nobody requeues"
+    assert not restart_limit_message(signum), "a job of a sweep, which nobody requeues"
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert not futile.futile(signum)
+    assert not restart_limit_message(signum)
 
 
 def test_null_never_gives_up_and_other_numbers_are_counted(slurm, folder, compose):
     for restarts in range(30):
         slurm(restarts)
-        futile.begin(folder, None)
-        assert not futile.futile(USR1)
+        record_start(folder, None)
+        assert not restart_limit_message(USR1)
     for wrong in ("0", "-1", "2.5", "often", "true"):
         with pytest.raises(ConfigError, match=r"trainer\.max_idle_restarts="):
-            trainer_settings(compose(f"trainer.max_idle_restarts={wrong}"))
+            settings_of(compose(f"trainer.max_idle_restarts={wrong}"))
 
 
 def test_a_time_limit_that_is_up_before_the_run_begins_is_not_asked_for_again(slurm, capsys):
@@ -147,7 +155,7 @@ def test_a_record_that_was_cut_short_counts_from_here(slurm, folder):
     folder.mkdir()
     for text in ("", '{"job": "7"', "[]"):
         (folder / RECORD).write_text(text)
-        futile.begin(folder, 3)
+        record_start(folder, 3)
         assert json.loads((folder / RECORD).read_text())["since"] == 5
 
 
@@ -167,11 +175,11 @@ def test_a_run_that_is_stopped_in_vain_ends_as_failed_and_one_that_gets_on_as_st
         assembly = assembled(*run, folder=hook)
         for restarts in range(3):
             slurm(restarts)
-            futile.begin(assembly.folder, 3)
+            record_start(assembly.folder, 3)
         assembly.trainer.callbacks.insert(0, Send(hook, USR1))
         with pytest.raises(Stopped) as stopped:
-            fit(assembly, None)
-        signals._noted.clear()
-        told = futile.settled(stopped.value, assembly.checkpointing)
-        assert type(told) is cause
+            fit(assembly)
+        signals._received.clear()
+        error = assembly.checkpointing.final_error(stopped.value)
+        assert type(error) is cause
         assert bool(assembly.checkpointing.stopped_by) == (cause is Stopped), "who is given up asks for nothing"

@@ -7,9 +7,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.distributed.signalling import Send
-from trainer.checkpoint.io import BEST, history, read
+from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.distributed.launch import signals
-from trainer.resume.resume_point import resume_point
+from trainer.resume.resume_point import named_checkpoint
 from trainer.run import evaluate, fit
 
 RUN = (
@@ -35,7 +35,7 @@ def ending(assembly):
 @pytest.fixture
 def whole(assembled):
     assembly = assembled(*RUN, folder="whole")
-    fit(assembly, None)
+    fit(assembly)
     return ending(assembly)
 
 
@@ -48,29 +48,29 @@ MOMENTS = [
 
 
 def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembled, whole):
-    owing = 0
+    due = 0
     for number, (hook, nth) in enumerate(MOMENTS):
         signum = signals.SIGNALS[number % 3]
         first = assembled(*RUN, folder=f"{hook}-{nth}")
         first.trainer.callbacks.insert(0, Send(hook, signum, nth))
         with pytest.raises(signals.Stopped) as stopped:
-            fit(first, None)
+            fit(first)
         first.trainer.logger.close()
         assert stopped.value.code == 128 + signum
-        signals._noted.clear()
-        point = resume_point("auto", first.folder)
+        signals._received.clear()
+        point = named_checkpoint("auto", first.folder)
         saved = read(point)
         assert saved["cadence"]["updates"] == stopped.value.update == first.module.clock.t
-        owing += first.checkpointing.owes(saved)
+        due += first.checkpointing.validation_due(saved)
         second = assembled(*RUN, folder=first.folder.name, resumed=point)
-        fit(second, point)
+        fit(second)
         state, best, log = ending(second)
         assert all(torch.equal(state[name], whole[0][name]) for name in whole[0]), (hook, nth)
         assert best == whole[1]
         assert log == whole[2]
         assert read(second.folder / "checkpoints" / BEST)["cadence"]["updates"] == best["update"]
-        assert not second.checkpointing.owes(read(history(second.folder / "checkpoints")[-1]))
-    assert owing == 6
+        assert not second.checkpointing.validation_due(read(checkpoints_in(second.folder / "checkpoints")[-1]))
+    assert due == 6
 
 
 def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
@@ -81,12 +81,12 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
         hook = "on_validation_batch_end" if starts in (4, 5) else "on_train_batch_start"
         assembly.trainer.callbacks.insert(0, Send(hook, signal.SIGTERM))
         try:
-            fit(assembly, point)
+            fit(assembly)
             done = True
         except signals.Stopped:
             assembly.trainer.logger.close()
-            signals._noted.clear()
-            point = resume_point("auto", assembly.folder)
+            signals._received.clear()
+            point = named_checkpoint("auto", assembly.folder)
     state, best, log = ending(assembly)
     assert starts == 12  # nine blocks, two of the owed validation, and the last validation
     assert all(torch.equal(state[name], whole[0][name]) for name in whole[0])
@@ -96,25 +96,25 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
 def test_a_signal_in_the_last_batch_of_the_last_validation_lets_the_run_finish(assembled, whole):
     assembly = assembled(*RUN)
     assembly.trainer.callbacks.insert(0, Send("on_validation_batch_end", signal.SIGUSR1, 15))
-    fit(assembly, None)
+    fit(assembly)
     assert ending(assembly)[1:] == whole[1:]
 
 
 def test_a_signal_in_the_test_lets_it_finish(assembled):
     assembly = assembled(*RUN)
-    fit(assembly, None)
+    fit(assembly)
     expected = evaluate(assembly)
     assembly.trainer.callbacks.insert(0, Send("on_test_start", signal.SIGTERM))
     assert evaluate(assembly) == expected
-    assert signals.noted() == signal.SIGTERM
+    assert signals.received() == signal.SIGTERM
 
 
 def test_a_signal_before_the_first_update_saves_nothing(assembled):
     assembly = assembled(*RUN)
     assembly.trainer.callbacks.insert(0, Send("setup", signal.SIGUSR2))
     with pytest.raises(signals.Stopped, match="SIGUSR2 before the first update"):
-        fit(assembly, None)
-    assert not history(assembly.folder / "checkpoints")
+        fit(assembly)
+    assert not checkpoints_in(assembly.folder / "checkpoints")
 
 
 def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, monkeypatch):
@@ -126,17 +126,17 @@ def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, mo
 
     monkeypatch.setattr(assembly.trainer, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
-        fit(assembly, None)
+        fit(assembly)
     assert assembly.checkpointing.stopped_by == 0
 
 
 def test_a_process_that_has_nothing_to_keep_leaves_at_once_unless_it_is_one_of_many(monkeypatch):
-    monkeypatch.setattr(signals, "_held", [])
+    monkeypatch.setattr(signals, "_deferred", [])
     monkeypatch.setenv("WORLD_SIZE", "2")
     signal.raise_signal(signal.SIGUSR1)
-    assert signals.noted() == signal.SIGUSR1
+    assert signals.received() == signal.SIGUSR1
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(signals.Stopped) as stopped:
         signal.raise_signal(signal.SIGUSR2)
     assert stopped.value.code == 128 + signal.SIGUSR2
-    assert signals.noted() == signal.SIGUSR1
+    assert signals.received() == signal.SIGUSR1

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.checkpoint.io import BEST, history, numbered, read
-from trainer.engine.averaging import Averaging, ema, swa
-from trainer.engine.statistics import recalibrate, recent
+from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
+from trainer.engine.averaging import Averaging, ema, recalibrate, recent, swa
 from trainer.lr import ConfigError, Horizon
 from trainer.run import evaluate, fit
 
@@ -36,8 +35,8 @@ def small(kind, net="mlp"):
 
 
 def trained(assembled, *overrides, folder="run", point=None):
-    assembly = assembled(*overrides, folder=folder)
-    fit(assembly, point)
+    assembly = assembled(*overrides, folder=folder, resumed=point)
+    fit(assembly)
     return assembly
 
 
@@ -72,11 +71,11 @@ def test_a_run_resumed_from_any_checkpoint_even_a_best_one_keeps_the_same_bits(a
         shutil.copy(path, tmp_path / f"{whole.module.clock.t}-{path.name}")
 
     whole.trainer.save_checkpoint = copying
-    fit(whole, None)
+    fit(whole)
     for point in ("5-update-00000005.ckpt", "12-update-00000012.ckpt", "12-best.ckpt"):
         resumed = trained(assembled, *overrides, folder=f"from-{point}", point=tmp_path / point)
-        assert len(history(resumed.checkpointing.folder)) >= 3
-        for path in history(resumed.checkpointing.folder):
+        assert len(checkpoints_in(resumed.checkpointing.folder)) >= 3
+        for path in checkpoints_in(resumed.checkpointing.folder):
             assert same(whole.checkpointing.folder / path.name, path), f"{path.name} of a run resumed from {point}"
         assert same(whole.checkpointing.folder / BEST, resumed.checkpointing.folder / BEST)
         assert resumed.checkpointing.best == whole.checkpointing.best
@@ -88,14 +87,14 @@ def test_scoring_changes_no_bit_of_training(assembled, kind):
         trained(assembled, *small(kind, "resnet9"), f"trainer.validate={often}", folder=str(often)).checkpointing.folder
         for often in (20, 3)
     ]
-    assert same(*(numbered(folder, 20) for folder in ends))
+    assert same(*(checkpoint_path(folder, 20) for folder in ends))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_validation_the_best_checkpoint_and_the_test_have_the_averaged_weights(assembled, kind):
     assembly = trained(assembled, *small(kind), "trainer.validate=20")
     folder, module = assembly.checkpointing.folder, assembly.module
-    best, last = read(folder / BEST), read(numbered(folder, 20))
+    best, last = read(folder / BEST), read(checkpoint_path(folder, 20))
     raw = {name[4:]: value for name, value in last["state_dict"].items()}
     if kind in ("ema", "swa"):
         expected = last["averaging"]["mean"]
@@ -130,8 +129,8 @@ def seen_weights(assembled, *overrides):
         take(updates)
 
     assembly.module.averaging.take = watched
-    fit(assembly, None)
-    return seen, read(numbered(assembly.checkpointing.folder, 20))["averaging"]
+    fit(assembly)
+    return seen, read(checkpoint_path(assembly.checkpointing.folder, 20))["averaging"]
 
 
 def test_ema_is_the_recursion_worked_out_by_hand(assembled):
@@ -168,7 +167,7 @@ def test_before_its_start_the_trained_weights_are_scored(assembled):
     plain = trained(assembled, *SMALL, folder="plain")
     for t, equal in ((6, True), (12, True), (18, False)):
         scores = [
-            read(numbered(run.checkpointing.folder, t))["callbacks"][run.checkpointing.state_key]["value"]
+            read(checkpoint_path(run.checkpointing.folder, t))["callbacks"][run.checkpointing.state_key]["value"]
             for run in (late, plain)
         ]
         assert (scores[0] == scores[1]) == equal
@@ -216,7 +215,7 @@ def test_scores_at_averaged_weights_use_statistics_of_recent_training_batches(as
     assembly = trained(assembled, *overrides, "average.recalibrate=5")
     best = read(assembly.checkpointing.folder / BEST)
     t = best["cadence"]["updates"]
-    last = read(numbered(assembly.checkpointing.folder, t))
+    last = read(checkpoint_path(assembly.checkpointing.folder, t))
     net = copy.deepcopy(assembly.module.net)
     net.load_state_dict({name[4:]: value for name, value in best["state_dict"].items()})
     expected = {name: value.clone() for name, value in net.named_buffers()}
@@ -250,14 +249,14 @@ def test_the_recent_batches_are_the_last_updates_of_the_run_across_its_legs(asse
 
 def test_with_no_validation_the_run_is_tested_with_its_averaged_weights(assembled):
     def run(folder, point=None):
-        assembly = assembled(*small("ema", "resnet9"), folder=folder)
+        assembly = assembled(*small("ema", "resnet9"), folder=folder, resumed=point)
         assembly.data.val_dataloader = lambda: []
-        fit(assembly, point)
+        fit(assembly)
         return assembly
 
     whole = run("whole")
     assert whole.checkpointing.best["update"] is None
-    last = numbered(whole.checkpointing.folder, 20)
+    last = checkpoint_path(whole.checkpointing.folder, 20)
     for name, value in read(last)["averaging"]["mean"].items():
         assert torch.equal(dict(whole.module.net.named_parameters())[name], value)
     scores = evaluate(whole)
@@ -291,8 +290,8 @@ def test_a_warm_up_and_groups_with_rates_of_their_own_go_with_a_schedule_free_op
 
 def test_a_swa_average_is_not_taken_for_an_ema(assembled):
     first = trained(assembled, *small("swa"), "trainer.checkpoint=5", folder="first")
-    second = trained(assembled, *small("ema"), folder="second", point=numbered(first.checkpointing.folder, 10))
-    assert read(numbered(second.checkpointing.folder, 20))["averaging"]["count"] == 10
+    second = trained(assembled, *small("ema"), folder="second", point=checkpoint_path(first.checkpointing.folder, 10))
+    assert read(checkpoint_path(second.checkpointing.folder, 20))["averaging"]["count"] == 10
 
 
 def test_swa_takes_in_the_weights_it_starts_from():

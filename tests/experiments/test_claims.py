@@ -10,7 +10,7 @@ from experiments import run
 from experiments.claims import WORDS, evaluated, flat, judged, judged_all, with_values
 from experiments.record import NotReproduced, check
 from experiments.results import Results, Trial
-from trainer.cli.run_id import register
+from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
 
 FROZEN = {
@@ -75,7 +75,7 @@ def jobs_of(words):
 
 @pytest.mark.parametrize("name", run.names())
 def test_every_arm_composes(name, tmp_path):
-    register()
+    register_run_id()
     experiment, count = run.read(name), 0
     with initialize_config_dir(str(run.ROOT / "conf"), version_base="1.3"):
         for sweep in run.sweeps(experiment):

@@ -9,7 +9,7 @@ from data.order import mix
 from experiments import critical_batch, record
 from experiments.critical import hyperbola, race, trail
 from models.mlp import MLP
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 from trainer.tools.report.claims import read_claims
 
@@ -124,7 +124,7 @@ def test_the_critical_batch_runs_from_end_to_end(tmp_path, monkeypatch):
     }
     for name, value in short.items():
         monkeypatch.setattr(critical_batch, name, value)
-    code = guarded(lambda: critical_batch.main(["--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]))
+    code = run_cli(lambda: critical_batch.main(["--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]))
     found = read_claims(tmp_path / "critical_batch")
     assert code == (0 if all(one.is_as_it_must for one in found.claims) else 1)  # so short a run need not show anything
     assert (tmp_path / "critical_batch" / "critical_batch.png").read_bytes().startswith(b"\x89PNG")

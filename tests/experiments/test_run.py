@@ -13,7 +13,7 @@ from data.digits import Digits
 from experiments import record, run
 from experiments.results import trials_in
 from models.mlp import MLP
-from trainer.cli.run_cli import guarded
+from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 from trainer.tools.report.runs import find_runs, scalars
 
@@ -67,7 +67,7 @@ def test_an_experiment_runs_from_end_to_end_and_goes_on_where_it_was(tiny, tmp_p
     words = ["schedules", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out"), "--docs"]
     monkeypatch.setattr(record, "DOCS", tmp_path / "docs" / "experiments")
     (tmp_path / "docs" / "experiments").mkdir(parents=True)
-    assert guarded(lambda: run.main(words)) == 0
+    assert run_cli(lambda: run.main(words)) == 0
     folder = tmp_path / "out" / "schedules"
     found = record.read_claims(folder)
     assert [one.outcome for one in found.claims] == ["pass", "fails, as it must", "pass"]
@@ -82,7 +82,7 @@ def test_an_experiment_runs_from_end_to_end_and_goes_on_where_it_was(tiny, tmp_p
     assert "## A trial" in (tmp_path / "docs" / "experiments.md").read_text()
     assert "| a control " in capfd.readouterr().out
     tiny(claims=[*TINY["claims"], {"says": "too much", "value": "updates('more')", "at_most": 79}])
-    assert guarded(lambda: run.main(words)) == 1
+    assert run_cli(lambda: run.main(words)) == 1
     shown = capfd.readouterr()
     assert "schedules: 1 of 4 not as claimed: too much" in shown.err
     assert shown.out.count("was completed before") == 3  # the run that diverged is tried again

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from tests.distributed.ranks import ROOT, fingerprint
-from trainer.checkpoint.io import history
-from trainer.cli.run_id import register
+from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.run_id import register_run_id
 from trainer.run import assemble, fit
 
 WORDS = (
@@ -25,14 +25,14 @@ WORDS = (
 
 def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[str, Any]:
     """A run, from the start or from a checkpoint: how many updates, and a fingerprint of the weights at the end."""
-    register()
+    register_run_id()
     GlobalHydra.instance().clear()
     going_on = [f"resume.path={resumed}"] if resumed else []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assembly = assemble(compose("train", [*WORDS, *overrides, *going_on]), folder, resumed)
-    fit(assembly, resumed)
+    fit(assembly)
     module = assembly.module
-    noise = module.live.noise
+    noise = module.observers.noise
     assert noise is not None
     return {
         "updates": module.clock.t,
@@ -46,6 +46,6 @@ def as_rank(rank: int, target: Path) -> None:
     """A whole run and a resumed one, as one of two processes."""
     two = ("data.batch_size=16", "trainer.devices=2", "trainer.accumulate=2")
     whole = train(target / "whole", *two)
-    points = history(target / "whole" / "checkpoints")
+    points = checkpoints_in(target / "whole" / "checkpoints")
     told = [whole, train(target / "resumed", *two, resumed=points[1])]
     (target / f"rank{rank}.json").write_text(json.dumps(told))

@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.cli.messages import mistake
+from trainer.cli.messages import user_error_message
 from trainer.lr import ConfigError
 from trainer.sweep.resolvers import linspace, logspace
 
@@ -74,7 +74,7 @@ def test_digits_round_on_request_only() -> None:
 def test_a_grid_that_makes_no_sense_is_refused_in_one_line(word: str, told: str) -> None:
     with pytest.raises(Exception, match=r"\S") as error:
         jobs(word)
-    line = mistake(error.value)
+    line = user_error_message(error.value)
     assert line is not None
     assert told in line
     assert "\n" not in line

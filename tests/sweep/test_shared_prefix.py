@@ -15,7 +15,7 @@ import torch
 from benchmarks.stand_in import DRIVER
 from tests.sweep.test_sweep import start, summary, sweep, wait_until_free
 from tests.test_every_launch import ROOT, train
-from trainer.checkpoint.io import history, read
+from trainer.checkpoint.io import checkpoints_in, read
 from trainer.lr import ConfigError
 from trainer.sweep.job import Job
 from trainer.sweep.shared_prefix import share
@@ -229,7 +229,7 @@ def test_a_sweep_that_shares_its_trunk_trains_to_the_bits_of_lone_runs(tmp_path:
     done = train(tmp_path, "name=lone", "trainer.duration=30", *words)
     assert done.returncode == 0, done.stderr
     branch, lone = tmp_path / "outputs/s/0", tmp_path / "outputs/lone"
-    one, two = (read(history(folder / "checkpoints")[-1]) for folder in (branch, lone))
+    one, two = (read(checkpoints_in(folder / "checkpoints")[-1]) for folder in (branch, lone))
     assert one["state_dict"].keys() == two["state_dict"].keys()
     assert all(torch.equal(one["state_dict"][key], two["state_dict"][key]) for key in one["state_dict"])
     results = [json.loads((folder / "result.json").read_text()) for folder in (branch, lone)]

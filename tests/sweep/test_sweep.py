@@ -24,10 +24,10 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from trainer.cli.run_cli import guarded
-from trainer.cli.run_id import register
+from trainer.cli.run_cli import run_cli
+from trainer.cli.run_id import register_run_id
 
-register()
+register_run_id()
 
 def act(cfg, folder):
     if cfg.act == "raise":
@@ -62,14 +62,14 @@ def main(cfg):
     (folder / "result.json").write_text(json.dumps(result))
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(run_cli(main))
 """
 
 CONFIG = """
 defaults:
   - _self_
   - override hydra/launcher: process
-name: ${stamp:}
+name: ${run_id:}
 x: 0
 sleep: 0
 act: complete
@@ -97,7 +97,7 @@ def app(tmp_path: Path) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """This environment with the project importable and without what could name a run or a rank."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_STAMP", "SLURM_", "HYDRA_"))}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_RUN_ID", "SLURM_", "HYDRA_"))}
     ours = {k: v for k, v in ours.items() if k not in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
     return ours | {"PYTHONPATH": str(ROOT)} | more
 

@@ -1,6 +1,6 @@
-"""A run as it was after an update, kept whole for runs of other lengths to branch off. Standard library only.
+"""Snapshots: a run as it was after an update, kept for runs of other lengths to start from. Standard library only.
 
-`checkpoints/at-N` holds the checkpoint after update N, the best one by then, and the run's records up to there.
+`checkpoints/at-N` holds the checkpoint after update N, the best one so far, and the run's records up to there.
 """
 
 import os
@@ -12,29 +12,29 @@ from trainer.log.validations import VALIDATIONS
 EVENTS = "events.out.tfevents.*"
 
 
-def point(folder: Path, update: int) -> Path:
-    """The checkpoint that is kept in a folder of checkpoints after `update` updates; the last of its folder to be."""
+def snapshot_path(folder: Path, update: int) -> Path:
+    """The checkpoint of the snapshot after `update` updates in a folder of checkpoints; its file is written last."""
     return folder / f"at-{update:08d}" / f"update-{update:08d}.ckpt"
 
 
-def begun(run: Path) -> bool:
+def has_checkpoint(run: Path) -> bool:
     """Whether a run has a checkpoint of its own to go on from."""
     return any((run / "checkpoints").glob("update-*.ckpt"))
 
 
-def leave(run: Path, there: Path, best: Path | None) -> None:
-    """Put the records of a run, as they are now, and its best checkpoint so far in the folder `there`."""
-    there.mkdir(parents=True, exist_ok=True)
+def save_records(run: Path, folder: Path, best: Path | None) -> None:
+    """Copy the records of a run, as they are now, and its best checkpoint so far into the folder of a snapshot."""
+    folder.mkdir(parents=True, exist_ok=True)
     for record in _records(run):
-        _copy(record, there / record.name)
+        _copy(record, folder / record.name)
     if best is None:
-        (there / "best.ckpt").unlink(missing_ok=True)
+        (folder / "best.ckpt").unlink(missing_ok=True)
     else:
-        _copy(best, there / best.name, link=True)
+        _copy(best, folder / best.name, link=True)
 
 
-def take(checkpoint: Path, run: Path) -> None:
-    """Begin the records of a run with those that lie beside the checkpoint that it branches off, if any do."""
+def restore_records(checkpoint: Path, run: Path) -> None:
+    """Begin the records of a run with those of the snapshot that it starts from, where `checkpoint` is of one."""
     if checkpoint.parent.name.startswith("at-"):
         run.mkdir(parents=True, exist_ok=True)
         for record in _records(checkpoint.parent):
@@ -47,13 +47,13 @@ def _records(folder: Path) -> list[Path]:
 
 
 def _copy(source: Path, target: Path, link: bool = False) -> None:
-    """Replace `target` at once; a `link` serves for a file that is only ever replaced, where the disk has links."""
-    aside = target.with_name(f".{target.name}")
-    aside.unlink(missing_ok=True)
+    """Replace `target` at once. A file that is only ever replaced may be linked, where the disk has links."""
+    temporary = target.with_name(f".{target.name}")
+    temporary.unlink(missing_ok=True)
     try:
-        (os.link if link else shutil.copyfile)(source, aside)
+        (os.link if link else shutil.copyfile)(source, temporary)
     except OSError:
         if not link:
             raise
-        shutil.copyfile(source, aside)
-    aside.replace(target)
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)

@@ -1,13 +1,17 @@
-"""The command that started a run: what Hydra lets pass and would be lost."""
+"""The command that started a run: what Hydra lets pass and would be lost, and how to start it again."""
 
 import os
+import runpy
+import sys
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.config.arguments import nearest
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
@@ -25,7 +29,7 @@ def check_launcher(launcher: Any) -> None:
     if ranks > 1:
         raise ConfigError(
             f"this is one of {ranks} ranks, and each would run the whole sweep: start it with plain python "
-            "and let each job be distributed, as in python train.py -m trainer=ddp trainer.devices=2"
+            "and let each job be distributed, as in cadence train -m trainer=ddp trainer.devices=2"
         )
     target = str(launcher.get("_target_"))
     if target not in (PROCESS, SLURM, RAY):
@@ -81,3 +85,38 @@ def _check_key(node: Any, key: str) -> None:
         if part not in known:
             raise ConfigError(f"{key} is not known to Hydra: {nearest(part, known)}")
         node = node[part]
+
+
+def program(flags: Any) -> list[str]:
+    """The words that start this program again, up to its overrides.
+
+    Args:
+        flags: those that Hydra has read, as `hydra_internals.given_flags` gives them.
+    """
+    spec = sys.modules["__main__"].__spec__  # of `python -m`, and of the command `cadence`
+    script = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
+    given = {
+        "--config-path": flags.config_path,
+        "--config-name": flags.config_name,
+        "--config-dir": flags.config_dir,
+    }
+    chosen = [word for flag, value in given.items() if value is not None for word in (flag, value)]
+    return [sys.executable, *script, *chosen]
+
+
+def program_shown(flags: Any) -> list[str]:
+    """The same as a person would type it."""
+    words = program(flags)[1:]
+    return ["cadence", "train", *words[2:]] if words[:2] == ["-m", "cadence.train"] else ["python", *words]
+
+
+def run_program(words: Sequence[str]) -> None:
+    """Run in this process what `python WORDS` would run: a script, or with `-m` a module."""
+    script, *rest = words
+    if script == "-m":
+        module, *sys.argv[1:] = rest
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv[:] = words
+        sys.path[0] = str(Path(script).resolve().parent)
+        runpy.run_path(script, run_name="__main__")

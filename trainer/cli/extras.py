@@ -38,6 +38,11 @@ def needed(module: str, what: str) -> Any:
         raise ConfigError(told) from error
 
 
+def needed_for_pictures() -> None:
+    """Refuse, before anything is trained, a command that could not draw its picture in the end."""
+    needed("matplotlib", "the picture (--no-files leaves it out)")
+
+
 def missing_extra(error: ModuleNotFoundError, what: str = "") -> str | None:
     """The line that tells which extra brings the package that is missing; None: no extra does."""
     package = (error.name or "").partition(".")[0]

@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -20,16 +20,23 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from trainer.cli.extras import missing_extra
 from trainer.lr import ConfigError
 
 NOTHING = ";"
 
 
-def mistake(error: BaseException) -> str | None:
-    """The line that tells a user's mistake, or None where `error` is not one."""
+class RunFailed(RuntimeError):
+    """A run failed, and its message is all there is to say: no traceback, exit code 1."""
+
+
+def user_error_message(error: BaseException) -> str | None:
+    """The line that tells what the user can mend, or None where `error` is no mistake of the user's."""
     for cause in _causes(error):
         if isinstance(cause, ConfigError):
             return one_line(str(cause))
+        if isinstance(cause, ModuleNotFoundError) and (line := missing_extra(cause)):
+            return line
     match error:
         case MissingConfigException(options=[*options], missing_cfg_file=str(file)):
             return _no_option(*file.rpartition("/")[::2], options)
@@ -55,6 +62,12 @@ def one_line(text: str) -> str:
     """`text` with every run of white space as one space, without the list of places Hydra searched."""
     text = re.sub(r"Config search path:.*", "", text, flags=re.DOTALL)
     return " ".join(text.split())
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint that names what `word` was probably meant to be, and what there is."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"{f'did you mean {close[0]}? ' if close else ''}Known: {', '.join(known)}."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,10 +1,10 @@
-"""The run stamp: the one name that all ranks and all restarts of a run agree on, so they share one folder.
+"""The run id: the one name that all ranks and all restarts of a run agree on, so that they share one folder.
 
 Decided in this order; the first that applies wins:
 
-1. `CADENCE_STAMP`, set by whoever starts the run.
+1. `CADENCE_RUN_ID`, set by whoever starts the run.
 2. Under torchrun, the store of its agent: the first rank proposes (4 or 5), all ranks and restarts follow.
-3. The stamp of rank 0, for the ranks that Lightning starts from it.
+3. The id of rank 0, for the ranks that Lightning starts from it.
 4. Under Slurm, the job, the array task, the step and the command: a requeued run meets its old folder, while
    two different commands in one allocation do not meet.
 5. The clock to the second and six random hex digits: `20261121-034449-3f9a1c`.
@@ -16,24 +16,23 @@ import secrets
 import sys
 import time
 
-from omegaconf import OmegaConf
-
+from trainer.cli.hydra_internals import register_resolver
 from trainer.lr import ConfigError
 
-VARIABLE = "CADENCE_STAMP"
-OF_RANK_ZERO = "CADENCE_STAMP_OF_RANK_ZERO"
+VARIABLE = "CADENCE_RUN_ID"
+OF_RANK_ZERO = "CADENCE_RUN_ID_OF_RANK_ZERO"
 STORE_SECONDS = 60
 
 _decided: list[str] = []
 
 
-def register() -> None:
-    """Make `${stamp:}` known to OmegaConf; call it before the first config is composed."""
-    OmegaConf.register_new_resolver("stamp", stamp, use_cache=True, replace=True)
+def register_run_id() -> None:
+    """Make `${run_id:}` known to OmegaConf; call it before the first config is composed."""
+    register_resolver("run_id", run_id, use_cache=True)
 
 
-def stamp() -> str:
-    """The stamp of this process: decided at the first call, the same ever after."""
+def run_id() -> str:
+    """The run id of this process: decided at the first call, the same ever after."""
     if not _decided:
         _decided.append(_decide())
         os.environ[OF_RANK_ZERO] = _decided[0]
@@ -70,7 +69,7 @@ def _agreed(proposal: str) -> str:
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=STORE_SECONDS))
-    return str(store.compare_set("cadence/stamp", "", proposal).decode())
+    return str(store.compare_set("cadence/run_id", "", proposal).decode())
 
 
 def _slurm() -> str:

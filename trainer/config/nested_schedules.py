@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainer.config.arguments import nearest
-from trainer.config.location import CONF
+from trainer.cli.compose import CONF
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
 OPTIONS = CONF / "schedule"

@@ -1,4 +1,4 @@
-"""What all ranks do together about a signal that may have reached one of them only."""
+"""What all ranks decide together about a signal that only one of them may have received."""
 
 from collections.abc import Callable
 
@@ -9,43 +9,43 @@ from torch import distributed
 from trainer.distributed.launch import signals
 
 
-def ignore_signals(trainer: pl.Trainer) -> None:
-    """Keep Lightning's own handlers out: theirs broadcasts from inside the handler, and waits for ever on one rank."""
+def disable_lightning_signals(trainer: pl.Trainer) -> None:
+    """Keep Lightning's own handlers out: they broadcast from inside the handler, and hang where one rank has them."""
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 class StopSignal:
-    """Asks, with one number a time over all ranks, whether any of them shall stop."""
+    """Asks whether a signal stops any rank: each question reduces one number over all ranks."""
 
     def __init__(self) -> None:
         self._group: distributed.ProcessGroup | None = None
 
-    def begin(self, trainer: pl.Trainer) -> None:
-        """Make ready; all ranks call it together. Numbers go over the CPU, so that no device is waited for."""
+    def connect(self, trainer: pl.Trainer) -> None:
+        """Prepare for questions; all ranks call it together. Numbers go over gloo: no question waits for a device."""
         if trainer.world_size > 1:
             own = distributed.get_backend() != "gloo"
             self._group = distributed.new_group(backend="gloo") if own else distributed.group.WORLD
 
-    def signal(self) -> int:
-        """The signal that a rank has noted, the same on all of them; 0: go on. The greatest, where there are many."""
-        own = signals.noted()
+    def received(self) -> int:
+        """The signal that a rank has received, the same on all ranks; 0 for none, the largest of several."""
+        own = signals.received()
         if self._group is None:
             return own
-        flag = torch.tensor(own, dtype=torch.int32)
-        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
-        return int(flag)
+        largest = torch.tensor(own, dtype=torch.int32)
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX, group=self._group)
+        return int(largest)
 
-    def shared(self, own: Callable[[], bool]) -> bool:
-        """What rank 0 finds, on all ranks; all call it together."""
-        found = torch.tensor(int((self._group is None or distributed.get_rank() == 0) and own()))
+    def ask_rank_zero(self, question: Callable[[], bool]) -> bool:
+        """What rank 0 answers, on all ranks; all call it together."""
+        answer = torch.tensor(int((self._group is None or distributed.get_rank() == 0) and question()))
         if self._group is not None:
-            distributed.all_reduce(found, op=distributed.ReduceOp.MAX, group=self._group)
-        return bool(found)
+            distributed.all_reduce(answer, op=distributed.ReduceOp.MAX, group=self._group)
+        return bool(answer)
 
-    def part(self, last: Callable[[], object]) -> None:
-        """Do the last thing on rank 0 while all wait: the first to leave would have its launcher end the others."""
+    def finish_on_rank_zero(self, action: Callable[[], object]) -> None:
+        """Do the last action of a run on rank 0 while all wait: a rank that ends makes its launcher end the others."""
         if self._group is None or distributed.get_rank() == 0:
-            last()
+            action()
         if self._group is not None:
             distributed.barrier(group=self._group)

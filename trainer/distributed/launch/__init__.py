@@ -1,1 +1,1 @@
-"""Who launched this process: ranks, signals, requeue. Standard library only."""
+"""Which program started this process, signals that stop it, and requeueing. Standard library only."""

@@ -5,49 +5,54 @@ import signal
 import subprocess
 
 NO_REQUEUE = "CADENCE_NO_REQUEUE"
-"""Set by who starts runs in a Slurm job that they must not requeue themselves: to `PARENT` where it does so itself."""
+"""Set for runs inside a Slurm job that must not requeue it themselves; to `PARENT` where their parent requeues it."""
 PARENT = "parent"
 
-_answered: list[str] = []
-_known: dict[str, bool] = {}
+_results: list[str] = []
+_preempted: dict[str, bool] = {}
 
 
 def requeue(signum: int) -> str:
-    """What became of the Slurm job, in words; empty where it is not to be started again. It is asked once."""
-    if not _answered:
-        _answered.append(_requeued() if wanted(signum) and not os.environ.get(NO_REQUEUE) else "")
-    return _answered[0]
+    """Requeue the Slurm job where `signum` asks for it, once, and say what became of it; empty where it does not."""
+    if not _results:
+        _results.append(_requeue() if wanted(signum) and not os.environ.get(NO_REQUEUE) else "")
+    return _results[0]
+
+
+def requeue_allowed() -> bool:
+    """Whether this is a Slurm job that the run or its parent may requeue."""
+    return "SLURM_JOB_ID" in os.environ and (os.environ.get(NO_REQUEUE) or PARENT) == PARENT
 
 
 def wanted(signum: int) -> bool:
-    """Whether a run that this signal has stopped is one that its Slurm job shall be started again for.
+    """Whether the Slurm job of a run that this signal has stopped should be started again.
 
-    SIGUSR1 and SIGUSR2 (`sbatch --signal`) mean that the time is nearly up. SIGTERM requeues only what is being
-    preempted: a job that leaves by itself within the time of grace counts as finished, and is not started again.
+    SIGUSR1 and SIGUSR2 (`sbatch --signal`) mean that the time is nearly up. SIGTERM requeues only a preempted job:
+    Slurm counts a job that ends by itself within its time of grace as finished, and does not start it again.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None or (os.environ.get(NO_REQUEUE) or PARENT) != PARENT:
+    if not requeue_allowed():
         return False
-    return signum != signal.SIGTERM or _preempted(job)
+    return signum != signal.SIGTERM or _is_preempted(os.environ["SLURM_JOB_ID"])
 
 
-def _requeued() -> str:
+def _requeue() -> str:
     job = os.environ["SLURM_JOB_ID"]
-    code, told = _scontrol("requeue", job)
-    return f"Slurm job {job} is requeued" if not code else f"Slurm job {job} is not requeued: {told}"
+    code, output = _scontrol("requeue", job)
+    return f"Slurm job {job} is requeued" if not code else f"Slurm job {job} is not requeued: {output}"
 
 
-def _preempted(job: str) -> bool:
-    if job not in _known:
-        code, told = _scontrol("show", "job", "--oneliner", job)
-        facts = dict(word.partition("=")[::2] for word in told.split())
-        _known[job] = code == 0 and facts.get("JobState") == "RUNNING" and facts.get("PreemptTime", "None") != "None"
-    return _known[job]
+def _is_preempted(job: str) -> bool:
+    if job not in _preempted:
+        code, output = _scontrol("show", "job", "--oneliner", job)
+        fields = dict(field.partition("=")[::2] for field in output.split())
+        running, time = fields.get("JobState") == "RUNNING", fields.get("PreemptTime", "None")
+        _preempted[job] = code == 0 and running and time != "None"
+    return _preempted[job]
 
 
-def _scontrol(*words: str) -> tuple[int, str]:
+def _scontrol(*arguments: str) -> tuple[int, str]:
     try:
-        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["scontrol", *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, f"scontrol: {error}"
     return done.returncode, " ".join((done.stdout or done.stderr).split())

@@ -1,8 +1,8 @@
-"""Signals that ask a run to stop: noted at any time, acted on where nothing is lost. Standard library only.
+"""Signals that ask a run to stop: recorded at any time, obeyed where nothing is lost. Standard library only.
 
-SIGTERM, SIGUSR1 and SIGUSR2 kill nothing. A process that trains alone leaves at once while it has nothing to keep;
-after `hold`, and in one of many processes, a signal is only noted, and the loop asks for it between two blocks.
-A second SIGTERM ends the process at once, even one that waits inside a collective.
+SIGTERM, SIGUSR1 and SIGUSR2 kill nothing. A process that trains alone ends at once while it has nothing to save. After
+`defer`, and in one of many processes, a signal is only recorded, and the loop asks for it between two chunks of
+updates. A second SIGTERM ends the process at once, even while it waits inside a collective.
 """
 
 import os
@@ -12,16 +12,16 @@ import time
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-IMPATIENT = 2.0
-"""Seconds after which a second SIGTERM is another one: launchers pass on what their processes get, too."""
+SECOND_AFTER = 2.0
+"""Seconds after which a SIGTERM counts as a second one: launchers pass on the signals that their processes get, too."""
 
-_noted: list[int] = []
-_watching: list[int] = []
-_held: list[bool] = []
+_received: list[int] = []
+_pipe: list[int] = []
+_deferred: list[bool] = []
 
 
 class Stopped(SystemExit):
-    """A signal has asked the run to stop, and it has: the exit code is 128 + n."""
+    """A signal has stopped the run; the exit code is 128 + n."""
 
     def __init__(self, signum: int, update: int = 0) -> None:
         super().__init__(128 + signum)
@@ -35,63 +35,63 @@ class Stopped(SystemExit):
         return f"stopped by {self.name} " + (f"at update {self.update}" if self.update else "before the first update")
 
 
-def watch() -> None:
-    """Note the signals from now on; call it before anything slow is imported."""
-    if _watching or threading.current_thread() is not threading.main_thread():
+def handle_signals() -> None:
+    """Handle the signals from now on; call it before anything slow is imported."""
+    if _pipe or threading.current_thread() is not threading.main_thread():
         return
     reader, writer = os.pipe()
-    _watching.extend((reader, writer))
+    _pipe.extend((reader, writer))
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_ours_no_more)
-    threading.Thread(target=_impatience, args=(reader,), name="signals", daemon=True).start()
+    os.register_at_fork(after_in_child=_restore_defaults)
+    threading.Thread(target=_exit_at_second_sigterm, args=(reader,), name="signals", daemon=True).start()
     for signum in SIGNALS:
-        signal.signal(signum, _note)
+        signal.signal(signum, _handle)
 
 
-def _ours_no_more() -> None:
-    """In a forked child, as a worker of a data loader: a signal ends it, as its parent expects."""
+def _restore_defaults() -> None:
+    """In a forked child, such as a worker of a data loader: a signal ends it, as its parent expects."""
     signal.set_wakeup_fd(-1)
     for signum in SIGNALS:
-        if signal.getsignal(signum) is _note:
+        if signal.getsignal(signum) is _handle:
             signal.signal(signum, signal.SIG_DFL)
 
 
-def hold() -> None:
-    """From here on a signal is only noted: there is something to keep, or others to agree with."""
-    _held.append(True)
+def defer() -> None:
+    """From here on only record a signal: there is something to save, or there are other ranks to agree with."""
+    _deferred.append(True)
 
 
-def noted() -> int:
-    """The first signal that has asked to stop; 0: none has."""
-    return _noted[0] if _noted else 0
+def received() -> int:
+    """The first signal that has asked the run to stop; 0 for none."""
+    return _received[0] if _received else 0
 
 
-def leave() -> None:
-    """The process ends anyway: no signal shall change its exit code any more."""
-    if _watching:
+def ignore() -> None:
+    """The process ends anyway: from here on no signal changes its exit code."""
+    if _pipe:
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
 
 def one_of_many() -> bool:
-    """Whether other processes of the run have been started beside this one, by whatever program."""
+    """Whether some program has started other processes of the run beside this one."""
     sizes = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
     return any(size.isdigit() and int(size) > 1 for size in sizes)
 
 
-def _note(signum: int, frame: FrameType | None) -> None:
-    _noted.append(signum)
-    if not _held and not one_of_many():
-        hold()
+def _handle(signum: int, frame: FrameType | None) -> None:
+    _received.append(signum)
+    if not _deferred and not one_of_many():
+        defer()
         raise Stopped(signum)
 
 
-def _impatience(reader: int) -> None:
-    """End the process at a second SIGTERM; the handlers of Python wait for the main thread, this one does not."""
+def _exit_at_second_sigterm(reader: int) -> None:
+    """End the process at a second SIGTERM. Python's handlers wait for the main thread; this thread does not."""
     first = 0.0
-    while received := os.read(reader, 64):
-        if signal.SIGTERM in received:
+    while numbers := os.read(reader, 64):
+        if signal.SIGTERM in numbers:
             first = first or time.monotonic()
-            if time.monotonic() - first > IMPATIENT:
+            if time.monotonic() - first > SECOND_AFTER:
                 os._exit(128 + signal.SIGTERM)

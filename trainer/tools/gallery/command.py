@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.config.location import CONF
+from trainer.cli.compose import CONF
 from trainer.lr import ConfigError
 from trainer.tools.gallery.exhibit import exhibits
 from trainer.tools.gallery.page import page

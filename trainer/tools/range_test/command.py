@@ -1,25 +1,25 @@
 """Find the order of magnitude of the learning rate: train for a few updates while it rises, and see where it breaks.
 
-Takes every override that train.py takes. It trains as train.py would (batch, accumulation, groups, clipping,
+Takes every override that cadence train takes. It trains as cadence train would (batch, accumulation, groups, clipping,
 momentum, weight decay, precision), but at the rates of the sweep, with several seeds. The run is left as it was, and
 nothing is logged or checkpointed. Examples:
 
-    python scripts/range_test.py optimizer=sgd schedule=linear --out outputs/range
-    python scripts/range_test.py optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
-    python scripts/range_test.py optimizer=momentum --cyclic                             # base and highest for cycles
-    python scripts/range_test.py optimizer=adamw --of weight_decay                       # up to where it trains at all
+    cadence range-test optimizer=sgd schedule=linear --out outputs/range
+    cadence range-test optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
+    cadence range-test optimizer=momentum --cyclic                             # base and highest for cycles
+    cadence range-test optimizer=adamw --of weight_decay                       # up to where it trains at all
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from trainer.cli.run_id import register
-from trainer.config import settings as curve
-from trainer.config.location import CONF
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, whole
 from trainer.lr.range_test import SPACINGS, rates
@@ -31,15 +31,15 @@ RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0
 def main(words: list[str] | None = None) -> None:
     """Sweep, tell, and leave the files."""
     options = parsed(words)
-    register()
     values = swept_values(options)
-    cfg = composed(options.overrides)
-    check(cfg, options)
+    settings = settings_of(compose_config(options.overrides, options))
+    check(settings, options)
     if not options.no_files:
+        needed_for_pictures()
         check_writable(options.out)
     from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
 
-    test = RangeTest(options, values, cfg.seed, made)
+    test = RangeTest(options, values, settings.seed, partial(made, options))
     try:
         print("\n".join(test.heading()), flush=True)
         print("\n".join(test.told()), flush=True)
@@ -56,7 +56,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("overrides", nargs="*", help="as for train.py: optimizer=sgd schedule=cosine …")
+    add_config_options(parser)
     add("--of", choices=tuple(RANGES), default="lr", help="what rises (lr); the rate stands at its peak for the others")
     add("--start", type=float, metavar="X", help="the first value (1e-7; 1e-6 for weight_decay, 0.5 for momentum)")
     add("--end", type=float, metavar="X", help="the last value (10; 100 for weight_decay, 0.999 for momentum)")
@@ -90,36 +90,29 @@ def swept_values(options: argparse.Namespace) -> list[float]:
     return [1.0 - 1.0 / memory for memory in rates(low, high, options.updates, options.spacing)]
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    """The config that train.py would see."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides)
-
-
-def made(overrides: list[str], seed: int, sweeps: bool) -> DictConfig:
-    """The config of a seed, looked at by nothing else; without validation where it `sweeps`."""
-    cfg = composed([*overrides, f"seed={seed}"])
+def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: bool) -> Settings:
+    """The settings of a seed, looked at by nothing else; without validation where it `sweeps`."""
+    cfg = compose_config([*overrides, f"seed={seed}"], options)
     for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
     cfg.trainer.checkpoint = None
     if sweeps:
         lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
         cfg.trainer.lightning = {**lightning, "limit_val_batches": 0}
-    return cfg
+    return settings_of(cfg)
 
 
-def check(cfg: DictConfig, options: argparse.Namespace) -> None:
+def check(settings: Settings, options: argparse.Namespace) -> None:
     """Refuse a run that cannot be swept, and options that do not fit."""
-    curve.check_keys(cfg)
-    settings = curve.trainer_settings(cfg)
-    if settings.world > 1:
+    run = settings.trainer
+    if run.world > 1:
         raise ConfigError(
-            f"{settings.world} processes: a sweep runs in one: take trainer=auto "
-            f"trainer.accumulate={settings.world * settings.accumulate}, which trains on the same batches."
+            f"{run.world} processes: a sweep runs in one: take trainer=auto "
+            f"trainer.accumulate={run.world * run.accumulate}, which trains on the same batches."
         )
-    if cfg.resume.path is not None:
-        raise ConfigError(f"resume.path={cfg.resume.path}: a sweep starts from the beginning: take resume=none.")
-    whole("seed", cfg.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    if settings.resume.path is not None:
+        raise ConfigError(f"resume.path={settings.resume.path}: a sweep starts from the beginning: take resume=none.")
+    whole("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
     whole("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
     whole("--val-samples", options.val_samples, "give a number of samples, at least 1.")
     whole("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)

@@ -1,0 +1,73 @@
+"""The command `cadence`, and `python -m cadence`: it hands the words behind a command's name to that command."""
+
+import importlib
+import runpy
+import sys
+
+TRAIN = "cadence.train"
+COMMANDS = {
+    "train": (TRAIN, "train a model, or a sweep of them with -m"),
+    "plan": ("trainer.tools.plan.command", "show the whole curve of a run before it is trained"),
+    "range-test": ("trainer.tools.range_test.command", "find the order of magnitude of the learning rate"),
+    "noise-scale": (
+        "trainer.tools.noise_scale.command",
+        "measure the gradient noise scale, and what batch it suggests",
+    ),
+    "report": ("trainer.tools.report.command", "make a page of a sweep: the optimum, curves, failures"),
+    "doctor": ("trainer.tools.doctor", "say what the log of a run shows to be wrong"),
+}
+"""The module of each command, and what the command does."""
+
+EXAMPLES = """\
+examples:
+  cadence train optimizer=adamw schedule=cosine_warmup
+  cadence train -m optimizer.lr=0.01,0.03,0.1 name=grid
+  cadence plan optimizer=sgd schedule=wsd --updates 10000
+  cadence range-test optimizer=adamw --confirm
+  cadence report outputs/grid
+  cadence doctor outputs/grid
+
+cadence COMMAND --help tells the rest, cadence train --help every group and option."""
+
+
+def main() -> int:
+    """Run the command that the first word names, and return the exit code."""
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        print(usage())
+        return 0
+    if name == "--version":
+        from trainer.cli.version import version
+
+        print("cadence", *(part for part in version().values() if part))
+        return 0
+    if name not in COMMANDS:
+        print(
+            f"cadence {name}: there is no such command: take {', '.join(COMMANDS)}; --help shows each.", file=sys.stderr
+        )
+        return 2
+    return run(name, words)
+
+
+def run(name: str, words: list[str]) -> int:
+    """Run a command; `train` as a program of its own, so that its ranks and jobs can be started again by its name."""
+    module = COMMANDS[name][0]
+    if module == TRAIN:
+        sys.argv[1:] = words
+        runpy.run_module(module, run_name="__main__", alter_sys=True)  # leaves through sys.exit
+    sys.argv = [f"cadence {name}", *words]
+    from trainer.cli.run_cli import run_cli
+
+    return run_cli(lambda: importlib.import_module(module).main())
+
+
+def usage() -> str:
+    """What --help prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:{width}}{told}" for name, (_, told) in COMMANDS.items()]
+    heading = "usage: cadence COMMAND [WORDS …] | --version | --help\n\ncommands:"
+    return "\n".join([heading, *lines, "", EXAMPLES])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""`cadence train`, `python -m cadence.train` and `python train.py`: train what the config names."""
+
+import os
+import sys
+
+from trainer.distributed.launch.signals import handle_signals
+
+if __name__ == "__main__":
+    handle_signals()  # before the imports that take seconds
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+from trainer.cli.compose import CONF, absolute_config_path, find_own_packages  # noqa: E402
+from trainer.cli.run_cli import run_cli  # noqa: E402
+from trainer.cli.run_id import register_run_id  # noqa: E402
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def train(cfg: DictConfig) -> None:
+    """Train the run that the config describes, and leave a result in its folder."""
+    from trainer.run import run  # late: composing a config needs no torch
+
+    run(cfg)
+
+
+def main() -> None:
+    """Read the command line, and train."""
+    find_own_packages()
+    register_run_id()
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # on a busy machine, threads that spin while waiting cost 20 times
+    sys.argv[1:] = absolute_config_path(sys.argv[1:])
+    train()
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

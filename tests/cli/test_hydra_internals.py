@@ -1,0 +1,134 @@
+"""Each part of Hydra that Cadence replaces is where it was, does what it shall, and is given back."""
+
+import inspect
+import sys
+import warnings
+from argparse import ArgumentParser
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import hydra._internal.utils
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from trainer.cli.compose import CONF
+from trainer.cli.hydra_internals import (
+    RUN_JOB,
+    given_flags,
+    hydra_raises,
+    initialized,
+    register_resolver,
+    store_option,
+)
+from trainer.lr import ConfigError
+
+PARTS = (
+    (hydra._internal.utils, "run_and_report"),
+    (JobReturn, "return_value"),
+    (ArgumentParser, "error"),
+    (Plugins, "instantiate_launcher"),
+)
+
+
+def parts() -> list[object]:
+    return [inspect.getattr_static(owner, name) for owner, name in PARTS]
+
+
+def test_all_are_replaced_for_a_time_and_given_back_also_after_an_error() -> None:
+    before = parts()
+    with suppress(KeyError), hydra_raises():
+        assert all(now is not then for now, then in zip(parts(), before))
+        raise KeyError
+    assert all(now is then for now, then in zip(parts(), before))
+
+
+def test_hydra_runs_its_parts_through_the_function_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def run_and_report(func):
+        seen.append(func)
+        return func()
+
+    monkeypatch.setattr(hydra._internal.utils, "run_and_report", run_and_report)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "hydra.run.dir=nowhere"])
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(lambda cfg: None)()
+    assert len(seen) >= 2  # where configs lie, the config
+
+
+def test_a_job_that_failed_raises_what_it_raised_with_the_folder_of_its_run() -> None:
+    cfg = OmegaConf.create({"hydra": {"runtime": {"output_dir": "there"}}})
+    failed = JobReturn([], cfg=cfg, hydra_cfg=cfg, status=JobStatus.FAILED, _return_value=RuntimeError("why"))
+    done = JobReturn([], status=JobStatus.COMPLETED, _return_value=3)
+    with hydra_raises():
+        assert done.return_value == 3
+        with pytest.raises(RuntimeError, match="why") as raised:
+            _ = failed.return_value
+    assert raised.value.run_folder == "there"  # type: ignore[attr-defined]
+
+
+def test_a_flag_that_is_not_known_is_a_config_error() -> None:
+    with hydra_raises(), pytest.raises(ConfigError, match=r"--no-such.*: flags come first"):
+        ArgumentParser().parse_args(["--no-such"])
+
+
+def test_a_launcher_of_jobs_inside_processes_is_refused_before_it_is_made() -> None:
+    config = OmegaConf.create({"hydra": {"launcher": {"_target_": "hydra_plugins.other.Other"}}})
+    with hydra_raises(), pytest.raises(ConfigError, match="hydra/launcher: Other runs jobs inside"):
+        Plugins.instance().instantiate_launcher(hydra_context=None, task_function=None, config=config)
+
+
+def test_the_flags_of_the_command_line_are_read_as_hydra_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--config-dir", "mine", "a=1", "--config-name", "other"])
+    flags = given_flags()
+    assert (flags.config_dir, flags.config_name, flags.config_path, flags.overrides) == ("mine", "other", None, ["a=1"])
+
+
+def test_a_function_of_hydra_that_calls_the_task_has_a_known_name() -> None:
+    import hydra.core.utils
+
+    assert any(hasattr(hydra.core.utils, name) for name in RUN_JOB)
+
+
+def test_more_configs_join_the_shipped_ones_and_do_not_replace_them(tmp_path: Path) -> None:
+    (tmp_path / "warmup").mkdir()
+    for name in ("mine", "linear"):
+        (tmp_path / "warmup" / f"{name}.yaml").write_text("mine: true\n")
+    with initialized(CONF, tmp_path):
+        assert hydra.compose("train", ["warmup=mine"]).warmup == {"mine": True}
+        assert "mine" not in hydra.compose("train", ["warmup=linear"]).warmup
+    with initialized(CONF), pytest.raises(hydra.errors.MissingConfigException):
+        hydra.compose("train", ["warmup=mine"])
+
+
+def test_a_resolver_is_registered_again_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_resolver("test_of_resolvers", lambda: 1)
+        register_resolver("test_of_resolvers", lambda: 2, use_cache=True)
+        cfg = OmegaConf.create({"two": "${test_of_resolvers:}"})
+        assert cfg.two == 2
+    OmegaConf.clear_resolver("test_of_resolvers")
+
+
+@dataclass
+class Option:
+    number: int = 1
+
+
+@dataclass
+class Other:
+    number: int = 2
+
+
+def test_an_option_of_another_package_is_replaced_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store_option("hydra/test_of_options", "one", Option)
+        store_option("hydra/test_of_options", "one", Other)
+    assert ConfigStore.instance().load("hydra/test_of_options/one.yaml").node.number == 2
+    del ConfigStore.instance().repo["hydra"]["test_of_options"]

@@ -1,0 +1,112 @@
+"""How many processes a run has is read from what has started them, and what does not fit is refused."""
+
+import os
+
+import pytest
+
+from trainer.config.settings import settings_of
+from trainer.distributed.environment import Slurm, environment, reachable
+from trainer.distributed.launch.launcher import is_restart, write_job
+from trainer.lr import ConfigError
+
+TORCHRUN = {
+    **{"TORCHELASTIC_RUN_ID": "t", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+    **{"GROUP_WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+}
+SRUN = {
+    **{"SLURM_JOB_ID": "12", "SLURM_STEP_ID": "1", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "6"},
+    **{"SLURM_STEP_TASKS_PER_NODE": "2(x3)", "SLURM_NTASKS": "6", "SLURM_STEP_NODELIST": "localhost,n[2-3]"},
+}
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch):
+    """Set what a launcher sets; nothing else is there, and all is undone."""
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC", "MASTER_")) or name in TORCHRUN:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+    def by(variables, **more):
+        os.environ.update({**variables, **more})
+
+    return by
+
+
+def refused(says, *overrides, compose):
+    with pytest.raises(ConfigError) as refusal:
+        settings_of(compose(*overrides))
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_torchrun_and_srun_tell_devices_and_nodes(compose, started):
+    started(TORCHRUN)
+    settings = settings_of(compose("trainer=torchrun")).trainer
+    assert (settings.devices, settings.nodes, settings.world) == (2, 2, 4)
+    os.environ.clear()
+    started(SRUN)
+    settings = settings_of(compose("trainer=slurm")).trainer
+    assert (settings.devices, settings.nodes, settings.world) == (2, 3, 6)
+
+
+def test_a_trainer_that_its_launcher_has_not_started_is_refused(compose, started):
+    refused("torchrun has not started this: use torchrun", "trainer=torchrun", compose=compose)
+    refused("slurm has not started this: use srun python train.py", "trainer=slurm", compose=compose)
+    started(TORCHRUN)
+    refused("slurm has not started this", "trainer=slurm", compose=compose)
+    refused("take torchrun for both, or numbers", "trainer=torchrun", "trainer.devices=2", compose=compose)
+
+
+def test_as_many_processes_on_each_node_or_a_refusal(compose, started):
+    started(SRUN, SLURM_STEP_TASKS_PER_NODE="2(x2),1", SLURM_STEP_NUM_TASKS="5")
+    refused("SLURM_STEP_TASKS_PER_NODE=2(x2),1 tasks are not as many on each node", "trainer=slurm", compose=compose)
+    os.environ.clear()
+    started(TORCHRUN, WORLD_SIZE="3", LOCAL_WORLD_SIZE="1")
+    refused("3 processes on 2 nodes, 1 of them on this one", "trainer=torchrun", compose=compose)
+
+
+@pytest.mark.parametrize("words", [["trainer=ddp", "trainer.devices=2"], ["trainer=cpu"]])
+def test_another_world_than_the_launchers_is_refused_with_both_numbers(compose, started, words):
+    started(TORCHRUN)
+    world = 2 if "ddp" in words[0] else 1
+    refused(f"torchrun has started 4 processes, but trainer.devices={world} × trainer.nodes=1 are {world}", *words,
+            compose=compose)  # fmt: skip
+    os.environ.clear()
+    started(SRUN)
+    refused("slurm has started 6 processes", *words, compose=compose)
+
+
+def test_the_right_world_in_numbers_is_taken_and_one_task_may_start_processes_of_its_own(compose, started):
+    started(TORCHRUN)
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2", "trainer.nodes=2")).trainer.world == 4
+    os.environ.clear()
+    started(SRUN, SLURM_STEP_NUM_TASKS="1", SLURM_STEP_TASKS_PER_NODE="1")
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2")).trainer.world == 2
+    assert type(environment()[0]).__name__ == "LightningEnvironment"
+
+
+def test_slurm_gives_the_first_node_and_a_port_of_the_step(started):
+    started(SRUN)
+    found = Slurm()
+    assert (found.main_address, found.world_size(), found.global_rank()) == ("localhost", 6, 5)
+    assert found.main_port == 15000 + 12 * 7 + 1
+    assert not found.auto_requeue
+    os.environ["MASTER_ADDR"] = "10.0.0.9"
+    assert found.main_address == "10.0.0.9"
+
+
+def test_a_first_node_that_nobody_knows_is_refused_and_not_waited_for():
+    with pytest.raises(ConfigError, match=r"nowhere\.invalid, the first node, does not resolve here: set MASTER_ADDR"):
+        reachable("nowhere.invalid")
+
+
+def test_only_the_job_that_has_begun_a_run_goes_on_with_it(started, tmp_path):
+    started(SRUN)
+    assert not is_restart(tmp_path)
+    write_job(tmp_path)
+    assert not is_restart(tmp_path)
+    os.environ["SLURM_RESTART_COUNT"] = "1"
+    assert is_restart(tmp_path)
+    os.environ["SLURM_JOB_ID"] = "13"
+    assert not is_restart(tmp_path)

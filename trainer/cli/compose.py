@@ -1,0 +1,76 @@
+"""The config as the command line composes it, for every command beside training; and where configs and packages lie."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra import compose
+from omegaconf import DictConfig
+
+from trainer.cli.hydra_internals import initialized
+from trainer.cli.run_id import register_run_id
+from trainer.lr import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds the packages of Cadence: a checkout, or where the wheel is installed."""
+CONF = next((place for place in (ROOT / "cadence" / "conf", ROOT / "conf") if place.is_dir()), ROOT / "conf")
+"""The shipped configs: `cadence.conf` of the wheel, `conf` of a checkout."""
+
+
+def find_own_packages() -> None:
+    """Let the packages in the working folder be imported, after those of Cadence.
+
+    A user's `models` and `data` then join the shipped ones, which are open packages. In front, they would hide them:
+    `python -m` puts the working folder there.
+    """
+    here = str(Path.cwd())
+    if here != str(ROOT):
+        sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add what each command that composes a config takes: overrides, and where more configs lie."""
+    parser.add_argument("overrides", nargs="*", help="as for cadence train: optimizer=sgd schedule=cosine …")
+    parser.add_argument(
+        "--config-dir", "-cd", type=Path, metavar="FOLDER", help="more options, as in FOLDER/model/my.yaml"
+    )
+    parser.add_argument(
+        "--config-name", "-cn", default="train", metavar="NAME", help="the config to start from (train)"
+    )
+
+
+def compose_config(overrides: Iterable[str], options: argparse.Namespace | None = None) -> DictConfig:
+    """The config that `cadence train OVERRIDES` would see.
+
+    Args:
+        overrides: as on the command line, `hydra.searchpath` among them.
+        options: what `add_config_options` has parsed; None: the shipped configs alone.
+
+    Raises:
+        ConfigError: the folder of --config-dir does not exist.
+        HydraException: what the overrides ask for does not exist; `run_cli` tells it in one line.
+    """
+    config_dir: Path | None = options.config_dir if options else None
+    if config_dir is not None and not config_dir.is_dir():
+        raise ConfigError(f"--config-dir={config_dir} is not a folder: name the one that holds your configs.")
+    find_own_packages()
+    register_run_id()
+    with initialized(CONF, config_dir):
+        return compose(options.config_name if options else "train", list(overrides))
+
+
+def absolute_config_path(words: Sequence[str]) -> list[str]:
+    """The words of a command with a relative --config-path taken from the working folder, as other paths are."""
+    flags, found = ("--config-path", "-cp"), list(words)
+    for i, word in enumerate(found):
+        flag, equals, path = word.partition("=")
+        if flag in flags and equals:
+            found[i] = f"{flag}={_absolute(path)}"
+        elif word in flags and i + 1 < len(found):
+            found[i + 1] = _absolute(found[i + 1])
+    return found
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).resolve())

@@ -1,0 +1,131 @@
+"""Parts of Hydra that Cadence replaces, or uses although they are not public: all of them, each with its reason.
+
+`tests/cli/test_hydra_internals.py` holds each of them against the Hydra that is installed. It holds for Hydra 1.3.8
+with OmegaConf 2.3, and for Hydra 1.4.0rc3 with OmegaConf 2.4.
+"""
+
+import inspect
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra._internal.utils
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.command import check_launcher
+from trainer.lr import ConfigError
+
+RUN_JOB = ("run_job", "_run_job")
+"""The functions of Hydra that call the task: a traceback that has one of them comes from inside a job."""
+
+
+@contextmanager
+def hydra_raises() -> Iterator[None]:
+    """Replace what would print an error over several lines and leave with exit code 1, so that it raises.
+
+    - `run_and_report` prints, and leaves: now it marks an error that came before the job has begun, and raises it.
+    - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
+    - `ArgumentParser.error` prints the usage and leaves: now it raises a `ConfigError`.
+    - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
+    """
+    replaced: list[tuple[Any, str, Any]] = [
+        (hydra._internal.utils, "run_and_report", _run_and_raise),
+        (JobReturn, "return_value", JobReturn.return_value.getter(_return_value)),  # type: ignore[attr-defined]
+        (ArgumentParser, "error", _raise_usage),
+        (Plugins, "instantiate_launcher", _checked_launcher(Plugins.instantiate_launcher)),
+    ]
+    before = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replaced]
+    for owner, name, value in replaced:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _run_and_raise(func: Callable[[], Any]) -> Any:
+    """Run a part of Hydra; an error before the job has begun is given the groups of the config."""
+    try:
+        return func()
+    except (ConfigCompositionException, ValueError, TypeError, OSError) as error:
+        if not hasattr(error, "run_folder") and isinstance(app := GlobalHydra.instance().hydra, Hydra):
+            groups = [name for name in app.list_all_config_groups() if not name.startswith("hydra")]
+            error.groups = groups  # type: ignore[union-attr]
+        raise
+
+
+def _return_value(job: JobReturn) -> Any:
+    if job.status is JobStatus.COMPLETED:
+        return job._return_value
+    if job.hydra_cfg is not None:
+        job._return_value.run_folder = job.hydra_cfg.hydra.runtime.output_dir
+    raise job._return_value
+
+
+def _raise_usage(parser: ArgumentParser, message: str) -> None:
+    raise ConfigError(f"{message}: flags come first, then all settings together; --help shows both.")
+
+
+def _checked_launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Launcher]:
+    def checked(plugins: Plugins, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
+        check_launcher(config.hydra.launcher)
+        return instantiate(plugins, hydra_context, task_function, config)
+
+    return checked
+
+
+@contextmanager
+def initialized(conf: Path, config_dir: Path | None = None) -> Iterator[None]:
+    """As `hydra.initialize_config_dir`, with the folder `config_dir` searched where `--config-dir` would be.
+
+    Only Hydra's own command line knows `--config-dir`; its compose API has no word for it.
+    """
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        if config_dir is not None:
+            search_path = create_config_search_path(str(conf))
+            schema = SearchPathQuery(provider="schema")
+            search_path.prepend(provider="command-line", path=f"file://{config_dir.resolve()}", anchor=schema)
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2(task_name="app", config_search_path=search_path)
+        yield
+
+
+def given_flags() -> Namespace:
+    """The flags of the command line as Hydra reads them: `config_path`, `config_name`, `config_dir`, ..."""
+    return get_args_parser().parse_args()
+
+
+def register_resolver(name: str, function: Callable[..., Any], use_cache: bool = False) -> None:
+    """Make `${name:...}` known to OmegaConf, again where it is known.
+
+    OmegaConf 2.4 calls it `register_resolver`, and deprecates `register_new_resolver`; 2.3 has another function of
+    the first name, which takes no `use_cache`.
+    """
+    register: Any = OmegaConf.register_resolver
+    if "use_cache" not in inspect.signature(register).parameters:
+        register = OmegaConf.register_new_resolver
+    register(name, function, use_cache=use_cache, replace=True)
+
+
+def store_option(group: str, name: str, node: Any) -> None:
+    """Store a config in Hydra's registry, also in place of one that another package has stored.
+
+    Hydra 1.4 takes `replace=True` for that, and warns without it; 1.3 replaces always.
+    """
+    store = ConfigStore.instance().store
+    more: dict[str, Any] = {"replace": True} if "replace" in inspect.signature(store).parameters else {}
+    store(name, node, group=group, provider="cadence", **more)
