@@ -116,8 +116,10 @@ class Results:
         values = [unit * trial.values[name] for trial in self.runs(arm)]
         if not all(map(math.isfinite, values)):
             return "diverges"
-        told = repeats(values)
-        return f"{told.mean:.{digits}f}" + (f" ± {told.std:.{digits}f}" if told.std is not None else "")
+        over_seeds = repeats(values)
+        return f"{over_seeds.mean:.{digits}f}" + (
+            f" ± {over_seeds.std:.{digits}f}" if over_seeds.std is not None else ""
+        )
 
     def _summed(self, name: str, trials: Sequence[Trial]) -> float:
         values = [trial.values.get(name, math.nan) for trial in trials]
