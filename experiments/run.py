@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     experiment = read(options.name)
     seeds = experiment.seeds if options.seeds is None else options.seeds
-    folder = options.out / options.name
+    folder = (options.out / options.name).resolve()  # train.py may run in another folder
     check_options(options, folder)
     begun = time.perf_counter()
     results = swept(options.name, experiment, folder, seeds, options.jobs)
