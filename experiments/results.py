@@ -55,8 +55,9 @@ class Results:
     arms: dict[str, dict[float | None, list[Trial]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.arms.update({trial.arm: {} for trial in self.trials})
         for trial in sorted(self.trials, key=lambda one: (one.x is not None and one.x, one.seed)):
-            self.arms.setdefault(trial.arm, {}).setdefault(trial.x, []).append(trial)
+            self.arms[trial.arm].setdefault(trial.x, []).append(trial)
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
