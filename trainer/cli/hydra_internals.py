@@ -28,6 +28,8 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.cli.command import check_launcher
 from trainer.lr import ConfigError
 
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+"""What Hydra 1.3 must be told to behave as its own version, and what Hydra 1.4 deprecates."""
 RUN_JOB = ("run_job", "_run_job")
 """The functions of Hydra that call the task: a traceback that has one of them comes from inside a job."""
 
@@ -94,7 +96,7 @@ def initialized(conf: Path, config_dir: Path | None = None) -> Iterator[None]:
 
     Only Hydra's own command line knows `--config-dir`; its compose API has no word for it.
     """
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(conf), **VERSION_BASE):
         if config_dir is not None:
             search_path = create_config_search_path(str(conf))
             schema = SearchPathQuery(provider="schema")
