@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.bounds import whole
+from data.bounds import integer
 
 
 class Augment:
@@ -18,7 +18,7 @@ class Augment:
     def __init__(self, crop: int = 0, flip: bool = False, cutout: int = 0, padding: str = "reflect") -> None:
         if padding not in ("reflect", "zero"):
             raise ValueError(f"padding={padding!r} is unknown: use 'reflect' or 'zero'.")
-        self.crop, self.cutout = whole("crop", crop, low=0), whole("cutout", cutout, low=0)
+        self.crop, self.cutout = integer("crop", crop, low=0), integer("cutout", cutout, low=0)
         self.flip, self.padding = flip, padding
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-def whole(name: str, value: object, low: int = 1) -> int:
+def integer(name: str, value: object, low: int = 1) -> int:
     """`value` if it is an integer of at least `low`; ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {low}.")

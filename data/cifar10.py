@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.augment import Augment
-from data.bounds import whole
+from data.bounds import integer
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory, Source, Workers
@@ -59,9 +59,9 @@ class CIFAR10(DataModule):
             eval_batch_size=eval_batch_size,
         )
         self.path, self.in_memory, self.augment = path, in_memory, augment
-        self.val_samples = whole("data.val_samples", val_samples, low=0)
-        self.train_limit = None if train_limit is None else whole("data.train_limit", train_limit)
-        self.num_workers = whole("data.num_workers", num_workers, low=0)
+        self.val_samples = integer("data.val_samples", val_samples, low=0)
+        self.train_limit = None if train_limit is None else integer("data.train_limit", train_limit)
+        self.num_workers = integer("data.num_workers", num_workers, low=0)
 
     @property
     def shape(self) -> dict[str, int]:

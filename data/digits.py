@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data.bounds import share, whole
+from data.bounds import integer, share
 from data.module import DataModule, Splits
 from data.order import mix, permutation
 from data.source import Memory
@@ -44,7 +44,7 @@ class Digits(DataModule):
         )
         if isinstance(split, str) or len(split) != 3:
             raise ValueError(f"data.split={split} is not three sizes: give training, validation and test.")
-        self.split = [whole("data.split", size, low=0) for size in split]
+        self.split = [integer("data.split", size, low=0) for size in split]
         if not self.split[0] or sum(self.split) > DIGITS:
             raise ValueError(
                 f"data.split={self.split} has {self.split[0]} training digits and {sum(self.split)} in all: "
@@ -52,7 +52,7 @@ class Digits(DataModule):
             )
         if not isinstance(standardize, bool):
             raise ValueError(f"data.standardize={standardize!r} must be true or false.")
-        self.split_seed, self.standardize = whole("data.split_seed", split_seed, low=0), standardize
+        self.split_seed, self.standardize = integer("data.split_seed", split_seed, low=0), standardize
         self.label_noise = share("data.label_noise", label_noise)
 
     @property

@@ -1,17 +1,17 @@
 """The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning import LightningDataModule
 
-from data.bounds import whole
+from data.bounds import integer
 from data.order import Layout, Order, Pick, permutation
 from data.shard import Shard
 from data.source import Source, Workers
-from data.stream import Ends, Run, Stream, Transform
+from data.stream import Clock, Loop, Stream, Transform
 
 
 class Splits(NamedTuple):
@@ -42,19 +42,18 @@ class DataModule(LightningDataModule):
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.batch_size = whole("data.batch_size", batch_size)
-        self.eval_batch_size = whole(
+        self.batch_size = integer("data.batch_size", batch_size)
+        self.eval_batch_size = integer(
             "data.eval_batch_size", 4 * self.batch_size if eval_batch_size is None else eval_batch_size
         )
-        self.samples = None if samples is None else whole("data.samples", samples)
+        self.samples = None if samples is None else integer("data.samples", samples)
         self.tokens_per_sample = (
-            None if tokens_per_sample is None else whole("data.tokens_per_sample", tokens_per_sample)
+            None if tokens_per_sample is None else integer("data.tokens_per_sample", tokens_per_sample)
         )
-        self.seed = whole("data.seed", seed, low=0)
+        self.seed = integer("data.seed", seed, low=0)
         self._splits: Splits | None = None
-        self._run: Run | None = None
-        self._accumulate = 1
-        self._stages: Sequence[tuple[int, int]] = ((0, 1),)
+        self._clock: Clock | None = None
+        self._loop = Loop(total=1, validation_interval=1)
 
     def read(self) -> Splits:
         """The samples, read from where they lie."""
@@ -89,29 +88,19 @@ class DataModule(LightningDataModule):
         """Training samples in an epoch, counted."""
         return len(self.splits.train)
 
-    def follow(
-        self,
-        clock: Callable[[], int],
-        *,
-        total: int,
-        leg: Ends,
-        pauses: tuple[Ends, ...],
-        per_call: int,
-        accumulate: int,
-        stages: Sequence[tuple[int, int]] = ((0, 1),),
-    ) -> None:
-        """Tie the training loader to the clock of a run, before it starts (see `Run`, and `Order` for `stages`)."""
-        self._accumulate, self._stages = whole("accumulate", accumulate), stages
-        self._run = Run(clock, total, leg, pauses, per_call)
+    def follow(self, clock: Clock, loop: Any) -> None:
+        """Tie the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
+        values = {field.name: getattr(loop, field.name) for field in fields(Loop)}
+        self._clock, self._loop = clock, Loop(**values)
 
     def train_dataloader(self) -> Stream:
         """This rank's part of every global batch, from the update that the clock shows."""
-        if self._run is None:
+        if self._clock is None:
             raise RuntimeError("the training loader has no clock: call follow() first.")
         source = self.splits.train.to(self._device)
-        layout = self._layout(self.batch_size, self._accumulate)
-        order = Order(len(source), self.seed, layout, source.home, self._stages)
-        return Stream(source, order, self._run, self.augment)
+        layout = self._layout(self.batch_size, self._loop.accumulate)
+        order = Order(len(source), self.seed, layout, source.home, self._loop.stages)
+        return Stream(source, order, self._clock, self._loop, self.augment)
 
     def val_dataloader(self) -> Shard | list:
         """This rank's part of the validation split; an empty list where there is none."""
@@ -123,7 +112,7 @@ class DataModule(LightningDataModule):
 
     def claims(self) -> dict[str, str]:
         """What this rank trains on, in short texts by name: all ranks must have the same, whatever part they take."""
-        source, batch = self.splits.train, self._layout(self.batch_size, self._accumulate).global_batch
+        source, batch = self.splits.train, self._layout(self.batch_size, self._loop.accumulate).global_batch
         picked = permutation(len(source), self.seed, 0)[:batch]
         few: object
         if isinstance(source, Workers):

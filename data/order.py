@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.bounds import whole
+from data.bounds import integer
 
 _MASK = (1 << 64) - 1
 
@@ -58,8 +58,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate", "world"):
-            whole(name, getattr(self, name))
-        if whole("rank", self.rank, low=0) >= self.world:
+            integer(name, getattr(self, name))
+        if integer("rank", self.rank, low=0) >= self.world:
             raise ValueError(f"rank={self.rank} must be below world={self.world}.")
 
     @property
@@ -146,10 +146,10 @@ def _placed(stages: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """(first update, the update of the layout that it begins with, ratio) of each stage."""
     if not stages or stages[0][0] != 0:
         raise ValueError(f"stages={stages!r}: the first stage begins at update 0.")
-    made = [(0, 0, whole("ratio", stages[0][1]))]
+    made = [(0, 0, integer("ratio", stages[0][1]))]
     for begin, ratio in stages[1:]:
         last, place, before = made[-1]
         if begin <= last:
             raise ValueError(f"stages={stages!r}: each stage begins after the one before.")
-        made.append((begin, place + (begin - last) * before, whole("ratio", ratio)))
+        made.append((begin, place + (begin - last) * before, integer("ratio", ratio)))
     return made

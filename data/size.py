@@ -1,6 +1,6 @@
 """How much a text file holds, counted without torch, so that a plan of a run needs none."""
 
-from data.bounds import existing, share, whole
+from data.bounds import existing, integer, share
 
 
 def text(path: str) -> str:
@@ -28,7 +28,7 @@ def cut(chars: int, val_fraction: float, test_fraction: float) -> tuple[int, int
 
 def phased_windows(chars: int, context: int) -> int:
     """Windows of `context` tokens that fit from any phase in [0, context): (chars - context) // context."""
-    count = (chars - whole("data.context", context)) // context
+    count = (chars - integer("data.context", context)) // context
     if count < 1:
         raise ValueError(f"data.context={context} needs a text of at least {2 * context} characters, not {chars}.")
     return count

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.bounds import whole
+from data.bounds import integer
 from data.order import Pick
 
 Batch = tuple[Tensor, Tensor]
@@ -54,13 +54,13 @@ class Memory:
 
 
 class Workers:
-    """A map-style data set of (input, target), read by `num_workers` processes that outlive a leg."""
+    """A map-style data set of (input, target), read by `num_workers` processes that outlive a validation."""
 
     home = torch.device("cpu")
 
     def __init__(self, dataset: Dataset, num_workers: int, prepare: Prepare | None = None) -> None:
         self.dataset, self.prepare = dataset, prepare
-        self.num_workers = whole("num_workers", num_workers, low=0)
+        self.num_workers = integer("num_workers", num_workers, low=0)
         self._device, self._queue = self.home, _Queue()
         self._loader: DataLoader | None = None
 

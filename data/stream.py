@@ -1,12 +1,12 @@
-"""The training loader: batch(t), from whatever update the clock shows, in blocks of updates."""
+"""The training loader: batch(t), from whatever update the clock shows, in chunks of updates."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
-from data.bounds import whole
+from data.bounds import integer
 from data.order import Order
 from data.source import Batch, Source
 
@@ -21,59 +21,65 @@ class MicroBatch(NamedTuple):
 
 Update = list[MicroBatch]
 Transform = Callable[[Tensor, int], Tensor]
+Clock = Callable[[], int]
 Ends = int | Callable[[int], int]
 """An interval in updates, or a function that gives the next end after update `t`."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """Where a run stands and when control must return to the trainer; every number counts updates.
+class Loop:
+    """When control returns to the trainer, and how many micro-batches an update has; all else counts updates.
 
-    `clock` gives the current update, `total` the length of the run, `leg` the updates between two
-    validations, `pauses` other intervals at which a block must end (checkpoints), `per_call` the most updates
-    in a block. Where a leg or a pause is not so many updates each time, a function gives its next end.
+    `total`: the length of the run. `validation_interval`: the updates between two validations. `pauses`: other
+    intervals at which a chunk ends (checkpoints). `steps_per_execution`: the most updates in a chunk. Where an
+    interval is not the same each time, a function gives its next end. `accumulate`: micro-batches of an update in each
+    process. `stages`: (first update, ratio) for each size of a growing batch, see `Order`.
     """
 
-    clock: Callable[[], int]
     total: int
-    leg: Ends
+    validation_interval: Ends
     pauses: tuple[Ends, ...] = ()
-    per_call: int = 1
+    steps_per_execution: int = 1
+    accumulate: int = 1
+    stages: Sequence[tuple[int, int]] = ((0, 1),)
 
     def __post_init__(self) -> None:
-        for name in ("total", "per_call"):
-            whole(name, getattr(self, name))
-        for name, ends in (("leg", self.leg), *(("pause", ends) for ends in self.pauses)):
+        for name in ("total", "steps_per_execution", "accumulate"):
+            integer(name, getattr(self, name))
+        intervals = [("validation_interval", self.validation_interval), *(("pause", ends) for ends in self.pauses)]
+        for name, ends in intervals:
             if not callable(ends):
-                whole(name, ends)
+                integer(name, ends)
 
-    def leg_end(self, t: int) -> int:
-        """The update at which the leg of update `t` ends, exclusive."""
-        return min(self.total, _next(self.leg, t))
+    def next_validation(self, t: int) -> int:
+        """The update before which the first validation after update `t` runs."""
+        return min(self.total, _next(self.validation_interval, t))
 
-    def cuts(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The blocks [t, stop) that cover [start, end)."""
+    def chunks(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The chunks [t, stop) that cover [start, end)."""
         while start < end:
-            stop = min(end, start + self.per_call, *(_next(ends, start) for ends in self.pauses))
+            stop = min(end, start + self.steps_per_execution, *(_next(ends, start) for ends in self.pauses))
             yield start, stop
             start = stop
 
 
 class Stream:
-    """Iterating gives one leg of the run, from the update that the clock shows to the next validation.
+    """Iterating gives the batches from the update that the clock shows to the next validation.
 
-    It yields blocks: lists of consecutive updates, each a list of micro-batches, on the device of the source. It
-    has no length, for a leg that starts in the middle is shorter.
+    It yields chunks: lists of consecutive updates, each a list of micro-batches, on the device of the source. It
+    has no length, for a run may resume between two validations. `clock` gives the current update.
     """
 
-    def __init__(self, source: Source, order: Order, run: Run, augment: Transform | None = None) -> None:
-        self.source, self.order, self.run, self.augment = source, order, run, augment
+    def __init__(
+        self, source: Source, order: Order, clock: Clock, loop: Loop, augment: Transform | None = None
+    ) -> None:
+        self.source, self.order, self.clock, self.loop, self.augment = source, order, clock, loop, augment
 
     def __iter__(self) -> Iterator[list[Update]]:
-        start = self.run.clock()
-        end = self.run.leg_end(start)
+        start = self.clock()
+        end = self.loop.next_validation(start)
         batches = self.source.batches(self.order.picks(start, end))
-        for first, stop in self.run.cuts(start, end):
+        for first, stop in self.loop.chunks(start, end):
             yield [self._update(t, batches) for t in range(first, stop)]
 
     def _update(self, t: int, batches: Iterator[Batch]) -> Update:

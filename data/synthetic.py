@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from data.bounds import whole
+from data.bounds import integer
 from data.module import DataModule, Splits
 from data.source import Memory
 
@@ -33,20 +33,20 @@ class Synthetic(DataModule):
     ) -> None:
         super().__init__(
             batch_size=batch_size,
-            samples=whole("data.samples", samples),
+            samples=integer("data.samples", samples),
             tokens_per_sample=tokens_per_sample,
             seed=seed,
             eval_batch_size=eval_batch_size,
         )
         if kind not in ("classification", "regression"):
             raise ValueError(f"data.kind={kind!r} is unknown: use 'classification' or 'regression'.")
-        if (kind == "regression") != (whole("data.classes", classes) == 1):
+        if (kind == "regression") != (integer("data.classes", classes) == 1):
             raise ValueError(f"data.classes={classes} does not fit {kind}: regression has 1, classification 2 or more.")
-        self.kind, self.features, self.classes = kind, whole("data.features", features), classes
+        self.kind, self.features, self.classes = kind, integer("data.features", features), classes
         self.sizes = [
             samples,
-            whole("data.val_samples", val_samples, 0),
-            whole("data.test_samples", test_samples, 0),
+            integer("data.val_samples", val_samples, 0),
+            integer("data.test_samples", test_samples, 0),
         ]
 
     @property

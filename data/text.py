@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.bounds import whole
+from data.bounds import integer
 from data.module import DataModule, Splits
 from data.order import Pick, mix
 from data.size import cut, phased_windows, text
@@ -73,7 +73,7 @@ class Text(DataModule):
         super().__init__(
             batch_size=batch_size,
             samples=samples,
-            tokens_per_sample=whole("data.context", context) if tokens_per_sample is None else tokens_per_sample,
+            tokens_per_sample=integer("data.context", context) if tokens_per_sample is None else tokens_per_sample,
             seed=seed,
             eval_batch_size=eval_batch_size,
         )

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
-from trainer.sweep.resolvers import register
+from trainer.sweep.resolvers import register_spacings
 
-register()
+register_spacings()
 
 
 @dataclass
@@ -45,6 +45,9 @@ class GridSweeper(BasicSweeper):
             raise ConfigError(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null for all jobs")
         super().__init__(max_batch_size, params)
         self.zipped = _groups(OmegaConf.to_container(zip) if OmegaConf.is_config(zip) else zip)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing: Hydra would compose each job here, and the launcher does so again before the first job starts."""
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None
@@ -88,8 +91,8 @@ def _zip(axes: dict[str, list[list[str]]], group: Sequence[str]) -> None:
     keys = [by_name[name] for name in group]
     lengths = {name: len(axes[key]) for name, key in zip(group, keys)}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ConfigError(f"hydra.sweeper.zip: {told} values: keys that advance together need as many each")
+        counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ConfigError(f"hydra.sweeper.zip: {counts} values: keys that advance together need as many each")
     axes[keys[0]] = [list(itertools.chain(*parts)) for parts in zip(*(axes[key] for key in keys))]
     for key in keys[1:]:
         del axes[key]

@@ -1,25 +1,22 @@
-"""Hydra launcher `ray`: every sweep job is a plain run on whichever machine Ray gives it, with a folder of its own.
-
-Ray is an optional part, and only says where and when: the run is no task inside Ray's worker but a process beside it,
-which the driver hears of through Ray and judges by exit code and `result.json`, as those that it starts itself.
-"""
+"""Hydra launcher `ray`: every sweep job is a plain run on whichever machine Ray gives it, with a folder of its own."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.utils import JobReturn
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from hydra_plugins.process_launcher import ProcessLauncher
-from hydra_plugins.ray_cluster import Ray
 from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep.job import Job
-from trainer.sweep.scheduler import Scheduler
-from trainer.sweep.sweep_resume import PreviousJobs
+from trainer.sweep.launcher import SweepLauncher
+from trainer.sweep.ray_cluster import Ray
+from trainer.sweep.scheduler import Limits
+from trainer.sweep.spawn import Spawn
 
 
 @dataclass
@@ -28,8 +25,8 @@ class RayLauncherConf:
 
     `address`: null for a Ray on this machine that lives as long as the sweep, `auto` or HOST:PORT for a cluster that
     this machine belongs to; its machines share the project's folder and the sweep's. `cpus`, `gpus`: what a job takes
-    (a GPU may be parted: 0.5). `jobs`: how many are given to Ray at once. `timeout`: seconds after which a job that
-    runs is ended, null for never. `fail_fast`: the first failure ends the sweep.
+    (a GPU may be divided: 0.5). `jobs`: how many are submitted to Ray at once. `timeout`: seconds after which a job
+    that runs is ended, null for never. `fail_fast`: the first failure ends the sweep.
     """
 
     _target_: str = "hydra_plugins.ray_launcher.RayLauncher"
@@ -42,19 +39,19 @@ class RayLauncherConf:
 
 
 class RayOption(SearchPathPlugin):
-    """Gives the option its name once all plugins have been read: Hydra's own launcher may have taken it."""
+    """Stores the option once all plugins have been read: Hydra's own launcher may have taken the name."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         store_option("hydra/launcher", "ray", RayLauncherConf)
 
 
-class RayLauncher(ProcessLauncher):
-    """Gives all jobs to Ray; what the crew tells, writes, adopts and ends is as on one machine."""
+class RayLauncher(SweepLauncher):
+    """Submits all jobs to Ray."""
 
     def __init__(
         self, address: str | None, cpus: int, gpus: float, jobs: int, timeout: float | None, fail_fast: bool
     ) -> None:
-        super().__init__(jobs, [], timeout, fail_fast)
+        super().__init__(Limits(jobs, (), timeout, fail_fast))
         if cpus < 1:
             raise ConfigError(f"hydra.launcher.cpus={cpus} must be at least 1: it is how many cores a job takes")
         if not (0 <= gpus < 1 or (gpus >= 1 and float(gpus).is_integer())):
@@ -65,15 +62,12 @@ class RayLauncher(ProcessLauncher):
             )
         self.ray = Ray(address, cpus, gpus)
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
+    @contextmanager
+    def connected(self, root: Path) -> Iterator[Spawn]:
+        """Ray, for as long as the sweep runs."""
         with self.ray.connected():
-            return super().launch(job_overrides, initial_job_idx)
+            yield self.ray
 
-    def _crew(self, root: Path) -> Scheduler:
-        return Scheduler(root, PreviousJobs(root), self.jobs, [], self.timeout, self.fail_fast, spawn=self.ray)
-
-    def _job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
-        job, again = super()._job(number, overrides)
-        job.need, job.threads = 0, self.ray.cpus
-        return job, again
+    def set_resources(self, job: Job, settings: Any) -> None:
+        """Ray finds the devices; a process of the job has as many threads as cores."""
+        job.threads = self.ray.cpus

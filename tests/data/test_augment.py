@@ -69,15 +69,15 @@ def test_nothing_asked_for_changes_nothing() -> None:
 
 @pytest.mark.parametrize("wrong", [{"crop": -1}, {"cutout": 1.5}, {"padding": "edge"}])
 def test_a_wrong_setting_is_refused_in_one_line(wrong: dict) -> None:
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError) as error:
         Augment(**wrong)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_crop_wider_than_a_reflection_is_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"crop=7 .* 7") as refusal:
+    with pytest.raises(ValueError, match=r"crop=7 .* 7") as error:
         Augment(crop=7)(IMAGES, 0)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.gpu

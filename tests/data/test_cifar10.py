@@ -9,6 +9,7 @@ import torch
 
 from data.augment import Augment
 from data.cifar10 import CIFAR10, normalise
+from data.stream import Loop
 
 
 def cifar(**changes: object) -> CIFAR10:
@@ -17,12 +18,12 @@ def cifar(**changes: object) -> CIFAR10:
     settings = {"path": str(Path(root) / "cifar10"), "batch_size": 16, "train_limit": 128}
     module = CIFAR10(**{**settings, "augment": Augment(crop=4, flip=True, cutout=8), "num_workers": 2, **changes})
     module.setup()
-    module.follow(lambda: 3, total=20, leg=10, pauses=(), per_call=4, accumulate=2)
+    module.follow(lambda: 3, Loop(total=20, validation_interval=10, pauses=(), steps_per_execution=4, accumulate=2))
     return module
 
 
 def batches(module: CIFAR10) -> list:
-    return [micro for block in module.train_dataloader() for update in block for micro in update]
+    return [micro for chunk in module.train_dataloader() for update in chunk for micro in update]
 
 
 @pytest.mark.data
@@ -73,9 +74,9 @@ def test_without_held_out_images_the_test_set_validates() -> None:
 
 @pytest.mark.data
 def test_more_images_than_there_are_is_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"data.val_samples=5000 leaves 45000 .* 45001") as refusal:
+    with pytest.raises(ValueError, match=r"data.val_samples=5000 leaves 45000 .* 45001") as error:
         cifar(train_limit=45_001)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_normalising_gives_each_channel_zero_mean_and_unit_variance() -> None:
@@ -88,9 +89,9 @@ def test_normalising_gives_each_channel_zero_mean_and_unit_variance() -> None:
 
 def test_a_folder_without_the_files_is_named_with_what_it_lacks(tmp_path: Path) -> None:
     for path in (str(tmp_path), str(tmp_path / "none")):
-        with pytest.raises(FileNotFoundError, match=r"data.path=.*train.parquet") as refusal:
+        with pytest.raises(FileNotFoundError, match=r"data.path=.*train.parquet") as error:
             CIFAR10(path=path, batch_size=8).setup()
-        assert "\n" not in str(refusal.value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_table_without_the_columns_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,9 +100,9 @@ def test_a_table_without_the_columns_is_refused_in_one_line(tmp_path: Path, monk
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for split in ("train", "test"):
         datasets.Dataset.from_dict({"image": [1], "label": [0]}).to_parquet(tmp_path / f"{split}.parquet")
-    with pytest.raises(ValueError, match="img and label") as refusal:
+    with pytest.raises(ValueError, match="img and label") as error:
         CIFAR10(path=str(tmp_path), batch_size=8).setup()
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_not_parquet_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +111,6 @@ def test_a_file_that_is_not_parquet_is_refused_in_one_line(tmp_path: Path, monke
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for split in ("train", "test"):
         (tmp_path / f"{split}.parquet").write_text("no table")
-    with pytest.raises(FileNotFoundError, match="data.path=") as refusal:
+    with pytest.raises(FileNotFoundError, match="data.path=") as error:
         CIFAR10(path=str(tmp_path), batch_size=8).setup()
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)

@@ -9,12 +9,15 @@ from pytorch_lightning import LightningModule, Trainer
 
 from data.digits import Digits
 from data.module import DataModule
+from data.stream import Loop
 from data.synthetic import Synthetic
 
 
 def followed(module: DataModule, t: int = 0, accumulate: int = 1) -> DataModule:
     module.setup()
-    module.follow(lambda: t, total=100, leg=5, pauses=(), per_call=2, accumulate=accumulate)
+    module.follow(
+        lambda: t, Loop(total=100, validation_interval=5, pauses=(), steps_per_execution=2, accumulate=accumulate)
+    )
     return module
 
 
@@ -24,9 +27,9 @@ def synthetic(**changes: object) -> Synthetic:
 
 
 def refused(message: str, make: object) -> None:
-    with pytest.raises(ValueError, match=message) as refusal:
+    with pytest.raises(ValueError, match=message) as error:
         make()  # type: ignore[operator]
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_digits_are_split_without_overlap_and_scaled_to_one() -> None:
@@ -135,9 +138,9 @@ class Recorder(LightningModule):
         self.automatic_optimization = False
         self.updates, self.seeds, self.validated = 0, [], []
 
-    def training_step(self, block: list, index: int) -> None:
-        self.updates += len(block)
-        self.seeds += [micro.seed for update in block for micro in update]
+    def training_step(self, chunk: list, index: int) -> None:
+        self.updates += len(chunk)
+        self.seeds += [micro.seed for update in chunk for micro in update]
 
     def validation_step(self, batch: list, index: int) -> None:
         self.validated.append((self.updates, len(batch[0])))
@@ -149,7 +152,9 @@ class Recorder(LightningModule):
 def test_lightning_runs_a_leg_an_epoch_and_validates_between_them(tmp_path: Path) -> None:
     recorder, module = Recorder(), synthetic()
     module.setup()
-    module.follow(lambda: recorder.updates, total=12, leg=5, pauses=(), per_call=2, accumulate=2)
+    module.follow(
+        lambda: recorder.updates, Loop(total=12, validation_interval=5, pauses=(), steps_per_execution=2, accumulate=2)
+    )
     trainer = Trainer(
         max_epochs=3,
         accelerator="cpu",

@@ -93,15 +93,15 @@ def test_the_permutation_of_an_epoch_is_made_once(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_layout_that_makes_no_sense_is_refused_in_one_line(layout: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named) as refusal:
+    with pytest.raises(ValueError, match=named) as error:
         Layout(**layout)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_global_batch_above_the_data_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match=r"101 training samples .* 128") as refusal:
+    with pytest.raises(ValueError, match=r"101 training samples .* 128") as error:
         Order(SAMPLES, SEED, Layout(32, accumulate=2, world=2))
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 GROWING = ((0, 1), (5, 3), (9, 4))
@@ -162,6 +162,6 @@ def test_picks_of_a_batch_that_grows_go_on_at_any_update() -> None:
 
 @pytest.mark.parametrize("stages", [(), ((1, 1),), ((0, 1), (0, 2)), ((0, 0),), ((0, 1), (4, 2.0)), ((0, 1), (4, -1))])
 def test_stages_that_make_no_sense_are_refused_in_one_line(stages: tuple) -> None:
-    with pytest.raises(ValueError, match=r"stages=|ratio=") as refusal:
+    with pytest.raises(ValueError, match=r"stages=|ratio=") as error:
         Order(SAMPLES, SEED, Layout(4), stages=stages)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)

@@ -33,6 +33,6 @@ def test_one_rank_sees_the_samples_in_order_and_targets_stay_with_inputs() -> No
 
 
 def test_fewer_samples_than_ranks_are_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match="3 samples .* 4 ranks") as refusal:
+    with pytest.raises(ValueError, match="3 samples .* 4 ranks") as error:
         shards(3, 4, 2)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.size import cut, phased_windows, windows
+from data.stream import Loop
 from data.text import Text, Windows
 
 TEXT = "".join(chr(ord("a") + i % 26) for i in range(500)) + "\nÄ€😀"
@@ -74,7 +75,7 @@ def test_held_out_windows_start_at_the_first_character() -> None:
 def test_a_training_batch_is_contiguous_int64_of_one_context(tmp_path: Path) -> None:
     module = text(written(tmp_path))
     module.setup()
-    module.follow(lambda: 0, total=9, leg=9, pauses=(), per_call=1, accumulate=1)
+    module.follow(lambda: 0, Loop(total=9, validation_interval=9, pauses=(), steps_per_execution=1, accumulate=1))
     inputs, targets, _ = next(iter(module.train_dataloader()))[0][0]
     assert inputs.shape == targets.shape == (4, 10)
     assert inputs.dtype == targets.dtype == torch.int64
@@ -112,20 +113,20 @@ def test_counting_windows_imports_no_torch(tmp_path: Path) -> None:
     ],
 )
 def test_a_cut_that_makes_no_sense_is_refused_in_one_line(tmp_path: Path, changes: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named) as refusal:
+    with pytest.raises(ValueError, match=named) as error:
         text(written(tmp_path), **changes).setup()
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_missing_empty_or_binary_file_is_refused_in_one_line(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.txt")
     binary = tmp_path / "binary"
     binary.write_bytes(b"ab\xff\xfe")
-    for path, error in [(missing, FileNotFoundError), (str(binary), ValueError), (written(tmp_path, ""), ValueError)]:
+    for path, kind in [(missing, FileNotFoundError), (str(binary), ValueError), (written(tmp_path, ""), ValueError)]:
         for use in (lambda path=path: windows(path, 10), text(path).setup):
-            with pytest.raises(error, match="data.path=") as refusal:
+            with pytest.raises(kind, match="data.path=") as error:
                 use()
-            assert "\n" not in str(refusal.value)
+            assert "\n" not in str(error.value)
 
 
 @pytest.mark.data

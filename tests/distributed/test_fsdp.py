@@ -16,7 +16,7 @@ from tests.distributed.faults import fault, result, train, words
 from tests.distributed.sharded import CUTS, LONG, OPTIMIZERS
 from trainer.checkpoint.io import checkpoint_path
 from trainer.config.sharding import SHOWN
-from trainer.distributed.fsdp import blocks
+from trainer.distributed.fsdp import fsdp_units
 from trainer.lr import ConfigError
 
 ROUNDING = {"everything": 1e-9}
@@ -252,12 +252,12 @@ def test_what_needs_whole_weights_or_gradients_is_refused_in_one_line(assembled,
 
 def test_the_blocks_are_those_of_the_containers_but_for_what_is_shared_with_the_rest():
     gpt = GPT(16, 8, layers=3, heads=2, width=8)
-    assert list(blocks(gpt)) == list(gpt.blocks)
+    assert list(fsdp_units(gpt)) == list(gpt.blocks)
     resnet = ResNet9(3, 10, width=4)
-    assert list(blocks(resnet)) == list(resnet.features)
+    assert list(fsdp_units(resnet)) == list(resnet.features)
     opened = nn.Sequential(nn.ModuleList([nn.Linear(1, 1), nn.ReLU()]), nn.Linear(1, 1))
-    assert list(blocks(opened)) == [opened[0][0], opened[1]]
+    assert list(fsdp_units(opened)) == [opened[0][0], opened[1]]
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
     tied[2].weight = tied[0].weight
-    assert list(blocks(tied)) == [tied[1]]
-    assert list(blocks(nn.Linear(2, 2))) == []
+    assert list(fsdp_units(tied)) == [tied[1]]
+    assert list(fsdp_units(nn.Linear(2, 2))) == []

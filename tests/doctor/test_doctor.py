@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from experiments import healthy
-from trainer.doctor import SIGNS, Log, Series, examined
+from trainer.doctor import SIGNS, Log, Series, examine, read_log
 from trainer.doctor.callback import Doctor
-from trainer.doctor.reading import recorded
 from trainer.engine.update import Diverged
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -28,7 +27,7 @@ def signs(assembled, capsys):
         run = assembled(*SMALL, *overrides, "callbacks=doctor", folder="run")
         assert any(isinstance(callback, Doctor) for callback in run.trainer.callbacks)
         with suppress(Diverged):
-            fit(run, None)
+            fit(run)
         lines = capsys.readouterr().err.splitlines()
         return [line.split(": ")[1] for line in lines if line.startswith("doctor: ")]
 
@@ -88,12 +87,12 @@ def log(loss, rate=lambda t: 0.1, updates=400, **more):
 
 
 def of(log):
-    return [one.sign for one in examined(log)]
+    return [one.sign for one in examine(log)]
 
 
 def test_a_hump_at_the_start_is_a_short_warmup():
     humped = log(lambda t: falling(t) + (2.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
-    (found,) = examined(humped)
+    (found,) = examine(humped)
     assert (found.sign, found.override) == ("warmup-too-short", "warmup=linear warmup.duration=40")
 
 
@@ -119,14 +118,14 @@ def test_a_batch_beyond_the_noise_scale_is_named():
 
 def test_a_group_whose_updates_are_a_tenth_of_its_weights_is_named():
     seen = {"measure/head/update_ratio": curve(lambda t: 0.3), "measure/body/update_ratio": curve(lambda t: 0.001)}
-    (found,) = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))
+    (found,) = examine(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))
     assert found.sign == "lr-too-high"
     assert "group head by 30.0%" in found.seen
 
 
 def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
     seen = {"measure/head/grad_norm": curve(lambda t: math.nan if t >= 7 else 1.0)}
-    found = examined(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
+    found = examine(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
     assert (found.sign, found.measure, found.threshold) == ("not-finite", 393, 0)
     assert found.seen == "the gradient of group head is nan at update 7"
 
@@ -156,34 +155,34 @@ def test_a_rate_that_falls_in_steps_is_not_too_low_for_what_little_of_it_is_left
 def test_what_is_not_finite_in_the_middle_hides_nothing_else():
     broken = log(lambda t: math.nan if 200 <= t < 204 else 5.0 + t / 100, valid=lambda t: math.nan)
     assert of(broken) == ["not-finite", "lr-too-high"]
-    assert (examined(broken)[0].measure, examined(broken)[0].seen) == (4, "the loss is nan at update 200")
+    assert (examine(broken)[0].measure, examine(broken)[0].seen) == (4, "the loss is nan at update 200")
 
 
 def test_every_sign_is_in_the_table():
-    from trainer.doctor import diagnosis
+    from trainer.doctor import signs
 
     for sign in ("not-finite", *SIGNS):
-        assert f"| {sign} |" in diagnosis.__doc__
+        assert f"| {sign} |" in signs.__doc__
 
 
 def test_looking_changes_no_bit_of_the_run(assembled):
     runs = [assembled(*SMALL, f"callbacks={name}", folder=name) for name in ("none", "doctor")]
     for run in runs:
-        fit(run, None)
+        fit(run)
     states = [run.module.net.state_dict() for run in runs]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp_path, capsys):
-    from trainer.config import run_summary as report
+    from trainer.config.run_summary import announce, write_result
 
     run = assembled(*SMALL, "optimizer.lr=1.0", folder="bad")
-    report.begin(run, [], 0)
-    fit(run, None)
-    report.end(run, {"status": "completed", "test": {}}, 1.0)
+    announce(run, [])
+    fit(run)
+    write_result(run, {"status": "completed", "test": {}}, 1.0)
     doctor.main([str(run.folder), "--json", str(tmp_path / "found.json")])
     told = json.loads((tmp_path / "found.json").read_text())[str(run.folder)]
-    assert [one["sign"] for one in told] == [one.sign for one in examined(recorded(run.folder))] == ["lr-too-high"]
+    assert [one["sign"] for one in told] == [one.sign for one in examine(read_log(run.folder))] == ["lr-too-high"]
     assert "try        optimizer.lr=0." in capsys.readouterr().out
 
 
@@ -199,16 +198,16 @@ def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled)
         doctor.main([str(tmp_path)])
     run = assembled(*SMALL, "logger=none", "callbacks=doctor")
     with pytest.raises(ConfigError, match="set logger=tensorboard"):
-        fit(run, None)
+        fit(run)
 
 
 def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assembled, tmp_path, capsys):
-    from trainer.config import run_summary as report
+    from trainer.config.run_summary import announce
 
     for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
         run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
-        report.begin(run, [], 0)
-        fit(run, None)
+        announce(run, [])
+        fit(run)
         run.trainer.logger.close()
     (tmp_path / "sweep" / "2").mkdir()
     (tmp_path / "sweep" / "2" / "plan.json").write_bytes((tmp_path / "sweep" / "9" / "plan.json").read_bytes())

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from trainer.engine.clock import Clock
-from trainer.log import display, progress
+from trainer.log import progress
 from trainer.log.progress import Progress
 from trainer.lr import ConfigError, Horizon
 
@@ -25,8 +25,7 @@ MEASURES = {"loss": 0.21314, "lr": 3.2109e-3, "samples_per_second": 48120.4}
 def time(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until the test moves `time.now`."""
     time = SimpleNamespace(now=100.0)
-    for module in (progress, display):
-        monkeypatch.setattr(module, "monotonic", lambda: time.now)
+    monkeypatch.setattr(progress, "monotonic", lambda: time.now)
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     return time

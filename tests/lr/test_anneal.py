@@ -23,7 +23,7 @@ from trainer.lr.anneal import (
 )
 from trainer.lr.constant import constant, constant_until
 from trainer.lr.convention import Convention
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 
 RUN = Horizon(12, batch_size=1)
 FAR = 10**12
@@ -100,7 +100,7 @@ def test_a_curve_after_a_warmup_still_comes_to_its_floor_at_the_end_of_the_run(m
     run = Horizon(47, batch_size=1).after(7)
     schedule = make(run, floor=0.1)
     assert (schedule(0), schedule(40), schedule(FAR)) == (1.0, 0.1, 0.1)
-    if not marks(schedule).get("knots"):
+    if not annotations(schedule).get("knots"):
         alone = make(Horizon(40, batch_size=1), floor=0.1)
         assert [schedule(t) for t in range(50)] == [alone(t) for t in range(50)]
 
@@ -204,7 +204,7 @@ def test_a_polynomial_that_cycles_restarts_lower_each_time_and_touches_its_floor
     schedule = polynomial(Horizon(span, batch_size=1), power=power, floor=floor, decay=decay, cycle=True)
     values = [schedule(t) for t in range(span + 1)]
     rises = [t for t in range(1, span + 1) if values[t] > values[t - 1]]
-    noted = marks(schedule)
+    noted = annotations(schedule)
     assert rises == list(noted["jumps"]) == [t + 1 for t in range(decay, span, decay)]
     assert all(values[t - 1] == floor for t in rises)
     peaks = [values[0], *(values[t] for t in rises)]
@@ -215,7 +215,7 @@ def test_a_polynomial_that_cycles_restarts_lower_each_time_and_touches_its_floor
 @given(span=st.integers(10, 300), cycles=st.floats(1.0, 5.0), k=st.floats(0.5, 3.0))
 def test_a_cosine_of_several_cycles_is_at_its_peak_where_a_cycle_ends(span, cycles, k):
     schedule = cosine(Horizon(span, batch_size=1), cycles=cycles, k=k, floor=0.1)
-    ends = marks(schedule)["ends"]
+    ends = annotations(schedule)["ends"]
     assert len(ends) == math.floor(cycles)
     for i, end in enumerate(ends, start=1):
         assert cycles * ((end - 1) / span) ** k < i + 1e-9
@@ -243,7 +243,7 @@ def test_a_cosine_of_several_cycles_is_at_its_peak_where_a_cycle_ends(span, cycl
     ],
 )
 def test_a_curve_notes_where_it_jumps_bends_or_completes_a_cycle(make, expected):
-    assert marks(make(RUN)) == expected
+    assert annotations(make(RUN)) == expected
 
 
 def test_a_curve_reaches_its_floor_on_the_last_update_where_the_convention_says_so():
@@ -296,7 +296,7 @@ def test_a_curve_reaches_its_floor_on_the_last_update_where_the_convention_says_
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

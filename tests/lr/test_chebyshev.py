@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import ConfigError, Horizon, marks
+from trainer.lr import ConfigError, Horizon, annotations
 from trainer.lr.chebyshev import chebyshev, fractal
 from trainer.lr.convention import Convention
 
@@ -88,7 +88,7 @@ def test_every_stair_lasts_as_long_as_the_others_and_the_last_is_held(power, ext
     horizon = Horizon(total, batch_size=1, convention=Convention(early=early))
     schedule = chebyshev(horizon, steps=count, condition=condition)
     values = [schedule(t) for t in range(total)]
-    jumps = marks(schedule)["jumps"]
+    jumps = annotations(schedule)["jumps"]
     bounds = (0, *jumps, total)
     lengths = [end - begin for begin, end in zip(bounds, bounds[1:])]
     assert len(jumps) == count - 1
@@ -118,7 +118,7 @@ def test_one_step_or_equal_curvatures_are_a_constant():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(settings, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         chebyshev(Horizon(12, batch_size=1), **settings)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -6,12 +6,12 @@ from trainer.lr import (
     ConfigError,
     Convention,
     Horizon,
+    annotations,
     compose,
     constant,
     cooldown,
     linear,
     linear_warmup,
-    marks,
     no_cooldown,
     place,
     product,
@@ -32,8 +32,8 @@ def near(expected):
     return pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
-def test_spliced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
-    warmup, schedule = compose(RUN, lambda h: linear_warmup(h, duration=4), linear, "splice")
+def test_replaced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
+    warmup, schedule = compose(RUN, lambda h: linear_warmup(h, duration=4), linear, "replace")
     assert values(warmup.factor, (0, 3, 4)) == near([0.25, 1, 1])
     assert values(schedule, (0, 3, 4, 11, 12)) == near([1, 1, 8 / 12, 1 / 12, 0])
 
@@ -41,7 +41,7 @@ def test_spliced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
 def test_prefixed_marks_are_told_on_the_clock_of_the_run():
     fall = place(RUN, 4, lambda h: step(h, every=3), "prefix")
     assert values(fall, (0, 6, 7, 9, 10)) == near([1, 1, 0.1, 0.1, 0.01])
-    assert marks(fall)["jumps"][:2] == (7, 10)
+    assert annotations(fall)["jumps"][:2] == (7, 10)
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_a_cooldown_ends_on_the_last_update_where_the_convention_says_so():
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make()
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_in_a_sequence_each_part_is_a_run_of_its_own_and_the_last_has_the_rest():
     parts = [{"of": linear, "duration": 4}, {"of": lambda h: step(h, every="50%", gamma=0.5), "scale": 0.4}]
     both = sequence(RUN, parts=parts)
     assert values(both, (0, 3, 4, 7, 8, 11, 12, 99)) == near([1, 0.25, 0.4, 0.4, 0.2, 0.2, 0.2, 0.2])
-    assert marks(both)["jumps"][:2] == (4, 8)
+    assert annotations(both)["jumps"][:2] == (4, 8)
 
 
 def test_a_sequence_after_a_warmup_takes_percent_of_the_updates_that_are_left():
@@ -120,13 +120,13 @@ def test_a_sequence_after_a_warmup_takes_percent_of_the_updates_that_are_left():
 def test_a_product_multiplies_its_factors_over_the_whole_span():
     both = product(RUN, factors=[linear, lambda h: step(h, every=6, gamma=0.5)])
     assert values(both, (0, 3, 6, 9, 12, 99)) == near([1, 0.75, 0.25, 0.125, 0, 0])
-    assert marks(both)["jumps"][0] == 6
+    assert annotations(both)["jumps"][0] == 6
 
 
 def test_a_repetition_makes_each_cycle_longer_and_lower():
     cycles = repeat(Horizon(14, 1), of=linear, cycles=3, length_mult=2.0, peak_mult=0.5)
     assert values(cycles, (0, 1, 2, 4, 6, 10, 14, 99)) == near([1, 0.5, 0.5, 0.25, 0.25, 0.125, 0, 0])
-    assert (marks(cycles)["jumps"], marks(cycles)["ends"]) == ((2, 6), (2, 6, 14))
+    assert (annotations(cycles)["jumps"], annotations(cycles)["ends"]) == ((2, 6), (2, 6, 14))
 
 
 def test_stretching_lengthens_durations_in_updates_and_leaves_percentages():

@@ -12,7 +12,7 @@ from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
 from trainer.lr.cycles import cyclic, hard_restarts, restarts
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 
 RUN = Horizon(12, batch_size=1)
 FAR = 10**12
@@ -114,7 +114,7 @@ def test_restarts_have_the_closed_form_of_keras(made):
     ],
 )
 def test_a_cycle_notes_where_it_turns_restarts_and_ends(make, expected):
-    assert marks(make(RUN)) == expected
+    assert annotations(make(RUN)) == expected
 
 
 @pytest.mark.parametrize("case", [("(t+1)/W", 0.5, 1, 1), ("t/W", 0, 0.5, 1), ("(t+1)/(W+1)", 1 / 3, 2 / 3, 1)])
@@ -122,14 +122,14 @@ def test_each_cycle_warms_up_as_the_convention_says(case):
     ramp, *rise = case
     schedule = restarts(replace(RUN, convention=Convention(ramp=ramp)), first=6, length_mult=1.0, warmup=2)
     assert [schedule(t) for t in (0, 1, 2, 6, 7, 8)] == pytest.approx([*rise, *rise])
-    assert marks(schedule)["knots"] == tuple(start + rise.index(1) for start in (0, 6))
+    assert annotations(schedule)["knots"] == tuple(start + rise.index(1) for start in (0, 6))
 
 
 @given(SPAN, st.integers(3, 200), st.floats(1, 3), st.floats(0.01, 1), SHARE, st.integers(0, 2))
 def test_restarts_fall_between_their_marks_from_ever_lower_peaks_and_hold(span, first, mult, shrink, floor, warm):
     made = {"first": first, "length_mult": mult, "peak_mult": shrink, "floor": floor, "warmup": warm}
     schedule = restarts(Horizon(span, batch_size=1), **made)
-    values, noted = [schedule(t) for t in range(span + 1)], marks(schedule)
+    values, noted = [schedule(t) for t in range(span + 1)], annotations(schedule)
     starts = [0, *noted["jumps"]]
     assert noted["ends"][:-1] == noted["jumps"]
     assert noted["ends"][-1] >= span > starts[-1]
@@ -146,7 +146,7 @@ def test_restarts_fall_between_their_marks_from_ever_lower_peaks_and_hold(span, 
 @given(SPAN, st.integers(1, 10), st.floats(0.05, 0.95), SHAPES, MODES, SHARE)
 def test_waves_start_and_end_at_their_floor_and_turn_only_at_their_marks(span, cycles, rise, shape, mode, floor):
     schedule = cyclic(Horizon(span, 1), cycles=cycles, rise=rise, shape=shape, mode=mode, floor=floor)
-    values, noted = [schedule(t) for t in range(span + 1)], marks(schedule)
+    values, noted = [schedule(t) for t in range(span + 1)], annotations(schedule)
     assert values[0] == schedule(span) == schedule(FAR) == floor
     assert all(floor <= value <= 1.0 for value in values)
     assert len(noted["knots"]) == len(noted["ends"]) == cycles
@@ -186,7 +186,7 @@ def test_a_run_k_times_as_long_has_the_same_cycles_at_k_times_the_update(times, 
     ],
 )
 def test_a_cycle_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -18,7 +18,7 @@ from trainer.lr.exponential import (
     inverse_time,
     natural_exponential,
 )
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 
 RUN = Horizon(12, batch_size=1)
 FAR = 10**12
@@ -115,7 +115,7 @@ def test_stairs_fall_only_where_noted_and_never_on_an_update_past_the_end(span, 
     for make in (exponential_decay, inverse_time):
         schedule = make(Horizon(span, batch_size=1), every=every, rate=rate, staircase=True, floor=floor)
         falls = {t for t in range(1, span + 600) if schedule(t) != schedule(t - 1)}
-        assert falls <= set(marks(schedule)["jumps"]) & set(range(span))
+        assert falls <= set(annotations(schedule)["jumps"]) & set(range(span))
 
 
 @given(span=st.integers(20, 400), every=st.integers(1, 60), rate=st.floats(0.01, 0.99), n=st.integers(0, 400))
@@ -162,13 +162,13 @@ def test_the_rates_of_inverse_time_add_up_as_the_harmonic_series_does():
     ],
 )
 def test_a_smooth_decay_notes_where_it_comes_to_its_floor(make, expected):
-    assert marks(make(RUN)) == {"knots": expected}
+    assert annotations(make(RUN)) == {"knots": expected}
 
 
 @pytest.mark.parametrize(("every", "expected"), [(5, (5, 10)), (6, (6,)), (12, (12,)), (500, (500,))])
 def test_a_staircase_notes_its_stairs_and_a_first_one_past_the_end(every, expected):
     for make in (exponential_decay, inverse_time):
-        assert marks(make(RUN, every=every, staircase=True)) == {"jumps": expected}
+        assert annotations(make(RUN, every=every, staircase=True)) == {"jumps": expected}
 
 
 def test_a_decay_that_ends_one_update_early_is_at_its_end_on_the_last_update_and_a_stair_is_not_moved():
@@ -227,7 +227,7 @@ def test_an_extreme_rate_on_an_endless_run_stays_finite_at_every_update(make):
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -56,9 +56,9 @@ def test_the_length_of_a_run_is_such_a_duration(duration):
     ],
 )
 def test_what_is_no_duration_is_refused_in_one_line_that_names_the_key(bad):
-    with pytest.raises(ConfigError, match=r"warmup\.duration") as refusal:
+    with pytest.raises(ConfigError, match=r"warmup\.duration") as error:
         RUN.updates(bad, "warmup.duration")
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_units_that_the_data_does_not_have_are_refused():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import ConfigError, Horizon, compose, linear_warmup, marks, no_warmup
+from trainer.lr import ConfigError, Horizon, annotations, compose, linear_warmup, no_warmup
 from trainer.lr.convention import Convention
 from trainer.lr.inverse_sqrt import inverse_sqrt, noam, noam_hold, power_law
 
@@ -113,7 +113,7 @@ def test_a_power_of_time_starts_at_the_peak_never_rises_and_stays_above_its_floo
 def test_a_hill_rises_to_one_once_and_then_falls(make, total):
     schedule = make(Horizon(total, batch_size=1))
     values = [schedule(t) for t in range(total + 5)]
-    top = marks(schedule)["knots"][0]
+    top = annotations(schedule)["knots"][0]
     assert values[top] == max(values) == 1.0
     assert all(earlier < later for earlier, later in zip(values[:top], values[1 : top + 1]))
     assert all(earlier >= later for earlier, later in zip(values[top:], values[top + 1 :]))
@@ -145,12 +145,12 @@ def test_a_hill_rises_as_the_convention_says(ramp, rises):
     horizon = Horizon(T, batch_size=1, convention=Convention(ramp=ramp))
     for schedule in (noam(horizon, warmup=4), noam_hold(horizon, warmup=4, hold=6)):
         assert [schedule(t) for t in range(len(rises))] == pytest.approx(rises, rel=1e-12)
-        assert marks(schedule)["knots"][0] == len(rises) - 1
+        assert annotations(schedule)["knots"][0] == len(rises) - 1
 
 
 def test_a_warmup_longer_than_the_run_is_noted_and_the_rise_stops_at_the_end():
     schedule = noam(Horizon(10, batch_size=1), warmup=40)
-    assert marks(schedule) == {"knots": (39,)}
+    assert annotations(schedule) == {"knots": (39,)}
     assert schedule(10) == schedule(10**12) == pytest.approx(11 / 40)
 
 
@@ -190,7 +190,7 @@ def test_the_defaults_work_on_short_and_on_long_runs():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

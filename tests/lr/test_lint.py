@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import lr_policy as policy
-from trainer.config import settings as curve
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 from trainer.lr import (
     ConfigError,
     Convention,
@@ -36,7 +36,7 @@ from trainer.lr import (
     tied,
     wsd,
 )
-from trainer.lr.schedule import mark
+from trainer.lr.schedule import annotate
 
 OPTIONS = sorted(
     path.stem for path in (Path(__file__).parents[2] / "conf" / "schedule").glob("*.yaml") if path.stem != "function"
@@ -88,9 +88,10 @@ FIRES = [
     ("last-lr", lambda: raw(lambda t: 0.3 + 0.001 * (t - 100) ** 2 / 100)),  # down and up again to its peak
     ("rises-after-end", lambda: raw(lambda t: 1.0 - t / 200 if t < 200 else 0.1)),
     ("rises-after-end", lambda: raw(lambda t: 0.05 if 150 < t < 1990 else 1.0)),
+    ("rises-after-end", lambda: raw(lambda t: 0.1 * (1.0 if t < 200 else 1.0 + 1e-6))),  # however little
     ("unreached", lambda: plan(lambda h: multi_step(h, milestones=[100, 200]))),
     ("unreached", lambda: plan(lambda h: multi_step(h, milestones=[30, 60, 90]), total=50)),
-    ("unreached", lambda: raw(mark(lambda t: 1.0, knots=[200]))),
+    ("unreached", lambda: raw(annotate(lambda t: 1.0, knots=[200]))),
     ("long-warmup", lambda: plan(warmup=ramp("31%"))),
     ("long-warmup", lambda: plan(warmup=lambda h: radam_warmup(h, beta2=0.999))),
     ("floor-above-group", lambda: raw(lambda t: 1.0 + t / 200)),
@@ -107,7 +108,7 @@ FIRES = [
     ("huge-lr", lambda: plan(lr=1001.0)),
     ("huge-lr", lambda: plan(lr=1.0, scale=100.0, groups={"all": 1.0, "head": 11.0})),
     ("short-cycle", lambda: plan(lambda h: restarts(h, first=60, length_mult=2.0))),
-    ("short-cycle", lambda: raw(mark(lambda t: 1.0, ends=[70, 140]))),
+    ("short-cycle", lambda: raw(annotate(lambda t: 1.0, ends=[70, 140]))),
     ("large-batch", lambda: growing(100, epoch=99)),
     ("large-batch", lambda: growing(100, epoch=None, noise_batch=99)),
     ("adaptive-gain", lambda: plan(most_gain=8.0, adaptive=("optimizer",))),
@@ -145,7 +146,7 @@ def test_a_rule_fires_on_a_curve_made_for_it_and_says_so_in_one_line_with_number
         lambda: plan(lr=1000.0),
         lambda: plan(hyper_schedules={"weight_decay": HyperSchedule(tied(Horizon(200, 1)), [0.1])}),
         lambda: plan(hyper_schedules={"momentum": HyperSchedule(lambda t, base, share: base, [0.9])}),
-        lambda: raw(mark(lambda t: 1.0 if t < 100 else 0.1, jumps=[100])),
+        lambda: raw(annotate(lambda t: 1.0 if t < 100 else 0.1, jumps=[100])),
         lambda: plan(most_gain=8.0),
         lambda: plan(most_gain=1.0, adaptive=("optimizer",)),
     ],
@@ -167,9 +168,7 @@ def test_every_schedule_as_it_is_has_no_error_and_only_the_warnings_that_it_dese
     cfg = composed(f"schedule={name}", "warmup=linear", *more)
     for total in (200, 10007):
         cfg.trainer.duration = total
-        length = curve.horizon(cfg, curve.trainer_settings(cfg))
-        made = Plan(policy.policy(cfg, length), length, policy.settings(cfg))
-        assert set(found(made)) == TOLD.get(name, set())
+        assert set(found(plan_of(settings_of(cfg)))) == TOLD.get(name, set())
 
 
 def test_one_finding_is_made_for_each_schedule_and_names_its_group_where_there_are_several():

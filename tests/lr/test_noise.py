@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import ConfigError, Horizon, cosine, mark, marks
+from trainer.lr import ConfigError, Horizon, annotate, annotations, cosine
 from trainer.lr.noise import noisy
 
 T = 40_000
@@ -98,8 +98,8 @@ def test_the_rate_is_never_negative_whatever_the_noise(limit, std, seed, t):
 
 
 def test_what_is_noted_on_a_schedule_stays_noted_with_noise_on_it():
-    curve = noisy(RUN, of=lambda horizon: mark(lambda t: 1.0, jumps=[5], ends=[7]))
-    assert marks(curve) == {"jumps": (5,), "ends": (7,), "noise": (1,)}
+    curve = noisy(RUN, of=lambda horizon: annotate(lambda t: 1.0, jumps=[5], ends=[7]))
+    assert annotations(curve) == {"jumps": (5,), "ends": (7,), "noise": (1,)}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_noted_on_a_schedule_stays_noted_with_noise_on_it():
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line_that_names_it(settings, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         noisy(RUN, **{"of": one, **settings})
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

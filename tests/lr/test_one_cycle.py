@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
 from trainer.lr.one_cycle import flat_cosine, one_cycle, one_cycle_stairs
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 
 RUN = Horizon(12, batch_size=1)
 EARLY = Convention(early=1)
@@ -92,15 +92,15 @@ def test_one_cycle_that_ends_one_update_early_is_torchs_at_every_update(total, p
     ],
 )
 def test_one_cycle_notes_where_it_bends_and_jumps(make, expected):
-    assert marks(make(RUN)) == expected
+    assert annotations(make(RUN)) == expected
 
 
 def test_every_phase_and_stair_ends_one_update_early_where_the_convention_says_so():
     run = replace(RUN, convention=EARLY)
-    assert marks(one_cycle(run, rise=4, phases=3)) == {"knots": (3, 6)}
+    assert annotations(one_cycle(run, rise=4, phases=3)) == {"knots": (3, 6)}
     stairs = one_cycle_stairs(run, rise=5, stairs=1, start=0.5, floor=0.1)
     assert [stairs(t) for t in (0, 3, 4, 10, 11, 12)] == pytest.approx([0.5, 0.5, 1.0, 1.0, 0.1, 0.1])
-    assert marks(stairs) == {"jumps": (4, 11)}
+    assert annotations(stairs) == {"jumps": (4, 11)}
     assert flat_cosine(run, flat=9)(11) == 0.0
 
 
@@ -132,7 +132,7 @@ def test_the_stairs_of_one_cycle_change_where_they_say_and_meet_its_line_there(s
     line = one_cycle(run, rise="30%", start=0.1, floor=0.01, shape="linear")
     stair = one_cycle_stairs(run, rise="30%", start=0.1, floor=0.01, stairs=stairs)
     peak = run.updates("30%")
-    assert tuple(t for t in range(1, span) if stair(t) != stair(t - 1)) == marks(stair)["jumps"]
+    assert tuple(t for t in range(1, span) if stair(t) != stair(t - 1)) == annotations(stair)["jumps"]
     for t in range(span):
         gap = (line(t) - stair(t)) if t < peak else (stair(t) - line(t))
         assert -1e-12 <= gap <= 1 / stairs + 1e-12
@@ -169,7 +169,7 @@ def test_a_run_k_times_as_long_has_the_same_cycle_at_k_times_the_update(times, t
     ],
 )
 def test_one_cycle_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import trainer.lr
 from trainer.config.nested_schedules import expanded
-from trainer.lr import Horizon, LRPolicy, compose, marks
+from trainer.lr import Horizon, LRPolicy, annotations, compose
 
 CONF = Path(__file__).parents[2] / "conf"
 OWN_WARMUP = {"noam", "noam_hold", "tri_stage", "one_cycle", "one_cycle_stairs", "one_cycle_three_phase"}
@@ -121,12 +121,43 @@ def test_a_run_k_times_as_long_has_the_same_curve_at_k_times_the_update(schedule
     warmup=st.sampled_from(sorted(WARMUPS)),
     cool=st.sampled_from(sorted(COOLDOWNS)),
     total=st.integers(40, 2000),
-    warmup_mode=st.sampled_from(["prefix", "overlay", "splice"]),
+    warmup_mode=st.sampled_from(["prefix", "overlay", "replace"]),
 )
 def test_marks_lie_where_the_curve_does_something(schedule, warmup, cool, total, warmup_mode):
     policy = curve(schedule, warmup, cool, total, warmup_mode)
     values = [policy.schedule(t) for t in range(total)]
-    jumps = set(marks(policy.schedule).get("jumps", ()))
+    jumps = set(annotations(policy.schedule).get("jumps", ()))
     for t in range(max(policy.warmup.updates, 1) + 1, total):
         if abs(values[t] - values[t - 1]) > 0.3 and schedule != "noisy" and total > 200:
             assert t in jumps, f"{schedule} leaps at {t} of {total} and does not say so"
+
+
+LONG_STAIRS = {
+    "exponential_decay in stairs": lambda h: trainer.lr.exponential_decay(h, every=7, rate=0.9, staircase=True),
+    "inverse_time in stairs": lambda h: trainer.lr.inverse_time(h, every=7, staircase=True),
+    "step of few updates": lambda h: trainer.lr.step(h, every=7, gamma=0.9),
+    "function": lambda h: trainer.lr.function(h, of=lambda t: 1 / (1 + t)),
+}
+"""Curves that would go on changing past the end of the run, if nothing held them."""
+
+
+@pytest.mark.parametrize("warmup", [1, 30, 47])
+@pytest.mark.parametrize("name", [*SCHEDULES, *LONG_STAIRS])
+def test_past_the_end_a_schedule_holds_also_after_a_warmup(name, warmup):
+    horizon = Horizon(200, 1, updates_per_epoch=10).after(warmup)
+    schedule = {**SCHEDULES, **LONG_STAIRS}[name](horizon)
+    end = schedule(horizon.span)
+    assert [schedule(t) for t in range(horizon.span, 3 * horizon.total)] == [end] * (2 * horizon.total + warmup)
+    if name in ("exponential_decay in stairs", "inverse_time in stairs", "function"):
+        assert end == schedule(horizon.span - 1), "what is no decay to a floor holds the value of the last update"
+
+
+@pytest.mark.parametrize("interpolation", ["constant", "linear"])
+@pytest.mark.parametrize("warmup", [1, 30, 47])
+def test_past_the_end_a_table_holds_also_after_a_warmup(tmp_path, warmup, interpolation):
+    path = tmp_path / "curve.csv"
+    path.write_text("t,value\n" + "".join(f"{t},{1 / (1 + t)}\n" for t in range(0, 600, 3)))
+    horizon = Horizon(200, 1).after(warmup)
+    schedule = trainer.lr.table(horizon, path=str(path), interpolation=interpolation)
+    assert {schedule(t) for t in range(horizon.span, 600)} == {schedule(horizon.span)}
+    assert interpolation == "linear" or schedule(horizon.span) == schedule(horizon.span - 1)

@@ -26,7 +26,7 @@ from trainer.lr import (
     tied,
     wsd_s,
 )
-from trainer.lr.schedule import mark
+from trainer.lr.schedule import annotate
 
 GROUPS = {"decay": 1.0, "no_decay": 1.0, "head": 0.1, "frozen": 0.0}
 
@@ -55,7 +55,7 @@ def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
 
 
 @pytest.mark.parametrize("rule", [tied, mirrored, lambda h: scheduled(h, of=cosine)])
-def test_every_dial_is_the_policys_to_the_bit(rule):
+def test_every_scheduled_value_is_the_policys_to_the_bit(rule):
     run = Horizon(300, 1)
     hyper_schedules = {
         "weight_decay": HyperSchedule(rule(run), [0.1, 0.06, 0.2, 0.3]),
@@ -112,7 +112,7 @@ def test_the_decay_of_the_weights_is_the_sum_of_rate_times_decay():
     assert (made.setting("momentum", "decay"), made.setting("momentum", "head")) == (0.9, None)
 
 
-def test_the_values_of_a_dial_hold_in_place_of_the_setting():
+def test_the_scheduled_values_hold_in_place_of_the_setting():
     hyper_schedules = {"weight_decay": HyperSchedule(tied(Horizon(4, 1)), [0.1])}
     made = plan(linear, 4, base_lr=1.0, hyper_schedules=hyper_schedules, settings={"all": {"weight_decay": 7.0}})
     assert list(made.setting("weight_decay", "all")) == pytest.approx([0.1, 0.075, 0.05, 0.025])
@@ -127,12 +127,12 @@ def test_milestones_say_where_the_warmup_ends_and_the_schedule_changes():
 def test_milestones_at_the_same_update_are_told_together_and_those_of_a_group_with_its_name():
     made = plan(lambda h: wsd_s(h, periods=2, decay_share=0.4), 20)
     assert made.milestones() == [(6, "bend"), (10, "jump, cycle ends"), (16, "bend"), (20, "cycle ends")]
-    own = {"head": mark(lambda t: 1.0, jumps=[5])}
+    own = {"head": annotate(lambda t: 1.0, jumps=[5])}
     assert plan(total=20, groups={"all": 1.0, "head": 1.0}, own=own).milestones() == [(5, "jump (head)")]
 
 
 def test_of_many_milestones_the_first_and_the_last_are_told():
-    rows = plan(lambda h: mark(lambda t: 1.0, jumps=range(1, 101)), 200).milestones(most=8)
+    rows = plan(lambda h: annotate(lambda t: 1.0, jumps=range(1, 101)), 200).milestones(most=8)
     assert [t for t, _ in rows] == [1, 2, 3, 4, 5, 98, 99, 100]
     assert rows[4][1] == "… and 93 such"
 

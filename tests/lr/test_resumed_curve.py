@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import Horizon, HyperSchedule, LRPolicy, compose, cosine, linear, linear_warmup, marks, scheduled, step
+from trainer.lr import (
+    Horizon,
+    HyperSchedule,
+    LRPolicy,
+    annotations,
+    compose,
+    cosine,
+    linear,
+    linear_warmup,
+    scheduled,
+    step,
+)
 from trainer.lr.resumed_curve import joined, reclocked
 
 
@@ -19,7 +30,7 @@ def test_a_joined_policy_is_the_old_one_before_and_the_new_one_from_then_on():
     assert [both.lrs(t) for t in range(9, 60)] == [new.lrs(t) for t in range(9, 60)]
     for t in range(9):
         assert both.lrs(t) == pytest.approx(old.lrs(t), rel=1e-12)
-    assert 9 in marks(both.schedule)["jumps"]
+    assert 9 in annotations(both.schedule)["jumps"]
 
 
 def test_a_shifted_policy_begins_at_its_own_first_update():

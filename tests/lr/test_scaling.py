@@ -175,9 +175,9 @@ def test_weight_decay_follows_its_own_switch(rule):
 
 
 def test_adam_sde_names_the_largest_batch_that_its_betas_allow():
-    with pytest.raises(ConfigError, match=r"beta1=0\.9.*at 640: κ\(1 - beta1\) = 1 .*at most 639") as refusal:
+    with pytest.raises(ConfigError, match=r"beta1=0\.9.*at 640: κ\(1 - beta1\) = 1 .*at most 639") as error:
         adam_sde_scaling(640, 64, tuned=ADAM)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
     assert adam_sde_scaling(639, 64, tuned=ADAM).settings["beta1"] == pytest.approx(1 / 640, rel=1e-12)
     with pytest.raises(ConfigError, match="beta2=0.95.*at most 1279"):
         adam_sde_scaling(1280, 64, tuned={**ADAM, "beta1": 0.99, "beta2": 0.95})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.convention import Convention
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.stairs import multi_step, piecewise, step
 
 RUN = Horizon(12, batch_size=1)
@@ -79,7 +79,7 @@ def test_a_convention_moves_milestones_and_the_stairs_of_a_table_and_not_equal_s
     ):
         schedule = make(run)
         assert [t for t in range(1, 12) if schedule(t) != schedule(t - 1)] == [first, first + 4]
-        assert marks(schedule)["jumps"] == (first, first + 4)
+        assert annotations(schedule)["jumps"] == (first, first + 4)
     plain, line = step(run, every=5), piecewise(run, points=[[0, 1.0], [5, 0.0]])
     assert (plain(4), plain(5), line(4), line(5)) == pytest.approx((1.0, 0.1, 0.2, 0.0))
 
@@ -102,7 +102,7 @@ def test_a_stair_on_the_last_update_falls_where_a_decay_ends_one_update_early():
     ],
 )
 def test_a_stair_notes_where_it_falls_even_past_the_end(make, expected):
-    assert marks(make(RUN)) == expected
+    assert annotations(make(RUN)) == expected
 
 
 @given(
@@ -122,7 +122,7 @@ def test_stairs_start_at_the_peak_never_rise_and_stay_above_their_floor(span, ga
         assert values[0] == 1.0
         assert sorted(values, reverse=True) == values
         assert min(values) >= floor
-        assert falls <= set(marks(schedule)["jumps"])
+        assert falls <= set(annotations(schedule)["jumps"])
         assert all(t < span for t in falls)
         assert schedule(FAR) == values[span]
 
@@ -185,7 +185,7 @@ def test_a_run_k_times_as_long_has_the_same_stairs_at_k_times_the_update(times, 
     ],
 )
 def test_a_stair_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

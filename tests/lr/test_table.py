@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import ConfigError, Horizon, marks
+from trainer.lr import ConfigError, Horizon, annotations
 from trainer.lr.table import function, table
 
 RUN = Horizon(12, batch_size=1)
@@ -36,7 +36,7 @@ def test_a_table_holds_each_value_until_the_next_row_or_goes_in_lines_from_one_t
     assert {t: stairs(t) for t in points} == points
     points = {0: 1, 1: 0.875, 4: 0.5, 7: 0.375, 10: 0.25, 12: 0.25, 10**12: 0.25}
     assert {t: lines(t) for t in points} == pytest.approx(points, rel=1e-12)
-    assert (marks(stairs), marks(lines)) == ({"jumps": (4, 10)}, {"knots": (4, 10)})
+    assert (annotations(stairs), annotations(lines)) == ({"jumps": (4, 10)}, {"knots": (4, 10)})
 
 
 @given(values=st.lists(st.floats(0, 1000), min_size=1, max_size=30))
@@ -55,14 +55,14 @@ def test_a_table_with_a_row_for_every_update_is_what_comes_out_bit_for_bit(tmp_p
 def test_a_row_after_the_end_is_noted_and_the_rate_of_the_end_is_held(tmp_path):
     path = written(tmp_path, "t,value\n0,1\n8,0.5\n40,0.1\n")
     stairs, lines = table(RUN, path=path), table(RUN, path=path, interpolation="linear")
-    assert (marks(stairs)["jumps"], marks(lines)["knots"]) == ((8, 40), (8, 40))
+    assert (annotations(stairs)["jumps"], annotations(lines)["knots"]) == ((8, 40), (8, 40))
     assert stairs(12) == stairs(10**12) == 0.5
     assert lines(12) == lines(10**12) == pytest.approx(0.45)
 
 
 def test_in_a_stretched_run_the_rows_come_later(tmp_path):
     schedule = table(Horizon(100, batch_size=1, stretch=Fraction(5, 2)), path=written(tmp_path, CSV))
-    assert marks(schedule)["jumps"] == (10, 25)
+    assert annotations(schedule)["jumps"] == (10, 25)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_in_a_stretched_run_the_rows_come_later(tmp_path):
     ],
 )
 def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path, name, text, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         table(RUN, path=written(tmp_path, text, name))
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert len(str(refusal.value)) < 500
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_file_that_is_no_table_is_refused_in_one_line_that_says_where(tmp_path
     ],
 )
 def test_a_path_to_nothing_is_refused_in_one_line(settings, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         table(RUN, **settings)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_is_no_table(tmp_path):

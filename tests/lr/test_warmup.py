@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.lr.torch_scheduler import torch_curve
 from trainer.lr import ConfigError, Convention, Horizon, compose, linear, untuned, warmup
 from trainer.lr.convention import RAMPS
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.untuned import (
     auto_updates,
     radam_warmup,
@@ -214,9 +214,9 @@ def test_a_warmup_of_one_update_is_at_the_peak_unless_the_convention_says_otherw
 
 
 def test_a_constant_warmup_says_where_it_jumps():
-    assert marks(constant_warmup(run(), duration=7).factor)["jumps"] == (7,)
-    assert marks(constant_warmup(run(), duration=0).factor)["jumps"] == ()
-    assert marks(constant_warmup(run(), duration=7, factor=1).factor)["jumps"] == ()
+    assert annotations(constant_warmup(run(), duration=7).factor)["jumps"] == (7,)
+    assert annotations(constant_warmup(run(), duration=0).factor)["jumps"] == ()
+    assert annotations(constant_warmup(run(), duration=7, factor=1).factor)["jumps"] == ()
 
 
 def test_a_held_warmup_lets_the_schedule_wait():
@@ -368,7 +368,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("make", "says"), REFUSED)
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(Horizon(100, batch_size=1))
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

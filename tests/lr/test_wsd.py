@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.lr import ConfigError, Horizon, compose, linear_warmup, marks
+from trainer.lr import ConfigError, Horizon, annotations, compose, linear_warmup
 from trainer.lr.convention import Convention
 from trainer.lr.wsd import tri_stage, wsd, wsd_s
 
@@ -70,7 +70,7 @@ def test_a_shape_with_its_setting_is_the_one_of_the_peer_that_has_it(settings, t
 def test_a_wsd_holds_the_peak_and_then_never_rises_down_to_its_floor(shape, span, percent, floor):
     schedule = wsd(Horizon(span, batch_size=1), decay=f"{percent}%", shape=shape, floor=floor)
     values = [schedule(t) for t in range(span + 20)]
-    (begin,) = marks(schedule)["knots"]
+    (begin,) = annotations(schedule)["knots"]
     assert values[: begin + 1] == [1.0] * (begin + 1)
     assert all(earlier >= later for earlier, later in zip(values, values[1:]))
     assert values[span:] == [floor] * 20
@@ -85,7 +85,7 @@ def test_a_wsd_holds_the_peak_and_then_never_rises_down_to_its_floor(shape, span
 def test_a_wsd_s_is_a_wsd_in_every_period(span, peaks, share, floor):
     periods, horizon = len(peaks), Horizon(span, batch_size=1)
     schedule = wsd_s(horizon, periods=periods, decay_share=share, peaks=peaks, floor=floor, shape="1-sqrt")
-    ends, starts = marks(schedule)["ends"], (0, *marks(schedule)["jumps"])
+    ends, starts = annotations(schedule)["ends"], (0, *annotations(schedule)["jumps"])
     assert (len(ends), ends[-1], ends[:-1]) == (periods, span, starts[1:])
     assert max(b - a for a, b in zip(starts, ends)) - min(b - a for a, b in zip(starts, ends)) <= 1
     for start, end, peak in zip(starts, ends, peaks):
@@ -103,12 +103,12 @@ def test_one_period_is_a_wsd():
 
 def test_the_periods_of_a_wsd_s_may_end_where_one_says_and_the_run_ends_the_last():
     schedule = wsd_s(Horizon(100, batch_size=1), periods=["10%", 30, "70%"])
-    assert marks(schedule) == {"jumps": (10, 30, 70), "knots": (8, 26, 62, 94), "ends": (10, 30, 70, 100)}
+    assert annotations(schedule) == {"jumps": (10, 30, 70), "knots": (8, 26, 62, 94), "ends": (10, 30, 70, 100)}
 
 
 def test_a_period_that_ends_after_the_run_is_noted_and_cut():
     schedule = wsd_s(RUN, periods=[6, 18], decay_share=0.5)
-    assert marks(schedule)["ends"] == (6, 18)
+    assert annotations(schedule)["ends"] == (6, 18)
     assert schedule(11) == schedule(12) == schedule(10**12) == 1.0
 
 
@@ -116,7 +116,7 @@ def test_a_period_that_ends_after_the_run_is_noted_and_cut():
 def test_after_a_warmup_the_last_period_still_ends_with_the_run(periods):
     warmup, part = partial(linear_warmup, duration=10), partial(wsd_s, periods=periods)
     _, schedule = compose(Horizon(100, batch_size=1), warmup, part)
-    assert marks(schedule)["ends"][-1] == 100
+    assert annotations(schedule)["ends"][-1] == 100
     assert schedule(100) == 0.0 < schedule(99) < 0.2
 
 
@@ -124,7 +124,7 @@ def test_after_a_warmup_the_last_period_still_ends_with_the_run(periods):
 def test_a_tri_stage_rises_in_a_line_holds_and_falls_by_equal_factors(span, start, floor):
     schedule = tri_stage(Horizon(span, batch_size=1), start=start, floor=floor)
     values = [schedule(t) for t in range(span + 5)]
-    top, begin = marks(schedule)["knots"]
+    top, begin = annotations(schedule)["knots"]
     steps = [later - earlier for earlier, later in zip(values[:top], values[1 : top + 1])]
     assert steps == pytest.approx([(1 - start) / (top + 1)] * top, rel=1e-6, abs=1e-12)
     assert values[top : begin + 1] == [1.0] * (begin + 1 - top)
@@ -194,7 +194,7 @@ def test_the_defaults_work_on_short_and_on_long_runs():
     ],
 )
 def test_a_number_that_makes_no_sense_is_refused_in_one_line_that_names_it(make, says):
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as error:
         make(RUN)
-    assert says in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)

@@ -91,12 +91,12 @@ def test_dropout_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize("wrong", [{"heads": 5}, {"layers": 0}, {"dropout": 1.0}])
 def test_a_wrong_number_is_refused_in_one_line(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="model.") as refusal:
+    with pytest.raises(ValueError, match="model.") as error:
         gpt(**wrong)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_more_tokens_than_the_context_are_refused_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"17 tokens .*context=16") as refusal:
+    with pytest.raises(ValueError, match=r"17 tokens .*context=16") as error:
         gpt()(tokens(length=17))
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)

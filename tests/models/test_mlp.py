@@ -34,9 +34,9 @@ def test_dropout_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize("wrong", [{"hidden": (4, 0)}, {"dropout": 1.0}, {"dropout": -0.1}])
 def test_a_wrong_number_is_refused_in_one_line(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as refusal:
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as error:
         MLP(4, 2, **wrong)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_gain_scales_hes_initialisation_and_sets_the_biases_to_zero() -> None:
@@ -72,9 +72,9 @@ def test_batch_norm_comes_before_each_relu_and_belongs_to_its_layer() -> None:
 
 @pytest.mark.parametrize("wrong", [{"norm": "layer"}, {"gain": 0.0}, {"gain": -1.0}, {"gain": float("nan")}])
 def test_a_wrong_norm_or_gain_is_refused_in_one_line(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as refusal:
+    with pytest.raises(ValueError, match=f"model.{next(iter(wrong))}=") as error:
         MLP(4, 2, **wrong)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_stages_keep_norms_that_have_been_exchanged_for_those_of_several_processes() -> None:

@@ -67,6 +67,6 @@ def test_the_head_of_resnet9_is_scaled_by_an_eighth() -> None:
 
 @pytest.mark.parametrize("net", NETS)
 def test_a_net_without_channels_is_refused_in_one_line(net: type) -> None:
-    with pytest.raises(ValueError, match="model.width=0") as refusal:
+    with pytest.raises(ValueError, match="model.width=0") as error:
         net(3, 10, width=0)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)

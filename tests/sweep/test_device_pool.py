@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.lr import ConfigError
-from trainer.sweep import watchdog as guardian
-from trainer.sweep.device_pool import DevicePool, named, need, visible
+from trainer.sweep.device_pool import DevicePool, devices_needed, parse_devices, visible_devices
+from trainer.sweep.watchdog import Watchdog, end
 
 DEVICES = st.lists(st.integers(0, 9).map(str), unique=True, max_size=6)
 
@@ -75,7 +75,7 @@ def test_auto_takes_the_devices_that_the_environment_shows(
     monkeypatch: pytest.MonkeyPatch, shown: str, devices: list[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert named("auto") == devices
+    assert parse_devices("auto") == devices
 
 
 def test_auto_asks_the_driver_where_the_environment_says_nothing(
@@ -83,21 +83,21 @@ def test_auto_asks_the_driver_where_the_environment_says_nothing(
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert visible() == []
+    assert visible_devices() == []
     tool = tmp_path / "nvidia-smi"
     tool.write_text(
         "#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG 1g (UUID: MIG-1)'\necho 'GPU 1: A (UUID: 2)'\n"
     )
     tool.chmod(0o755)
-    assert visible() == ["0", "1"]
+    assert visible_devices() == ["0", "1"]
     tool.write_text("#!/bin/sh\necho failed to initialise\nexit 9\n")
-    assert visible() == []
+    assert visible_devices() == []
 
 
 @pytest.mark.parametrize("devices", [2, "0,1", None, [True], [1.5], [""], ["0,1"], [-1], [[0]], [1, "1"], {"a": 1}])
 def test_what_names_no_devices_is_refused(devices: object) -> None:
     with pytest.raises(ConfigError, match="give auto, or a list"):
-        named(devices)
+        parse_devices(devices)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_what_names_no_devices_is_refused(devices: object) -> None:
 def test_a_job_takes_as_many_devices_as_it_has_processes_on_gpus(
     settings: dict[str, object], there: list[str], wanted: int
 ) -> None:
-    assert need(settings, there) == wanted
+    assert devices_needed(settings, there) == wanted
 
 
-def test_the_guardian_kills_what_does_not_heed_sigterm() -> None:
+def test_the_watchdog_kills_what_does_not_heed_sigterm() -> None:
     deaf = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     )
@@ -127,21 +127,21 @@ def test_the_guardian_kills_what_does_not_heed_sigterm() -> None:
     assert job.stdout is not None
     assert job.stdout.readline() == "deaf\n"
     begun = time.monotonic()
-    guardian.end({job.pid}, grace=0.5)
+    end({job.pid}, grace=0.5)
     assert job.wait(60) == -signal.SIGKILL
     assert time.monotonic() - begun >= 0.5
 
 
-def test_the_guardian_spares_what_it_was_told_to_forget() -> None:
-    watched = guardian.Watchdog()
+def test_the_watchdog_spares_what_it_was_told_to_forget() -> None:
+    watchdog = Watchdog()
     jobs = [
         subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
         for _ in "ab"
     ]
     for job in jobs:
-        watched.watch(job.pid)
-    watched.forget(jobs[0].pid)
-    watched.close()
+        watchdog.add(job.pid)
+    watchdog.remove(jobs[0].pid)
+    watchdog.close()
     assert jobs[1].wait(60) == -signal.SIGTERM
     assert jobs[0].poll() is None
     jobs[0].kill()

@@ -1,4 +1,4 @@
-"""A job that a warm parent has forked is as good as one in a fresh interpreter: it dies alone, and trains the same."""
+"""A job that the fork server has forked is as good as a fresh one: it dies alone, and trains the same."""
 
 import json
 import os
@@ -11,8 +11,7 @@ import pytest
 
 from tests.sweep.test_sweep import DEATHS, app, check_deaths, results, sweep
 from tests.test_every_launch import ROOT, TINY, jobs, result, train
-from trainer.sweep.fork_server import unsafe
-from trainer.sweep.spawn import modules
+from trainer.sweep.fork_server import modules_of, why_not_fork
 
 __all__ = ["app"]
 
@@ -20,7 +19,7 @@ __all__ = ["app"]
 def test_the_modules_to_import_are_those_of_this_project_that_the_config_names() -> None:
     config = {"model": {"_target_": "models.mlp.MLP"}, "logger": [{"_target_": "trainer.log.tensorboard.TensorBoard"}]}
     foreign = {"loss": {"_target_": "torch.nn.MSELoss"}, "mine": {"_target_": "own.Net"}, "lr": 0.1}
-    assert modules(config | foreign) == ["models.mlp", "trainer.log.tensorboard"]
+    assert modules_of(config | foreign) == ["models.mlp", "trainer.log.tensorboard"]
 
 
 def test_a_process_with_threads_is_not_forked() -> None:
@@ -28,7 +27,7 @@ def test_a_process_with_threads_is_not_forked() -> None:
     thread = threading.Thread(target=end.wait)
     thread.start()
     try:
-        assert "an import has started" in unsafe()
+        assert "an import has started" in why_not_fork()
     finally:
         end.set()
         thread.join()

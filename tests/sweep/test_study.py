@@ -15,17 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats.qmc import Sobol
 
 from trainer.lr import ConfigError
-from trainer.sweep.resolvers import register
-from trainer.sweep.search.objectives import goals
-from trainer.sweep.search.rules import Rules
-from trainer.sweep.search.samplers import check, points, quasi
-from trainer.sweep.search.search_space import space
-from trainer.sweep.search.slots import Entry, ended, newest, slots, to_replace
-from trainer.sweep.search.space import Condition, Parameter, Space
-from trainer.sweep.search.storage import journal, opened
-from trainer.sweep.search.study import Study
+from trainer.sweep.resolvers import register_spacings
+from trainer.sweep.search.rules import Rules, objectives
+from trainer.sweep.search.samplers import check_sampler, grid_points, sobol_point
+from trainer.sweep.search.search_space import Condition, Parameter, Space, parse_space
+from trainer.sweep.search.storage import journal, open_study
+from trainer.sweep.search.study import Entry, Study, ended, newest, slots, to_replace
 
-register()
+register_spacings()
 RULES = Rules(12, "random", 0, 3, "none", 1, 3, 2)
 LR = Parameter("optimizer.lr", 1e-4, 1e-1, log=True)
 OPTIMIZER = Parameter("optimizer", choices=("sgd", "adamw"))
@@ -44,11 +41,11 @@ CONDITIONAL = Space(
 def study(folder: Path, rules: Rules = RULES, of: Space = CONDITIONAL, directions: tuple[str, ...] = ("min",)) -> Study:
     """A study in a journal, as each start of a driver opens it."""
     storage = journal(folder / "study.journal")
-    return Study(opened(storage, "s", directions, {}), storage, of, rules, "here")
+    return Study(open_study(storage, "s", directions, {}), storage, of, rules, "here")
 
 
 def parsed(*words: str, when: Any = None) -> Space:
-    return space({}, when or {}, words, OverridesParser.create())[1]
+    return parse_space({}, when or {}, words, OverridesParser.create())[1]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes", "random", "qmc"])
@@ -85,17 +82,17 @@ def test_tpe_finds_the_optimum_of_a_bowl_closer_than_chance(tmp_path: Path) -> N
 def test_quasi_random_points_are_those_of_scipys_sobol_sequence_on_the_axes_of_the_space() -> None:
     both = Space((LR, Parameter("layers", 1, 4, whole=True)))
     for slot, shares in enumerate(Sobol(2, scramble=True, rng=7).random(8)):
-        point = quasi(both, 7, slot)
+        point = sobol_point(both, 7, slot)
         assert point["optimizer.lr"] == pytest.approx(1e-4 * 1000 ** shares[0], rel=1e-12)
         assert point["layers"] == 1 + int(4 * shares[1])
 
 
 def test_a_grid_has_each_point_once_and_a_condition_multiplies_only_where_it_holds() -> None:
     of = Space((OPTIMIZER, Parameter("m", choices=("0.8", "0.9"), when=SGD), Parameter("n", 1, 3, step=1, whole=True)))
-    drawn = [{name: value for name, value in point.items() if name != "n"} for point in points(of)]
+    drawn = [{name: value for name, value in point.items() if name != "n"} for point in grid_points(of)]
     assert len(drawn) == (2 + 1) * 3
     with pytest.raises(ConfigError, match="optimizer.lr: numbers from 0.0001 to 0.1, logarithmic has no single values"):
-        points(Space((LR,)))
+        grid_points(Space((LR,)))
 
 
 def test_a_search_that_goes_on_continues_what_ran_and_draws_no_point_again(tmp_path: Path) -> None:
@@ -105,7 +102,7 @@ def test_a_search_that_goes_on_continues_what_ran_and_draws_no_point_again(tmp_p
     assert done[0] is not None
     first.complete(done[0], [1.0])
     second = study(tmp_path)
-    going = {trial.number: second.draw(trial) for trial in second.mine()}
+    going = {trial.number: second.draw(trial) for trial in second.of_this_driver()}
     assert going == {number: values for number, values in drawn.items() if number}
     for _ in range(RULES.trials - 4):
         assert (trial := second.ask()) is not None
@@ -231,22 +228,22 @@ def test_a_space_that_makes_no_sense_is_refused(words: tuple[str, ...], when: An
 
 
 def test_what_cannot_draw_or_judge_is_refused() -> None:
-    for rules, objectives, told in (
+    for rules, metrics, told in (
         (replace(RULES, sampler="cmaes"), 2, "cmaes needs one metric"),
         (replace(RULES, sampler="cmaes"), 1, "cmaes needs two numeric parameters"),
         (replace(RULES, pruner="asha"), 2, "asha judges by one metric"),
     ):
         with pytest.raises(ConfigError, match=told):
-            check(rules, Space((LR,)), objectives)
+            check_sampler(rules, Space((LR,)), metrics)
     with pytest.raises(ConfigError, match="sampler=tpf is not known: choose one of tpe"):
         replace(RULES, sampler="tpf")
 
 
 def test_the_goal_comes_from_the_task_and_an_unknown_one_needs_a_direction() -> None:
     task = {"monitor": "accuracy", "mode": "max"}
-    assert goals(None, None, task) == (["val/accuracy"], ["max"])
-    assert goals(["val/loss", "val/accuracy"], None, task) == (["val/loss", "val/accuracy"], ["min", "max"])
-    assert goals("test/f1", "max", task) == (["test/f1"], ["max"])
+    assert objectives(None, None, task) == (["val/accuracy"], ["max"])
+    assert objectives(["val/loss", "val/accuracy"], None, task) == (["val/loss", "val/accuracy"], ["min", "max"])
+    assert objectives("test/f1", "max", task) == (["test/f1"], ["max"])
     for metric, direction, told in (
         ("val/f1", None, "say what is good"),
         ("val/f1", "up", "must be min or max"),
@@ -254,4 +251,4 @@ def test_the_goal_comes_from_the_task_and_an_unknown_one_needs_a_direction() -> 
         ([], None, "must name one metric"),
     ):
         with pytest.raises(ConfigError, match=told):
-            goals(metric, direction, task)
+            objectives(metric, direction, task)

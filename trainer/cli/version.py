@@ -15,11 +15,14 @@ def version() -> dict[str, str | None]:
 
 
 def _package_version() -> str:
-    """What was installed, or else what `pyproject.toml` of this clone says."""
+    """The version that was installed, or else the one in `pyproject.toml` of this clone."""
     try:
         return metadata.version("cadence")
     except metadata.PackageNotFoundError:
-        return str(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+        project = ROOT / "pyproject.toml"
+        if not project.exists():
+            return "unknown"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
 def git_commit(root: Path) -> str | None:

@@ -3,20 +3,19 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 import trainer.lr
-from trainer.config.arguments import check_names
+from trainer.config.instantiate import check_names
+from trainer.config.settings import CurveSettings
 from trainer.lr import ConfigError, Convention, Horizon, Schedule
 from trainer.lr.bounds import number
-from trainer.lr.schedule import mark, marks
+from trainer.lr.schedule import annotate, annotations
 
 
 @dataclass(frozen=True)
 class Compat:
     """The `compat` config, checked: how the curve of `schedule` is read.
 
-    ramp, shift: see `Convention`. absolute, last, splice: the schedules ("all" for every one) whose floor is a
+    ramp, shift: see `Convention`. absolute, last, from_start: the schedules ("all" for every one) whose floor is a
     learning rate in place of a share of the peak; which reach it at update T-1 in place of T; which count from the
     start of the run, the warm-up being laid over their beginning. start: whether `warmup.start` is a "share" of the
     peak or an "lr". every: "update", or "epoch" where the rate changes at the end of an epoch only.
@@ -26,7 +25,7 @@ class Compat:
     ramp: str
     absolute: list[str]
     last: list[str]
-    splice: list[str]
+    from_start: list[str]
     shift: int
     start: str
     every: str
@@ -37,7 +36,7 @@ class Compat:
                 raise ConfigError(
                     f"compat.{name}={getattr(self, name)!r} is not known: choose one of {', '.join(known)}."
                 )
-        for name in ("absolute", "last", "splice"):
+        for name in ("absolute", "last", "from_start"):
             if not isinstance(getattr(self, name), list):
                 raise ConfigError(f"compat.{name}={getattr(self, name)!r} is not a list: name schedules, or [all].")
             for word in getattr(self, name):
@@ -45,11 +44,10 @@ class Compat:
                     raise ConfigError(f"compat.{name}: there is no schedule {word}: name its function, or [all].")
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> "Compat":
+    def of(cls, curve: CurveSettings) -> "Compat":
         """The conventions that a config asks for."""
-        values: Any = OmegaConf.to_container(cfg.compat, resolve=True)
-        check_names("compat", cls, values, filled=["schedule"])
-        return cls(schedule=str(cfg.schedule.get("_target_")).rpartition(".")[2], **values)
+        check_names("compat", cls, curve.compat, filled=["schedule"])
+        return cls(schedule=str(curve.schedule.get("_target_")).rpartition(".")[2], **curve.compat)
 
     def horizon(self, length: Horizon) -> Horizon:
         """The same length, read in this convention."""
@@ -58,7 +56,7 @@ class Compat:
 
     def warmup_mode(self, given: str) -> str:
         """How warm-up and schedule share the run, where the config says `given`."""
-        return "splice" if self._among(self.splice) else given
+        return "replace" if self._among(self.from_start) else given
 
     def relative(self, node: Any, peak: float) -> Any:
         """A schedule's settings, those of its parts too, with each floor as a share of `peak`."""
@@ -83,9 +81,9 @@ class Compat:
         if self.every == "update":
             return curve
         epoch = self._unit(length)
-        places = {kind: tuple(-(-t // epoch) * epoch for t in updates) for kind, updates in marks(curve).items()}
+        places = {kind: tuple(-(-t // epoch) * epoch for t in updates) for kind, updates in annotations(curve).items()}
         places["jumps"] = tuple(range(epoch, length.total, epoch))
-        return mark(lambda t: curve(t - t % epoch), **places)
+        return annotate(lambda t: curve(t - t % epoch), **places)
 
     def _unit(self, length: Horizon) -> int:
         """The updates between two changes of the rate."""

@@ -1,4 +1,4 @@
-"""Messages between two processes of a run: one JSON object a line, over a connection that never blocks."""
+"""Messages between two processes of a run: one JSON object a line, over a socket that never blocks."""
 
 import json
 import socket
@@ -6,36 +6,36 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-LONGEST = 1 << 16
-"""Bytes of a message; a stranger who sends more is cut off."""
+MAX_BYTES = 1 << 16
+"""Bytes of a message; who sends more is disconnected."""
 
 
 class Connection:
     """One end of a connection."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.connection, self.closed = connection, False
-        self._rest, self._lock = b"", threading.Lock()
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self.socket, self.closed = connected, False
+        self._partial, self._lock = b"", threading.Lock()
 
     def write(self, **message: Any) -> None:
         """Send a message, if the other end is there and takes it."""
         with self._lock, suppress(OSError):
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """The messages that have come; `closed` says afterwards whether there can be more."""
+        """The messages that have arrived; afterwards `closed` says whether more can come."""
         try:
-            while part := self.connection.recv(LONGEST):
-                self._rest += part
-                if len(self._rest) > 2 * LONGEST:
+            while part := self.socket.recv(MAX_BYTES):
+                self._partial += part
+                if len(self._partial) > 2 * MAX_BYTES:
                     raise ConnectionError
             self.closed = True
         except BlockingIOError:
             pass
         except OSError:
             self.closed = True
-        *lines, self._rest = self._rest.split(b"\n")
+        *lines, self._partial = self._partial.split(b"\n")
         try:
             return [message for line in lines if isinstance(message := json.loads(line), dict)]
         except ValueError:
@@ -45,11 +45,11 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         self.closed = True
-        self.connection.close()
+        self.socket.close()
 
 
 def listen(address: str) -> socket.socket:
-    """A free port on one address, or on all where it is empty."""
+    """Listen on a free port of one address, or of all addresses where it is empty."""
     if not address and socket.has_dualstack_ipv6():
         try:
             return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)

@@ -1,4 +1,4 @@
-"""Before the first update the processes of a run compare what they are about to do, and refuse to differ."""
+"""Before the first update the ranks compare what they are about to do; where they differ, the run is refused."""
 
 import hashlib
 import json
@@ -14,36 +14,37 @@ from trainer.engine.module import Module
 from trainer.lr import ConfigError
 
 CONSEQUENCES = ("the plan", "weights", "training samples", "first batch", "first samples")
-"""Claims that are told only where nothing differs from which they follow."""
+"""Claims that follow from others: named only where nothing else differs."""
 _MOST = 4
-"""Differences that are told."""
+"""Differences that are named."""
 
 
 class ConsistencyCheck(pl.Callback):
-    """Gathers what each rank claims of its config, plan, code, data and weights; each claim is a short text by name.
+    """Compares the config, plan, code, data and weights of all ranks, each as a short text by name: its claims.
 
-    Where ranks differ, rank 0 raises a ConfigError that names them and what differs, and the others leave with it.
+    Where ranks differ, rank 0 raises a ConfigError that names them and what differs, and the others exit with
+    the same code.
     """
 
     def __init__(self, claims: Mapping[str, str]) -> None:
         self.claims = dict(claims)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compare, after each rank has made its own weights and before one overwrites those of the others."""
+        """Compare, after each rank has made its own weights and before DDP overwrites them with those of rank 0."""
         if stage != "fit" or trainer.world_size == 1:
             return
         assert isinstance(pl_module, Module)
         of_data = getattr(trainer.datamodule, "claims", dict)  # type: ignore[attr-defined]
-        own = {**self.claims, **of_data(), "weights": digest(pl_module.net.state_dict().values())}
-        told = difference(gathered(own))
-        if told is None:
+        own = {**self.claims, **of_data(), "weights": hash_tensors(pl_module.net.state_dict().values())}
+        found = describe_difference(gather_claims(own))
+        if found is None:
             return
         if trainer.global_rank == 0:
-            raise ConfigError(told)
+            raise ConfigError(found)
         raise SystemExit(2)
 
 
-def gathered(own: dict[str, str]) -> list[dict[str, str]]:
+def gather_claims(own: dict[str, str]) -> list[dict[str, str]]:
     """The claims of all ranks where they differ, else those of this one."""
     short = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     shorts: list[Any] = [None] * dist.get_world_size()
@@ -55,10 +56,10 @@ def gathered(own: dict[str, str]) -> list[dict[str, str]]:
     return everybody
 
 
-def difference(everybody: list[dict[str, str]]) -> str | None:
-    """In which claims which ranks differ from rank 0, in one line; None where all are alike.
+def describe_difference(everybody: list[dict[str, str]]) -> str | None:
+    """Which ranks differ from rank 0, and in which claims, in one line; None where all are alike.
 
-    >>> difference([{"optimizer.lr": "0.1"}, {"optimizer.lr": "0.1"}, {"optimizer.lr": "0.2"}])
+    >>> describe_difference([{"optimizer.lr": "0.1"}, {"optimizer.lr": "0.1"}, {"optimizer.lr": "0.2"}])
     'rank 2 differs from rank 0: optimizer.lr is 0.2, not 0.1. Start all with one command, on the same code and data.'
     """
     first = everybody[0]
@@ -68,15 +69,15 @@ def difference(everybody: list[dict[str, str]]) -> str | None:
     other = everybody[ranks[0]]
     differ = [key for key in {**first, **other} if first.get(key) != other.get(key)]
     keys = [key for key in differ if key not in CONSEQUENCES] or differ
-    told = [f"{key} is {other.get(key, 'not set')}, not {first.get(key, 'set')}" for key in keys[:_MOST]]
+    differences = [f"{key} is {other.get(key, 'not set')}, not {first.get(key, 'set')}" for key in keys[:_MOST]]
     more = [f"and {len(keys) - _MOST} more"] if len(keys) > _MOST else []
     who = f"rank {ranks[0]} differs" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))} differ"
-    return f"{who} from rank 0: {'; '.join(told + more)}. Start all with one command, on the same code and data."
+    return f"{who} from rank 0: {'; '.join(differences + more)}. Start all with one command, on the same code and data."
 
 
-def digest(tensors: Iterable[Tensor]) -> str:
+def hash_tensors(tensors: Iterable[Tensor]) -> str:
     """A short hash of the bits of tensors."""
-    found = hashlib.sha256()
+    bits = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:12]
+        bits.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return bits.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Several processes that exchange gradients, met and watched by a `RankMonitor`."""
+"""Data parallelism (DDP), with ranks that a `RankMonitor` connects and watches."""
 
 from datetime import timedelta
 from typing import Any
@@ -12,13 +12,13 @@ from torch.distributed import PrefixStore
 from trainer.distributed.rank_monitor import RankMonitor
 
 
-class Launcher(_SubprocessScriptLauncher):
-    """Starts the other processes of this machine, unless somebody else has, and has them watched."""
+class MonitoredLauncher(_SubprocessScriptLauncher):
+    """Starts the other processes of this machine, unless another program has, and has them monitored."""
 
-    def __init__(self, strategy: "Exchange") -> None:
+    def __init__(self, strategy: "MonitoredDDP") -> None:
         assert strategy.cluster_environment is not None
         super().__init__(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
-        self.watch, self.shares_cores = strategy.watch, strategy.threads is None
+        self.monitor, self.shares_cores = strategy.monitor, strategy.threads is None
 
     def launch(self, function: Any, *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Start, then call `function`."""
@@ -26,30 +26,30 @@ class Launcher(_SubprocessScriptLauncher):
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
             self._call_children_scripts()
-        if self.watch is not None:
-            self.watch.join(environment, dict(enumerate(self.procs, start=1)))
+        if self.monitor is not None:
+            self.monitor.join(environment, dict(enumerate(self.procs, start=1)))
         if self.shares_cores:
             _set_num_threads_if_needed(self.num_processes)
         return function(*args, **kwargs)
 
 
-class Exchange(DDPStrategy):
-    """DDP that does nothing behind the update's back: buffers are not broadcast, and gradients are views of buckets.
+class MonitoredDDP(DDPStrategy):
+    """DDP that changes nothing but gradients: buffers are not broadcast, and gradients are views of buckets.
 
-    A collective that hangs although all processes live (they disagree about what comes next) ends after ten times
+    A collective that hangs although all processes live (each waits for another one) ends after ten times
     `trainer.timeout`.
     """
 
-    def __init__(self, watch: RankMonitor | None, timeout: float, threads: int | None) -> None:
+    def __init__(self, monitor: RankMonitor | None, timeout: float, threads: int | None) -> None:
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, timeout=timedelta(seconds=10 * timeout))
-        self.watch, self.threads = watch, threads
+        self.monitor, self.threads = monitor, threads
 
     def _configure_launcher(self) -> None:
-        self._launcher = Launcher(self)
+        self._launcher = MonitoredLauncher(self)
 
     def setup_distributed(self) -> None:
-        """The process group, in the store where the watch has met the others."""
-        store = self.watch.store if self.watch is not None else None
+        """The process group, in the store where the monitor met the other ranks."""
+        store = self.monitor.store if self.monitor is not None else None
         if store is None:
             return super().setup_distributed()
         reset_seed()

@@ -1,4 +1,4 @@
-"""What tells Lightning the ranks of a run that Slurm has started; nothing is guessed from the job around it."""
+"""Tells Lightning the ranks of a run, as torchrun or srun gives them; nothing is guessed from the job around it."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ FIRST_PORT, PORTS = 15000, 10000
 
 
 def environment() -> list[ClusterEnvironment]:
-    """How the ranks find each other; a Slurm job whose script starts plain Python has none but Lightning's own."""
+    """How the ranks find each other. In a Slurm job whose script starts plain Python it is Lightning's own way."""
     if launcher() == "torchrun":
         return [TorchElasticEnvironment()]
     if launcher() == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
@@ -24,10 +24,11 @@ def environment() -> list[ClusterEnvironment]:
 
 
 class Slurm(SLURMEnvironment):
-    """The ranks of one srun. Requeueing is ours, and so is the check of how many tasks there are."""
+    """The ranks of one srun. Cadence itself requeues, and checks how many tasks there are."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("SLURM_NTASKS_PER_NODE", os.environ.get("SLURM_NTASKS", "1"))  # asked for, never used
+        # Lightning asks for this variable and never uses it
+        os.environ.setdefault("SLURM_NTASKS_PER_NODE", os.environ.get("SLURM_NTASKS", "1"))
         super().__init__(auto_requeue=False)
 
     @property
@@ -41,21 +42,21 @@ class Slurm(SLURMEnvironment):
     @property
     def main_port(self) -> int:
         """`MASTER_PORT`, or one that differs between jobs, and between the steps of a job."""
-        own = int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ["SLURM_STEP_ID"])
-        return int(os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + own % PORTS)))
+        step = int(os.environ["SLURM_JOB_ID"]) * 7 + int(os.environ["SLURM_STEP_ID"])
+        return int(os.environ.setdefault("MASTER_PORT", str(FIRST_PORT + step % PORTS)))
 
     def world_size(self) -> int:
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """The assembly has compared them."""
+        """`devices_and_nodes` has compared them already."""
 
 
 def reachable(node: str) -> str:
-    """The name of a node where it resolves, else the address that Slurm knows it by.
+    """The name of a node where it resolves, else the address that Slurm has for it.
 
     Raises:
-        ConfigError: neither is known; to try would be to hang.
+        ConfigError: neither is known; connecting would hang.
     """
     try:
         socket.getaddrinfo(node, None)
@@ -72,8 +73,8 @@ def _address(node: str) -> str:
         done = subprocess.run(
             ["scontrol", "show", "node", "--oneliner", node], capture_output=True, text=True, timeout=20
         )
-        known = dict(word.partition("=")[::2] for word in done.stdout.split())
-        socket.getaddrinfo(known["NodeAddr"], None)
+        fields = dict(field.partition("=")[::2] for field in done.stdout.split())
+        socket.getaddrinfo(fields["NodeAddr"], None)
     except (OSError, KeyError, subprocess.TimeoutExpired):
         raise ConfigError(f"{node}, the first node, does not resolve here: set MASTER_ADDR to its address.") from None
-    return known["NodeAddr"]
+    return fields["NodeAddr"]

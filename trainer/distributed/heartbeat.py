@@ -1,164 +1,288 @@
-"""The lifeline between the processes of a run: each hears within seconds that another has failed, died or stopped.
+"""The heartbeat between the processes of a run: each learns within seconds that another has failed, died or stopped.
 
-Rank 0 is the hub, every other rank holds one connection to it and sends a beat every few seconds, from a thread: a
-long compilation or validation silences nobody. A closed connection is a dead process, heard at once; a process that is
-stopped, or a host that is gone, is silent. What the hub finds it tells all. Each process then winds up by itself, for
-its own exchange fails too; one that cannot (it waits for the lost one within the exchange) is ended from here.
+Rank 0 is the server. Every other rank holds one connection to it. Both ends send a beat every second or less, from a
+thread, so that a long compilation or validation interrupts nothing. A closed connection means a dead process, and is
+noticed at once; a stopped process, or a host that is gone, is silent. The server tells all ranks what it finds. Each
+process then ends by itself, for its own exchange fails too; a process that cannot (it waits for the lost one inside the
+exchange) is ended from here.
 """
 
 import os
 import selectors
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from subprocess import Popen, TimeoutExpired
 from typing import Any
 
 from trainer.distributed.connection import Connection
-from trainer.distributed.peer import DEAD, FAILED, LEFT, SILENT, LostPeer, Peer
+from trainer.distributed.peer import DEAD, FAILED, LEFT, SILENT, LostPeer, Peer, describe_exit, is_stopped
 
 
 class Heartbeat(threading.Thread):
-    """What hub and spoke share: beats, the loss when it is known, and the end of a process that cannot end itself.
+    """What server and client share: beats, the lost peer once it is known, and the end of a process that hangs.
 
-    `silence` is how many seconds a member may be silent, half of `trainer.timeout`; `leave_result` is called in the
-    one process that tells of a loss.
+    A peer is lost after `silence` seconds without a beat, half of `trainer.timeout`; `leave_result` is called in the
+    one process that reports the loss.
     """
 
     def __init__(self, me: Peer, silence: float, leave_result: Callable[[LostPeer], None]) -> None:
-        super().__init__(name="lifeline", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self.me, self.silence, self.leave_result = me, silence, leave_result
         self.period = min(1.0, silence / 10)
-        self.loss: LostPeer | None = None
+        self.lost: LostPeer | None = None
         self.known = threading.Event()
         self.ended: dict[int, tuple[str, str, float]] = {}
         self.selector = selectors.DefaultSelector()
 
     def end(self, how: str, text: str = "") -> None:
-        """Say how this process ends: done, failed, or left (by a signal). Who failed must be gone in time."""
+        """Say how this process ends: done, failed, or left (by a signal). A failed one must be gone in time."""
         self.ended[self.me.rank] = (how, text, time.monotonic())
         self.send(end=how, text=text)
         if how == FAILED:
             self.lose(LostPeer(self.me, FAILED, f"{self.me} failed: {text}"))
 
     def send(self, **message: Any) -> None:
-        """Tell the others."""
+        """Send to the others."""
         raise NotImplementedError
 
-    def check(self, now: float) -> LostPeer | None:
-        """Who is lost, if anyone."""
+    def find_lost(self, now: float) -> LostPeer | None:
+        """The first peer that is lost, if any."""
         raise NotImplementedError
 
-    def lose(self, loss: LostPeer) -> None:
-        """Know of a loss: tell it, and end this process where it does not end by itself."""
-        if self.loss is None:
-            self.loss = loss
-            self.send(lost=loss.told())
+    def restart_clocks(self, now: float) -> None:
+        """Count every silence from now."""
+        raise NotImplementedError
+
+    def lose(self, lost: LostPeer) -> None:
+        """Pass on that a peer is lost, and end this process where it does not end by itself."""
+        if self.lost is None:
+            self.lost = lost
+            self.send(lost=lost.to_dict())
             self.known.set()
-            threading.Thread(target=self._end_in_time, args=(loss,), daemon=True).start()
+            threading.Thread(target=self._end_in_time, args=(lost,), daemon=True).start()
 
     def run(self) -> None:
-        """Beat, listen and look until the process ends."""
+        """Beat, listen and check until the process ends."""
         last = beaten = time.monotonic()
         while True:
             for key, _ in self.selector.select(self.period / 2):
                 key.data()
             now = time.monotonic()
-            if now - last > self.silence / 2:  # this process itself was stopped: hear the others out first
-                self.forgive(now)
+            if now - last > self.silence / 2:  # this process itself was stopped: first read what the others sent
+                self.restart_clocks(now)
             last = now
             if now - beaten >= self.period:
                 beaten = now
                 self.send(beat=True)
-            if self.loss is None and (loss := self.check(now)) is not None:
-                self.lose(loss)
+            if self.lost is None and (lost := self.find_lost(now)) is not None:
+                self.lose(lost)
 
-    def forgive(self, now: float) -> None:
-        """Count every silence from now."""
-        raise NotImplementedError
-
-    def over(self, member: Peer, heard: float, now: float, closed: bool) -> LostPeer | None:
-        """Whether a member is lost, by its own word, by its closed connection, or by its silence."""
-        how, text, since = self.ended.get(member.rank, ("", "", now))
+    def judge(self, peer: Peer, heard: float, now: float, closed: bool) -> LostPeer | None:
+        """Whether a peer is lost, by its own message, by its closed connection, or by its silence."""
+        how, text, since = self.ended.get(peer.rank, ("", "", now))
         if how == FAILED:
-            return LostPeer(member, FAILED, f"{member} failed: {text}")
+            return LostPeer(peer, FAILED, f"{peer} failed: {text}")
         if how == LEFT and now - since > self.silence:
-            return LostPeer(member, LEFT, f"{member} left: {text}")
+            return LostPeer(peer, LEFT, f"{peer} left: {text}")
         if how:
             return None
         if closed:
-            return LostPeer(member, DEAD, f"{member} is gone: process {member.pid} ended without a word")
-        if now - heard > self.silence and now - heard > (patience := self.patience(member)):
-            text = f"{member} has not answered for {patience:g} s: process {member.pid} hangs or is stopped"
-            return LostPeer(
-                member, SILENT, f"{text}; if it was only starved, raise trainer.timeout={2 * self.silence:g}"
-            )
+            return LostPeer(peer, DEAD, f"{peer} is gone: process {peer.pid} ended without a word")
+        if now - heard > self.silence and now - heard > (patience := self.patience(peer)):
+            text = f"{peer} has not answered for {patience:g} s: process {peer.pid} hangs or is stopped"
+            return LostPeer(peer, SILENT, f"{text}; if it was only starved, raise trainer.timeout={2 * self.silence:g}")
         return None
 
-    def patience(self, member: Peer) -> float:
-        """Seconds that a member may be silent: half as many more where it can be seen to run, and may be starved."""
-        return self.silence * (1.5 if member.runs_here() else 1.0)
+    def patience(self, peer: Peer) -> float:
+        """Seconds that a peer may be silent: half as many more where it is seen to run, and may only be starved."""
+        return self.silence * (1.5 if peer.is_running() else 1.0)
 
-    def _end_in_time(self, loss: LostPeer) -> None:
-        """Give this process time to end by itself: long where another winds up, short where one is gone."""
-        if loss.kind == SILENT:
-            loss.member.kill()
-        time.sleep(self.silence if loss.kind in (FAILED, LEFT) else self.silence / 3)
+    def _end_in_time(self, lost: LostPeer) -> None:
+        """Give this process time to end by itself: long where the lost peer ends in order, short where it is gone."""
+        if lost.kind == SILENT:
+            lost.peer.kill()
+        time.sleep(self.silence if lost.kind in (FAILED, LEFT) else self.silence / 3)
         try:
-            if self.teller:
-                print(loss.text, file=sys.stderr, flush=True)
-                self.leave_result(loss)
+            if self.reports_loss:
+                print(lost.text, file=sys.stderr, flush=True)
+                self.leave_result(lost)
         finally:
-            self.release()
-            os._exit(loss.code)
+            self.kill_children()
+            os._exit(lost.code)
 
     @property
-    def teller(self) -> bool:
-        """Whether it is this process that tells of the loss: rank 0, or rank 1 where rank 0 is lost."""
-        return self.loss is not None and self.me.rank == (1 if self.loss.member.rank == 0 else 0)
+    def reports_loss(self) -> bool:
+        """Whether this process reports the loss: rank 0 does, or rank 1 where rank 0 is lost."""
+        return self.lost is not None and self.me.rank == (1 if self.lost.peer.rank == 0 else 0)
 
-    def wind_up(self) -> None:
+    def end_after_loss(self) -> None:
         """This process ends because of a loss: leave a result where rank 0, which leaves one itself, is the lost."""
-        if self.loss is not None and self.me.rank and self.teller:
-            self.leave_result(self.loss)
+        if self.lost is not None and self.me.rank and self.reports_loss:
+            self.leave_result(self.lost)
 
-    def release(self) -> None:
-        """Leave no process behind that this one has started."""
+    def kill_children(self, seconds: float = 0.0) -> None:
+        """Kill the processes that this one started and that do not end within so many seconds; here there are none."""
 
 
 class Client(Heartbeat):
-    """The lifeline of any other rank, to the hub."""
+    """The heartbeat of any other rank, connected to that of rank 0."""
 
     def __init__(
         self,
         me: Peer,
         silence: float,
         leave_result: Callable[[LostPeer], None],
-        hub: Peer,
-        link: Connection,
+        server: Peer,
+        connection: Connection,
         token: str,
     ) -> None:
         super().__init__(me, silence, leave_result)
-        self.hub, self.link, self.heard = hub, link, time.monotonic()
-        self.selector.register(link.connection, selectors.EVENT_READ, self._hear)
-        self.send(token=token, member=me.__dict__)
+        self.server, self.connection, self.heard = server, connection, time.monotonic()
+        self.selector.register(connection.socket, selectors.EVENT_READ, self._receive)
+        self.send(token=token, peer=me.__dict__)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         self.heard = time.monotonic()
-        for message in self.link.read():
+        for message in self.connection.read():
             if "end" in message:
-                self.ended[self.hub.rank] = (message["end"], message["text"], self.heard)
+                self.ended[self.server.rank] = (message["end"], message["text"], self.heard)
             if "lost" in message:
-                self.lose(LostPeer.heard(message["lost"]))
-        if self.link.closed:
-            self.selector.unregister(self.link.connection)
+                self.lose(LostPeer.from_dict(message["lost"]))
+        if self.connection.closed:
+            self.selector.unregister(self.connection.socket)
 
     def send(self, **message: Any) -> None:
-        if "lost" not in message:  # what this rank finds lost is the hub itself
-            self.link.write(**message)
+        if "lost" not in message:  # this rank can only find the server itself lost
+            self.connection.write(**message)
 
-    def check(self, now: float) -> LostPeer | None:
-        return self.over(self.hub, self.heard, now, self.link.closed)
+    def find_lost(self, now: float) -> LostPeer | None:
+        return self.judge(self.server, self.heard, now, self.connection.closed)
 
-    def forgive(self, now: float) -> None:
+    def restart_clocks(self, now: float) -> None:
         self.heard = now
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The ranks that the server waits for: how many there are, and within how many seconds each must connect.
+
+    `token` is what a client must know; `children` are the ranks whose processes the server started itself.
+    """
+
+    world: int
+    seconds: float
+    token: str
+    children: Mapping[int, Popen] = field(default_factory=dict)
+
+
+class Server(Heartbeat):
+    """The heartbeat of rank 0: it hears every other rank, and watches the processes that it started."""
+
+    def __init__(
+        self,
+        me: Peer,
+        silence: float,
+        leave_result: Callable[[LostPeer], None],
+        listener: socket.socket,
+        expected: Expected,
+    ) -> None:
+        super().__init__(me, silence, leave_result)
+        self.expected, self.children = expected, dict(expected.children)
+        self.clients: dict[int, tuple[Peer, Connection]] = {}
+        self.heard: dict[int, float] = {}
+        self.begun = time.monotonic()
+        self.stopped_since: dict[int, float] = {}
+        self.listener = listener
+        self.selector.register(listener, selectors.EVENT_READ, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection = Connection(self.listener.accept()[0])
+        except OSError:
+            return
+        self.selector.register(connection.socket, selectors.EVENT_READ, lambda: self._receive(connection))
+
+    def _receive(self, connection: Connection) -> None:
+        for message in connection.read():
+            if message.get("token") == self.expected.token:
+                peer = Peer(**message["peer"])
+                self.clients[peer.rank] = (peer, connection)
+            for rank, (_, own) in self.clients.items():
+                if own is connection:
+                    self.heard[rank] = time.monotonic()
+                    if "end" in message:
+                        self.ended[rank] = (message["end"], message["text"], time.monotonic())
+        if connection.closed:
+            self.selector.unregister(connection.socket)
+            connection.close()
+
+    def send(self, **message: Any) -> None:
+        for _, connection in list(self.clients.values()):
+            connection.write(**message)
+
+    def find_lost(self, now: float) -> LostPeer | None:
+        for rank in range(1, self.expected.world):
+            peer, connection = self.clients.get(rank, (None, None))
+            lost = self._lost_child(rank, peer, connection is not None and connection.closed, now)
+            if lost is None and peer is not None and connection is not None:
+                lost = self.judge(peer, self.heard[rank], now, connection.closed)
+            elif lost is None and now - self.begun > self.expected.seconds:
+                unseen = Peer(rank, "an unknown host", 0, "")
+                text = f"rank {rank} of {self.expected.world} has not come within {self.expected.seconds:g} s"
+                lost = LostPeer(unseen, SILENT, text)
+            if lost is not None:
+                return lost
+        return None
+
+    def _lost_child(self, rank: int, peer: Peer | None, closed: bool, now: float) -> LostPeer | None:
+        """Whether a process that this one started is lost, as only its parent can see."""
+        child = self.children.get(rank)
+        if child is None or rank in self.ended:
+            return None
+        peer = peer or Peer(rank, self.me.host, child.pid, self.me.machine)
+        if closed:
+            with suppress(TimeoutExpired):
+                child.wait(1)
+        if (code := child.poll()) is not None:
+            return LostPeer(peer, DEAD, f"{peer} {describe_exit(code)}", 2 if code == 2 else 1)
+        if not is_stopped(child.pid):
+            self.stopped_since.pop(rank, None)
+        elif now - self.stopped_since.setdefault(rank, now) > self.silence:
+            return LostPeer(peer, SILENT, f"{peer} has been stopped for {self.silence:g} s: process {child.pid}")
+        return None
+
+    def restart_clocks(self, now: float) -> None:
+        self.heard = dict.fromkeys(self.heard, now)
+        self.begun = max(self.begun, now - self.expected.seconds / 2)
+        self.stopped_since.clear()
+
+    def finish(self) -> LostPeer | None:
+        """Wait until every other rank has ended; the peer that is lost, or left before its end, if any."""
+        while self.lost is None and any(rank not in self.ended for rank in range(1, self.expected.world)):
+            self.known.wait(self.period / 2)
+        for rank, (how, text, _) in self.ended.items():
+            if how == LEFT and rank != self.me.rank:
+                self.lose(LostPeer(self.clients[rank][0], LEFT, f"{self.clients[rank][0]} left: {text}"))
+        for rank, child in self.children.items() if self.lost is None else ():
+            with suppress(TimeoutExpired):
+                child.wait(self.silence)
+            peer, code = self.clients[rank][0], child.poll()
+            if code:
+                self.lose(LostPeer(peer, DEAD, f"{peer} {describe_exit(code)} after the end of the run"))
+            if code is None:
+                text = f"{peer} is still there {self.silence:g} s after the end of the run: process {peer.pid}"
+                self.lose(LostPeer(peer, SILENT, text))
+        return self.lost
+
+    def kill_children(self, seconds: float = 0.0) -> None:
+        end = time.monotonic() + seconds
+        for child in self.children.values():
+            with suppress(TimeoutExpired):
+                child.wait(max(0.0, end - time.monotonic()))
+            if child.poll() is None:
+                child.kill()

@@ -12,7 +12,7 @@ DONE, FAILED, LEFT, SILENT, DEAD = "done", "failed", "left", "silent", "dead"
 
 @dataclass(frozen=True)
 class Peer:
-    """A rank, its host, and its process; `machine` names the space in which the process id means something."""
+    """A rank, its host, and its process; `machine` names the boot and namespace in which the process id is valid."""
 
     rank: int
     host: str
@@ -20,25 +20,25 @@ class Peer:
     machine: str
 
     @classmethod
-    def here(cls, rank: int) -> "Peer":
-        """This process."""
+    def this_process(cls, rank: int) -> "Peer":
+        """This process as `rank`."""
         return cls(rank, socket.gethostname(), os.getpid(), _machine())
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host}"
 
     @property
-    def here_too(self) -> bool:
+    def on_this_machine(self) -> bool:
         """Whether it is another process of this machine."""
         return bool(self.machine) and self.machine == _machine() and self.pid != os.getpid()
 
-    def runs_here(self) -> bool:
+    def is_running(self) -> bool:
         """Whether it is a process of this machine that is not stopped."""
-        return self.here_too and state(self.pid) not in ("", "T", "t", "Z", "X")
+        return self.on_this_machine and process_state(self.pid) not in ("", "T", "t", "Z", "X")
 
     def kill(self) -> None:
-        """End this member, where it runs on this machine: what is stopped hears no other signal."""
-        if self.here_too:
+        """Kill this peer where it runs on this machine: a stopped process obeys no other signal."""
+        if self.on_this_machine:
             try:
                 os.kill(self.pid, signal.SIGKILL)
             except OSError:
@@ -47,39 +47,39 @@ class Peer:
 
 @dataclass(frozen=True)
 class LostPeer:
-    """A rank that is no more part of the run: what became of it, and the exit code of the whole run."""
+    """A rank that no longer takes part: how it was lost, the message, and the exit code of the whole run."""
 
-    member: Peer
+    peer: Peer
     kind: str
     text: str
     code: int = 1
 
-    def told(self) -> dict[str, Any]:
-        """This loss as plain data."""
+    def to_dict(self) -> dict[str, Any]:
+        """This value as plain data."""
         return asdict(self)
 
     @classmethod
-    def heard(cls, told: dict[str, Any]) -> "LostPeer":
-        """The loss that another process told of."""
-        return cls(**{**told, "member": Peer(**told["member"])})
+    def from_dict(cls, data: dict[str, Any]) -> "LostPeer":
+        """The value whose `to_dict` another process sent."""
+        return cls(**{**data, "peer": Peer(**data["peer"])})
 
 
 class RankLost(RuntimeError):
-    """Another process of the run has failed, died or fallen silent."""
+    """Another process of the run has failed, died or stopped answering."""
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, by the code that its parent sees."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def stopped(pid: int) -> bool:
-    """Whether a process of this machine is stopped, as by SIGSTOP; False where that cannot be known."""
-    return state(pid) in ("T", "t")
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this machine is stopped, as by SIGSTOP; False where the system does not say."""
+    return process_state(pid) in ("T", "t")
 
 
-def state(pid: int) -> str:
-    """The state of a process of this machine, as R, S or T; nothing where it cannot be known."""
+def process_state(pid: int) -> str:
+    """The state of a process of this machine, as R, S or T; empty where the system does not say."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -87,7 +87,7 @@ def state(pid: int) -> str:
 
 
 def _machine() -> str:
-    """This boot of this host and its space of process ids; nothing where the system does not tell."""
+    """This boot of this host and its namespace of process ids; empty where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,6 +1,6 @@
-"""What a run's log says of its learning rate: findings with their evidence, and what to try."""
+"""Findings about the learning rate of a run, from its log: the evidence, and what to try."""
 
-from trainer.doctor.diagnosis import SIGNS, examined
-from trainer.doctor.log import Finding, Log, Series
+from trainer.doctor.log import Finding, Log, Series, read_log
+from trainer.doctor.signs import SIGNS, examine
 
-__all__ = ["SIGNS", "Finding", "Log", "Series", "examined"]
+__all__ = ["SIGNS", "Finding", "Log", "Series", "examine", "read_log"]

@@ -1,21 +1,30 @@
-"""What has been logged of a run, in the shape that a diagnosis asks for."""
+"""What a run has logged, read from its folder, in the form that the signs ask for."""
 
+import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainer.lr import ConfigError
+
+PLAN = "plan.json"
+PLAN_KEYS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
 BLOCKS = 20
-"""A run is looked at in so many parts of equal length, each by its median."""
+"""Number of parts of equal length in which a run is looked at, each by its median."""
 
 
 class Finding(NamedTuple):
-    """What is wrong with a run, by its `sign`; the number that shows it and the one that it must not pass.
+    """What is wrong with a run: the `sign`, the evidence in words, the `measure` and the `threshold` that it passed.
 
-    `source` says where the threshold comes from, `override` what to try: it goes behind `python train.py`.
+    `source` says where the threshold comes from; `override` is what to try, as an argument of `python train.py`.
     """
 
     sign: str
@@ -28,7 +37,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Series:
-    """The values of a tag, and the updates that they belong to, in order."""
+    """The values of a tag and their updates, in order."""
 
     updates: Sequence[int] = ()
     values: Sequence[float] = ()
@@ -48,9 +57,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Log:
-    """A run so far: what was logged by tag, how long it is to be, how it ended, where that is known.
+    """A run so far: what was logged by tag, and what its plan says.
 
-    `total` is T, `warmup` W, `batch_size` the global batch, all in the units of the plan; `error` is the line that a
+    `total` is T, `warmup` W, `batch_size` the global batch, in the units of the plan; `error` is the line that a
     failed run left.
     """
 
@@ -65,9 +74,9 @@ class Log:
     def __getitem__(self, tag: str) -> Series:
         return self.series.get(tag, self._none)
 
-    def of_groups(self, room: str, name: str) -> dict[str, Series]:
-        """The series `room/GROUP/name` by group."""
-        ends = (f"{room}/", f"/{name}")
+    def of_groups(self, prefix: str, name: str) -> dict[str, Series]:
+        """The series `prefix/GROUP/name` by group."""
+        ends = (f"{prefix}/", f"/{name}")
         return {
             tag[len(ends[0]) : -len(ends[1])]: series
             for tag, series in self.series.items()
@@ -87,17 +96,55 @@ class Log:
 
     @property
     def rate(self) -> Series:
-        """The learning rate that was applied: the first group's."""
+        """The learning rate that was applied to the first group."""
         return next((series for tag, series in self.series.items() if tag.startswith("lr/")), self._none)
 
     @property
     def made(self) -> int:
-        """How many updates there are of."""
-        every = self["train/loss"].updates
-        return every[-1] + 1 if every else 0
+        """How many updates the run has made."""
+        updates = self["train/loss"].updates
+        return updates[-1] + 1 if updates else 0
 
     def blocks(self, series: Series) -> list[tuple[int, float]]:
         """The median of each of `BLOCKS` parts of the run so far, with the update at which the part begins."""
         edges = [round(self.made * i / BLOCKS) for i in range(BLOCKS + 1)]
         found = [(a, series.middle(a, b)) for a, b in pairwise(edges)]
         return [(a, value) for a, value in found if value is not None]
+
+
+def read_log(folder: Path) -> Log:
+    """What a run has left in its folder, whether it is done, failed or still going on.
+
+    Raises:
+        ConfigError: the folder is not that of a run, or has no TensorBoard log.
+    """
+    plan = _read_json(folder / PLAN)
+    if plan is None:
+        raise ConfigError(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
+    if lost := [key for key in PLAN_KEYS if not isinstance(plan.get(key), int | float)]:
+        raise ConfigError(f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not of a run.")
+    total, warmup, batch, lr = (plan[key] for key in PLAN_KEYS)
+    error = str((_read_json(folder / "result.json") or {}).get("error", ""))
+    return Log(read_scalars(folder), total, warmup, batch, lr, error)
+
+
+def read_scalars(folder: Path) -> dict[str, Series]:
+    """Every scalar of the TensorBoard log in `folder`.
+
+    Raises:
+        ConfigError: there is no log of a training loss.
+    """
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # else it reports each file that it reads
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    if "train/loss" not in found:
+        raise ConfigError(f"{folder} holds no log of a training loss: train with logger=tensorboard.")
+    return {tag: Series([one.step for one in rows], [one.value for one in rows]) for tag, rows in found.items()}
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

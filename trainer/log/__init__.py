@@ -1,1 +1,1 @@
-"""What a run tells while it goes on: the metric buffer, TensorBoard, the console, validations."""
+"""What a run writes while it trains: metrics of every update, TensorBoard, progress on the console, validations."""

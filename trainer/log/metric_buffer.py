@@ -1,22 +1,24 @@
-"""What every update did, kept on the device and drained now and then."""
+"""The metrics of every update, kept on the device and flushed to the loggers now and then."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from trainer.log.tensorboard import TensorBoard
 from trainer.lr import LRPolicy
 
 VARYING = ("warmup", "schedule", "plateau")
-"""The factors that change with the update; the others stand in the table at the start of the run."""
+"""The factors that change with the update; the table at the start of the run shows the others."""
 
 
 class Applied(Protocol):
-    """What an update was applied with: a rate for each group, its factors, the place on the curve, other values."""
+    """What an update was applied with: the rate of each group, the plateau's factor, `t` and the gain, other values."""
 
     applied: list[float]
     plateau: float
@@ -25,7 +27,7 @@ class Applied(Protocol):
 
 
 class Observation(NamedTuple):
-    """What was observed of an update: a vector of numbers on the device, and what gives them as values by tag."""
+    """What was observed of an update: a vector on the device, and `named`, which gives its values tags."""
 
     numbers: Tensor
     named: Callable[[list[float]], dict[str, float]]
@@ -33,7 +35,7 @@ class Observation(NamedTuple):
 
 @dataclass
 class MetricBuffer:
-    """A buffer with one row per applied update. Adding a row never synchronises the device; draining does."""
+    """A buffer with one row per applied update. Adding a row never synchronises the device; `columns` does."""
 
     updates: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -49,7 +51,7 @@ class MetricBuffer:
         return len(self.updates)
 
     def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: Observation | None = None) -> None:
-        """Note update `t`: its loss and gradient norm (scalars on the device), what it was applied with, and more."""
+        """Add update `t`: its loss and gradient norm (scalars on the device), how it was applied, what was observed."""
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
@@ -60,9 +62,9 @@ class MetricBuffer:
         self.seen.append(seen)
 
     def columns(self, policy: LRPolicy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[Any]]:
-        """The rows so far by tag: losses (means over the processes), gradient norms, rates and their factors.
+        """The rows so far by tag: losses and gradient norms (means over the ranks), rates and their factors.
 
-        And what was observed: None in the rows of updates where it was not.
+        Columns of what was observed hold None in the rows of updates that were not observed.
         """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms}
@@ -73,17 +75,17 @@ class MetricBuffer:
             ]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
-        for key, dial in policy.hyper_schedules.items():
+        for key, schedule in policy.hyper_schedules.items():
             names = (
                 [f"hyper_schedule/{name}/{key}" for name in policy.groups]
-                if len(dial.bases) > 1
+                if len(schedule.bases) > 1
                 else [f"hyper_schedule/{key}"]
             )
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
         return columns | self._observed()
 
     def _observed(self) -> dict[str, list[float | None]]:
-        """What was observed by tag, read from the device at once."""
+        """What was observed by tag, read from the device in one transfer."""
         observed = [row for row in self.seen if row is not None]
         if not observed:
             return {}
@@ -92,12 +94,29 @@ class MetricBuffer:
         return {tag: [row.get(tag) for row in rows] for tag in dict.fromkeys(chain(*rows))}
 
     def speed(self) -> float:
-        """Updates per second since the journal was last cleared."""
+        """Updates per second since the buffer was last cleared."""
         seconds = self.times[-1] - self.since
         return len(self.updates) / seconds if seconds > 0 else 0.0
 
     def clear(self) -> None:
-        """Forget the rows; the time starts afresh."""
+        """Drop the rows; the speed is measured from now on."""
         self.updates, self.times, self.measures = [], [], []
         self.lrs, self.plateaus, self.places, self.values, self.seen = [], [], [], [], []
         self.since = time.time()
+
+
+def log_updates(
+    loggers: Iterable[Logger],
+    updates: Sequence[int],
+    times: Sequence[float],
+    columns: dict[str, list[Any]],
+    samples_per_second: float,
+) -> None:
+    """Log every update with all its values, in TensorBoard at the time it was made; and their speed."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_updates(updates, times, columns)
+        else:
+            for i, t in enumerate(updates):
+                logger.log_metrics({tag: column[i] for tag, column in columns.items() if column[i] is not None}, t)
+        logger.log_metrics({"train/samples_per_second": samples_per_second}, updates[-1])

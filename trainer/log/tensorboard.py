@@ -36,7 +36,7 @@ class TensorBoard(Logger):
         if not flush_seconds >= 0:
             raise ConfigError(f"flush_seconds={flush_seconds} is not a time: give seconds, 0 or more")
         if not folder:
-            raise ConfigError("folder='' names no place for the TensorBoard log: give a folder")
+            raise ConfigError("folder='' names no folder for the TensorBoard log: give one")
         self.hparams: dict[str, Any] = {}
         self._folder = Path(folder)
         self._flush_seconds = flush_seconds
@@ -60,8 +60,8 @@ class TensorBoard(Logger):
         rows = columns.values() if gaps else map(float32, columns.values())
         for step, wall_time, *values in zip(steps, times, *rows, strict=True):
             if gaps:
-                there = {tag: value for tag, value in zip(tags, values) if value is not None}
-                file.write_scalars(tuple(there), step, wall_time, float32(there.values()))
+                known = {tag: value for tag, value in zip(tags, values) if value is not None}
+                file.write_scalars(tuple(known), step, wall_time, float32(known.values()))
             else:
                 file.write_scalars(tags, step, wall_time, values)
         self._flush_if_due()
@@ -102,9 +102,9 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def restart(self, step: int) -> None:
-        """Say that the run goes on at update `step`, so that TensorBoard drops this update and later ones.
+        """Mark that the run goes on at update `step`: TensorBoard then drops what was logged of it and of later ones.
 
-        Call it before the first write of a resumed run; it drops what earlier files, and this one, hold.
+        Call it before the first write of a resumed run; it acts on earlier files and on this one.
         """
         self._open().restart(step)
 

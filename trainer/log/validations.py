@@ -1,6 +1,7 @@
-"""`validations.jsonl`: what each validation of a run has said, a line each, there as soon as it has.
+"""`validations.jsonl`: the scores of each validation of a run, a line each, written as soon as they are known.
 
-Who watches a run from outside reads it while the run goes on. A run that goes on from a checkpoint says some again.
+It can be read from outside while the run goes on. A run that goes on from a checkpoint may write some scores again.
+Standard library only: the driver of a sweep reads it without torch.
 """
 
 import json
@@ -11,31 +12,31 @@ from typing import Any
 VALIDATIONS = "validations.jsonl"
 
 
-def append(folder: Path, update: int, scores: dict[str, float]) -> None:
-    """Add the line of one validation, after `update` updates."""
+def append_validation(folder: Path, update: int, scores: dict[str, float]) -> None:
+    """Append the line of one validation, after `update` updates."""
     line = json.dumps({"update": update, **scores}) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / VALIDATIONS).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else f"\n{line}"  # the run before was cut short
+            line = line if file.read(1) == b"\n" else f"\n{line}"  # the last line was cut short
         file.write(line.encode())
 
 
-def validations(folder: Path) -> list[dict[str, Any]]:
-    """All validations by update, the last word on each; a line that is not whole yet is left for later.
+def read_validations(folder: Path) -> list[dict[str, Any]]:
+    """All validations in the order of their updates, the newest of each update; an incomplete last line is left out.
 
-    Numbers that are none are NaN or infinities of the float type.
+    Numbers that are not finite come as NaN or infinities of the float type.
     """
     try:
         lines = (folder / VALIDATIONS).read_bytes().split(b"\n")[:-1]
     except OSError:
         return []
-    told: dict[int, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for line in lines:
         try:
-            one = json.loads(line)
-            told[int(one["update"])] = one
+            validation = json.loads(line)
+            found[int(validation["update"])] = validation
         except (ValueError, TypeError, KeyError):  # cut short by a kill
             continue
-    return [told[update] for update in sorted(told)]
+    return [found[update] for update in sorted(found)]

@@ -30,7 +30,7 @@ from trainer.lr.plan import Plan
 from trainer.lr.plateau import CountPlateau, Greedy, Plateau
 from trainer.lr.policy import LRPolicy
 from trainer.lr.scaling import linear_scaling, no_scaling, sqrt_scaling
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 from trainer.lr.stairs import multi_step, piecewise, step
 from trainer.lr.table import function, table
 from trainer.lr.trend import TrendPlateau
@@ -57,23 +57,25 @@ from trainer.lr.warmup import (
 from trainer.lr.wsd import tri_stage, wsd, wsd_s
 
 __all__ = [
+    "ConfigError",
     "Convention",
     "Cooldown",
     "CountPlateau",
-    "HyperSchedule",
     "Duration",
     "Greedy",
     "Growth",
     "Horizon",
+    "HyperSchedule",
+    "LRPolicy",
     "OURS",
     "Plan",
     "Plateau",
-    "LRPolicy",
-    "ConfigError",
     "Rule",
     "Schedule",
     "TrendPlateau",
     "Warmup",
+    "annotate",
+    "annotations",
     "auto_updates",
     "chebyshev",
     "compose",
@@ -104,8 +106,6 @@ __all__ = [
     "linear_scaling",
     "linear_warmup",
     "log_warmup",
-    "mark",
-    "marks",
     "mirrored",
     "multi_step",
     "natural_exponential",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling
 
 STEEPEST = 1000.0
 """The largest exponent: (1 - x)^1000 has lost all but a share of 1 / e after a thousandth of the schedule."""
@@ -21,7 +21,7 @@ def linear(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
 
 
 def linear_rate(horizon: Horizon, *, rate: float = 1.0, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, 1 - rate x): the textbook's linear decay, as steep as it is told to be.
+    """m(t) = max(floor, 1 - rate x): the textbook's linear decay, of a given slope.
 
     With rate 2 it is at 0 after half of the schedule, with rate 0.5 it ends at half of the peak.
 
@@ -32,7 +32,7 @@ def linear_rate(horizon: Horizon, *, rate: float = 1.0, floor: float = 0.0) -> S
     low, span = fraction("floor", floor, FLOOR), horizon.span
     reached = math.ceil(span * min(1.0, (1.0 - low) / slope))
     curve = _over(span, lambda x: max(low, 1.0 - slope * x))
-    return mark(curve, knots=[reached] if 0 < reached < span else [])
+    return annotate(curve, knots=[reached] if 0 < reached < span else [])
 
 
 def cosine(
@@ -58,7 +58,7 @@ def cosine(
     shape = SHAPES["cosine"] if plain else lambda x: (0.5 * (1.0 + math.cos(turn * x**late))) ** sharp
     ends = [math.ceil(span * (i / waves) ** (1.0 / late)) for i in range(1, math.floor(waves) + 1)]
     curve = _between(span, shape, floor)
-    return mark(curve, ends=ends) if ends else curve
+    return annotate(curve, ends=ends) if ends else curve
 
 
 def half_cosine(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
@@ -104,8 +104,8 @@ def polynomial(
 
     if cycle:
         ends = range(width, width * -(-span // width) + 1, width)
-        return mark(factor, jumps=[end + 1 for end in ends if end < span], ends=ends)
-    return mark(factor, knots=[] if width == span else [width])
+        return annotate(factor, jumps=[end + 1 for end in ends if end < span], ends=ends)
+    return annotate(factor, knots=[] if width == span else [width])
 
 
 def square_annealing(horizon: Horizon, *, floor: float = 0.0) -> Schedule:

@@ -7,7 +7,7 @@ LARGEST = 3.4e38
 
 
 class ConfigError(ValueError):
-    """A user's mistake, told in one line: what, the value, why, what to do."""
+    """A user's mistake, in one line: what, the value, why, what to do."""
 
 
 def number(name: str, value: object, why: str, low: float = -math.inf, high: float = math.inf) -> float:

@@ -4,7 +4,7 @@ import math
 
 from trainer.lr.bounds import ConfigError, positive, whole
 from trainer.lr.horizon import Horizon
-from trainer.lr.schedule import Schedule, mark
+from trainer.lr.schedule import Schedule, annotate
 
 
 def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Schedule:
@@ -30,7 +30,7 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     roots = [low + (1.0 - low) * math.sin((i - 0.5) * math.pi / (2 * count)) ** 2 for i in range(1, count + 1)]
     values, last = [roots[0] / roots[i - 1] for i in fractal(count)], left - 1
     jumps = [-(-i * left // count) for i in range(1, count)]
-    return mark(lambda t: values[min(t, last) * count // left], jumps=jumps)
+    return annotate(lambda t: values[min(t, last) * count // left], jumps=jumps)
 
 
 def fractal(count: int) -> list[int]:

@@ -14,7 +14,7 @@ from trainer.lr.bounds import ConfigError, number, positive, whole
 from trainer.lr.compose import part
 from trainer.lr.cycles import geometric
 from trainer.lr.horizon import Horizon
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 
 Factory = Callable[[Horizon], Schedule]
 
@@ -50,9 +50,9 @@ def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
     if not factors:
         raise ConfigError(f"factors={factors!r} is empty: give a list of schedules.")
     made = [factor(horizon) for factor in factors]
-    kinds = {kind for one in made for kind in marks(one)}
-    places = {kind: sorted({t for one in made for t in marks(one).get(kind, ())}) for kind in kinds}
-    return mark(lambda t: math.prod([one(t) for one in made]), **places)
+    kinds = {kind for one in made for kind in annotations(one)}
+    places = {kind: sorted({t for one in made for t in annotations(one).get(kind, ())}) for kind in kinds}
+    return annotate(lambda t: math.prod([one(t) for one in made]), **places)
 
 
 def repeat(
@@ -100,14 +100,14 @@ def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple
 
 
 def _scaled(schedule: Schedule, scale: float) -> Schedule:
-    return schedule if scale == 1.0 else mark(lambda t: scale * schedule(t), **marks(schedule))
+    return schedule if scale == 1.0 else annotate(lambda t: scale * schedule(t), **annotations(schedule))
 
 
 def _joined(begins: list[int], made: list[Schedule], end: int, ends: Sequence[int] = ()) -> Schedule:
     """One schedule of several that begin at `begins`; past the end it holds the last one's value."""
     places: dict[str, list[int]] = {"jumps": [], "knots": [], "ends": list(ends)}
     for begin, schedule in zip(begins, made):
-        for kind, updates in marks(schedule).items():
+        for kind, updates in annotations(schedule).items():
             places.setdefault(kind, []).extend(begin + t for t in updates)
     places["jumps" if len(begins) > 1 else "knots"] += begins[1:]
 
@@ -115,4 +115,4 @@ def _joined(begins: list[int], made: list[Schedule], end: int, ends: Sequence[in
         i = bisect_right(begins, t) - 1
         return made[i](t - begins[i])
 
-    return mark(value, **{kind: sorted(set(updates)) for kind, updates in places.items()})
+    return annotate(value, **{kind: sorted(set(updates)) for kind, updates in places.items()})

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import SHAPES, Schedule, falling, mark, marks, one_of
+from trainer.lr.schedule import SHAPES, Schedule, annotate, annotations, falling, one_of
 from trainer.lr.warmup import Warmup
 
-WARMUP_MODES = ("prefix", "overlay", "splice")
+WARMUP_MODES = ("prefix", "overlay", "replace")
 Cooldown = Callable[[Horizon, Schedule], Schedule]
 
 
@@ -42,7 +42,7 @@ def place(
 
     prefix: the warm-up comes first and the schedule has the rest: m(max(t - W, 0)) over T - W updates.
     overlay: the schedule spans the whole run and the warm-up multiplies it.
-    splice: the schedule spans the whole run, and is 1 during the warm-up: a jump where they meet.
+    replace: the schedule spans the whole run, and the warm-up replaces its beginning: a jump where they meet.
     """
     if warmup_mode not in WARMUP_MODES:
         raise ConfigError(f"warmup_mode={warmup_mode!r} is not known: choose one of {', '.join(WARMUP_MODES)}.")
@@ -51,18 +51,18 @@ def place(
         width -= 1
     fall = schedule(horizon.after(width if warmup_mode == "prefix" else 0))
     if width and warmup_mode == "prefix":
-        moved = {kind: tuple(t + width for t in updates) for kind, updates in marks(fall).items()}
+        moved = {kind: tuple(t + width for t in updates) for kind, updates in annotations(fall).items()}
         local, fall = fall, lambda t: local(t - width if t > width else 0)
-        mark(fall, **moved)
-    elif width and warmup_mode == "splice":
+        annotate(fall, **moved)
+    elif width and warmup_mode == "replace":
         whole = fall
-        fall = mark(lambda t: 1.0 if t < width else whole(t), **marks(whole))
+        fall = annotate(lambda t: 1.0 if t < width else whole(t), **annotations(whole))
     if cooldown is None:
         return fall
     cooled_down = cooldown(horizon, fall)
-    if cooled_down is not fall and max(marks(cooled_down).get("begin", (horizon.total,))) < rise_end:
+    if cooled_down is not fall and max(annotations(cooled_down).get("begin", (horizon.total,))) < rise_end:
         raise ConfigError(
-            f"the cooldown begins at update {marks(cooled_down)['begin'][0]}, within the warm-up of {rise_end}: "
+            f"the cooldown begins at update {annotations(cooled_down)['begin'][0]}, within the warm-up of {rise_end}: "
             "shorten one of them."
         )
     return cooled_down
@@ -108,9 +108,9 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     if not high:
         raise ConfigError(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
     tail = falling(begin, end, curve, floor / high)
-    kept = {kind: tuple(t for t in updates if t <= begin) for kind, updates in marks(schedule).items()}
+    kept = {kind: tuple(t for t in updates if t <= begin) for kind, updates in annotations(schedule).items()}
     kept["knots"], kept["begin"] = (*kept.get("knots", ()), begin), (begin,)
-    return mark(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
+    return annotate(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
 
 
 def part(horizon: Horizon, length: int) -> Horizon:

@@ -2,7 +2,7 @@
 
 from trainer.lr.bounds import fraction
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import Schedule, mark
+from trainer.lr.schedule import Schedule, annotate
 
 
 def constant(horizon: Horizon) -> Schedule:
@@ -25,4 +25,4 @@ def constant_until(horizon: Horizon, *, until: Duration = "10%", factor: float =
     begin = horizon.updates(until, "until", least=1)
     low = fraction("factor", factor, "it is the share of the peak at the start, from 0 to 1.")
     last = horizon.total - horizon.start - 1
-    return mark(lambda t: low if min(t, last) < begin else 1.0, jumps=[begin])
+    return annotate(lambda t: low if min(t, last) < begin else 1.0, jumps=[begin])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, one_of
 
 _WAVES = {name: SHAPES[name] for name in ("linear", "cosine")}
 MODES = ("triangular", "triangular2", "exp_range")
@@ -36,22 +36,12 @@ def restarts(
     >>> [restarts(Horizon(12, 1), first=4)(t) for t in (0, 2, 4, 8, 12)]
     [1.0, 0.5, 1.0, 0.5, 0.0]
     """
-    low = fraction("floor", floor, FLOOR)
-    if scales not in ("cosine", "peak", "cycle"):
-        raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
     bounds = _bounds(horizon, first, cycles, length_mult)
     starts, lengths = bounds[:-1], [end - begin for begin, end in zip(bounds, bounds[1:])]
     width = horizon.updates(warmup, "warmup")
     if width >= lengths[0]:
         raise ConfigError(f"warmup={warmup} is {width} updates, but the first cycle has {lengths[0]}: shorten it.")
-    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
-    peaks = [mult**i for i in range(len(starts))]
-    lows = [low * peak if scales == "cycle" else low for peak in peaks]
-    highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
-    if min(highs) < 0:
-        raise ConfigError(
-            f"peak_mult={peak_mult}: the peak of cycle {len(peaks) - 1} falls below the floor of {floor}."
-        )
+    lows, highs = _levels(len(starts), peak_mult, floor, scales)
     lead, extent = horizon.convention.progress(width)
     span = horizon.span
 
@@ -63,7 +53,21 @@ def restarts(
         return lows[i] + highs[i] * share
 
     knots = [begin + extent - lead for begin in starts] if width else []
-    return mark(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
+    return annotate(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
+
+
+def _levels(count: int, peak_mult: float, floor: float, scales: str) -> tuple[list[float], list[float]]:
+    """low_i and high_i of each of `count` cycles, see `restarts`."""
+    low = fraction("floor", floor, FLOOR)
+    if scales not in ("cosine", "peak", "cycle"):
+        raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
+    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
+    peaks = [mult**i for i in range(count)]
+    lows = [low * peak if scales == "cycle" else low for peak in peaks]
+    highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
+    if min(highs) < 0:
+        raise ConfigError(f"peak_mult={peak_mult}: the peak of cycle {count - 1} falls below the floor of {floor}.")
+    return lows, highs
 
 
 def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> Schedule:
@@ -79,7 +83,7 @@ def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> S
         return low + (1.0 - low) * _cosine(t * count % span / span) if t < span else low
 
     ends = [-(-i * span // count) for i in range(1, count + 1)]
-    return mark(factor, jumps=ends[:-1], ends=ends)
+    return annotate(factor, jumps=ends[:-1], ends=ends)
 
 
 def cyclic(
@@ -120,7 +124,7 @@ def cyclic(
 
     ends = [-(-i * over // many) for i in range(1, complete + 2)]
     tops = [math.floor((i + up) * over / many + 0.5) for i in range(complete + 1)]
-    return mark(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
+    return annotate(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
 
 
 def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> list[int]:

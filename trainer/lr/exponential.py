@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, Schedule, mark
+from trainer.lr.schedule import FLOOR, Schedule, annotate
 
 Curve = Callable[[float], float]
 """A decay from 1 at 0, as a function of the time gone."""
@@ -15,7 +15,7 @@ Curve = Callable[[float], float]
 def exponential(horizon: Horizon, *, gamma: float = 0.9999, floor: float = 0.0) -> Schedule:
     """m(t) = max(floor, gamma^t).  The exponential decay of every toolbox; `gamma` is for each update.
 
-    What is left depends on the length of the run: `final_exponential` is told where to end instead.
+    What is left depends on the length of the run: `final_exponential` takes its end instead.
 
     >>> [exponential(Horizon(10, 1), gamma=0.5)(t) for t in (0, 1, 3)]
     [1.0, 0.5, 0.125]
@@ -95,14 +95,14 @@ def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, flo
         return _floored(lambda t: curve(t / width), horizon.span, floor)
     low, last = fraction("floor", floor, FLOOR), (horizon.total - horizon.start - 1) // width
     jumps = range(width, max(last, 1) * width + 1, width)
-    return mark(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
+    return annotate(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
 
 
 def _floored(curve: Curve, span: int, floor: float) -> Schedule:
     """max(floor, curve(t)), held from `span` on; a knot where it comes to the floor."""
     low = fraction("floor", floor, FLOOR)
     reached = bisect_left(range(span), True, key=lambda t: curve(t) <= low)
-    return mark(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
+    return annotate(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
 
 
 def _share(name: str, value: float, why: str) -> float:

@@ -9,7 +9,7 @@ from trainer.lr.growth import Growth
 from trainer.lr.horizon import Horizon
 from trainer.lr.hyper_schedule import HyperSchedule, Rule
 from trainer.lr.policy import LRPolicy
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 from trainer.lr.warmup import Warmup
 
 BATCH = "batch_size"
@@ -67,7 +67,7 @@ def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
     """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
 
     schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and the others are of the place, and
-    the batch is a dial by the name of `batch_size`. What is the first stair but for rounding is that stair.
+    the batch is a hyper-parameter by the name of `batch_size`. What is the first stair but for rounding is that stair.
     """
     rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
 
@@ -75,17 +75,17 @@ def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
         share = fall(at(t)) * growth.ratio(t) ** growth.exponent
         return high if math.isclose(share, high, rel_tol=_NEAR) else share
 
-    places = {kind: {growth.first(t) for t in updates} for kind, updates in marks(fall).items()}
+    places = {kind: {growth.first(t) for t in updates} for kind, updates in annotations(fall).items()}
     starts, total = {stage.update for stage in growth.stages[1:]}, growth.first(growth.reference)
     jumps = places.get("jumps", set()) | starts
     known = [t for t in jumps if t >= total or not math.isclose(schedule(t), schedule(t - 1), rel_tol=_NEAR)]
-    told = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
+    places_now = {**places, "jumps": sorted(known), "batch grows": sorted(starts)}
     hyper_schedules = {
-        name: HyperSchedule(_read(dial.rule, growth), dial.bases) for name, dial in policy.hyper_schedules.items()
+        name: HyperSchedule(_read(one.rule, growth), one.bases) for name, one in policy.hyper_schedules.items()
     }
     hyper_schedules[BATCH] = HyperSchedule(lambda t, base, share: base * growth.ratio(t), (float(batch_size),))
-    warmup = Warmup(growth.first(rise.updates), mark(lambda t: rise.factor(at(t)), **_moved(rise.factor, growth)))
-    return replace(policy, warmup=warmup, schedule=mark(schedule, **told), hyper_schedules=hyper_schedules)
+    warmup = Warmup(growth.first(rise.updates), annotate(lambda t: rise.factor(at(t)), **_moved(rise.factor, growth)))
+    return replace(policy, warmup=warmup, schedule=annotate(schedule, **places_now), hyper_schedules=hyper_schedules)
 
 
 def _most(horizon: Horizon, size: int) -> int:
@@ -110,7 +110,7 @@ def _most(horizon: Horizon, size: int) -> int:
 
 def _why_even(schedule: Schedule, total: int) -> str:
     """What to say of a schedule that has one value over the whole run."""
-    late = [t for t in marks(schedule).get("jumps", ()) if t >= total]
+    late = [t for t in annotations(schedule).get("jumps", ()) if t >= total]
     if late:
         return (
             f"the schedule first falls at update {min(late)}, and the last update is {total - 1}: place its milestones "
@@ -147,7 +147,7 @@ def _ratio(high: float, share: float, exponent: float, most: int) -> int:
 
 
 def _moved(curve: Schedule, growth: Growth) -> dict[str, list[int]]:
-    return {kind: [growth.first(t) for t in updates] for kind, updates in marks(curve).items()}
+    return {kind: [growth.first(t) for t in updates] for kind, updates in annotations(curve).items()}
 
 
 def _read(rule: Rule, growth: Growth) -> Rule:

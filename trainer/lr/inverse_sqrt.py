@@ -2,7 +2,7 @@
 
 from trainer.lr.bounds import ConfigError, fraction, positive, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, Schedule, mark
+from trainer.lr.schedule import FLOOR, Schedule, annotate
 
 
 def inverse_sqrt(
@@ -103,4 +103,4 @@ def _hill(horizon: Horizon, warmup: Duration, hold: int, rate: float, low: float
             return peak
         return peak * max(low, (extent / (t + lead - hold)) ** rate)
 
-    return mark(factor, knots=[top, top + hold] if hold else [top])
+    return annotate(factor, knots=[top, top + hold] if hold else [top])

@@ -9,14 +9,14 @@
 | long-warmup | warning | a warm-up of more than 30 % of the run, or not near 1 by then |
 | floor-above-group | error | a curve that ends above what the group's rate is where the schedule is 1 |
 | jump | warning | a change by more than a factor of 3 from one update to the next that no stair accounts for |
-| betas-overwritten | warning | a momentum, beta1 or beta2 that a dial moves away from its own number |
+| betas-overwritten | warning | a momentum, beta1 or beta2 that a schedule moves away from its own number |
 | monitor | error | a metric that shall lower the learning rate and is never logged |
 | huge-lr | error | a learning rate above 1000 |
 | short-cycle | warning | a run that ends in the middle of a cycle |
 | large-batch | warning | a batch that grows beyond a tenth of an epoch, or beyond the noise scale given |
 | adaptive-gain | warning | AdaScale, SGD's rule, with an optimizer that divides by its second moments |
 
-An error is refused at the start of training, a warning is told; `ignore` takes the names of rules to leave out.
+An error is refused at the start of training, a warning is shown; `ignore` takes the names of rules to leave out.
 """
 
 from collections.abc import Collection, Sequence
@@ -59,7 +59,7 @@ def lint(plan: Plan, *, monitor: str | None = None, logged: Collection[str] | No
     `monitor` is the metric that the plateau factor watches, `logged` the names of the metrics that the run computes,
     none where it never validates; without them the rule `monitor` is silent.
     """
-    found = [Finding(rule, level, text) for rule, (level, told) in _OF_CURVES.items() for text in told(plan)]
+    found = [Finding(rule, level, text) for rule, (level, rule_of) in _OF_CURVES.items() for text in rule_of(plan)]
     found += [Finding("monitor", ERROR, text) for text in rules.unlogged(monitor, logged)]
     return sorted(found, key=lambda finding: finding.level)
 

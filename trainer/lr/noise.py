@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 from trainer.lr.bounds import ConfigError, positive, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 
 KINDS = ("normal", "uniform")
 _WORD = (1 << 64) - 1
@@ -49,7 +49,7 @@ def noisy(
             return value
         return value * (1.0 + law(((_mixed(key + t * _STEP) >> 12) + 0.5) * 2.0**-52))
 
-    return mark(factor, **{**marks(schedule), "noise": (begin,)})
+    return annotate(factor, **{**annotations(schedule), "noise": (begin,)})
 
 
 def _law(kind: str, std: float, limit: float) -> Callable[[float], float]:

@@ -2,7 +2,7 @@
 
 from trainer.lr.bounds import ConfigError, fraction, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import joined
 
 START = "it is the share of the peak at which the cycle starts, from 0 to 1."
@@ -32,7 +32,7 @@ def one_cycle(
     peak = _peak(horizon, rise, count - 1)
     ends = [(0, low), (peak, 1.0), *[(2 * peak, low)] * (count - 2), (horizon.span, bottom)]
     curve = joined(ends, one_of("shape", shape, _CYCLE_SHAPES), horizon.span)
-    return mark(curve, knots=[time for time, _ in ends[1:-1]])
+    return annotate(curve, knots=[time for time, _ in ends[1:-1]])
 
 
 def one_cycle_stairs(
@@ -58,7 +58,7 @@ def one_cycle_stairs(
         return bottom + (1.0 - bottom) * (1.0 - (t - peak) * count // (span - peak) / count)
 
     jumps = {*_falls(0, peak, count), *_falls(peak, span, count)}
-    return mark(factor, jumps=sorted(jump for jump in jumps if jump < horizon.total - horizon.start))
+    return annotate(factor, jumps=sorted(jump for jump in jumps if jump < horizon.total - horizon.start))
 
 
 def flat_cosine(horizon: Horizon, *, flat: Duration = "75%", floor: float = 0.0) -> Schedule:
@@ -70,7 +70,7 @@ def flat_cosine(horizon: Horizon, *, flat: Duration = "75%", floor: float = 0.0)
     begin = horizon.updates(flat, "flat")
     if begin >= horizon.span:
         raise ConfigError(f"flat={flat} is {begin} updates, but the schedule has {horizon.span}: shorten it.")
-    return mark(falling(begin, horizon.span, SHAPES["cosine"], floor), knots=[begin])
+    return annotate(falling(begin, horizon.span, SHAPES["cosine"], floor), knots=[begin])
 
 
 def _peak(horizon: Horizon, rise: Duration, times: int) -> int:

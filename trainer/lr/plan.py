@@ -10,7 +10,7 @@ from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Horizon
 from trainer.lr.hyper_schedule import check_values
 from trainer.lr.policy import LRPolicy
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.trace import RUN, Course, Trace, Values, course, traced
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -21,8 +21,8 @@ _WORDS = {"jumps": "jump", "knots": "bend", "ends": "cycle ends"}
 class Plan:
     """Every learning rate of a run, known before its first update.
 
-    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy has a dial
-    of that name, the dial's values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
+    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy
+    schedules one, its values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
     are zero, and where another hyper-parameter leaves its range.
 
     >>> from trainer.lr import linear, linear_warmup, compose
@@ -80,7 +80,7 @@ class Plan:
         return list(found.values())
 
     def setting(self, name: str, group: str) -> Values | float | None:
-        """The values of a dial of a group, or else its fixed number; None where neither is known."""
+        """The scheduled values of a group, or else its fixed number; None where neither is known."""
         if name in self.hyper_schedules:
             return self.hyper_schedules[name].get(group, self.hyper_schedules[name].get(RUN))
         return self.settings.get(group, {}).get(name)
@@ -101,14 +101,14 @@ class Plan:
     def milestones(self, most: int = 16) -> list[tuple[int, str]]:
         """The updates at which something happens, and what: the end of the warm-up, jumps, bends, ends of cycles.
 
-        Of more than `most`, the first and the last are told, and between them how many are left out.
+        Of more than `most`, the first and the last are named, and between them how many are left out.
         """
         found: dict[int, list[str]] = {}
         if self.policy.warmup.updates:
             found[self.policy.warmup.updates] = ["warm-up ends"]
         for groups in self.alike():
             whose = "" if len(self.alike()) == 1 else f" ({', '.join(groups)})"
-            for kind, updates in marks(self.policy.schedule_of(groups[0])).items():
+            for kind, updates in annotations(self.policy.schedule_of(groups[0])).items():
                 for t in updates:
                     found.setdefault(t, []).append(f"{_WORDS.get(kind, kind)}{whose}")
         rows = [(t, ", ".join(what)) for t, what in sorted(found.items())]

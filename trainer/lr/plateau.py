@@ -23,7 +23,7 @@ _MOST = 10**6
 
 @dataclass
 class Plateau(ABC):
-    """A rule for plateau(t): `observe` is told the value of `monitor` at each validation, and changes `value`.
+    """A rule for plateau(t): `observe` takes the value of `monitor` at each validation, and changes `value`.
 
     mode: "min" or "max", whichever is good. factor: what a reduction multiplies by. floor: the smallest value.
     """

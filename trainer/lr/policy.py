@@ -88,8 +88,8 @@ class LRPolicy:
             return {}
         shares = [self.warmup.factor(t) * self.schedule_of(name)(t) * plateau for name in self.groups]
         return {
-            name: [dial.rule(t, base, share) for base, share in zip(dial.bases, shares)]
-            for name, dial in self.hyper_schedules.items()
+            name: [one.rule(t, base, share) for base, share in zip(one.bases, shares)]
+            for name, one in self.hyper_schedules.items()
         }
 
     @cached_property

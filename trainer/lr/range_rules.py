@@ -95,13 +95,13 @@ def trimmed(sweep: Sweep) -> tuple[list[float], list[float]]:
 def suggestions(sweeps: Sequence[Sweep]) -> dict[str, Suggestion]:
     """What each rule makes of the sweeps of several seeds, ours first; the median of the seeds on the log axis."""
     found, reasons = edges(sweeps)
-    told: dict[str, Suggestion] = {}
+    suggested: dict[str, Suggestion] = {}
     for name, key in (("edge/8", "suggestion"), ("edge/4", "aggressive")):
-        told[name] = _of_edge(name, DIVISORS[key], found, reasons, len(sweeps))
-    silent = told["edge/8"].refused
+        suggested[name] = _of_edge(name, DIVISORS[key], found, reasons, len(sweeps))
+    silent = suggested["edge/8"].refused
     for name, (rule, source) in PUBLISHED.items():
-        told[name] = _published(name, rule, source, sweeps, silent)
-    return told
+        suggested[name] = _published(name, rule, source, sweeps, silent)
+    return suggested
 
 
 def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
@@ -110,8 +110,8 @@ def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
     for sweep in sweeps:
         try:
             found.append(edge(sweep))
-        except ConfigError as refusal:
-            reasons.append(f"seed {sweep.seed}: {refusal}")
+        except ConfigError as error:
+            reasons.append(f"seed {sweep.seed}: {error}")
     return found, reasons
 
 
@@ -123,8 +123,8 @@ def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], c
     near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
     if 2 * len(near) <= len(found):
         ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
-        told = f"the seeds do not agree where training breaks, from {ends}: raise --updates, or the batch."
-        return Suggestion(name, source, refused=told)
+        reason = f"the seeds do not agree where training breaks, from {ends}: raise --updates, or the batch."
+        return Suggestion(name, source, refused=reason)
     bracket = (middle / DIVISORS["low"], middle / DIVISORS["high"])
     checked = (
         f"the loss falls by more than its noise and then breaks with {len(found)} of {count} seeds",

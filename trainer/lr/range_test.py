@@ -149,10 +149,12 @@ def edge(sweep: Sweep) -> Edge:
 
 def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> str:
     """Why a curve without a fall says nothing."""
-    told = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
+    measured = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
     if sweep.broke is not None or last > first + max(DROP * noise, LEAST * abs(first)):
-        return f"{told}, and then rises: its minimum is at the start. Lower --start, or the model is trained already."
-    return f"the curve is flat: {told}. Raise --end or --updates, or the model is trained already."
+        return (
+            f"{measured}, and then rises: its minimum is at the start. Lower --start, or the model is trained already."
+        )
+    return f"the curve is flat: {measured}. Raise --end or --updates, or the model is trained already."
 
 
 def middle_rate(values: Sequence[float]) -> float:

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from trainer.lr.hyper_schedule import HyperSchedule, Rule
 from trainer.lr.policy import LRPolicy
-from trainer.lr.schedule import Schedule, mark, marks
+from trainer.lr.schedule import Schedule, annotate, annotations
 from trainer.lr.warmup import Warmup
 
 
 def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy:
     """`old` before update `begin`, from there on `new` as it is `shift` updates before.
 
-    The rates before `begin` are those of `old`, told as shares of the peak of `new`, and W is its warm-up's.
+    The rates before `begin` are those of `old`, as shares of the peak of `new`, and W is its warm-up's.
     """
     ratio = old.peak_lr / new.peak_lr
     rise, later = old.warmup.factor, new.warmup.factor
@@ -28,8 +28,8 @@ def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy
             if name in names
         },
         hyper_schedules={
-            name: HyperSchedule(_turned(old.hyper_schedules.get(name), dial.rule, begin, shift), dial.bases)
-            for name, dial in new.hyper_schedules.items()
+            name: HyperSchedule(_turned(old.hyper_schedules.get(name), one.rule, begin, shift), one.bases)
+            for name, one in new.hyper_schedules.items()
         },
     )
 
@@ -40,8 +40,8 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
         return policy
 
     def read(curve: Schedule) -> Schedule:
-        places = {kind: tuple(-(-t * before // after) for t in updates) for kind, updates in marks(curve).items()}
-        return mark(lambda t: curve(t * after // before), **places)
+        places = {kind: tuple(-(-t * before // after) for t in updates) for kind, updates in annotations(curve).items()}
+        return annotate(lambda t: curve(t * after // before), **places)
 
     return replace(
         policy,
@@ -49,24 +49,26 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
         schedule=read(policy.schedule),
         own={name: read(curve) for name, curve in policy.own.items()},
         hyper_schedules={
-            name: HyperSchedule(_slowed(dial.rule, before, after), dial.bases)
-            for name, dial in policy.hyper_schedules.items()
+            name: HyperSchedule(_slowed(one.rule, before, after), one.bases)
+            for name, one in policy.hyper_schedules.items()
         },
     )
 
 
 def _noted(rise: Schedule, new: LRPolicy, begin: int, shift: int) -> Schedule:
     """A warm-up with what is noted on that of `new`, and its end, as jumps: the rate may leap there."""
-    jumps = [t + shift for t in (*marks(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin]
-    return mark(rise, jumps=jumps)
+    jumps = [
+        t + shift for t in (*annotations(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin
+    ]
+    return annotate(rise, jumps=jumps)
 
 
 def cut(policy: LRPolicy, total: int) -> LRPolicy:
     """A policy for a run that ends at `total`: what is noted beyond it is no longer looked for."""
 
     def within(curve: Schedule) -> Schedule:
-        places = {kind: tuple(t for t in updates if t < total) for kind, updates in marks(curve).items()}
-        return mark(lambda t: curve(t), **places)
+        places = {kind: tuple(t for t in updates if t < total) for kind, updates in annotations(curve).items()}
+        return annotate(lambda t: curve(t), **places)
 
     own = {name: within(curve) for name, curve in policy.own.items()}
     return replace(policy, schedule=within(policy.schedule), own=own)
@@ -79,11 +81,11 @@ def frozen(policy: LRPolicy, begin: int) -> LRPolicy:
 
 
 def _joined(old: Schedule, new: Schedule, begin: int, shift: int, ratio: float) -> Schedule:
-    first = {kind: [t for t in updates if t < begin] for kind, updates in marks(old).items()}
-    second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in marks(new).items()}
+    first = {kind: [t for t in updates if t < begin] for kind, updates in annotations(old).items()}
+    second = {kind: [t + shift for t in updates if t + shift >= begin] for kind, updates in annotations(new).items()}
     places = {kind: [*first.get(kind, ()), *second.get(kind, ())] for kind in {"jumps", *first, *second}}
     places["jumps"] = sorted({*places["jumps"], begin})
-    return mark(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
+    return annotate(lambda t: new(t - shift) if t >= begin else ratio * old(t), **places)
 
 
 def _turned(old: HyperSchedule | None, new: Rule, begin: int, shift: int) -> Rule:

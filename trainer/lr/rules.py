@@ -8,7 +8,7 @@ from itertools import pairwise
 from operator import gt
 
 from trainer.lr.plan import Plan
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 from trainer.lr.trace import Values
 
 HUGE = 1000.0
@@ -62,7 +62,7 @@ def rises(plan: Plan) -> Iterator[str]:
 def unreached(plan: Plan) -> Iterator[str]:
     total = plan.horizon.total
     for whose, group in _apart(plan):
-        found = marks(plan.policy.schedule_of(group))
+        found = annotations(plan.policy.schedule_of(group))
         late = sorted(t for kind in ("jumps", "knots") for t in found.get(kind, ()) if t >= total)
         if late:
             more = f" and {len(late) - 1} more are" if len(late) > 1 else " is"
@@ -101,9 +101,12 @@ def jump(plan: Plan) -> Iterator[str]:
     policy = plan.policy
     begin = max(policy.warmup.updates, 1) + (policy.warmup.updates == 1)  # a ramp of one update is a jump by itself
     for whose, group in _apart(plan):
-        if "noise" in marks(policy.schedule_of(group)):
+        if "noise" in annotations(policy.schedule_of(group)):
             continue
-        known = {*marks(policy.warmup.factor).get("jumps", ()), *marks(policy.schedule_of(group)).get("jumps", ())}
+        known = {
+            *annotations(policy.warmup.factor).get("jumps", ()),
+            *annotations(policy.schedule_of(group)).get("jumps", ()),
+        }
         curve, least = plan.curves[group], LEAST * plan.courses[group].peak
         for t, (before, now) in enumerate(pairwise(curve[begin - 1 :]), start=begin):
             steep = before > STEEP * now or now > STEEP * before
@@ -149,7 +152,7 @@ def huge(plan: Plan) -> Iterator[str]:
 def short_cycle(plan: Plan) -> Iterator[str]:
     total = plan.horizon.total
     for whose, group in _apart(plan):
-        ends = sorted(marks(plan.policy.schedule_of(group)).get("ends", ()))
+        ends = sorted(annotations(plan.policy.schedule_of(group)).get("ends", ()))
         if ends and not {total, total - 1} & {*ends}:  # a decay may end at T - 1 by its convention
             before = max((t for t in ends if t < total), default=0)
             after = min((t for t in ends if t > total), default=None)

@@ -15,7 +15,7 @@ Schedule = Callable[[int], float]
 FLOOR = "it is a share of the peak learning rate, from 0 to 1."
 
 
-def mark(schedule: Schedule, **places: Iterable[int]) -> Schedule:
+def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:
     """`schedule`, with the updates worth knowing of it: for the plan that lists them and the checks on the curve.
 
     jumps: updates from which on the value is another (a stair, a restart).
@@ -24,13 +24,13 @@ def mark(schedule: Schedule, **places: Iterable[int]) -> Schedule:
     begin: the update at which a cooldown begins.
     noise: the update from which on every value differs from the last.
     """
-    schedule.marks = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
+    schedule.annotations = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
     return schedule
 
 
-def marks(schedule: Schedule) -> Mapping[str, tuple[int, ...]]:
-    """What `mark` has noted on a schedule: nothing, for a plain function."""
-    return getattr(schedule, "marks", {})
+def annotations(schedule: Schedule) -> Mapping[str, tuple[int, ...]]:
+    """The annotations of a schedule, by kind; none for a plain function."""
+    return getattr(schedule, "annotations", {})
 
 
 _STEEP = 0.01

@@ -1,4 +1,4 @@
-"""Stairs and tables: schedules that are told update by update where to be.
+"""Stairs and tables: schedules given update by update.
 
 A stair has no end of its own: what the convention says of the end of a decay does not concern it.
 """
@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, mark
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate
 
 HIGHEST = 1000.0
 INTERPOLATIONS = ("constant", "linear", "cosine")
@@ -28,7 +28,7 @@ def step(horizon: Horizon, *, every: Duration = "30%", gamma: float = 0.1, floor
     def factor(t: int) -> float:
         return max(low, ratio ** min(t // width, last))
 
-    return mark(factor, jumps=range(width, max(last, 1) * width + 1, width))
+    return annotate(factor, jumps=range(width, max(last, 1) * width + 1, width))
 
 
 def multi_step(
@@ -73,7 +73,7 @@ def piecewise(
         raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
     table = _points(horizon, points)
     if interpolation != "constant":
-        return mark(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
+        return annotate(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
     times = [time + horizon.convention.shift for time, _ in table[1:]]
     return _table(times, [value for _, value in table], _left(horizon) - 1)
 
@@ -100,7 +100,7 @@ def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float],
 
 def _table(times: list[int], values: list[float], last: int) -> Schedule:
     """values[n] at update t, n the number of `times` that are reached; nothing changes after update `last`."""
-    return mark(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
+    return annotate(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
 
 
 def _left(horizon: Horizon) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.lr.bounds import ConfigError, number, whole
 from trainer.lr.horizon import Horizon
-from trainer.lr.schedule import SHAPES, Schedule, mark
+from trainer.lr.schedule import SHAPES, Schedule, annotate
 from trainer.lr.stairs import HIGHEST, joined
 
 INTERPOLATIONS = ("constant", "linear")
@@ -35,8 +35,8 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     points, left = _points(horizon, path), horizon.total - horizon.start
     times, values, last = [time for time, _ in points], [value for _, value in points], left - 1
     if interpolation == "linear":
-        return mark(joined(points, SHAPES["linear"], left), knots=times[1:])
-    return mark(lambda t: values[bisect_right(times, min(t, last)) - 1], jumps=times[1:])
+        return annotate(joined(points, SHAPES["linear"], left), knots=times[1:])
+    return annotate(lambda t: values[bisect_right(times, min(t, last)) - 1], jumps=times[1:])
 
 
 def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:

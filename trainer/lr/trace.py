@@ -26,7 +26,7 @@ class Course(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """The learning rates of each group, and the values of each dial by group, at t = 0 … T-1."""
+    """The learning rates of each group, and the scheduled values by group, at t = 0 … T-1."""
 
     rates: dict[str, Values]
     hyper_schedules: dict[str, dict[str, Values]]
@@ -66,7 +66,7 @@ def course(group: str, curve: Values) -> Course:
 
 
 def _owners(policy: LRPolicy, name: str) -> list[str]:
-    """The groups that have a dial each of their own, or `RUN`."""
+    """The groups that each have values of their own, or `RUN`."""
     return list(policy.groups) if len(policy.hyper_schedules[name].bases) >= len(policy.groups) else [RUN]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import Schedule, mark
+from trainer.lr.schedule import Schedule, annotate
 
 STEEPEST = 1000.0
 """The largest power: half-way to the peak the rate is then already 2^-1000 of it."""
@@ -55,7 +55,7 @@ def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: floa
     low = positive("factor", factor, "it is the share of the peak during the warm-up, up to 1.")
     if low > 1:
         raise ConfigError(f"factor={factor!r} lies above the peak: give the share of it during the warm-up, up to 1.")
-    return Warmup(length, mark(lambda t: low if t < length else 1.0, jumps=[length] if length and low < 1 else []))
+    return Warmup(length, annotate(lambda t: low if t < length else 1.0, jumps=[length] if length and low < 1 else []))
 
 
 def linear_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:

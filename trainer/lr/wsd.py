@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, falling, mark, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import HIGHEST
 
 
@@ -33,7 +33,7 @@ def wsd(
     if width > horizon.span:
         raise ConfigError(f"decay={decay} is {width} updates, but the schedule has {horizon.span}: shorten it.")
     begin = horizon.span - width
-    return mark(falling(begin, horizon.span, _shape(shape, power, ratio), floor), knots=[begin])
+    return annotate(falling(begin, horizon.span, _shape(shape, power, ratio), floor), knots=[begin])
 
 
 def wsd_s(
@@ -68,7 +68,7 @@ def wsd_s(
             return highs[i]
         return low + (highs[i] - low) * curve((t - falls[i]) / widths[i])
 
-    return mark(factor, jumps=starts[1:], knots=falls, ends=bounds[1:])
+    return annotate(factor, jumps=starts[1:], knots=falls, ends=bounds[1:])
 
 
 def tri_stage(
@@ -105,7 +105,7 @@ def tri_stage(
             return 1.0
         return floor ** ((t - begin) / (span - begin)) if t < span else floor
 
-    return mark(factor, knots=[extent - lead, begin] if width else [begin])
+    return annotate(factor, knots=[extent - lead, begin] if width else [begin])
 
 
 def _shape(shape: str, power: float, ratio: float) -> Callable[[float], float]:

@@ -1,4 +1,4 @@
-"""Which job of a sweep may start, and on which devices. Pure but for `visible`, which asks the machine.
+"""Which job of a sweep may start, and on which devices. Pure but for `visible_devices`, which asks the machine.
 
 A job needs a number of devices (GPUs), which may be 0. At most `slots` jobs run at once and no device belongs to two
 jobs. Jobs start in their order and none is overtaken, so a job that needs many devices is never starved by small ones.
@@ -12,12 +12,12 @@ from typing import Any
 
 from trainer.lr import ConfigError
 
-SHOWN = "CUDA_VISIBLE_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 ADVICE = "give auto, or a list as in hydra.launcher.devices=[0,1,3]"
 
 
 class DevicePool:
-    """Jobs that wait, jobs that run, and the devices that each of these holds.
+    """Jobs that wait, jobs that run, and the devices that each running job holds.
 
     >>> pool = DevicePool(slots=2, devices=["0", "1", "3"])
     >>> for job, need in enumerate([2, 2, 1]):
@@ -41,7 +41,7 @@ class DevicePool:
         return tuple(device for device in self.devices if device not in taken)
 
     def wait(self, job: int, need: int) -> None:
-        """Put a job at the end of the queue; one that needs more devices than there are would wait for ever."""
+        """Put a job at the end of the queue; refuse one that needs more devices than there are."""
         if need > len(self.devices):
             there = f"only {len(self.devices)} ({', '.join(self.devices)})" if self.devices else "no GPU"
             advice = "lower trainer.devices" if self.devices else "take trainer.accelerator=cpu"
@@ -60,7 +60,7 @@ class DevicePool:
         return started
 
     def release(self, job: int) -> None:
-        """Take back what a job held that has ended, however it ended."""
+        """Take back the devices of a job that has ended, however it ended."""
         del self.held[job]
 
     def close(self) -> None:
@@ -68,8 +68,8 @@ class DevicePool:
         self._waiting.clear()
 
     @property
-    def hungry(self) -> bool:
-        """Whether a slot is free that no waiting job will have."""
+    def has_room(self) -> bool:
+        """Whether a slot is free that no waiting job will take."""
         return len(self.held) + len(self._waiting) < self.slots
 
     @property
@@ -78,10 +78,10 @@ class DevicePool:
         return not (self.held or self._waiting)
 
 
-def named(devices: Any) -> list[str]:
-    """The devices of `hydra.launcher.devices`: a list of numbers or names, or `auto` for those that are visible."""
+def parse_devices(devices: Any) -> list[str]:
+    """The devices of `hydra.launcher.devices`: a list of numbers or names, or `auto` for all that are visible."""
     if devices == "auto":
-        return visible()
+        return visible_devices()
     if not isinstance(devices, list):
         raise ConfigError(f"hydra.launcher.devices={devices} is no list: {ADVICE}")
     names = [str(device) for device in devices]
@@ -94,22 +94,22 @@ def named(devices: Any) -> list[str]:
     return names
 
 
-def visible() -> list[str]:
+def visible_devices() -> list[str]:
     """The GPUs that a process sees: those of `CUDA_VISIBLE_DEVICES`, else all that the NVIDIA driver knows."""
-    if (shown := os.environ.get(SHOWN)) is not None:
-        names = [name.strip() for name in shown.split(",")]
+    if (value := os.environ.get(VISIBLE)) is not None:
+        names = [name.strip() for name in value.split(",")]
         return names[: names.index("-1")] if "-1" in names else [name for name in names if name]
     try:
-        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number in range(sum(line.startswith("GPU ") for line in asked.stdout.splitlines()))]
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines()))]
 
 
-def need(settings: Any, devices: Sequence[str]) -> int:
-    """How many devices a job takes that runs with the `trainer` settings: none on the CPU, or where there are none.
+def devices_needed(settings: Any, devices: Sequence[str]) -> int:
+    """How many devices a job with these `trainer` settings takes: none on the CPU, or where there are none.
 
-    What is no whole number counts as 1: the job itself refuses it, with the reason.
+    A setting that is no whole number counts as 1: the job itself refuses it and says why.
     """
     accelerator, wanted = settings.get("accelerator", "auto"), settings.get("devices", 1)
     if accelerator == "cpu" or (accelerator == "auto" and not devices):
@@ -117,8 +117,8 @@ def need(settings: Any, devices: Sequence[str]) -> int:
     return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 0 else 1
 
 
-def threads(settings: Any, jobs: int) -> int:
-    """Threads for each process of a job, so that `jobs` jobs at once have no more than the cores; at least 1."""
+def threads_per_process(settings: Any, jobs: int) -> int:
+    """How many threads each process of a job gets where `jobs` run at once and share the cores; at least 1."""
     ranks = settings.get("devices", 1)
     ranks = ranks if isinstance(ranks, int) and ranks > 0 else 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,49 +1,122 @@
-"""The warm parent of a sweep's jobs: a process that has imported what all need, and forks each of them.
+"""Jobs that are forked from a process which has imported torch and Lightning: no job imports them again.
 
-It does nothing else: it runs no thread, opens no device and reads no config, so that a fork of it is as good as a fresh
-interpreter. A job is the leader of a session with an environment, a log and an exit code of its own, like any other.
+The process is the fork server of the standard library, with `trainer.sweep.preload` preloaded. A job is the leader of
+a session, with an environment, a log and an exit code of its own, like one in a fresh interpreter.
 """
 
-import gc
-import importlib
-import json
+import atexit
+import multiprocessing
 import os
-import select
 import signal
 import sys
-from contextlib import suppress
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from trainer.cli.command import run_program
+from trainer.lr import ConfigError
+from trainer.sweep.spawn import GroupLeader, Process, fresh
+from trainer.sweep.watchdog import process_runs
 
+PRELOAD = "trainer.sweep.preload"
+MODULES = "CADENCE_PRELOAD"
+"""The variable that names the modules which the fork server imports."""
 HEAVY = ("hydra", "rich.table", "torch", "pytorch_lightning", "trainer.run", "trainer.log.tensorboard")
-TICK = 0.02
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
+"""What keeps an import from starting threads."""
+UNKNOWN = 255
+"""The exit code that the standard library reports where the fork server died before the job."""
 
 
-def main() -> None:
-    """Import, say whether a fork is safe, then fork for each line on stdin until it ends."""
-    out = os.dup(1)
-    os.dup2(2, 1)  # what an import prints is no answer
-    asked = json.loads(_line())
-    sys.path[:] = asked["path"]
-    for name in HEAVY:
-        importlib.import_module(name)
-    for name in asked["modules"]:
-        with suppress(ImportError):  # the job says so
-            importlib.import_module(name)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)  # it goes when its driver does
-    _say(out, refused=unsafe())
-    gc.freeze()
-    job = _serve(out)
-    os.close(out)
-    if job is not None:
-        _become(job)
+class ForkServer:
+    """Forks jobs; the fork server starts with the first one. `modules`: what it imports beside torch and Lightning."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.modules = modules
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([PRELOAD])
+
+    def __call__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+        """Fork a job; where the fork server cannot start, use a fresh interpreter.
+
+        Raises:
+            ConfigError: a fork would not be safe.
+        """
+        interpreter, *arguments = command
+        if interpreter != sys.executable or (arguments[0].startswith("-") and arguments[0] != "-m"):
+            return fresh(command, environment, log)
+        reader, writer = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=run_job, args=(writer, arguments, dict(environment), str(log)))
+        try:
+            with self._environment(), _without_main():
+                process.start()
+            writer.close()
+            refused = reader.recv()
+        except (EOFError, OSError):
+            print("the fork server has died: this job starts in a fresh interpreter", file=sys.stderr, flush=True)
+            return fresh(command, environment, log)
+        finally:
+            reader.close()
+        if refused:
+            raise ConfigError(f"hydra.launcher.fork=true: {refused}, and a fork would not be safe: leave fork out")
+        return ForkedProcess(process)
+
+    @contextmanager
+    def _environment(self) -> Iterator[None]:
+        """The environment in which the fork server starts; it finds the same modules as this process."""
+        before = dict(os.environ)
+        path = os.pathsep.join(filter(None, sys.path))
+        names = " ".join([*HEAVY, *self.modules])
+        os.environ.update(NO_THREADS, PYTHONPATH=path, PYTHONSAFEPATH="1", **{MODULES: names})
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
-def unsafe() -> str:
-    """Why this process must not be forked; empty where it may."""
+class ForkedProcess(GroupLeader):
+    """A job that the fork server has forked."""
+
+    def __init__(self, process: Any) -> None:
+        self.pid, self._process = process.pid, process
+
+    def poll(self) -> int | None:
+        """The exit code, once the job has ended; `UNKNOWN` where the fork server was killed before."""
+        code: int | None = self._process.exitcode
+        if code != UNKNOWN or not process_runs(self._process.ident):
+            return code
+        return None
+
+
+def run_job(ready: Connection, arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """In the forked process: lead a session, then run the program as a fresh interpreter would."""
+    os.setsid()
+    refused = sys.modules[PRELOAD].REFUSED
+    ready.send(refused)
+    ready.close()
+    if refused:
+        return
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _redirect(log)
+    os.environ.clear()
+    os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # workers of a data loader as ever
+    if threads := environment.get("OMP_NUM_THREADS", ""):
+        sys.modules["torch"].set_num_threads(int(threads))  # the variable is read at the import only
+    try:
+        run_program(arguments)
+    finally:
+        atexit._run_exitfuncs()  # a process of `multiprocessing` leaves without them
+
+
+def why_not_fork() -> str:
+    """Why this process must not be forked; empty where it may be."""
     threads = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").exists() else 2
     if threads > 1:
         return f"an import has started {threads - 1} threads"
@@ -51,64 +124,32 @@ def unsafe() -> str:
     return "an import has opened a CUDA device" if torch.cuda.is_initialized() else ""
 
 
-def _serve(out: int) -> dict[str, Any] | None:
-    """Fork for each request, and tell the end of each job; in a job, its request. None: the driver has gone."""
-    buffer, running = b"", 0
-    while True:
-        if select.select([0], [], [], TICK if running else None)[0]:
-            if not (fresh := os.read(0, 65536)):
-                return None
-            *lines, buffer = (buffer + fresh).split(b"\n")
-            for line in lines:
-                if (pid := _forked()) == 0:
-                    return dict(json.loads(line))
-                running += 1
-                _say(out, started=pid)
-        while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            running -= 1
-            _say(out, pid=ended[0], code=os.waitstatus_to_exitcode(ended[1]))
+def modules_of(config: Any) -> list[str]:
+    """The modules of this project that the `_target_`s of a config name, which every job is likely to need."""
+    if isinstance(config, dict):
+        own = str(config.get("_target_", "")).rpartition(".")[0]
+        found = {own} if own.split(".")[0] in ("trainer", "models", "data") else set()
+        return sorted(found.union(*(modules_of(inner) for inner in config.values())))
+    return sorted(set().union(*(modules_of(inner) for inner in config))) if isinstance(config, list) else []
 
 
-def _forked() -> int:
-    """Fork; the child leads a session of its own before its parent goes on."""
-    reader, writer = os.pipe()
-    if (pid := os.fork()) == 0:
-        os.setsid()
-        os.close(reader)
-    os.close(writer)
-    if pid:
-        os.read(reader, 1)
-        os.close(reader)
-    return pid
-
-
-def _line() -> bytes:
-    """The first line on stdin, and nothing beyond it."""
-    read = b""
-    while not read.endswith(b"\n") and (one := os.read(0, 1)):
-        read += one
-    return read
-
-
-def _say(out: int, **what: Any) -> None:
-    os.write(out, json.dumps(what).encode() + b"\n")
-
-
-def _become(job: dict[str, Any]) -> None:
-    """Run the program of the job as a fresh interpreter would."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    log = os.open(job["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+def _redirect(log: str) -> None:
+    """Input from nowhere, output and errors into the log."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for here, there in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(here, there)
-    os.close(log)
+    for source, target in ((nothing, 0), (file, 1), (file, 2)):
+        os.dup2(source, target)
+    os.close(file)
     os.close(nothing)
     sys.stdout.reconfigure(line_buffering=True, write_through=True)  # type: ignore[union-attr]
-    os.environ.clear()
-    os.environ.update(job["environment"])
-    if threads := job["environment"].get("OMP_NUM_THREADS", ""):
-        torch: Any = sys.modules["torch"]
-        torch.set_num_threads(int(threads))  # the variable is read at the import only
-    run_program(job["words"])
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a forked process not run this program's script: it runs that of the job, once."""
+    before = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = before

@@ -1,8 +1,8 @@
 """A sweep job on the machine that Ray gave it: a plain run beside Ray's worker, not inside it. Standard library only.
 
-Ray ends a worker, and its children by SIGKILL, when the driver or the head of the cluster is gone. So the run is a
-grandchild: this file is also the program between, which passes signals on and tells the exit code. Where the pipe from
-the worker closes, or this program is killed, the run is ended by SIGTERM, and saves itself.
+Ray kills a worker and its children when the driver or the head of the cluster is gone. So the run is a grandchild of
+the worker. This file is also the program between them, which passes signals on and returns the exit code. Where the
+pipe from the worker closes, or this program is killed, the run gets SIGTERM and saves itself.
 """
 
 import os
@@ -16,35 +16,35 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from trainer.sweep.device_pool import SHOWN
+from trainer.sweep.device_pool import VISIBLE
 from trainer.sweep.job import Job
-from trainer.sweep.watchdog import TICK, Watchdog, alone
+from trainer.sweep.watchdog import TICK, Watchdog, lock
 
 
-class Place:
-    """Where Ray puts a job: an actor with a worker of its own."""
+class RayActor:
+    """The actor of one job, which has a worker of Ray to itself."""
 
     def __init__(self) -> None:
         self._begun = threading.Event()
 
-    def run(self, program: Sequence[str], environment: Mapping[str, str], gpus: bool, where: str) -> int:
-        """Run the program below in the folder `where` to its end: the exit code of the job, -n where signal n ended it.
+    def run(self, program: Sequence[str], environment: Mapping[str, str], gpus: bool, cwd: str) -> int:
+        """Run the program below in the folder `cwd` to its end; the exit code of the job, -n where signal n ended it.
 
         The job sees the GPUs that Ray gives it, none where it asked for none.
         """
-        shown = os.environ.get(SHOWN) if gpus else ""
+        visible = os.environ.get(VISIBLE) if gpus else ""
         self._process = subprocess.Popen(
             list(program),
-            env={**environment, **({} if shown is None else {SHOWN: shown})},
-            cwd=where,
+            env={**environment, **({} if visible is None else {VISIBLE: visible})},
+            cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         self._begun.set()
         assert self._process.stdout is not None
-        said = self._process.stdout.read()
-        return int(said or self._process.wait())
+        output = self._process.stdout.read()
+        return int(output or self._process.wait())
 
     def host(self) -> str:
         """The name of the machine, once the job has begun."""
@@ -58,29 +58,29 @@ class Place:
         self._process.stdin.flush()
 
 
-def keep(folder: Path, command: list[str]) -> int:
-    """Run a command to its end, its output in the job's log; the exit code."""
-    with selectors.DefaultSelector() as heard:
-        heard.register(0, selectors.EVENT_READ)
+def main(folder: Path, command: list[str]) -> int:
+    """Run a command to its end with its output in the job's log, and return the exit code; signals come from stdin."""
+    with selectors.DefaultSelector() as stdin:
+        stdin.register(0, selectors.EVENT_READ)
         held = os.open(folder, os.O_RDONLY)
-        while not alone(held):  # until what an earlier driver has left here has ended
-            if heard.select(TICK):
+        while not lock(held):  # a job of an earlier driver is still ending here
+            if stdin.select(TICK):
                 return -signal.SIGTERM
-        guardian, job = Watchdog([held]), Job(0, [], folder, command)
-        guardian.watch(job.start(dict(os.environ)))
+        watchdog, job = Watchdog([held]), Job(0, [], folder, command)
+        watchdog.add(job.start(dict(os.environ)))
         while not job.ended(None):
-            if not heard.get_map():
+            if not stdin.get_map():
                 time.sleep(TICK)
-            elif heard.select(TICK):
+            elif stdin.select(TICK):
                 if not (signums := os.read(0, 16)):
-                    heard.unregister(0)
+                    stdin.unregister(0)
                 for signum in signums or [signal.SIGTERM]:
                     job.end(signum, "stopped")
-        guardian.close()
+        watchdog.close()
     assert job.code is not None
     return job.code
 
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT
-    print(keep(Path(sys.argv[1]), sys.argv[2:]), flush=True)
+    print(main(Path(sys.argv[1]), sys.argv[2:]), flush=True)

@@ -1,6 +1,6 @@
 """Values at equal distances, for a sweep: `logspace(1e-4,1e-1,7)` and `linspace(0,0.3,4)` in an override.
 
-The values are the floats nearest to the exact ones, so that `logspace(1e-4,1e-1,4)` holds 0.001 and nothing beside it.
+The values are the floats nearest to the exact ones, so that `logspace(1e-4,1e-1,4)` holds exactly 0.001.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def logspace(start: Number, stop: Number, num: int, digits: int = 0) -> list[Num
     >>> logspace(16, 256, 5)
     [16, 32, 64, 128, 256]
     """
-    name = _checked("logspace", start, stop, num, digits)
+    name = _check("logspace", start, stop, num, digits)
     if not (start > 0 and stop > 0):
         raise ConfigError(f"{name}: both ends of a logarithmic axis must be above zero; take linspace for others")
     first, last = _exact(start), _exact(stop)
@@ -40,34 +40,34 @@ def linspace(start: Number, stop: Number, num: int, digits: int = 0) -> list[Num
     >>> linspace(0, 0.3, 4)
     [0.0, 0.1, 0.2, 0.3]
     """
-    _checked("linspace", start, stop, num, digits)
+    _check("linspace", start, stop, num, digits)
     first, last = _exact(start), _exact(stop)
     return _values(lambda share: first + (last - first) * share, start, stop, num, digits)
 
 
-def register() -> None:
-    """Make both known to Hydra's overrides, as a choice between their values."""
+def register_spacings() -> None:
+    """Add both to the functions of Hydra's overrides, as a choice between their values."""
     known = overrides_parser.create_functions
     if known.__module__ == __name__:
         return
 
-    def with_spaces():  # type: ignore[no-untyped-def]
+    def with_spacings():  # type: ignore[no-untyped-def]
         functions = known()
         functions.register("logspace", _choice_of(logspace))
         functions.register("linspace", _choice_of(linspace))
         return functions
 
-    overrides_parser.create_functions = with_spaces
+    overrides_parser.create_functions = with_spacings
 
 
-def _choice_of(space: Callable[..., list[Number]]) -> Callable[..., ChoiceSweep]:
+def _choice_of(spacing: Callable[..., list[Number]]) -> Callable[..., ChoiceSweep]:
     def choice(start: int | float, stop: int | float, num: int, digits: int = 0) -> ChoiceSweep:
-        return ChoiceSweep(list=list(space(start, stop, num, digits)))
+        return ChoiceSweep(list=list(spacing(start, stop, num, digits)))
 
     return choice
 
 
-def _checked(kind: str, start: Number, stop: Number, num: int, digits: int) -> str:
+def _check(kind: str, start: Number, stop: Number, num: int, digits: int) -> str:
     name = f"{kind}({start},{stop},{num})"
     for value in (start, stop):
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):

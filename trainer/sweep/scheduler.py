@@ -1,4 +1,4 @@
-"""The jobs of a sweep at work: each starts when the pool has room for it, and is watched to its end."""
+"""The jobs of a sweep at work: each starts when there is room for it, and is observed to its end."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ from typing import Any, Protocol
 from trainer.cli.run_id import OF_RANK_ZERO, VARIABLE
 from trainer.distributed.launch.requeue import NO_REQUEUE
 from trainer.distributed.launch.signals import SIGNALS
-from trainer.sweep import summary as sweep
-from trainer.sweep.device_pool import SHOWN, DevicePool
+from trainer.sweep.device_pool import VISIBLE, DevicePool
 from trainer.sweep.job import Job
-from trainer.sweep.shared_prefix import Branches
+from trainer.sweep.shared_prefix import WaitingForPrefix
 from trainer.sweep.spawn import Spawn, fresh
-from trainer.sweep.status_table import Board, count
+from trainer.sweep.status_table import StatusTable, format_counts
+from trainer.sweep.summary import print_outcome, set_labels, write_summary
 from trainer.sweep.sweep_resume import PreviousJobs
 from trainer.sweep.watchdog import TICK, Watchdog
 
@@ -26,164 +26,198 @@ THREADS = "OMP_NUM_THREADS"
 
 
 class TrialSource(Protocol):
-    """What gives a crew one job after the other, and judges them while they run, as a search does."""
+    """Gives a scheduler one job after the other and judges them while they run, as a search does."""
 
     over: bool
 
-    def fresh(self) -> Job | None:
+    def next_job(self) -> Job | None:
         """The next job, if there is one now."""
 
-    def doomed(self, running: Sequence[Job]) -> list[tuple[Job, str]]:
+    def to_stop(self, running: Sequence[Job]) -> list[tuple[Job, str]]:
         """The running jobs that should end, each with the cause."""
 
     def ended(self, job: Job) -> None:
         """A job has ended, and `sweep.json` says so."""
 
 
-@dataclass
-class Scheduler:
-    """Runs batches of jobs in the folder `root` of a sweep; `done` are all jobs that it was ever given.
+@dataclass(frozen=True)
+class Limits:
+    """`slots`: how many jobs run at once. `devices`: the GPUs that they share.
 
-    `timeout`: seconds after which a job is ended. `fail_fast`: the first failure ends the others.
+    `timeout`: seconds after which a job is ended (None: never). `fail_fast`: the first failure ends the others.
     """
 
-    root: Path
-    past: PreviousJobs
     slots: int
-    devices: Sequence[str]
-    timeout: float | None
-    fail_fast: bool
-    done: list[Job] = field(default_factory=list)
-    received: list[int] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+    timeout: float | None = None
+    fail_fast: bool = False
+
+
+@dataclass
+class Scheduler:
+    """Runs batches of jobs in the folder `root` of a sweep; `jobs` are all that it was ever given."""
+
+    root: Path
+    limits: Limits
     spawn: Spawn = fresh
-    branches: Branches = field(default_factory=lambda: Branches([]))
+    jobs: list[Job] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    """Signals that have asked the sweep to stop, in their order."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """What a search adds to `sweep.json`."""
+    previous: PreviousJobs = field(init=False)
+    _by_number: dict[int, Job] = field(init=False, default_factory=dict)
+    _queue: DevicePool = field(init=False)
+    _prefixes: WaitingForPrefix = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.previous = PreviousJobs(self.root)
 
     @property
     def broken(self) -> bool:
         """Whether a failure has ended the sweep."""
-        return self.fail_fast and any(job.status == "failed" for job in self.done)
+        return self.limits.fail_fast and any(job.status == "failed" for job in self.jobs)
 
-    def leave_if_stopped(self) -> None:
+    def exit_if_stopped(self) -> None:
         """Exit with the signal that stopped the sweep, if one did."""
         if self.received:
-            print(f"{signal.Signals(self.received[0]).name} stopped the sweep: {count(self.done)}", file=sys.stderr)
+            name = signal.Signals(self.received[0]).name
+            print(f"{name} stopped the sweep: {format_counts(self.jobs)}", file=sys.stderr)
             raise SystemExit(128 + self.received[0])
 
-    def pool(self, batch: Sequence[Job]) -> DevicePool:
-        """The queue of the jobs that are not completed yet; refused where one could never start."""
-        pool = DevicePool(self.slots, self.devices)
-        for job in sorted(batch, key=lambda job: not any(other.trunk is job for other in batch)):
-            if job.status != "completed" and job.trunk is None:
-                pool.wait(job.number, job.need)
-        return pool
-
-    def run(self, batch: Sequence[Job], keep: Sequence[int], feed: TrialSource | None = None) -> None:
+    def run(self, batch: Sequence[Job], keep: Sequence[int], source: TrialSource | None = None) -> None:
         """Run all jobs of a batch to their end, or to the signal that stops the sweep; then none of them is left.
 
-        The files `keep` stay open until then, even where this process is killed. `feed` gives more jobs, until it is
+        The files `keep` stay open until then, even where this process is killed. `source` gives more jobs until it is
         over.
         """
-        pool, jobs = self.pool(batch), {job.number: job for job in batch}
-        self.branches = Branches(batch)
-        self.done += batch
+        self._queue = self._make_queue(batch)
+        self._by_number = {job.number: job for job in batch}
+        self._prefixes = WaitingForPrefix(batch)
+        self.jobs += batch
         if batch:
-            sweep.label(self.done)
+            set_labels(self.jobs)
         self.write()
         forwarded = 0
-        with _signals(self.received), _guarded(keep) as guardian, Board(self.done, live=self.slots > 1) as board:
+        with (
+            _collect_signals(self.received),
+            _started_watchdog(keep) as watchdog,
+            StatusTable(self.jobs, live=self.limits.slots > 1) as table,
+        ):
             try:
-                while not pool.idle or self.branches.held or self._fed(feed):
-                    for job in self.branches.settled():
-                        if job.status == "waiting":
-                            pool.wait(job.number, job.need)
-                        else:
-                            self._tell(job, pool, jobs)
-                    if feed and self._fed(feed):
-                        self._take(feed, pool, jobs)
-                    for number, devices in pool.admit().items():
-                        self._start(jobs[number], devices, guardian)
-                        self.write()
+                while not self._queue.idle or self._prefixes.jobs or self._has_more(source):
+                    self._admit(source, watchdog)
                     time.sleep(TICK)
                     for signum in self.received[forwarded:]:
                         forwarded += 1
-                        self._stop(pool, jobs, signum, f"stopped by {signal.Signals(signum).name}")
-                    for number in [number for number in pool.held if self._ended(jobs[number])]:
-                        pool.release(number)
-                        guardian.forget(jobs[number].group)
-                        self._tell(jobs[number], pool, jobs)
-                        if feed:
-                            feed.ended(jobs[number])
-                    board.refresh()
+                        self._stop(signum, f"stopped by {signal.Signals(signum).name}")
+                    self._collect_ended(source, watchdog)
+                    table.refresh()
             finally:
-                for number in pool.held:
-                    jobs[number].end(signal.SIGKILL, "stopped with the sweep")
-
-    def _fed(self, feed: TrialSource | None) -> bool:
-        """Whether more jobs may come."""
-        return feed is not None and not feed.over and not self.received and not self.broken
-
-    def _take(self, feed: TrialSource, pool: DevicePool, jobs: dict[int, Job]) -> None:
-        """End the jobs that the feed has given up, and take the next one where there is room."""
-        for job, cause in feed.doomed([jobs[number] for number in pool.held]):
-            job.end(signal.SIGTERM, cause)
-        if pool.hungry and (fresh := feed.fresh()):
-            jobs[fresh.number] = fresh
-            self.done.append(fresh)
-            if fresh.status == "waiting":
-                pool.wait(fresh.number, fresh.need)
-            self.write()
-            if fresh.status != "waiting":
-                feed.ended(fresh)
-
-    def _tell(self, job: Job, pool: DevicePool, jobs: dict[int, Job]) -> None:
-        sweep.tell(job)
-        self.write()
-        if self.fail_fast and job.status == "failed":
-            self._stop(pool, jobs, signal.SIGTERM, f"stopped by the failure of job {job.number}")
+                for job in self._running():
+                    job.end(signal.SIGKILL, "stopped with the sweep")
 
     def write(self) -> None:
         """Write `sweep.json` as things are."""
-        sweep.write(self.done, self.root, self.past.rest.values(), self.about)
+        write_summary(self.jobs, self.root, self.previous.records.values(), self.search)
 
-    def _stop(self, pool: DevicePool, jobs: dict[int, Job], signum: int, cause: str) -> None:
-        pool.close()
-        self.branches.held.clear()
-        for number in pool.held:
-            jobs[number].end(signum, cause)
+    def _make_queue(self, batch: Sequence[Job]) -> DevicePool:
+        """The queue of the jobs that are not completed; the sources of shared prefixes first."""
+        queue = DevicePool(self.limits.slots, self.limits.devices)
+        sources = [job.prefix.source.number for job in batch if job.prefix]
+        for job in sorted(batch, key=lambda job: job.number not in sources):
+            if job.status != "completed" and job.prefix is None:
+                queue.wait(job.number, job.need)
+        return queue
 
-    def _ended(self, job: Job) -> bool:
-        over = job.ended(self.timeout)
-        if self.slots == 1:
+    def _running(self) -> list[Job]:
+        return [self._by_number[number] for number in self._queue.held]
+
+    def _has_more(self, source: TrialSource | None) -> bool:
+        """Whether more jobs may come."""
+        return source is not None and not source.over and not self.received and not self.broken
+
+    def _admit(self, source: TrialSource | None, watchdog: Watchdog) -> None:
+        """Start the jobs that there is room for."""
+        for job in self._prefixes.ready():
+            if job.status == "waiting":
+                self._queue.wait(job.number, job.need)
+            else:
+                self._conclude(job)
+        if source and self._has_more(source):
+            self._ask(source)
+        for number, devices in self._queue.admit().items():
+            self._start(self._by_number[number], devices, watchdog)
+            self.write()
+
+    def _ask(self, source: TrialSource) -> None:
+        """End the jobs that the source has given up, and take its next one where there is room."""
+        for job, cause in source.to_stop(self._running()):
+            job.end(signal.SIGTERM, cause)
+        if self._queue.has_room and (new := source.next_job()):
+            self._by_number[new.number] = new
+            self.jobs.append(new)
+            if new.status == "waiting":
+                self._queue.wait(new.number, new.need)
+            self.write()
+            if new.status != "waiting":
+                source.ended(new)
+
+    def _collect_ended(self, source: TrialSource | None, watchdog: Watchdog) -> None:
+        """Release the devices of the jobs that have ended."""
+        for job in [job for job in self._running() if self._has_ended(job)]:
+            self._queue.release(job.number)
+            watchdog.remove(job.group)
+            self._conclude(job)
+            if source:
+                source.ended(job)
+
+    def _conclude(self, job: Job) -> None:
+        """Report how a job has ended."""
+        print_outcome(job)
+        self.write()
+        if self.limits.fail_fast and job.status == "failed":
+            self._stop(signal.SIGTERM, f"stopped by the failure of job {job.number}")
+
+    def _stop(self, signum: int, cause: str) -> None:
+        """Start no more jobs, and end those that run."""
+        self._queue.close()
+        self._prefixes.jobs.clear()
+        for job in self._running():
+            job.end(signum, cause)
+
+    def _has_ended(self, job: Job) -> bool:
+        ended = job.ended(self.limits.timeout)
+        if self.limits.slots == 1:
             job.show()
-        return over
+        return ended
 
-    def _start(self, job: Job, devices: tuple[str, ...], guardian: Watchdog) -> None:
+    def _start(self, job: Job, devices: tuple[str, ...], watchdog: Watchdog) -> None:
         job.devices = devices
-        where = f" on {', '.join(devices)}" if devices else ""
-        print(f"job {job.number}: {job.label} -> {job.folder}{where}", flush=True)
-        inherited = {k: v for k, v in os.environ.items() if k != OF_RANK_ZERO}
-        own = {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
-        if self.devices:
-            own[SHOWN] = ",".join(devices)
+        on = f" on {', '.join(devices)}" if devices else ""
+        print(f"job {job.number}: {job.label} -> {job.folder}{on}", flush=True)
+        environment = {key: value for key, value in os.environ.items() if key != OF_RANK_ZERO}
+        environment |= {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
+        if self.limits.devices:
+            environment[VISIBLE] = ",".join(devices)
         if job.threads is not None:
-            own[THREADS] = inherited.get(THREADS) or str(job.threads)
-        if group := job.start(inherited | own, self.spawn):
-            guardian.watch(group)
+            environment[THREADS] = environment.get(THREADS) or str(job.threads)
+        if group := job.start(environment, self.spawn):
+            watchdog.add(group)
 
 
 @contextmanager
-def _guarded(keep: Sequence[int]) -> Iterator[Watchdog]:
-    guardian = Watchdog(keep)
+def _started_watchdog(keep: Sequence[int]) -> Iterator[Watchdog]:
+    watchdog = Watchdog(keep)
     try:
-        yield guardian
+        yield watchdog
     finally:
-        guardian.close()
+        watchdog.close()
 
 
 @contextmanager
-def _signals(received: list[int]) -> Iterator[None]:
-    """Note the signals that ask the sweep to stop, in the order they arrive; what was ignored stays ignored."""
+def _collect_signals(received: list[int]) -> Iterator[None]:
+    """Note the signals that ask the sweep to stop, in the order they arrive; ignored signals stay ignored."""
     asked = (signal.SIGINT, signal.SIGHUP, *SIGNALS)
     stops = [s for s in asked if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}

@@ -1,123 +1,120 @@
-"""Jobs of a sweep that differ in their length only: the longest is a trunk, and the others branch off it.
+"""Jobs of a sweep that differ in their length only: the shorter ones start from a snapshot of the longest.
 
 Data, augmentation and dropout are functions of (seed, update). So up to the first update at which two planned curves
-differ, the shorter run and the longer one have the same bits, and one training serves both.
+differ, the shorter run and the longer one have the same bits, and one training serves both. That part is the shared
+prefix of the shorter job; the longer job is its source.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.snapshots import has_checkpoint, snapshot_path
-from trainer.config import settings as curve
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
-from trainer.sweep.first_difference import LENGTH, Planned, parting
-from trainer.sweep.job import Job
+from trainer.sweep.first_difference import LENGTH, Planned, shared_updates
+from trainer.sweep.job import Job, SharedPrefix
 
 SWITCH = "hydra.launcher.shared_prefix=true"
 
 
 def share(batch: Sequence[Job], configs: Sequence[DictConfig]) -> None:
-    """Let jobs branch off the longest of those that differ from them in their length only.
+    """Let each job start from the longest of those that differ from it in their length only.
 
     Raises:
-        ConfigError: no job can, or a job says where it starts from.
+        ConfigError: no two jobs share anything, or a job says itself where it starts from.
     """
-    sets: dict[str, list[Planned]] = {}
-    for job, whole in zip(batch, configs):
-        cfg = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-        _check(cfg)
-        sets.setdefault(_but_length(cfg), []).append(Planned(job, cfg))
-    alone = [line for alike in sets.values() if len(alike) > 1 for line in _share(alike)]
-    if not any(job.trunk for job in batch):
-        why = alone[0] if alone else f"no two jobs differ in {LENGTH} only"
+    by_config: dict[str, list[Planned]] = {}
+    for job, config in zip(batch, configs):
+        settings = settings_of(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        _check(settings)
+        by_config.setdefault(_without_length(settings), []).append(Planned(job, settings))
+    reasons = [line for alike in by_config.values() if len(alike) > 1 for line in _share_among(alike)]
+    if not any(job.prefix for job in batch):
+        why = reasons[0] if reasons else f"no two jobs differ in {LENGTH} only"
         raise ConfigError(f"{SWITCH}: {why}")
     for job in batch:
-        if job.trunk is not None:
-            print(f"job {job.number} branches off job {job.trunk.number} after update {job.branch}")
-    print(*alone, sep="\n", end="\n" if alone else "", flush=True)
+        if job.prefix is not None:
+            print(f"job {job.number} starts from job {job.prefix.source.number} after update {job.prefix.updates}")
+    print(*reasons, sep="\n", end="\n" if reasons else "", flush=True)
 
 
-class Branches:
-    """The jobs of a batch that wait for their trunk."""
+class WaitingForPrefix:
+    """The jobs of a batch that wait for the snapshot of their source."""
 
     def __init__(self, batch: Sequence[Job]) -> None:
-        self.held = [job for job in batch if job.trunk is not None and job.status != "completed"]
+        self.jobs = [job for job in batch if job.prefix is not None and job.status != "completed"]
 
-    def settled(self) -> Iterator[Job]:
-        """The jobs that wait no longer: they may start, or their trunk has failed before they could."""
-        for job in list(self.held):
-            if self._settle(job):
-                self.held.remove(job)
+    def ready(self) -> Iterator[Job]:
+        """The jobs that wait no longer: they may start, or are stopped since their source has failed."""
+        for job in list(self.jobs):
+            if self._is_ready(job):
+                self.jobs.remove(job)
                 yield job
 
-    def _settle(self, job: Job) -> bool:
-        assert job.trunk is not None
-        kept = snapshot_path(job.trunk.folder / "checkpoints", job.branch)
-        if kept.exists() or has_checkpoint(job.folder):
-            place = QuotedString(text=str(kept), quote=Quote.single).with_quotes()
-            job.command.append(f"resume.snapshot={place}")
-        elif job.trunk.status == "completed":
-            print(f"job {job.number} runs alone: job {job.trunk.number} ended without a checkpoint {kept}", flush=True)
-        elif job.trunk.status in ("failed", "stopped", "pruned"):
+    def _is_ready(self, job: Job) -> bool:
+        assert job.prefix is not None
+        source, updates = job.prefix.source, job.prefix.updates
+        snapshot = snapshot_path(source.folder / "checkpoints", updates)
+        if snapshot.exists() or has_checkpoint(job.folder):
+            quoted = QuotedString(text=str(snapshot), quote=Quote.single).with_quotes()
+            job.command.append(f"resume.snapshot={quoted}")
+        elif source.status == "completed":
+            print(f"job {job.number} runs alone: job {source.number} ended without a snapshot {snapshot}", flush=True)
+        elif source.status in ("failed", "stopped", "pruned"):
             job.status = "stopped"
-            job.error = f"not run: job {job.trunk.number}, its trunk, {job.trunk.status} before update {job.branch}"
+            job.error = f"not run: job {source.number}, which it starts from, {source.status} before update {updates}"
         else:
             return False
         return True
 
 
-def saved(jobs: Sequence[Job]) -> str:
+def format_saving(jobs: Sequence[Job]) -> str:
     """How many updates the completed jobs asked for, and how many were trained for them."""
-    asked = spared = 0
+    asked = shared = 0
     for job in (job for job in jobs if job.status == "completed"):
         try:
-            facts = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
-            asked += facts["total_updates"]
-            spared += sum(change["update"] for change in facts["changes"] if "of" in change)
+            plan = json.loads((job.folder / "plan.json").read_text(encoding="utf-8"))
+            asked += plan["total_updates"]
+            shared += sum(change["update"] for change in plan["changes"] if "of" in change)
         except (OSError, ValueError, LookupError, TypeError):
             continue
-    return f"trunk: {asked:,} updates asked, {asked - spared:,} trained"
+    return f"shared prefix: {asked:,} updates asked, {asked - shared:,} trained"
 
 
-def _share(alike: Sequence[Planned]) -> Iterator[str]:
-    """Set the branches of jobs that differ in their length only; a line for each that has none."""
-    trunk = max(alike, key=lambda planned: planned.length.total)
-    branches = []
+def _share_among(alike: Sequence[Planned]) -> Iterator[str]:
+    """Set the prefixes of jobs that differ in their length only; a line for each job that has none."""
+    source = max(alike, key=lambda planned: planned.length.total)
+    snapshots = []
     for planned in alike:
-        if planned is trunk:
+        if planned is source:
             continue
-        shared, why = parting(trunk, planned)
-        if shared:
-            planned.job.trunk, planned.job.branch = trunk.job, shared
-            branches.append(shared)
-            if planned.cfg.resume.path != "auto":
+        updates, why = shared_updates(source, planned)
+        if updates:
+            planned.job.prefix = SharedPrefix(source.job, updates)
+            snapshots.append(updates)
+            if planned.settings.resume.path != "auto":
                 planned.job.command.append("resume.path=auto")
         else:
-            yield f"jobs {planned.job.number} and {trunk.job.number} share nothing, {why}"
-    if branches:
-        trunk.job.command.append(f"trainer.snapshots={sorted(set(branches))}".replace(" ", ""))
+            yield f"jobs {planned.job.number} and {source.job.number} share nothing, {why}"
+    if snapshots:
+        source.job.command.append(f"trainer.snapshots={sorted(set(snapshots))}".replace(" ", ""))
 
 
-def _check(cfg: DictConfig) -> None:
-    curve.check_keys(cfg)
-    resume = cfg.resume
+def _check(settings: Settings) -> None:
+    resume, snapshots = settings.resume, settings.trainer.snapshots
     if resume.path not in (None, "none", "auto") or resume.snapshot is not None or resume.policy is not None:
         raise ConfigError(
             f"{SWITCH} says itself where jobs start from: leave out resume.path, resume.snapshot, resume.policy"
         )
-    if cfg.trainer.get("snapshots"):
-        raise ConfigError(
-            f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={cfg.trainer.snapshots}"
-        )
+    if snapshots:
+        raise ConfigError(f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={snapshots}")
 
 
-def _but_length(cfg: DictConfig) -> str:
+def _without_length(settings: Settings) -> str:
     """A config as text, without its name and its length."""
-    tree: Any = OmegaConf.to_container(cfg, resolve=False)
-    plain = {key: value for key, value in flat(tree).items() if key not in ("name", LENGTH)}
+    plain = {key: value for key, value in flat(settings.source).items() if key not in ("name", LENGTH)}
     return json.dumps(plain, sort_keys=True, default=str)

@@ -1,29 +1,26 @@
-"""What a terminal shows of a sweep while it runs: which jobs are at work, on what, for how long."""
+"""What a terminal shows while a sweep runs: which jobs run, on which devices, for how long."""
 
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
 from trainer.sweep.job import Job
-
-if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.table import Table
 
 EVERY = 0.5
 """Seconds between two pictures."""
 
 
-class Board:
-    """A table below the lines that the sweep prints; nothing at all where stdout is no terminal, or not `live`."""
+class StatusTable:
+    """A table below the lines that the sweep prints; nothing where stdout is no terminal, or not `live`."""
 
     def __init__(self, jobs: Sequence[Job], live: bool) -> None:
-        self.jobs, self._live, self._next = jobs, _live() if live and sys.stdout.isatty() else None, 0.0
+        self.jobs, self._next = jobs, 0.0
+        self._live = _live_display() if live and sys.stdout.isatty() else None
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "StatusTable":
         if self._live:
             self._live.start()
         return self
@@ -34,20 +31,20 @@ class Board:
             self._live.stop()
 
     def refresh(self) -> None:
-        """Draw the table anew, if it is time."""
+        """Draw the table again, if it is time."""
         if self._live and time.monotonic() >= self._next:
             self._next = time.monotonic() + EVERY
             self._live.update(_table(self.jobs), refresh=True)
 
 
-def count(jobs: Sequence[Job]) -> str:
+def format_counts(jobs: Sequence[Job]) -> str:
     """How many jobs are in which state: `1 of 4 completed, 1 failed, 2 running`."""
     states = Counter(job.status for job in jobs)
-    rest = [f"{states[s]} {s}" for s in ("pruned", "failed", "stopped", "running", "waiting") if states[s]]
-    return ", ".join([f"{states['completed']} of {len(jobs)} completed", *rest])
+    others = [f"{states[s]} {s}" for s in ("pruned", "failed", "stopped", "running", "waiting") if states[s]]
+    return ", ".join([f"{states['completed']} of {len(jobs)} completed", *others])
 
 
-def _live() -> "Live":
+def _live_display() -> Any:
     from rich.console import Console
     from rich.live import Live
 
@@ -55,10 +52,10 @@ def _live() -> "Live":
     return Live(console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
 
 
-def _table(jobs: Sequence[Job]) -> "Table":
+def _table(jobs: Sequence[Job]) -> Any:
     from rich.table import Table
 
-    table = Table("running", "overrides", "devices", "seconds", title=count(jobs), title_justify="left")
+    table = Table("running", "overrides", "devices", "seconds", title=format_counts(jobs), title_justify="left")
     for job in (job for job in jobs if job.status == "running"):
         table.add_row(str(job.number), job.label, " ".join(job.devices) or "cpu", f"{job.seconds:.0f}")
     return table

@@ -1,4 +1,4 @@
-"""What a sweep tells of its jobs: a line for each as it ends, a table, and `sweep.json`."""
+"""What a sweep says of its jobs: a line for each that ends, a table at the end, and `sweep.json`."""
 
 import json
 import sys
@@ -13,18 +13,18 @@ SUMMARY = "sweep.json"
 
 
 class SweepFailed(RunFailed):
-    """Jobs of a sweep failed; each of them has told why already, so one line is all there is to say."""
+    """Jobs of a sweep failed. Each has given its reason already, so its message is one line."""
 
 
-def label(jobs: Sequence[Job]) -> None:
+def set_labels(jobs: Sequence[Job]) -> None:
     """Label each job with the overrides that it does not share with all the others."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs:
-        job.label = " ".join(word for word in job.overrides if word not in shared)
+        job.label = " ".join(override for override in job.overrides if override not in shared)
 
 
-def tell(job: Job) -> None:
-    """One line: a job that is done on stdout, one that is not on stderr."""
+def print_outcome(job: Job) -> None:
+    """Print one line: on stdout for a job that is done, on stderr for one that is not."""
     if job.status == "completed":
         print(f"job {job.number} completed in {job.seconds:.1f} s", flush=True)
     elif job.status == "pruned":
@@ -33,30 +33,30 @@ def tell(job: Job) -> None:
         print(f"job {job.number} {job.status}: {job.label}: {job.error}", file=sys.stderr, flush=True)
 
 
-def failure(jobs: Sequence[Job], folder: Path) -> SweepFailed:
-    """How many jobs of the sweep failed, and which; why has been told as they ended."""
+def sweep_failed(jobs: Sequence[Job], folder: Path) -> SweepFailed:
+    """The error that says how many jobs failed, and which; their reasons were printed as they ended."""
     failed = [job for job in jobs if job.status == "failed"]
     names = ", ".join(f"job {job.number} {job.label}".rstrip() for job in failed)
-    rest = sum(job.status not in ("completed", "pruned") for job in jobs) - len(failed)
-    unfinished = f", {rest} more did not run to their end" if rest else ""
+    others = sum(job.status not in ("completed", "pruned") for job in jobs) - len(failed)
+    unfinished = f", {others} more did not run to their end" if others else ""
     return SweepFailed(f"{len(failed)} of {len(jobs)} jobs failed: {names}{unfinished}; see {folder / SUMMARY}")
 
 
-def write(
-    jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = (), about: Mapping[str, Any] | None = None
+def write_summary(
+    jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = (), search: Mapping[str, Any] | None = None
 ) -> None:
-    """Replace `sweep.json` at once, so that a reader never meets half of it.
+    """Replace `sweep.json` in one step, so that no reader meets half of it.
 
-    `later` are records kept as they were, `about` is what a search tells of itself.
+    `later`: records of jobs that this start has not come to, kept as they were. `search`: what a search adds.
     """
     records = sorted([*(job.record() for job in jobs), *later], key=lambda record: record["number"])
     draft = folder / f".{SUMMARY}"
-    draft.write_text(json.dumps({"jobs": records, **(about or {})}, indent=2) + "\n")
+    draft.write_text(json.dumps({"jobs": records, **(search or {})}, indent=2) + "\n")
     draft.replace(folder / SUMMARY)
 
 
-def show(jobs: Sequence[Job], folder: Path) -> None:
-    """A table of all jobs on stdout: number, overrides, status, metrics, folder."""
+def print_table(jobs: Sequence[Job], folder: Path) -> None:
+    """Print a table of all jobs: number, overrides, status, metrics, folder."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""A sweep that goes on where it stopped: whose folder it is, what it was, and which of its jobs are completed."""
+"""Going on with a sweep: who owns its folder, what it was, and which of its jobs are completed."""
 
 import json
 import os
@@ -10,37 +10,41 @@ from typing import Any
 from trainer.lr import ConfigError
 from trainer.sweep.job import RESULT, Job
 from trainer.sweep.summary import SUMMARY
-from trainer.sweep.watchdog import alone
+from trainer.sweep.watchdog import lock
 
-OF_THE_RESUME = ("resume", "resume.path")
+RESUME_KEYS = ("resume", "resume.path")
 
 
 @contextmanager
-def owned(root: Path) -> Iterator[list[int]]:
-    """Hold the folder of a sweep against another; the open files that hold it, if its file system can.
+def own_folder(root: Path) -> Iterator[list[int]]:
+    """Lock the folder of a sweep against other sweeps, and give the open files that hold the lock.
 
-    Who inherits them holds it too: the jobs of a driver that was killed end before the next driver may start.
+    A process that inherits these files holds the lock too: the jobs of a driver that was killed end before the next
+    driver may start.
+
+    Raises:
+        ConfigError: another sweep holds the folder.
     """
     root.mkdir(parents=True, exist_ok=True)
-    held = os.open(root, os.O_RDONLY)
+    folder = os.open(root, os.O_RDONLY)
     try:
-        if not alone(held):
+        if not lock(folder):
             raise ConfigError(
                 f"{root} belongs to a sweep that still runs, or whose jobs are being ended: wait, or give another name"
             )
-        yield [held]
+        yield [folder]
     finally:
-        os.close(held)
+        os.close(folder)
 
 
 @contextmanager
-def owned_first(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
-    """Hold the first of the folders that no other sweep holds; refused where there is none."""
+def own_first_free(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
+    """Lock the first of the folders that no other sweep holds; refuse where there is none."""
     with ExitStack() as stack:
         refused: ConfigError | None = None
         for root in roots:
             try:
-                held = stack.enter_context(owned(root))
+                held = stack.enter_context(own_folder(root))
             except ConfigError as error:
                 refused = error
             else:
@@ -52,39 +56,43 @@ def owned_first(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
 
 
 class PreviousJobs:
-    """What `sweep.json` told of the jobs before this start; `rest` is what it told of jobs that come later."""
+    """The records of `sweep.json` from before this start; `records` are those of jobs that this start has not met."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.rest = root, _recorded(root)
+        self.root, self.records = root, _read_records(root)
 
-    def take_up(self, batch: Sequence[Job], again: Sequence[bool], last: bool) -> None:
-        """Adopt what an earlier start of the sweep has completed, where a job may go on: `again`, for each job.
+    def take_up(self, batch: Sequence[Job], resumes: Sequence[bool], last: bool) -> None:
+        """Adopt the results of jobs that an earlier start has completed.
 
-        A folder never serves other overrides than it was made for. `last`: no more jobs follow these.
+        Args:
+            batch: the jobs of this start.
+            resumes: for each of them, whether it may go on (`resume=auto`).
+            last: whether no more jobs follow.
+
+        Raises:
+            ConfigError: the folder was made for other jobs.
         """
-        if self.rest and not all(again):
+        if self.records and not all(resumes):
             raise ConfigError(f"{self.root} holds a sweep already: give another name, or go on with it by resume=auto")
         for job in batch:
-            if (record := self.rest.pop(job.number, None)) is not None:
+            if (record := self.records.pop(job.number, None)) is not None:
                 _check_same(job, record, self.root)
                 if record.get("status") != "failed" and job.adopt():
                     print(f"job {job.number} was completed before", flush=True)
             elif job.folder.exists() and any(job.folder.iterdir()):
                 what = f"holds the {RESULT} of an earlier job" if (job.folder / RESULT).exists() else "is in use"
-                raise ConfigError(
-                    f"{job.folder} {what}, and no {SUMMARY} tells of it: choose another name for this sweep"
-                )
-        if last and self.rest:
-            number, record = min(self.rest.items())
-            words = " ".join(_words(record.get("overrides", [])))
+                raise ConfigError(f"{job.folder} {what}, and no {SUMMARY} lists it: choose another name for this sweep")
+        if last and self.records:
+            number, record = min(self.records.items())
+            overrides = " ".join(_without_resume(record.get("overrides", [])))
             raise ConfigError(
-                f"job {number} of {self.root / SUMMARY}, {words}, is not among the {len(batch)} jobs of this command: "
-                "give the same jobs to go on, or another name"
+                f"job {number} of {self.root / SUMMARY}, {overrides}, is not among the {len(batch)} jobs of this "
+                "command: give the same jobs to go on, or another name"
             )
 
 
-def _recorded(root: Path) -> dict[int, Any]:
-    """What `sweep.json` holds of each job, by its number; nothing where there is none."""
+def _read_records(root: Path) -> dict[int, Any]:
+    """The records of `sweep.json` by job number; empty where there is no such file."""
     path = root / SUMMARY
     if not path.exists():
         return {}
@@ -95,7 +103,7 @@ def _recorded(root: Path) -> dict[int, Any]:
 
 
 def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
-    before, now = _words(record.get("overrides", [])), _words(job.overrides)
+    before, now = _without_resume(record.get("overrides", [])), _without_resume(job.overrides)
     if sorted(before) != sorted(now):
         was, new = ([w for w in one if w not in other] for one, other in ((before, now), (now, before)))
         raise ConfigError(
@@ -109,6 +117,6 @@ def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
         )
 
 
-def _words(overrides: Sequence[str]) -> list[str]:
-    """Overrides, but for those that only say that a run goes on."""
-    return [word for word in overrides if word.partition("=")[0].lstrip("+~") not in OF_THE_RESUME]
+def _without_resume(overrides: Sequence[str]) -> list[str]:
+    """The overrides without those that only say that a run goes on."""
+    return [override for override in overrides if override.partition("=")[0].lstrip("+~") not in RESUME_KEYS]

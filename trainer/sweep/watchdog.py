@@ -1,8 +1,8 @@
 """A small process that outlives the driver of a sweep, and ends its jobs where the driver was killed.
 
-The driver holds the other end of a pipe, on which it tells which process groups are its jobs. The pipe closes with the
-driver, whatever the cause: SIGTERM to the groups that are left, SIGKILL after a grace. This file is also the program of
-that process. Standard library only.
+The driver holds the other end of a pipe and writes to it which process groups are its jobs. The pipe closes when the
+driver ends, whatever the cause. Then the watchdog sends SIGTERM to the groups that are left, and SIGKILL after `GRACE`
+seconds. This file is also the program of that process. Standard library only.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ TICK = 0.05
 
 
 class Watchdog:
-    """The driver's end of the pipe; `keep` are open files that the guardian holds until the last job has ended."""
+    """The driver's end of the pipe; `keep` are open files that the watchdog holds until the last job has ended."""
 
     def __init__(self, keep: Iterable[int] = ()) -> None:
         self._process = subprocess.Popen(
@@ -33,30 +33,30 @@ class Watchdog:
             start_new_session=True,
         )
 
-    def watch(self, group: int) -> None:
+    def add(self, group: int) -> None:
         """A job has started."""
-        self._tell(f"+{group}\n")
+        self._write(f"+{group}\n")
 
-    def forget(self, group: int) -> None:
+    def remove(self, group: int) -> None:
         """A job has ended, with all its processes."""
-        self._tell(f"-{group}\n")
+        self._write(f"-{group}\n")
 
     def close(self) -> None:
         """No job is left."""
         with suppress(OSError, subprocess.TimeoutExpired):
             self._process.communicate(timeout=2 * GRACE)
 
-    def _tell(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # a guardian that was killed guards no more; the sweep goes on
+        with suppress(OSError):  # the watchdog was killed: the sweep goes on without it
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
 
 
-def alone(held: int) -> bool:
-    """Lock an open folder against others, if its file system can; False where one of them has it."""
+def lock(folder: int) -> bool:
+    """Lock an open folder against other processes, if its file system can; False where one of them holds it."""
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
@@ -65,15 +65,15 @@ def alone(held: int) -> bool:
 
 
 def signal_group(group: int, signum: int) -> bool:
-    """Whether the process group was there to receive the signal; the dead that nobody has reaped are there too."""
+    """Send a signal; whether the process group exists. Dead processes that nobody has reaped still exist."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signum)
         return True
     return False
 
 
-def alive(group: int) -> bool:
-    """Whether a process of the group runs; where there is no /proc, the unreaped dead count as well."""
+def group_runs(group: int) -> bool:
+    """Whether a process of the group runs; where there is no /proc, dead processes that nobody has reaped count too."""
     if not signal_group(group, 0) or not Path("/proc/self/stat").exists():
         return signal_group(group, 0)
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -84,19 +84,32 @@ def alive(group: int) -> bool:
     return False
 
 
+def process_runs(pid: int) -> bool:
+    """Whether the process runs; where there is no /proc, one that is dead and not reaped counts too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
 def end(groups: set[int], grace: float) -> None:
-    """SIGTERM to all groups, and SIGKILL to those that are still there `grace` seconds later."""
+    """Send SIGTERM to all groups, and SIGKILL to those that still run `grace` seconds later."""
     until = time.monotonic() + grace
     left = {group for group in groups if signal_group(group, signal.SIGTERM)}
     while left and time.monotonic() < until:
         time.sleep(TICK)
-        left = {group for group in left if alive(group)}
+        left = {group for group in left if group_runs(group)}
     for group in left:
         signal_group(group, signal.SIGKILL)
 
 
-def watch() -> None:
-    """Read the groups of running jobs from stdin to its end, then end those that are left."""
+def main() -> None:
+    """Read from stdin which groups run, until it closes; then end those that are left."""
     groups: set[int] = set()
     for line in sys.stdin:
         (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
@@ -105,5 +118,5 @@ def watch() -> None:
 
 if __name__ == "__main__":
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)  # it goes when its driver does
-    watch()
+        signal.signal(signum, signal.SIG_IGN)  # it ends when its driver does
+    main()

@@ -1,6 +1,7 @@
-"""The rules of a search: how many trials it has, and what draws and ends them."""
+"""What a search is told: how many trials it has, what draws and ends them, and which metrics judge them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from trainer.lr import ConfigError
 
@@ -12,9 +13,9 @@ PRUNERS = ("none", "median", "asha", "hyperband")
 class Rules:
     """How many trials a search has, and what draws and ends them.
 
-    `startup`: trials that are drawn at random before tpe or cmaes learns, and that end before median judges.
-    `patience`: validations that each trial has. `reduction`: a rung of asha and hyperband lets the best of so many go
-    on. `retries`: how often a trial is begun anew whose driver was lost.
+    `startup`: how many trials are drawn at random before tpe or cmaes learns, and end before median judges.
+    `patience`: how many validations each trial has before it is judged. `reduction`: asha and hyperband let one trial
+    of so many go on. `retries`: how often a trial is started again whose driver was lost.
     """
 
     trials: int
@@ -30,3 +31,26 @@ class Rules:
         for name, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
             if value not in known:
                 raise ConfigError(f"hydra.sweeper.{name}={value} is not known: choose one of {', '.join(known)}")
+
+
+def objectives(metric: Any, direction: Any, task: Any) -> tuple[list[str], list[str]]:
+    """The metrics and, for each, `min` or `max`; what is null comes from the monitor of the task.
+
+    >>> objectives(None, None, {"monitor": "loss", "mode": "min"})
+    (['val/loss'], ['min'])
+    """
+    monitor = f"val/{task.get('monitor', 'loss')}"
+    metrics = [monitor] if metric is None else metric if isinstance(metric, list) else [metric]
+    if not metrics or not all(isinstance(one, str) and one for one in metrics) or len(set(metrics)) < len(metrics):
+        raise ConfigError(f"hydra.sweeper.metric={metric} must name one metric, or several in a list, as val/loss")
+    if direction is None:
+        known = {monitor: task.get("mode", "min")} | {one: "min" for one in metrics if one.endswith("loss")}
+        if unknown := [one for one in metrics if one not in known]:
+            raise ConfigError(
+                f"hydra.sweeper.metric={unknown[0]}: say what is good: hydra.sweeper.direction=min or max"
+            )
+        return metrics, [known[one] for one in metrics]
+    directions = direction if isinstance(direction, list) else [direction]
+    if len(directions) != len(metrics) or not set(directions) <= {"min", "max"}:
+        raise ConfigError(f"hydra.sweeper.direction={direction} must be min or max for each of {', '.join(metrics)}")
+    return metrics, directions

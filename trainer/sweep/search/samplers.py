@@ -1,7 +1,7 @@
-"""What draws the values of a trial.
+"""Samplers: what draws the values of a trial.
 
-A sampler is made anew for each trial, from the seed and the trial's number or slot: a search that goes on, and two
-drivers that share one, never draw the same numbers again.
+Each trial has a new sampler, made from the seed and the trial's number or slot: a search that goes on, or that two
+drivers share, never draws the same numbers again.
 """
 
 import itertools
@@ -14,11 +14,11 @@ from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
 from trainer.lr import ConfigError
 from trainer.sweep.search.rules import Rules
-from trainer.sweep.search.space import Space
+from trainer.sweep.search.search_space import Space
 
 
 class Fixed(BaseSampler):
-    """Draws what was decided before, by the name of the parameter."""
+    """Draws given values, by the name of the parameter."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
@@ -48,13 +48,13 @@ def sampler(kind: str, space: Space, seed: int, number: int, slot: int, startup:
                 warn_independent_sampling=False,
             )
         case "qmc":
-            return Fixed(quasi(space, seed, slot))
+            return Fixed(sobol_point(space, seed, slot))
         case "grid":
-            return Fixed(points(space)[slot])
+            return Fixed(grid_points(space)[slot])
     return RandomSampler(seed=own)
 
 
-def check(rules: Rules, space: Space, objectives: int) -> None:
+def check_sampler(rules: Rules, space: Space, objectives: int) -> None:
     """Refuse a sampler that cannot draw from the space, and a pruner that cannot judge."""
     numbers = [one for one in space.parameters if not one.choices and one.when is None]
     if rules.sampler == "cmaes" and (objectives > 1 or len(numbers) < 2):
@@ -64,7 +64,7 @@ def check(rules: Rules, space: Space, objectives: int) -> None:
         raise ConfigError(f"hydra.sweeper.pruner={rules.pruner} judges by one metric: take none, or one metric")
 
 
-def quasi(space: Space, seed: int, slot: int) -> dict[str, Any]:
+def sobol_point(space: Space, seed: int, slot: int) -> dict[str, Any]:
     """Point `slot` of a scrambled Sobol sequence with a dimension for each parameter, conditional or not.
 
     Sobol, USSR Computational Mathematics 7 (1967); scrambled after Owen, J. Complexity 14 (1998).
@@ -78,7 +78,7 @@ def quasi(space: Space, seed: int, slot: int) -> dict[str, Any]:
     return {one.name: one.at(min(float(u), 1 - 1e-12)) for one, u in zip(space.parameters, shares)}
 
 
-def points(space: Space) -> list[dict[str, Any]]:
+def grid_points(space: Space) -> list[dict[str, Any]]:
     """All points of the space, the last parameter fastest; a conditional parameter counts only where it exists."""
     axes: list[list[tuple[str, Any]]] = []
     for one in space.parameters:

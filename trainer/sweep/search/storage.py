@@ -20,8 +20,8 @@ ATTEMPTS = 6
 """How often a driver tries to make the tables of a database: several may start at once, and one of them wins."""
 
 
-class Held(BaseJournalFileLock):
-    """No lock: the driver holds its whole folder, and a lock file would stay behind when it is killed."""
+class NoLock(BaseJournalFileLock):
+    """No lock: the driver has locked its whole folder, and a lock file would stay behind when it is killed."""
 
     def acquire(self) -> bool:
         return True
@@ -31,16 +31,16 @@ class Held(BaseJournalFileLock):
 
 
 def journal(path: Path) -> JournalStorage:
-    """The journal at `path`, which each record reaches before the search goes on.
+    """The journal at `path`: each record is on disk before the search goes on.
 
-    A record that a kill has cut short is dropped: nothing was built on it.
+    A last record that a kill has cut short is dropped: nothing depends on it.
     """
     if path.exists():
-        whole = path.read_bytes()
-        if not whole.endswith(b"\n"):
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):
             with path.open("r+b") as file:
-                file.truncate(whole.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=Held()))
+                file.truncate(content.rfind(b"\n") + 1)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock()))
 
 
 def database(url: str, heartbeat: int) -> RDBStorage:
@@ -61,17 +61,22 @@ def database(url: str, heartbeat: int) -> RDBStorage:
                     grace_period=5 * heartbeat,
                 )
         except (ArgumentError, ImportError) as error:
-            raise ConfigError(f"hydra.sweeper.storage={shown(url)} cannot be used: {_first(error)}") from error
+            raise ConfigError(
+                f"hydra.sweeper.storage={without_password(url)} cannot be used: {_first_line(error)}"
+            ) from error
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            if attempt == ATTEMPTS - 1 or _first(error.__cause__ or error).startswith("(psycopg.OperationalError)"):
+            if attempt == ATTEMPTS - 1 or _first_line(error.__cause__ or error).startswith(
+                "(psycopg.OperationalError)"
+            ):
+                reason = _first_line(error.__cause__ or error)
                 raise ConfigError(
-                    f"hydra.sweeper.storage={shown(url)} cannot be reached: {_first(error.__cause__ or error)}"
+                    f"hydra.sweeper.storage={without_password(url)} cannot be reached: {reason}"
                 ) from error
             time.sleep(random.uniform(0.2, 1.0))
     raise AssertionError
 
 
-def shown(url: str) -> str:
+def without_password(url: str) -> str:
     """The URL without its password."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
@@ -82,29 +87,31 @@ def shown(url: str) -> str:
         return url.rpartition("@")[2]
 
 
-def opened(storage: BaseStorage, name: str, directions: Sequence[str], told: dict[str, Any]) -> optuna.Study:
-    """The study `name`, made where there is none; refused where it was made for another search than `told`."""
-    goals = [StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions]
+def open_study(storage: BaseStorage, name: str, directions: Sequence[str], search: dict[str, Any]) -> optuna.Study:
+    """The study `name`, made where there is none; refused where it was made for another search."""
+    optuna_directions = [
+        StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions
+    ]
     if name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=name, storage=storage)
     else:
-        study = optuna.create_study(storage=storage, study_name=name, directions=goals, load_if_exists=True)
+        study = optuna.create_study(storage=storage, study_name=name, directions=optuna_directions, load_if_exists=True)
     before = study.user_attrs.get("search")
     if before is None:
-        study.set_user_attr("search", told)
-        before = told
-    for key, value in told.items():
+        study.set_user_attr("search", search)
+        before = search
+    for key, value in search.items():
         if before.get(key) != value:
             raise ConfigError(
-                f"the study {name} was a search with {key} {_text(before.get(key))} and is now one with "
-                f"{_text(value)}: give the same command to go on, or another name"
+                f"the study {name} was a search with {key} {_format(before.get(key))} and is now one with "
+                f"{_format(value)}: give the same command to go on, or another name"
             )
     return study
 
 
-def _text(value: Any) -> str:
+def _format(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

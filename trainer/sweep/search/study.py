@@ -1,8 +1,14 @@
-"""A study of N trials, alone or shared: ask for the next trial, tell what came of it, and every one counts once."""
+"""A study of N trials, of one driver or many: it gives the next trial, takes its outcome, and counts each one once.
+
+A search of N trials has N slots. The first N fresh trials have one each, in the order of their numbers, which the
+storage gives out one by one. So two drivers that ask for the last one at the same time agree whose it is, and the
+other's trial is surplus. A trial whose driver was killed is lost; the first trial that replaces it has its slot.
+"""
 
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from trainer.sweep.search.rules import Rules
 from trainer.sweep.search.samplers import sampler
-from trainer.sweep.search.slots import Entry, ended, newest, slots, to_replace
-from trainer.sweep.search.space import Space
+from trainer.sweep.search.search_space import Space
 
 STATES = {
     TrialState.WAITING: "waiting",
@@ -23,6 +28,53 @@ STATES = {
     TrialState.PRUNED: "pruned",
 }
 SURPLUS = "surplus"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial: `state` is waiting, running, complete, pruned, failed or lost; it may replace one that was lost."""
+
+    number: int
+    state: str
+    replaces: int | None = None
+
+
+def slots(entries: Sequence[Entry], trials: int) -> dict[int, int]:
+    """The slot of each trial that counts, by its number; trials that are not here are surplus."""
+    held: dict[int, int] = {}
+    taken: set[int] = set()
+    fresh = 0
+    for entry in sorted(entries, key=lambda entry: entry.number):
+        if entry.replaces is None:
+            if fresh < trials:
+                held[entry.number] = fresh
+                fresh += 1
+        elif entry.replaces in held and entry.replaces not in taken:
+            taken.add(entry.replaces)
+            held[entry.number] = held[entry.replaces]
+    return held
+
+
+def newest(entries: Sequence[Entry], trials: int) -> dict[int, Entry]:
+    """The last trial of each slot, which is the one that counts."""
+    held = slots(entries, trials)
+    return {held[e.number]: e for e in sorted(entries, key=lambda e: e.number) if e.number in held}
+
+
+def to_replace(entries: Sequence[Entry], trials: int, retries: int) -> list[int]:
+    """The lost trials that nothing has replaced yet, and whose slot was replaced fewer than `retries` times."""
+    held = slots(entries, trials)
+    tried = list(held.values())
+    last = newest(entries, trials)
+    return [e.number for slot, e in sorted(last.items()) if e.state == "lost" and tried.count(slot) <= retries]
+
+
+def ended(entries: Sequence[Entry], trials: int, retries: int) -> bool:
+    """Whether every slot has ended, so that nothing is left to do or to wait for."""
+    last = newest(entries, trials)
+    again = set(to_replace(entries, trials, retries))
+    over = [e for e in last.values() if e.state not in ("waiting", "running") and e.number not in again]
+    return len(over) == trials
 
 
 def pruner(rules: Rules) -> BasePruner:
@@ -48,7 +100,7 @@ class Study:
         self.study.pruner = pruner(rules)
 
     def ask(self) -> Trial | None:
-        """The next trial, which is this driver's alone; none where all that count are under way or have ended."""
+        """The next trial, for this driver alone; none where all that count run or have ended."""
         self._revive()
         entries = self.entries()
         held = slots(entries, self.rules.trials)
@@ -66,18 +118,18 @@ class Study:
         trial.set_user_attr("driver", self.driver)
         return self._drawing(trial)
 
-    def mine(self) -> list[Trial]:
-        """The trials that run for this driver: of an earlier start, when it begins."""
+    def of_this_driver(self) -> list[Trial]:
+        """The trials that run for this driver; at its start, those of an earlier start."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        own = [t for t in running if not self.shared or t.user_attrs.get("driver") == self.driver]
-        return [self._drawing(t) for t in own]
+        mine = [t for t in running if not self.shared or t.user_attrs.get("driver") == self.driver]
+        return [self._drawing(t) for t in mine]
 
     def draw(self, trial: Trial) -> dict[str, float | int | str]:
-        """The values of the trial by key; those that it has already stay."""
+        """The values of the trial by key; values that it has already stay."""
         return self.space.draw(trial)
 
     def report(self, trial: Trial, values: Sequence[float]) -> bool:
-        """Tell the values of all validations so far; whether the trial should end for what they say."""
+        """Report the values of all validations so far; whether the pruner would end the trial."""
         for step in range(len(self._frozen(trial).intermediate_values) + 1, len(values) + 1):
             trial.report(values[step - 1], step)
             if trial.should_prune():
@@ -85,25 +137,25 @@ class Study:
         return False
 
     def running(self, trial: Trial) -> bool:
-        """Whether the trial is still this driver's: none has taken it for lost. It is a sign of life as well."""
+        """Whether the trial still belongs to this driver: no other has taken it for lost. Also a sign of life."""
         self._beat(trial)
         return self._frozen(trial).state is TrialState.RUNNING
 
     def complete(self, trial: Trial, values: Sequence[float]) -> bool:
-        """The trial has these values; false where it is no longer this driver's."""
+        """The trial has these values; false where it no longer belongs to this driver."""
         if not all(math.isfinite(value) for value in values):
             return self.failed(trial, f"its metric is {values[0] if len(values) == 1 else list(values)}")
-        return self._tell(trial, values=list(values))
+        return self._finish(trial, values=list(values))
 
     def pruned(self, trial: Trial) -> bool:
-        """The trial was ended for what its validations said."""
-        return self._tell(trial, state=TrialState.PRUNED)
+        """The pruner has ended the trial."""
+        return self._finish(trial, state=TrialState.PRUNED)
 
     def failed(self, trial: Trial, error: str) -> bool:
-        """The trial has no values, and will have none."""
+        """The trial has failed."""
         if self._frozen(trial).state is TrialState.RUNNING:
             trial.set_user_attr("error", error)
-        return self._tell(trial, state=TrialState.FAIL)
+        return self._finish(trial, state=TrialState.FAIL)
 
     @property
     def over(self) -> bool:
@@ -111,10 +163,10 @@ class Study:
         return ended(self.entries(), self.rules.trials, self.rules.retries)
 
     def entries(self) -> list[Entry]:
-        """All trials, but for those that one driver too many has asked for."""
+        """All trials that have or had a slot, or replace one that had."""
         every = self.study.get_trials(deepcopy=False)
         return [
-            Entry(t.number, STATES.get(t.state) or _failure(t), t.user_attrs.get("replaces"))
+            Entry(t.number, STATES.get(t.state) or _failed_or_lost(t), t.user_attrs.get("replaces"))
             for t in every
             if t.user_attrs.get("error") != SURPLUS
         ]
@@ -125,13 +177,13 @@ class Study:
         return [every[entry.number] for _, entry in sorted(newest(self.entries(), self.rules.trials).items())]
 
     def best(self) -> list[FrozenTrial]:
-        """The best trial; with several metrics those that no other beats in all of them."""
+        """The best trial; with several metrics, those that no other beats in all of them."""
         if not any(t.state is TrialState.COMPLETE for t in self.study.get_trials(deepcopy=False)):
             return []
         return [self.study.best_trial] if len(self.study.directions) == 1 else self.study.best_trials
 
     def _drawing(self, trial: Any) -> Trial:
-        """The trial with the sampler of its own."""
+        """The trial with a sampler of its own."""
         rules, slot = self.rules, slots(self.entries(), self.rules.trials).get(trial.number, 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -145,7 +197,7 @@ class Study:
         if self.shared:
             self.storage.record_heartbeat(trial._trial_id)
 
-    def _tell(self, trial: Trial, **what: Any) -> bool:
+    def _finish(self, trial: Trial, **what: Any) -> bool:
         if self._frozen(trial).state is not TrialState.RUNNING:
             return False
         try:
@@ -159,7 +211,7 @@ class Study:
         return True
 
     def _revive(self) -> None:
-        """Put back what a driver had under way that gives no sign of life."""
+        """Give up the running trials of drivers that show no sign of life, and queue their values again."""
         if not self.shared:
             return
         with warnings.catch_warnings():
@@ -168,7 +220,7 @@ class Study:
         for t in self.study.get_trials(deepcopy=False):
             age = (datetime.now() - t.datetime_start).total_seconds() if t.datetime_start else 0.0
             if t.state is TrialState.RUNNING and "driver" not in t.user_attrs and age > self.storage.grace_period:
-                self._tell(Trial(self.study, t._trial_id), state=TrialState.FAIL)
+                self._finish(Trial(self.study, t._trial_id), state=TrialState.FAIL)
         for number in to_replace(self.entries(), self.rules.trials, self.rules.retries):
             lost = self.study.get_trials(deepcopy=False)[number]
             self.study.add_trial(
@@ -181,5 +233,5 @@ class Study:
             )
 
 
-def _failure(trial: FrozenTrial) -> str:
+def _failed_or_lost(trial: FrozenTrial) -> str:
     return "failed" if "error" in trial.user_attrs else "lost"

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from trainer.lr import Plan
-from trainer.lr.schedule import marks
+from trainer.lr.schedule import annotations
 
 COLORS = ("#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f9da6", "#b0413e")
 GREY = "#8a8a8a"
@@ -115,7 +115,7 @@ def _background(panel: Any, plans: Mapping[str, Plan]) -> None:
             f"warm-up, W = {width:,}", (0, 1), xycoords="axes fraction", color=COLORS[0], fontsize=9,
             xytext=(0, 5), textcoords="offset points",
         )  # fmt: skip
-    places = sorted({t for ts in marks(plan.policy.schedule).values() for t in ts if 0 < t < total})
+    places = sorted({t for ts in annotations(plan.policy.schedule).values() for t in ts if 0 < t < total})
     for t in places if len(places) <= LINES else ():
         panel.axvline(t, color=GREY, linewidth=0.7, linestyle=(0, (1, 3)), zorder=0)
 

@@ -1,0 +1,154 @@
+"""What all launchers of sweeps share: from the overrides of the jobs to jobs, and from the jobs to a scheduler.
+
+`python train.py -m lr=1,2` starts `python train.py lr=1 hydra.run.dir=<sweep>/0` and so on, and reads each
+`result.json`. Hydra's own launcher runs all jobs in one process: there Lightning's ranks would run the whole sweep
+again, and one death would end all jobs. How a job is started is left to each launcher (`Spawn`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from trainer.cli.command import check_launcher, program
+from trainer.cli.hydra_internals import given_flags
+from trainer.lr import ConfigError
+from trainer.sweep.device_pool import devices_needed, threads_per_process
+from trainer.sweep.job import Job
+from trainer.sweep.scheduler import Limits, Scheduler, TrialSource
+from trainer.sweep.shared_prefix import format_saving, share
+from trainer.sweep.spawn import Spawn, fresh
+from trainer.sweep.summary import SweepFailed, print_table, sweep_failed
+from trainer.sweep.sweep_resume import own_first_free, own_folder
+
+OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
+"""Overrides that say how a sweep runs, and that its jobs do not get."""
+GRID = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.grid_sweeper.GridSweeper")
+MakeJob = Callable[[int, list[str]], tuple[Job, bool]]
+"""Makes a job from its number and its overrides, and says whether it may go on where it stopped."""
+
+
+class SweepLauncher(Launcher):
+    """Runs the jobs of a sweep, reports each failure as it happens, and sums up in a table and in `sweep.json`."""
+
+    spawn: Spawn = staticmethod(fresh)
+
+    def __init__(self, limits: Limits, shared_prefix: bool = False) -> None:
+        if limits.slots < 1:
+            raise ConfigError(f"hydra.launcher.jobs={limits.slots} must be at least 1: it is how many jobs run at once")
+        if limits.timeout is not None and not 0 < limits.timeout < float("inf"):
+            raise ConfigError(
+                f"hydra.launcher.timeout={limits.timeout} must be above zero seconds, or null for no limit"
+            )
+        self.limits, self.shared_prefix = limits, shared_prefix
+        self.scheduler: Scheduler | None = None
+        self.root: Path | None = None
+        self.configs: list[DictConfig] = []
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives; the task itself runs in the jobs only."""
+        check_launcher(config.hydra.launcher)
+        self.loader, self.config = hydra_context.config_loader, config
+
+    @contextmanager
+    def connected(self, root: Path) -> Iterator[Spawn]:
+        """How jobs are started, for as long as the sweep in the folder `root` runs."""
+        yield self.spawn
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        root = Path(str(self.config.hydra.sweep.dir)).resolve()
+        made = [self.make_job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
+        batch, resumes = [job for job, _ in made], [goes_on for _, goes_on in made]
+        _refuse_shared_folders(batch)
+        if self.shared_prefix:
+            self._share_prefixes(batch)
+        with self.connected(root) as spawn, own_folder(root) as held:
+            scheduler = self.scheduler = self.scheduler or Scheduler(root, self.limits)
+            scheduler.spawn = spawn
+            scheduler.previous.take_up(batch, resumes, last=self._has_all_jobs)
+            scheduler.run(batch, held)
+        print_table(scheduler.jobs, root)
+        if self.shared_prefix:
+            print(format_saving(scheduler.jobs), flush=True)
+        failure = sweep_failed(scheduler.jobs, root)
+        scheduler.exit_if_stopped()
+        if scheduler.broken:
+            raise failure
+        return [_job_return(job, failure) for job in batch]
+
+    def search(self, roots: Iterable[Path], start: Callable[[Scheduler, MakeJob], TrialSource]) -> Scheduler:
+        """Run the jobs that a source gives until it is over, in the first of the folders that no other sweep holds."""
+        if self.shared_prefix:
+            raise ConfigError(
+                "hydra.launcher.shared_prefix=true shares what a grid trains, and a search draws its jobs: leave it out"
+            )
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        with own_first_free(roots) as (root, held), self.connected(root) as spawn:
+            self.root = root
+            scheduler = Scheduler(root, self.limits, spawn)
+            scheduler.run([], held, start(scheduler, self.make_job))
+        return scheduler
+
+    def make_job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
+        """The job with its folder by Hydra's naming and the command that starts it, and whether it may go on."""
+        config = self.loader.load_sweep_config(self.config, overrides)
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+            if self.root is not None:
+                config.hydra.sweep.dir = str(self.root)
+        if self.shared_prefix:
+            self.configs.append(config)
+        outer = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).resolve()
+        HydraConfig.instance().cfg = outer
+        kept = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(OF_THE_SWEEP)]
+        quoted = QuotedString(text=str(folder), quote=Quote.single).with_quotes()
+        plain = [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted}"]
+        job = Job(number, list(filter_overrides(overrides)), folder, [*program(given_flags()), *overrides, *plain])
+        self.set_resources(job, config.get("trainer") or {})
+        return job, (config.get("resume") or {}).get("path") == "auto"
+
+    def set_resources(self, job: Job, settings: Any) -> None:
+        """Set what a job takes of the machine, from its settings of `trainer`."""
+        job.need = devices_needed(settings, self.limits.devices)
+        job.threads = threads_per_process(settings, self.limits.slots) if self.limits.slots > 1 else None
+
+    @property
+    def _has_all_jobs(self) -> bool:
+        """Whether the first batch holds all jobs, as those of a plain grid do."""
+        sweeper = self.config.hydra.sweeper
+        return bool(sweeper._target_ in GRID and sweeper.max_batch_size is None)
+
+    def _share_prefixes(self, batch: Sequence[Job]) -> None:
+        if not self._has_all_jobs:
+            raise ConfigError(
+                "hydra.launcher.shared_prefix=true takes all jobs of a grid at once: leave out "
+                "hydra.sweeper.max_batch_size and other sweepers"
+            )
+        share(batch, self.configs)
+
+
+def _refuse_shared_folders(batch: Sequence[Job]) -> None:
+    seen: dict[Path, int] = {}
+    for job in batch:
+        if (other := seen.setdefault(job.folder, job.number)) != job.number:
+            raise ConfigError(
+                f"jobs {other} and {job.number} share the folder {job.folder}: "
+                "hydra.sweep.subdir must differ from job to job, as ${hydra.job.num} does"
+            )
+
+
+def _job_return(job: Job, failure: SweepFailed) -> JobReturn:
+    completed = job.status == "completed"
+    status = JobStatus.COMPLETED if completed else JobStatus.FAILED
+    return JobReturn(job.overrides, status=status, _return_value=job.result if completed else failure)
