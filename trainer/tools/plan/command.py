@@ -47,7 +47,7 @@ def main(words: list[str] | None = None) -> None:
     else:
         cfg, log = composed(options.overrides, options), {}
         plan = planned(cfg)
-    print("\n".join(tables.single(plan, ignored(cfg))))
+    print("\n".join(tables.format_plan(plan, ignored(cfg))))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
     return None
@@ -82,7 +82,7 @@ def compare(options: argparse.Namespace) -> None:
         cfg = composed([*options.overrides, *shlex.split(text)], options)
         plans[text] = planned(cfg)
         ignores.append(ignored(cfg))
-    print("\n".join(tables.several(plans, ignores)))
+    print("\n".join(tables.format_plans(plans, ignores)))
     if not options.no_files:
         print(f"\n{files.save(plans, options.out, options.csv)}")
 
