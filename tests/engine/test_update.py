@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
-from trainer.engine.update import Backward, Diverged, Updater
+from trainer.engine.update import Backward, Diverged, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import Horizon, LRPolicy, compose, linear, linear_warmup
 
@@ -100,6 +100,21 @@ def test_an_update_that_is_not_finite_is_not_applied_and_stops_the_clock(poison)
         update([bad])
     assert update.clock.t == 1
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_though_its_gradient_is_finite(poison):
+    model = net()
+    update = updater(model)
+    update.loss = lambda outputs, targets: nn.functional.mse_loss(outputs, targets) + poison
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(Diverged, match=rf"update 0 has loss {poison} and gradient norm \d"):
+        update(batches(1))
+    assert update.clock.t == 0
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+    with pytest.raises(Diverged, match=rf"update 7 has loss {poison} and gradient norm 0.5"):
+        check_finite(7, 0.5, poison)
+    check_finite(7, 0.5, 2.0)
 
 
 def test_without_a_look_at_each_update_a_fused_optimizer_still_leaves_the_weights_alone():

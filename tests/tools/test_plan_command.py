@@ -38,7 +38,7 @@ def row(text, *words):
 def test_help_shows_examples_to_copy(python):
     told = subprocess.run([python, SCRIPT, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert told.stdout.count("\n    python scripts/plan.py ") >= 4
+    assert told.stdout.count("\n    cadence plan ") >= 4
 
 
 def test_the_table_has_the_rate_momentum_and_decay_of_each_group_and_their_areas(shown):

@@ -25,11 +25,11 @@ _BATCHES = "it is the training batches that give the statistics of BatchNorm at 
 class Average:
     """Which weights are averaged: those after `start`, `start + every`, … updates.
 
-    `keep(k)` is what the average keeps of itself as the k-th weights are taken in, k = 1, 2, …; those of k = 0 begin
-    it. With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches
-    give the running statistics of BatchNorm at the averaged weights. Where the batch grows, `start` and `every` count
-    on the reference clock of `growth`, and weights are taken in once for each of these places that an update reaches:
-    the average is over as many samples.
+    The first weights begin the average. The k-th after them change it to a ← keep(k) a + (1 - keep(k)) w, k = 1, 2, ….
+    With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches give
+    the running statistics of BatchNorm at the averaged weights. Where the batch grows by `growth`, `start` and `every`
+    count updates of the first batch. One update then may reach several of these points, and its weights count once for
+    each, so that the average spans the same samples.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Average:
         whole("average.recalibrate", self.recalibrate, _BATCHES, low=0)
 
     def times(self, updates: int) -> int:
-        """How often the weights after so many updates are taken in."""
+        """How often the weights after so many updates count in the average: 0 where they are not averaged."""
         before, now = (max(-1, (self.growth.at(t) - self.start) // self.every) for t in (updates - 1, updates))
         return now - before
 
@@ -90,7 +90,7 @@ def swa(horizon: Horizon, *, start: Duration = "75%", every: Duration = "1ep", r
 
 
 def _when(horizon: Horizon, start: Duration, every: Duration) -> tuple[int, int]:
-    """From which update on weights are taken in, and how many lie between two."""
+    """The update after which weights are first averaged, and the updates from one average to the next."""
     begin, step = horizon.updates(start, "average.start"), horizon.updates(every, "average.every", least=1)
     count = len(range(begin or step, horizon.total + 1, step))
     if count < 2:
@@ -110,10 +110,10 @@ def averages(optimizer: Optimizer) -> bool:
 
 
 class Averaging:
-    """Takes the average of the weights of `net`, and puts averaged weights in their place to be scored.
+    """Averages the weights of `net`, and puts averaged weights in their place to be scored.
 
-    The average may be the optimizer's own. `enter` keeps a copy of the weights that train, `leave` gives it back, so
-    that scoring changes no bit of the training. A checkpoint written between the two has both.
+    The average may be the optimizer's own. `enter` copies the weights that train to `held`, and `leave` copies them
+    back, so that scoring changes no bit of the training. A checkpoint written between the two has both.
     """
 
     def __init__(self, net: nn.Module, average: Average) -> None:
@@ -125,7 +125,7 @@ class Averaging:
         self._optimizer: Optimizer | None = None
 
     def begin(self, optimizer: Optimizer) -> None:
-        """Take up training from what has been loaded, be it a checkpoint of weights that were scored."""
+        """Begin to train; a checkpoint that was written while averaged weights were scored also holds the others."""
         self._weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
         if averages(optimizer):
             self._optimizer = optimizer
@@ -137,7 +137,7 @@ class Averaging:
 
     @torch.no_grad()
     def take(self, updates: int) -> None:
-        """Take in the weights after so many updates, where they are of the average."""
+        """Add the weights after so many updates to the average, if they belong to it."""
         keep, times = self.average.keep, self.average.times(updates)
         if keep is None or not times:
             return
@@ -187,11 +187,11 @@ class Averaging:
 
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
-        """Copy values into the parameters and buffers of these names."""
+        """Copy values into the parameters and buffers with these names."""
         if values:
-            places = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+            tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
             for name, value in values.items():
-                places[name].copy_(shard(value, like=places[name]))
+                tensors[name].copy_(shard(value, like=tensors[name]))
 
 
 def _wide(weight: nn.Parameter) -> Tensor:

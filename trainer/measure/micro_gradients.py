@@ -54,7 +54,7 @@ class MicroGradients:
             self._conclude(of)
 
     def _hold(self, back: bool) -> None:
-        """Add the gradients of the moment to those held, and take them out of the parameters, or put them back."""
+        """Move the gradients from the parameters to `held`, where they add up; with `back`, move the sums back."""
         for i, parameter in enumerate(self.parameters):
             held, gradient = self.held[i], parameter.grad
             total = gradient if held is None else held if gradient is None else held.add_(gradient)

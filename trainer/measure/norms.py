@@ -1,4 +1,4 @@
-"""What an update does to each parameter group: norms, ratios, and now and then the sharpness of the loss."""
+"""Norms and ratios of each parameter group at an update, and at some updates the sharpness of the loss."""
 
 import math
 from collections.abc import Sequence
@@ -78,8 +78,8 @@ class NormObserver:
             first = len(self.parameters)
             self.parameters += group["params"]
             self.parts[group["name"]] = slice(first, len(self.parameters))
-        self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
-        self.zero = torch.zeros((), device=self.parameters[0].device, dtype=self.wide)
+        self.dtype = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
+        self.zero = torch.zeros((), device=self.parameters[0].device, dtype=self.dtype)
         self.copies: list[Tensor] = []
         self.numbers: list[Tensor] = []
 
@@ -91,7 +91,7 @@ class NormObserver:
             self.numbers = [sharpness(self.net, self.loss, update[0], self.measurement.iterations, seed=t)]
         if self._wants_norms(t):
             gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
-            self.numbers += norms([*gradients, *self.parameters], self.wide)
+            self.numbers += norms([*gradients, *self.parameters], self.dtype)
             self.copies = self.copies or [torch.empty_like(parameter) for parameter in self.parameters]
             torch._foreach_copy_(list(map(local, self.copies)), list(map(local, self.parameters)))
 
@@ -100,7 +100,7 @@ class NormObserver:
         """What was measured of update `t`, on the device."""
         if self._wants_norms(t):
             torch._foreach_sub_(list(map(local, self.copies)), list(map(local, self.parameters)))
-            self.numbers += norms(self.copies, self.wide)
+            self.numbers += norms(self.copies, self.dtype)
         if not self.numbers:
             return None
         settings = [(group["lr"], _momentum(group)) for group in self.optimizer.param_groups]

@@ -91,7 +91,7 @@ def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
 
 
 def keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A resumed optimizer takes its state from the checkpoint and its numbers from the configuration."""
+    """The state of a checkpoint with the numbers of the configuration, for a resumed `optimizer`."""
     settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
     groups = [
         {key: now[key] if key in settings and key in now else value for key, value in saved.items()}

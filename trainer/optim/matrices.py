@@ -94,9 +94,9 @@ def width_groups(
     first, last = ({id(parameter) for parameter in found[i]} for i in (0, -1))
     hidden = hidden_matrices(net) - first
     head = {key for key in last - first if kind[key] == MATRIX}
-    chosen = {"hidden": (hidden, mult), "head": (head, mult), "rest": (kind.keys() - hidden - head, 1.0)}
+    parts = {"hidden": (hidden, mult), "head": (head, mult), "rest": (kind.keys() - hidden - head, 1.0)}
     groups: list[Group] = []
-    for name, (members, factor) in chosen.items():
+    for name, (members, factor) in parts.items():
         if parameters := [parameter for parameter in trainable(net) if id(parameter) in members]:
             groups += Group(name, parameters, weight_decay, factor).split_no_decay(no_decay(net, bias, norm, embedding))
     return groups

@@ -1,4 +1,4 @@
-"""Groups by name: patterns that say which parameters learn otherwise."""
+"""Groups by name: patterns choose the parameters with a rate, a decay or an optimizer of their own."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def pattern_groups(
 ) -> list[Group]:
     """A group for each pattern, and those of `decay_groups` for the rest (`rest`, where it is of one kind).
 
-    A group that holds both what is decayed and what is spared is two, NAME and NAME_no_decay. A pattern that matches
+    A group with parameters of both kinds is split into NAME and NAME_no_decay. A pattern that matches
     nothing, and two that match the same parameter, are refused.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
@@ -70,14 +70,14 @@ def pattern_groups(
     if not read:
         return decay_groups(net, weight_decay, lr, bias=bias, norm=norm, embedding=embedding)
     owner = _owners(net, read)
-    bare = no_decay(net, bias, norm, embedding)
+    undecayed = no_decay(net, bias, norm, embedding)
     left = [parameter for parameter in trainable(net) if id(parameter) not in owner]
-    groups = Group("decay", left, weight_decay).split_no_decay(bare) if left else []
+    groups = Group("decay", left, weight_decay).split_no_decay(undecayed) if left else []
     names = ["rest"] if len(groups) == 1 else ["decay", "no_decay"]
     groups = [Group(name, group.parameters, group.weight_decay) for name, group in zip(names, groups)]
     for pattern in read:
         mine = [parameter for parameter in trainable(net) if owner.get(id(parameter)) is pattern]
-        groups += pattern.group(mine, weight_decay, lr).split_no_decay(bare)
+        groups += pattern.group(mine, weight_decay, lr).split_no_decay(undecayed)
     return groups
 
 

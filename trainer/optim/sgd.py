@@ -1,4 +1,7 @@
-"""Relatives of SGD: gradient descent by its name, and SGD that takes its rate from how far it has come."""
+"""Relatives of SGD: gradient descent by its name, and SGD that takes its rate from how far it has come.
+
+Neither torch nor pytorch_optimizer 4.1.0 has DoG or DoWG.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -58,18 +61,18 @@ class DoG(Optimizer):
     def _step(self, unit: Unit) -> None:
         """Step the parameters that share a distance; the first of them keeps it."""
         params = [parameter for _, parameter in unit]
-        settings, seen = unit[0][0], self.state[params[0]]
-        if "start" not in seen:
+        settings, state = unit[0][0], self.state[params[0]]
+        if "start" not in state:
             for parameter in params:
                 self.state[parameter]["start"] = parameter.detach().clone()
-            seen["distance"] = settings["first"] * (1 + _norm(params))
-            seen["gradients"] = torch.zeros_like(seen["distance"])
+            state["distance"] = settings["first"] * (1 + _norm(params))
+            state["gradients"] = torch.zeros_like(state["distance"])
         grads = [parameter.grad for parameter in params if parameter.grad is not None]
         if not grads:
             return
         moved = torch._foreach_sub(params, [self.state[parameter]["start"] for parameter in params])
-        torch.maximum(seen["distance"], _norm(moved), out=seen["distance"])
-        rate = self._rate(seen, _norm(grads).square(), settings["eps"])
+        torch.maximum(state["distance"], _norm(moved), out=state["distance"])
+        rate = self._rate(state, _norm(grads).square(), settings["eps"])
         for group, parameter in unit:
             if parameter.grad is not None:
                 step = rate * group["lr"]
@@ -77,9 +80,9 @@ class DoG(Optimizer):
                     parameter.mul_(1 - step * group["weight_decay"])
                 parameter.sub_(parameter.grad * step)
 
-    def _rate(self, seen: dict[str, Tensor], square: Tensor, eps: float) -> Tensor:
-        seen["gradients"].add_(square)
-        return seen["distance"] / (seen["gradients"] + eps).sqrt()
+    def _rate(self, state: dict[str, Tensor], square: Tensor, eps: float) -> Tensor:
+        state["gradients"].add_(square)
+        return state["distance"] / (state["gradients"] + eps).sqrt()
 
 
 class DoWG(DoG):
@@ -88,10 +91,10 @@ class DoWG(DoG):
     Source: Khaled et al. 2023, arXiv:2305.16284.
     """
 
-    def _rate(self, seen: dict[str, Tensor], square: Tensor, eps: float) -> Tensor:
-        reach = seen["distance"].square()
-        seen["gradients"].addcmul_(reach, square)
-        return reach / (seen["gradients"] + eps * reach).sqrt()
+    def _rate(self, state: dict[str, Tensor], square: Tensor, eps: float) -> Tensor:
+        reach = state["distance"].square()
+        state["gradients"].addcmul_(reach, square)
+        return reach / (state["gradients"] + eps * reach).sqrt()
 
 
 def _norm(tensors: Any) -> Tensor:
