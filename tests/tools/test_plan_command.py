@@ -173,7 +173,7 @@ def test_a_long_curve_is_drawn_by_its_lowest_and_highest_points():
 
 def test_the_plan_of_a_million_updates_with_its_files_imports_no_torch(python, tmp_path):
     words = ("schedule=hard_restarts", "warmup=linear", "--updates", "1000000", "--csv")
-    code = "import sys; from scripts import plan; plan.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "from trainer.tools.plan import command; command.main(sys.argv[1:]); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [python, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parents[1])!r}); {code}", *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
