@@ -38,7 +38,7 @@ def settle(module: Module, data: pl.LightningDataModule, checkpoint: dict[str, A
     optimizer.load_state_dict(checkpoint["optimizer_states"][0])
     module.averaging.begin(optimizer)
     count = module.spec.average.recalibrate
-    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
+    module.averaging.swap_in(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
 
 
 def _averaged(optimizer: Optimizer) -> list[str]:
