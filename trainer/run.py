@@ -21,6 +21,7 @@ from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
+from trainer.engine.module import Module
 from trainer.log.tensorboard import TensorBoard
 from trainer.resume.changes import print_changes
 from trainer.resume.resume_point import ResumePoint, resume_point, take_up, take_up_average
@@ -66,7 +67,8 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
 
 def fit(parts: Parts) -> None:
     """Train from the start, or go on from the checkpoint that the run was resolved with."""
-    module, trainer = parts.module, parts.trainer
+    trainer = parts.trainer
+    module: Module = parts.module  # it makes the updates
     checkpoint, start = parts.resolved.checkpoint, parts.resolved.start
     if checkpoint is not None and trainer.is_global_zero:
         restore_records(checkpoint.path, parts.folder)

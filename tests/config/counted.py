@@ -26,7 +26,9 @@ COUNTED = {
 
 
 def main(out: Path, words: list[str]) -> None:
-    """Train, and leave the counts."""
+    """Train, and leave the counts; imports are made before, for the hook would slow them down."""
+    import trainer.run  # noqa: F401
+
     counts: Counter[str] = Counter()
 
     def hook(frame: FrameType, event: str, argument: Any) -> None:
