@@ -151,7 +151,7 @@ def cadence(work: Work, folder: Path) -> Outcome:
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()
     assembly.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    fit(assembly, None)
+    fit(assembly)
     prove(work, folder)
     return Outcome(watch.spent, assembly.module.net)
 

@@ -28,7 +28,7 @@ def command(tmp_path, monkeypatch):
 def test_the_rule_of_the_page_scales_the_rate_and_the_momentum(assembled, command):
     run = assembled("logger=none", *command)
     (group, *_) = run.module.spec.optimizer().param_groups
-    assert run.facts["scale"] == 4.0
+    assert run.resolved.plan.policy.scale == 4.0
     assert group["momentum"] == pytest.approx(0.8)
 
 

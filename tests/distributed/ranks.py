@@ -50,7 +50,7 @@ def train(folder: Path, processes: int) -> dict[str, list[str]]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assembly = assemble(compose("train", words), folder)
     try:
-        fit(assembly, None)
+        fit(assembly)
     finally:
         gradients.add_noise = add
     return {"noise": seen, "weights": [fingerprint(list(assembly.module.net.parameters()))]}

@@ -26,7 +26,7 @@ def watched(assembly, read):
         return optimizer
 
     assembly.module.configure_optimizers = make
-    fit(assembly, None)
+    fit(assembly)
     return seen
 
 
@@ -80,7 +80,7 @@ def test_a_value_that_something_else_writes_stops_the_run_and_names_the_group(as
 
     assembly.module.control.write = sabotaged
     with pytest.raises(RuntimeError, match="group decay has weight_decay=0.5"):
-        fit(assembly, None)
+        fit(assembly)
     assert assembly.module.clock.t == 7
 
 
@@ -135,7 +135,7 @@ def test_gradient_noise_is_annealed_by_its_schedule(assembled, monkeypatch):
     assembly = assembled(*SMALL, "hyper_schedule=gradient_noise_annealed", "trainer.gradient_noise=0.3")
     seen, add = [], gradients.add_noise
     monkeypatch.setattr(gradients, "add_noise", lambda p, sigma, *more: (seen.append(sigma), add(p, sigma, *more)))
-    fit(assembly, None)
+    fit(assembly)
     assert [sigma**2 for sigma in seen] == pytest.approx([0.09 / (1 + t) ** 0.55 for t in range(20)], rel=1e-12)
 
 
@@ -145,10 +145,10 @@ def test_gradient_noise_changes_the_weights_and_resumes_to_the_bit(assembled):
     noisy = (*SMALL, "trainer.gradient_noise=0.1", "trainer.keep=0")
     bare, whole = assembled(*SMALL, folder="bare"), assembled(*noisy, folder="whole")
     for assembly in (bare, whole):
-        fit(assembly, None)
+        fit(assembly)
     middle = checkpoint_path(whole.checkpointing.folder, 10)
     again = assembled(*noisy, folder="again", resumed=middle)
-    fit(again, middle)
+    fit(again)
     for mine, theirs, plain in zip(
         again.module.net.parameters(), whole.module.net.parameters(), bare.module.net.parameters()
     ):

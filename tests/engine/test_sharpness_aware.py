@@ -128,7 +128,7 @@ def test_the_clip_of_a_group_reaches_the_update(assembled):
     assert isinstance(limited[1], Group)
     assembly.module.spec = replace(spec, groups=limited)
     before = [parameter.clone() for parameter in limited[1].parameters], spec.groups[0].parameters[0].clone()
-    fit(assembly, None)
+    fit(assembly)
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(before[0], limited[1].parameters))
     assert not torch.allclose(before[1], spec.groups[0].parameters[0], atol=1e-2)
 
@@ -137,9 +137,9 @@ def test_the_clip_of_a_group_reaches_the_update(assembled):
 def test_a_run_with_it_resumes_to_the_same_bits_and_differs_from_one_without(assembled, chosen):
     whole, plain = (assembled(*SMALL, *extra, folder=str(extra)) for extra in ([chosen], []))
     for assembly in (whole, plain):
-        fit(assembly, None)
-    resumed = assembled(*SMALL, chosen, folder="resumed")
-    fit(resumed, checkpoint_path(whole.checkpointing.folder, 10))
+        fit(assembly)
+    resumed = assembled(*SMALL, chosen, folder="resumed", resumed=checkpoint_path(whole.checkpointing.folder, 10))
+    fit(resumed)
     ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed, plain)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert not all(torch.equal(value, ends[2][name]) for name, value in ends[0].items())

@@ -14,7 +14,8 @@ from tests.distributed import worlds
 from tests.measure.adascale_ranks import as_rank, train
 from tests.resume.test_resume import end_of, same
 from trainer.checkpoint.io import checkpoints_in
-from trainer.config import run_summary as report
+from trainer.config.run_summary import format_run, summary_of_run, write_result
+from trainer.config.settings import settings_of
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
@@ -107,7 +108,7 @@ def module_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("adascale")
 
 
-def watched(assembly, resumed=None):
+def watched(assembly):
     """A fit; for each update (⌊τ⌋, gain, plateau, rates that the optimizer used, norms of micro-batches)."""
     seen, module = [], assembly.module
     configure = module.configure_optimizers
@@ -124,7 +125,7 @@ def watched(assembly, resumed=None):
         return optimizer
 
     module.configure_optimizers = make
-    fit(assembly, resumed)
+    fit(assembly)
     return seen
 
 
@@ -170,7 +171,7 @@ def test_the_same_batch_has_a_gain_of_1_and_the_bits_of_no_scaling(assembled):
     one = assembled(*SMALL, "scaling.base_batch_size=64", folder="one")
     none = assembled(*SMALL, "scaling=none", "scaling.base_batch_size=64", folder="none")
     seen = watched(one)
-    fit(none, None)
+    fit(none)
     assert {gain for _, gain, *_ in seen} == {1.0}
     assert one.module.updater.micro_gradients is None
     assert one.module.clock.t == none.module.clock.t == 120
@@ -179,7 +180,7 @@ def test_the_same_batch_has_a_gain_of_1_and_the_bits_of_no_scaling(assembled):
 
 def test_without_adascale_and_the_noise_scale_nothing_is_measured(assembled):
     assembly = assembled(*SMALL, "scaling=none", "trainer.duration=3", "trainer.validate=3")
-    fit(assembly, None)
+    fit(assembly)
     assert (
         assembly.module.updater.micro_gradients is assembly.module.updater.observer is assembly.module.clock.tau is None
     )
@@ -188,14 +189,14 @@ def test_without_adascale_and_the_noise_scale_nothing_is_measured(assembled):
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(assembled):
     more = ("measure=noise", "measure.noise=0.9", "average=ema", "average.scaled=true", "plateau=count")
     whole = assembled(*SMALL, *more, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
-    fit(whole, None)
+    fit(whole)
     points, expected, log = checkpoints_in(whole.checkpointing.folder), end_of(whole), scalars(whole)
     assert len(points) == whole.module.clock.t
     noise = [tag for tag in log if tag.startswith("noise_scale/")]
     assert len(noise) == 9
     for point in (points[0], points[9], points[16], points[-2]):
         resumed = assembled(*SMALL, *more, folder=point.stem, resumed=point)
-        fit(resumed, point)
+        fit(resumed)
         start = int(point.stem[-8:])
         assert same(end_of(resumed), expected), point.stem
         assert (resumed.module.clock.t, resumed.module.clock.tau) == (whole.module.clock.t, whole.module.clock.tau)
@@ -206,16 +207,16 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(a
 
 def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refused(assembled):
     first = assembled(*SMALL)
-    fit(first, None)
+    fit(first)
     expected, last = evaluate(first), checkpoints_in(first.checkpointing.folder)[-1]
     again = assembled(*SMALL, folder="again", resumed=last)
-    fit(again, last)
+    fit(again)
     assert len(again.trainer.optimizers) == 0
     assert again.module.clock == first.module.clock
     assert evaluate(again) == expected
     (again.folder / "result.json").write_text(json.dumps({"status": "completed"}))
     with pytest.raises(ConfigError, match=f"has all {first.module.clock.t} updates"):
-        fit(assembled(*SMALL, folder="again"), last)
+        assembled(*SMALL, folder="again", resumed=last)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, modul
     from trainer.run import assemble
 
     if not checkpoints_in(module_folder / "checkpoints"):
-        fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder), None)
+        fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder))
     with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides, folder="other", resumed=checkpoints_in(module_folder / "checkpoints")[0])
     assert "\n" not in str(refusal.value)
@@ -279,19 +280,19 @@ def test_scaled_gradients_and_sharded_ones_cannot_be_measured(what):
 
 
 def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_updates(assembled, compose):
-    plan = planned(compose(*SMALL, "trainer.duration=2ep"))
+    plan = planned(settings_of(compose(*SMALL, "trainer.duration=2ep")))
     assert plan.horizon.total == 2 * (1257 // 16) == len(plan.curve)
     head = tables.head(plan)
     assert "T = 156 scale-invariant iterations of 16 samples, 78 an epoch, in 39 to 156 updates" in head
     assembly = assembled(*SMALL, "trainer.duration=2ep")
-    told = dict(report.rows(assembly.facts))
+    told = dict(format_run(summary_of_run(assembly.resolved)))
     assert told["global batch"].startswith("64 = 8 per device")
     assert told["scaling"] == "adascale, κ = 4, S = 4, a gain from 1 to S at each update"
     assert told["updates"].startswith("between 39 and 156, until T = 156 scale-invariant iterations of 16 samples")
-    assert assembly.facts["lint"] == []
+    assert assembly.warnings == []
     assert list(assembly.module.spec.policy.lrs(5)) == [curve[5] for curve in plan.curves.values()]
-    fit(assembly, None)
-    report.end(assembly, {"status": "completed", "test": {}}, 1.0)
+    fit(assembly)
+    write_result(assembly, {"status": "completed", "test": {}}, 1.0)
     result = json.loads((assembly.folder / "result.json").read_text())
     assert result["updates"] == assembly.module.clock.t < 156 <= result["scale_invariant_iterations"]
 
@@ -309,7 +310,7 @@ def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_u
 def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moments(compose, words, whose):
     """AdaScale is derived for SGD: for Adam's kind the gain is too much, and nothing else would say so."""
     given = {word.partition("=")[0]: word for word in (*SMALL, "data.samples=1257", *words)}
-    told = [line for line in tables.findings(planned(compose(*given.values())), []) if "adap" in line]
+    told = [line for line in tables.findings(planned(settings_of(compose(*given.values()))), []) if "adap" in line]
     assert len(told) == (whose is not None)
     if whose:
         assert f"warning  adaptive-gain: scaling=adascale multiplies the rate of {whose}, which divides" in told[0]
@@ -317,7 +318,7 @@ def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moment
 
 def test_percent_epochs_and_milestones_count_updates_of_the_base_batch(compose):
     step = ("schedule=multi_step", "schedule.milestones=[1ep,'1600 samples',75%]")
-    plan = planned(compose(*SMALL, *step, "trainer.duration=2ep"))
+    plan = planned(settings_of(compose(*SMALL, *step, "trainer.duration=2ep")))
     assert [t for t, _ in plan.milestones()] == [78, 100, 117]
 
 

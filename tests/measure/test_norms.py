@@ -303,7 +303,7 @@ def test_no_update_waits_for_the_gpu():
 
 
 def logged(assembly):
-    fit(assembly, None)
+    fit(assembly)
     for logger in assembly.trainer.loggers:
         logger.save()
     return EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
@@ -341,7 +341,7 @@ def test_other_loggers_get_what_there_is(assembled):
 
     assembly = assembled(*SMALL, "measure=norms", "measure.every=4", "logger=none")
     assembly.trainer.loggers = [Recorder()]
-    fit(assembly, None)
+    fit(assembly)
     for t in range(20):
         assert ("measure/decay/grad_norm" in Recorder.rows[t]) == (t % 4 == 0)
         assert None not in Recorder.rows[t].values()
@@ -352,7 +352,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     for i, chosen in enumerate(("none", "norms", "all")):
         more = ["measure.sharpness=3"] if chosen == "all" else []
         assembly = assembled(*SMALL, "trainer.accumulate=2", f"measure={chosen}", *more, folder=f"run{i}")
-        fit(assembly, None)
+        fit(assembly)
         states.append([value.clone() for value in assembly.module.state_dict().values()])
     for state in states[1:]:
         assert all(torch.equal(a, b) for a, b in zip(states[0], state, strict=True))

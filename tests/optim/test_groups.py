@@ -14,9 +14,9 @@ from torch import nn
 from models.gpt import GPT
 from models.mlp import MLP
 from models.resnet import ResNet9, ResNet18
-from trainer.config import components as parts
-from trainer.config import settings as curve
-from trainer.config.instantiate import build
+from trainer.config.instantiate import instantiate
+from trainer.config.model_data import build_net
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.optim.groups import Group, check_coverage, decay_groups, one_group
 from trainer.optim.kinds import kinds
@@ -67,8 +67,9 @@ def test_each_parameter_of_each_model_is_claimed_once_by_each_option(compose, mo
     narrow = {"mlp": ["model.hidden=[8,8]"], "gpt": ["model.width=8", "model.bias=true"]}.get(model, ["model.width=4"])
     convs = ["groups.convs=true"] if option == "muon" else []
     cfg = compose(f"model={model}", f"groups={option}", *narrow, *convs)
-    net = parts.net(cfg, SHAPE, curve.trainer_settings(cfg))
-    groups = build(cfg.groups, "groups", [])(net, weight_decay, 0.01)
+    settings = settings_of(cfg)
+    net = build_net(settings, SHAPE)
+    groups = instantiate(settings.curve.groups, "groups", [])(net, weight_decay, 0.01)
     check_coverage(net, groups)
     claimed = [id(parameter) for group in groups for parameter in group.parameters]
     assert sorted(claimed) == sorted({id(parameter) for parameter in net.parameters()})

@@ -30,12 +30,12 @@ def trained(assembly):
         return optimizer
 
     assembly.module.configure_optimizers = watched
-    fit(assembly, None)
+    fit(assembly)
     return rates, weights
 
 
 def as_planned(assembly, rates):
-    policy, plan = assembly.module.spec.policy, assembly.facts["curves"]
+    policy, plan = assembly.module.spec.policy, assembly.resolved.plan.curves
     names = [group.name for group in assembly.module.spec.groups]
     assert list(policy.groups) == list(plan) == names
     assert rates == [dict(zip(names, policy.lrs(t))) for t in range(20)]

@@ -22,7 +22,7 @@ def trunk(tmp_path_factory):
     """A run of 40 updates with a checkpoint at each tenth."""
     folder = tmp_path_factory.mktemp("trunk")
     assembly = assemble(config(), folder)
-    fit(assembly, None)
+    fit(assembly)
     return folder, assembly.module.spec.policy
 
 
@@ -53,7 +53,7 @@ def resumed(trunk, folder, *overrides, at=AT):
         return optimizer
 
     assembly.module.configure_optimizers = watched
-    fit(assembly, path)
+    fit(assembly)
     return assembly, seen
 
 
@@ -212,7 +212,7 @@ def stable(tmp_path_factory):
     """A warm-up, stable, decay run of 40 updates whose decay begins at 32."""
     folder = tmp_path_factory.mktemp("stable")
     assembly = assemble(config("schedule=wsd", "warmup.duration=16"), folder)
-    fit(assembly, None)
+    fit(assembly)
     return folder, assembly.module.spec.policy
 
 
@@ -234,7 +234,7 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
     table = tmp_path / "curve.csv"
     table.write_text("t,value\n0,1.0\n10,0.5\n")
     words = ("schedule=table", f"schedule.path={table}")
-    fit(assemble(config(*words), tmp_path / "run"), None)
+    fit(assemble(config(*words), tmp_path / "run"))
     path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     assemble(config("resume.path=x", *words), tmp_path / "same", path)
     table.write_text("t,value\n0,1.0\n10,0.05\n")
@@ -246,12 +246,12 @@ def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
     path = checkpoints_in(trunk[0] / "checkpoints")[-1]
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
     with pytest.raises(ConfigError, match="give the run another name"):
-        fit(assemble(config(*words), trunk[0], path), path)
+        assemble(config(*words), trunk[0], path)
 
 
 def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     words = ("schedule=exponential", "schedule.gamma=0.9")
-    fit(assemble(config(*words), tmp_path / "run"), None)
+    fit(assemble(config(*words), tmp_path / "run"))
     path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):

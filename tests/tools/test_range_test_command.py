@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import lr_policy as policy
-from trainer.config.settings import horizon, trainer_settings
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
 from trainer.run import fit
@@ -74,7 +74,7 @@ def test_a_sweep_that_stands_still_is_the_run_to_the_bit(words, ready):
     plain, other = ready(*chosen), ready(*chosen, folder="other")
     tape = Tape(plain.trainer, lambda loss: loss.item(), lambda loss: False)
     plain.module.metric_buffer = tape
-    fit(plain, None)
+    fit(plain)
     seen = sweep(other, "lr", [other.module.spec.policy.peak_lr] * 12)
     assert seen.losses == tape.losses
     assert len(set(seen.losses)) == 12
@@ -137,8 +137,8 @@ def test_a_run_trains_to_the_same_bits_after_it_was_swept(more, ready):
     words = (*BATCH_NORM, "trainer.duration=6", *more)
     plain, swept = ready(*words), ready(*words, folder="other")
     sweep(swept, "lr", rates(1e-4, 1e3, 25))
-    fit(plain, None)
-    fit(swept, None)
+    fit(plain)
+    fit(swept)
     assert bool(more) == (len(swept.module.horizon.growth.stages) > 1)
     assert swept.module.clock.t == swept.module.horizon.total == (4 if more else 6)
     theirs = swept.module.net.state_dict()
@@ -235,8 +235,7 @@ def test_it_suggests_confirms_and_gives_cycles_and_what_to_paste_gives_that_peak
     ours = numbers["suggestions"][0]
     assert (ours["method"], numbers["scale"]) == ("edge/8", 4.0)
     cfg = compose(*words, *numbers["override"])
-    settings = trainer_settings(cfg)
-    assert policy.policy(cfg, horizon(cfg, settings)).peak_lr == pytest.approx(ours["value"], rel=1e-5)
+    assert plan_of(settings_of(cfg)).policy.peak_lr == pytest.approx(ours["value"], rel=1e-5)
     assert f"paste: {numbers['override'][0]}" in text
     assert ours["interval"] == pytest.approx([ours["value"] * 8 / 25, ours["value"] * 8 / 2.5])
     assert 0.005 < ours["value"] < 1.0

@@ -4,12 +4,14 @@ A job of Slurm runs `run_task` in each of its tasks: a plain run as a child proc
 killed. The next driver with `resume=auto` finds their number in the folder of the job and goes on waiting for them.
 """
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,12 @@ class Slurm:
 
     def _submit(self, command: list[str], environment: dict[str, str], log: Path) -> Any:
         """Submit a job; None where Slurm refuses it, which its log then says."""
+        printed = io.StringIO()
         try:
-            return self._executor.submit(run_task, command, environment, str(log))
+            with redirect_stderr(printed):
+                handle = self._executor.submit(run_task, command, environment, str(log))
+            sys.stderr.write(printed.getvalue())
+            return handle
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             if not self.processes:

@@ -10,8 +10,7 @@ from urllib.parse import quote
 
 from trainer.lr import ConfigError
 from trainer.tools.report import findings
-from trainer.tools.report.claim_plots import claim_sections, format_claim
-from trainer.tools.report.claims import Claims, read_claims
+from trainer.tools.report.claims import claim_sections, format_claim, read_claims
 from trainer.tools.report.comparison import Importance, importance, is_number
 from trainer.tools.report.figures import (
     curves_figure,
@@ -63,6 +62,7 @@ def build_view(study: Study, folder: Path, out: Path, within: float) -> View:
     places = Places(folder, out)
     curves = rate_curves(study, within)
     claims = read_claims(folder)
+    asked = tuple(claim_sections(study, claims)) if claims else ()
     points = max(24, min(POINTS, BUDGET // len(study.runs)))
     logged = {run.number: read_curves(run.folder, study.metric, points) for run in study.runs}
     logged = {number: series for number, series in logged.items() if series}
@@ -76,15 +76,12 @@ def build_view(study: Study, folder: Path, out: Path, within: float) -> View:
         best=_best(study, title),
         findings=tuple(_leading_findings(study, curves, everything)),
         all_findings=tuple(everything),
-        sections=(*_claims(study, claims), *_sections(study, curves, logged)),
+        claims=asked,
+        sections=tuple(one for one in _sections(study, curves, logged) if one.name not in {own.name for own in asked}),
         heads=tuple(_heads(study, metrics)),
         runs=tuple(_run_view(study, run, places, logged) for run in _ordered(study)),
         claim_lines=tuple(map(format_claim, claims.claims)) if claims else (),
     )
-
-
-def _claims(study: Study, claims: Claims | None) -> list[Section]:
-    return claim_sections(study, claims) if claims else []
 
 
 def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iterator[Section]:
@@ -109,14 +106,14 @@ def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iter
 def _importance(study: Study) -> Iterator[Section]:
     columns = {key: [study.value(run, key) for run in study.scored] for key in study.settings}
     try:
-        found = importance(columns, [study.cost(run) for run in study.scored])
+        result = importance(columns, [study.cost(run) for run in study.scored])
     except ConfigError as missing:
         yield Section("importance", "Importance", str(missing))
         return
-    if isinstance(found, Importance):
-        trees = f"by functional ANOVA over {found.runs} runs (R² {found.explained:.2f} on runs it has not seen)"
+    if isinstance(result, Importance):
+        trees = f"by functional ANOVA over {result.runs} runs (R² {result.explained:.2f} on runs it has not seen)"
         note = f"Main effect of each setting on the rank of {study.metric}, {trees}; bars span 80 % of its trees."
-        figure = importance_figure(found, study.labels)
+        figure = importance_figure(result, study.labels)
         yield Section("importance", "Importance", f"{note} The rest are interactions.", figure)
 
 

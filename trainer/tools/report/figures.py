@@ -71,46 +71,52 @@ def _rate_series(study: Study, curve: RateCurve, color: str, many: bool) -> list
 
 
 def heat_figure(study: Study, heat: HeatMap) -> Figure:
-    """A heat map of a grid, or coloured points where the settings make none."""
+    """A heat map of a grid, or coloured points where the settings make none; crosses, and lines of the batch rules."""
     x_of: Callable[[float], float] = math.log10
     y_of: Callable[[float], float] = math.log10 if heat.is_log else float
-    values = {at: cell.repeats.mean for at, cell in heat.cells.items()}
+
+    def place(at: Point) -> Point:
+        return x_of(at[0]), y_of(at[1])
+
+    values = {at: one.repeats.mean for at, one in heat.cells.items()}
     shades = _shades(values, study.sign)
     hover = f"{study.metric} {{text}}"
     cells, points = None, []
     if heat.is_grid and len(heat.xs) > 1 and len(heat.ys) > 1:
-        rows = [[(x, y) for x in heat.xs] for y in heat.ys]
-        cells = Cells(
-            tuple(map(x_of, heat.xs)),
-            tuple(map(y_of, heat.ys)),
-            tuple(tuple(shades.get(at) for at in row) for row in rows),
-            tuple(tuple(f"{values[at]:.4g}" if at in values else "" for at in row) for row in rows),
-            tuple(tuple(heat.cells[at].runs[0].number if at in heat.cells else None for at in row) for row in rows),
-            hover,
-        )
+        cells = _cells(heat, shades, hover, (tuple(map(x_of, heat.xs)), tuple(map(y_of, heat.ys))))
     else:
-        places = tuple((x_of(x), y_of(y)) for x, y in values)
         colors = tuple(blend(shades[at], PALE) for at in values)
-        runs = tuple(cell.runs[0].number for cell in heat.cells.values())
+        runs = tuple(one.runs[0].number for one in heat.cells.values())
         texts = tuple(f"{value:.4g}" for value in values.values())
-        points = [Series(heat.name, places, mark="dots", size=11, colors=colors, runs=runs, texts=texts, hover=hover)]
-    crosses = Words(
-        tuple((x_of(x), y_of(y), "✕") for x, y in sorted(heat.failed)),
-        hover="failed, pruned or not finite",
-        color=GREY,
-    )
+        look = {"mark": "dots", "size": 11, "colors": colors, "runs": runs, "texts": texts, "hover": hover}
+        points = [Series(heat.name, tuple(map(place, values)), **look)]  # type: ignore[arg-type]
+    failed = tuple((*place(at), "✕") for at in sorted(heat.failed))
+    crosses = (Words(failed, hover="failed, pruned or not finite", color=GREY),) if failed else ()
     rules = [
-        Series(
-            name, tuple((x_of(x), y_of(y)) for x, y in rule), RULE, dash=dash, width=2.5, opacity=0.75, in_legend=True
-        )
+        Series(name, tuple(map(place, rule)), RULE, dash=dash, width=2.5, opacity=0.75, in_legend=True)
         for name, rule, dash in (("linear rule", heat.linear, "solid"), ("√κ rule", heat.sqrt, "dash"))
         if rule
     ]
     x = _placed_axis(str(study.lr), heat.xs, x_of, heat.is_grid)
     y = _placed_axis(heat.name, heat.ys, y_of, heat.is_grid)
-    panel = Panel(x, y, (*points, *rules), cells, words=(crosses,) if heat.failed else ())
-    rows_shown = min(len(heat.ys), 8) if heat.is_grid else 6
-    return Figure((panel,), max(300, 130 + 56 * rows_shown), (8, 2.2 + 0.45 * rows_shown), legend=bool(rules))
+    panel = Panel(x, y, (*points, *rules), cells, words=crosses)
+    rows = min(len(heat.ys), 8) if heat.is_grid else 6
+    return Figure((panel,), max(300, 130 + 56 * rows), (8, 2.2 + 0.45 * rows), legend=bool(rules))
+
+
+def _cells(
+    heat: HeatMap, shades: Mapping[Point, float], hover: str, centres: tuple[tuple[float, ...], tuple[float, ...]]
+) -> Cells:
+    """The cells of a grid, with the mean as their text."""
+    rows = [[(x, y) for x in heat.xs] for y in heat.ys]
+    cells = heat.cells
+    return Cells(
+        *centres,
+        tuple(tuple(shades.get(at) for at in row) for row in rows),
+        tuple(tuple(f"{cells[at].repeats.mean:.4g}" if at in cells else "" for at in row) for row in rows),
+        tuple(tuple(cells[at].runs[0].number if at in cells else None for at in row) for row in rows),
+        hover,
+    )
 
 
 def _shades(values: Mapping[Point, float], sign: int) -> dict[Point, float]:
@@ -216,7 +222,7 @@ def _parallel_axis(study: Study, key: str) -> tuple[list[float], list[tuple[floa
         places = {value: i / max(1, len(levels) - 1) for i, value in enumerate(levels)}
     words: list[tuple[float, str]] = []
     for value in levels:
-        if not words or places[value] - words[-1][0] >= CLOSE:
+        if not words or places[value] - words[-1][0] >= 2 * CLOSE:
             words.append((places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:WORDS]))
     return [places[study.value(run, key)] for run in study.scored], words
 

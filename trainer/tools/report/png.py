@@ -14,7 +14,7 @@ SHRUNK = 0.68
 
 def save(view: View, folder: Path) -> list[str]:
     """Write a picture for each figure of the view; their names."""
-    figures = [one for one in view.sections if one.figure]
+    figures = [one for one in (*view.claims, *view.sections) if one.figure]
     for section in figures:
         draw_section(section).savefig(folder / f"{section.name}.png", dpi=120)
     return [f"{section.name}.png" for section in figures]
@@ -33,12 +33,12 @@ def draw(figure: Figure) -> Any:
         _panel(target, panel)
     _axis(panels[-1], "x", figure.panels[-1].x)
     if figure.legend:
-        named = [pair for panel in panels for pair in zip(*panel.get_legend_handles_labels())]
-        unique = dict(reversed([(label, handle) for handle, label in named]))
-        labels = list(dict.fromkeys(label for _, label in named))
+        handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
+        series = [one for panel in figure.panels for one in panel.series if one.in_legend]
+        labels = [plain(one.name) for one in series]
         columns = max(1, min(len(labels), int(100 / max(map(len, labels), default=1))))
         place = {"loc": "outside upper left", "ncols": columns, "fontsize": 8, "frameon": False}
-        drawn.legend([unique[label] for label in labels], labels, **place)
+        drawn.legend([handles[label] for label in labels], labels, **place)
     drawn.align_ylabels(panels)
     return drawn
 
@@ -62,6 +62,8 @@ def _panel(target: Any, panel: Panel) -> None:
         target.axhline(y, color=GREY, linewidth=0.9, linestyle=":")
         place = {"xycoords": target.get_yaxis_transform(), "ha": "right", "va": "bottom"}
         target.annotate(plain(text), (1, y), color=GREY, fontsize=8, **place)
+    if panel.title:
+        target.set_title(plain(panel.title), fontsize=9, loc="left", color=GREY)
     _axis(target, "y", panel.y)
 
 

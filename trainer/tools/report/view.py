@@ -91,7 +91,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes with what is drawn on it.
+    """One pair of axes with what is drawn on it, and a title where there are several.
 
     `levels` are horizontal lines with a word each, `uprights` vertical lines.
     """
@@ -104,6 +104,7 @@ class Panel:
     words: tuple[Words, ...] = ()
     levels: tuple[tuple[float, str], ...] = ()
     uprights: tuple[float, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,10 @@ class Best:
 
 @dataclass(frozen=True)
 class View:
-    """The whole report. `findings` are those of the page; the terminal shows `all_findings`."""
+    """The whole report. `findings` are those of the page; the terminal shows `all_findings`.
+
+    `claims` are the sections of an experiment, which come first.
+    """
 
     title: str
     metric: str
@@ -184,6 +188,7 @@ class View:
     best: Best
     findings: tuple[Finding, ...]
     all_findings: tuple[Finding, ...]
+    claims: tuple[Section, ...]
     sections: tuple[Section, ...]
     heads: tuple[tuple[str, bool], ...]
     runs: tuple[RunView, ...]
