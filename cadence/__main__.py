@@ -64,7 +64,7 @@ def run(name: str, words: list[str]) -> int:
 def usage() -> str:
     """What --help prints."""
     width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:{width}}{told}" for name, (_, told) in COMMANDS.items()]
+    lines = [f"  {name:{width}}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     heading = "usage: cadence COMMAND [WORDS …] | --version | --help\n\ncommands:"
     return "\n".join([heading, *lines, "", EXAMPLES])
 

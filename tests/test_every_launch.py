@@ -242,6 +242,6 @@ def test_row_torchrun_of_a_sweep_is_refused(planted: Path, tmp_path: Path, searc
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if "this is one of 2 ranks" in line]
     assert len(told) == 1
-    assert "start it with plain python and let each job be distributed, as in python train.py -m" in told[0]
+    assert "start it with plain python and let each job be distributed, as in cadence train -m" in told[0]
     assert re.search(r"exitcode\s*: 2 ", done.stderr)
     assert not (tmp_path / "outputs").exists()

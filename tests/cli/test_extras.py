@@ -27,6 +27,12 @@ def gone(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
 
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A working folder that is empty."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_each_extra_of_the_table_installs_its_package_and_all_has_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -86,8 +92,8 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
         ),
     ],
 )
-def test_a_command_names_the_extra_before_it_trains(package, tool, words, told, monkeypatch, tmp_path, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("folder")
+def test_a_command_names_the_extra_before_it_trains(package, tool, words, told, monkeypatch, capsys) -> None:
     gone(monkeypatch, package)
     assert run_cli(lambda: tool.main(words)) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -52,7 +52,7 @@ def test_torchrun_and_srun_tell_devices_and_nodes(compose, started):
 
 def test_a_trainer_that_its_launcher_has_not_started_is_refused(compose, started):
     refused("torchrun has not started this: use torchrun", "trainer=torchrun", compose=compose)
-    refused("slurm has not started this: use srun python train.py", "trainer=slurm", compose=compose)
+    refused("slurm has not started this: use srun cadence train", "trainer=slurm", compose=compose)
     started(TORCHRUN)
     refused("slurm has not started this", "trainer=slurm", compose=compose)
     refused("take torchrun for both, or numbers", "trainer=torchrun", "trainer.devices=2", compose=compose)

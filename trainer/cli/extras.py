@@ -33,9 +33,9 @@ def needed(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (told := missing_extra(error, what)) is None:
+        if (line := missing_extra(error, what)) is None:
             raise
-        raise ConfigError(told) from error
+        raise ConfigError(line) from error
 
 
 def needed_for_pictures() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -271,8 +272,15 @@ def _claims(settings: Settings, plan: Plan) -> dict[str, str]:
 
 
 def _code_hash() -> str:
-    """A hash of the source files of the engine, the models and the data: two hosts may have two versions."""
+    """A hash of the source of the engine, the models and the data: two hosts may have two versions.
+
+    Of a user's own `models` and `data` those files count that the run has imported: such a folder may hold real data.
+    """
     root, found = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
         found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    for name, module in sorted(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or root)
+        if name.startswith(("models.", "data.")) and root not in file.parents and file.suffix == ".py":
+            found.update(f"{name}\n".encode() + file.read_bytes())
     return found.hexdigest()[:12]

@@ -15,7 +15,7 @@ from trainer.lr import ConfigError
 class Doctor(pl.Callback):
     """Reads the TensorBoard log when a fit ends or fails, and prints a line on stderr for each finding.
 
-    It changes nothing in the run. `python scripts/doctor.py RUN` reports the same later.
+    It changes nothing in the run. `cadence doctor RUN` reports the same later.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

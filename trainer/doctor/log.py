@@ -24,7 +24,7 @@ BLOCKS = 20
 class Finding(NamedTuple):
     """What is wrong with a run: the `sign`, the evidence in words, the `measure` and the `threshold` that it passed.
 
-    `source` says where the threshold comes from; `override` is what to try, as an argument of `python train.py`.
+    `source` says where the threshold comes from; `override` is what to try, as an argument of `cadence train`.
     """
 
     sign: str

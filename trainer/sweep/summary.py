@@ -69,4 +69,4 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     if not console.is_terminal:
         console.width = 160
     console.print(table)
-    print(f"folders and all values: {folder / SUMMARY}; a page: python scripts/report.py {folder}", flush=True)
+    print(f"folders and all values: {folder / SUMMARY}; a page: cadence report {folder}", flush=True)

@@ -3,8 +3,8 @@
 Reads the folder of a run that is done, failed or still going on, or those of all runs of a sweep, and changes nothing.
 Exit code 0, also where something is found. Examples:
 
-    python scripts/doctor.py outputs/NAME
-    python scripts/doctor.py outputs/SWEEP --json findings.json
+    cadence doctor outputs/NAME
+    cadence doctor outputs/SWEEP --json findings.json
 """
 
 import argparse

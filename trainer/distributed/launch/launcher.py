@@ -11,7 +11,7 @@ from typing import Any
 from trainer.lr import ConfigError
 
 JOB_FILE = ".job"
-LAUNCHERS = {"torchrun": "torchrun --nproc-per-node N train.py", "slurm": "srun python train.py"}
+LAUNCHERS = {"torchrun": "torchrun --nproc-per-node N -m cadence train", "slurm": "srun cadence train"}
 """The words that `trainer.devices` and `trainer.nodes` take, and the command that each of them needs."""
 
 
