@@ -6,28 +6,40 @@ STAMP := .venv/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## make .venv and install what constraints.txt pins
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[all,dev]'
 	touch $(STAMP)
 
 # The CPU build where there is no NVIDIA driver: a plain torch would bring gigabytes of CUDA.
 TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo torch==2.13.0)
 
 train: setup  ## train the default: digits, an MLP, within a minute
-	$(BIN)/python train.py
+	$(BIN)/cadence train
 
-test: setup lint types  ## lint, types, then all tests
-	$(BIN)/python -m pytest -x -n 2 --dist worksteal tests/lr tests/test_house.py
+test: setup lint types walls  ## lint, types, then all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
+walls: setup  ## the walls of the house and trainer/lr, at the first failure it ends
+	$(BIN)/python -m pytest -x -q -n 2 --dist worksteal tests/test_house.py tests/lr
+
 check: setup lint types  ## lint, types and the quick tests
 	$(BIN)/python -m pytest -x -q -n 2 -m 'not slow and not cluster'
+
+# Another Hydra in front of the libraries of .venv, which it does not change.
+NEXT := .venv-hydra-next
+
+hydra-next: setup  ## the quick tests with the next Hydra, in an environment of its own
+	test -x $(NEXT)/bin/python || $(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps hydra-core==1.4.0rc3 omegaconf==2.4.1rc1
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(NEXT)/libraries
+	cp $(NEXT)/libraries "$$($(NEXT)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libraries.pth"
+	PYTHONPATH=$(CURDIR) $(NEXT)/bin/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not cluster'
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -42,8 +54,8 @@ bench: setup  ## measure the update against the bare loop and the peers
 gallery: setup  ## draw docs/gallery.md again, after a schedule has changed
 	$(BIN)/python scripts/gallery.py
 
-clean:  ## remove .venv, caches and outputs
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis outputs *.egg-info build
+clean:  ## remove environments, caches and what was built; runs stay
+	rm -rf .venv $(NEXT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train test check lint types bench gallery clean
+.PHONY: help setup train test walls check hydra-next lint types bench gallery clean

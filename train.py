@@ -7,10 +7,10 @@ The same as `cadence train`, from a checkout that is not installed.
 
 import sys
 
-from trainer.distributed.launch.signals import watch
+from trainer.distributed.launch.signals import handle_signals
 
 if __name__ == "__main__":
-    watch()  # before the imports that take seconds
+    handle_signals()  # before the imports that take seconds
 
 from cadence.train import main  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402

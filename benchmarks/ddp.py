@@ -30,7 +30,7 @@ from data.source import Memory
 from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
-from trainer.run import Assembly, assemble, fit
+from trainer.run import Parts, assemble, fit
 
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
@@ -57,7 +57,7 @@ class Images(DataModule):
 class Bare:
     """A loop of PyTorch alone; over all processes with `layout.world` above 1, with so many threads."""
 
-    def __init__(self, assembly: Assembly, layout: Layout, threads: int) -> None:
+    def __init__(self, assembly: Parts, layout: Layout, threads: int) -> None:
         self.net: nn.Module = deepcopy(assembly.module.net)
         self.model, self.threads = self.net, threads
         if layout.world > 1:
@@ -155,7 +155,7 @@ def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
 
     turns.on_train_start = begin  # type: ignore[method-assign,assignment]
     assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
-    fit(assembly, None)
+    fit(assembly)
     if not all(map(torch.equal, turns.everywhere["bare"].net.parameters(), assembly.module.net.parameters())):
         raise RuntimeError("Cadence ends with other weights than the bare DDP loop: it did not do the same work.")
     if rank == 0:
@@ -175,7 +175,7 @@ def planned(options: Namespace) -> int:
     return options.updates or 20 * options.block
 
 
-def assembled(options: Namespace, folder: Path) -> Assembly:
+def assembled(options: Namespace, folder: Path) -> Parts:
     """A ResNet-9 of a quarter of its width, on two processes."""
     updates = planned(options)
     words = [
@@ -193,7 +193,7 @@ def assembled(options: Namespace, folder: Path) -> Assembly:
     return assemble(cfg, folder)
 
 
-def batches(assembly: Assembly, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(assembly: Parts, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of a layout in the order of the run."""
     source = assembly.data.splits.train  # type: ignore[attr-defined]
     order = Order(len(source), assembly.data.seed, layout)  # type: ignore[attr-defined]

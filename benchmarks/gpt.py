@@ -17,7 +17,7 @@ from data.order import Layout, Order
 from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
-from trainer.run import Assembly, assemble, fit
+from trainer.run import Parts, assemble, fit
 
 CALL = 5
 """Updates that Cadence makes between two looks of the trainer: the experiment's own number."""
@@ -26,8 +26,8 @@ CALL = 5
 class Bare:
     """The loop of nanoGPT's train.py: AdamW on two groups, clipping, the rate written before each update."""
 
-    def __init__(self, assembly: Assembly) -> None:
-        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.recipe.policy
+    def __init__(self, assembly: Parts) -> None:
+        self.net, self.policy = deepcopy(assembly.module.net), assembly.module.spec.policy
         matrices = [parameter for parameter in self.net.parameters() if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.net.parameters() if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -85,7 +85,7 @@ def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
     turns = Turns(Bare(assembly), options.block)
     assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     begun = Spent.now()
-    fit(assembly, None)
+    fit(assembly)
     whole = Spent.now() - begun
     if not all(map(torch.equal, turns.bare.net.parameters(), assembly.module.net.parameters())):
         raise RuntimeError("Cadence ends with other weights than the bare loop: it did not do the same work.")
@@ -99,7 +99,7 @@ def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def assembled(options: Namespace, folder: Path) -> Assembly:
+def assembled(options: Namespace, folder: Path) -> Parts:
     """The run of experiment=shakespeare_char, with one validation at its end unless it is `--full`."""
     updates = options.updates or (2000 if options.full else 300)
     if updates % options.block or options.block % CALL:
@@ -119,7 +119,7 @@ def assembled(options: Namespace, folder: Path) -> Assembly:
     return assemble(cfg, folder)
 
 
-def batches(assembly: Assembly) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(assembly: Parts) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches that the fit trains on, in its order."""
     source = assembly.data.splits.train  # type: ignore[attr-defined]
     order = Order(len(source), assembly.data.seed, Layout(assembly.data.batch_size))  # type: ignore[attr-defined]

@@ -115,7 +115,7 @@ class Stopwatch(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if isinstance(pl_module, Module):
-            pl_module.drain()
+            pl_module.flush()
         for logger in trainer.loggers:
             logger.save()
         self.spent = Spent.now() - self.begun
@@ -151,7 +151,7 @@ def cadence(work: Work, folder: Path) -> Outcome:
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()
     assembly.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    fit(assembly, None)
+    fit(assembly)
     prove(work, folder)
     return Outcome(watch.spent, assembly.module.net)
 

@@ -118,8 +118,8 @@ def available(updates: int) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         from transformers import get_cosine_schedule_with_warmup as cosine_with_warmup
     except ImportError as error:
-        told = f"{' '.join(str(error).split())}: pip install transformers brings it"
-        return {"torch": sequential}, {"transformers": told}
+        reason = f"{' '.join(str(error).split())}: pip install transformers brings it"
+        return {"torch": sequential}, {"transformers": reason}
     warm = partial(cosine_with_warmup, num_warmup_steps=width, num_training_steps=updates)
     return {"torch": sequential, "transformers": warm}, {}
 

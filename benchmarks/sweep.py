@@ -33,7 +33,7 @@ register_run_id()
 def main(cfg):
     from trainer.run import assemble, evaluate, fit
     assembly = assemble(cfg, Path(HydraConfig.get().runtime.output_dir))
-    fit(assembly, None)
+    fit(assembly)
     evaluate(assembly)
     Path(HydraConfig.get().runtime.output_dir, "result.json").write_text("done")
 

@@ -4,7 +4,7 @@
     python benchmarks/sweep_endurance.py --search          # the same for a search of 24 trials
 
 Each of the jobs dies when it is first started and completes when it is started again, as long as nobody kills it. The
-driver, its launcher, guardian, pool and records are the real ones; a job is a stand-in that starts within a moment.
+driver, its launcher, watchdog, device pool and records are the real ones; a job is a stand-in that starts at once.
 """
 
 import argparse

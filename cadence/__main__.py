@@ -58,7 +58,7 @@ def run(name: str, words: list[str]) -> int:
     sys.argv = [f"cadence {name}", *words]
     from trainer.cli.run_cli import run_cli
 
-    return run_cli(importlib.import_module(module).main)
+    return run_cli(lambda: importlib.import_module(module).main())
 
 
 def usage() -> str:

@@ -3,10 +3,10 @@
 import os
 import sys
 
-from trainer.distributed.launch.signals import watch
+from trainer.distributed.launch.signals import handle_signals
 
 if __name__ == "__main__":
-    watch()  # before the imports that take seconds
+    handle_signals()  # before the imports that take seconds
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402

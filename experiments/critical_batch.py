@@ -7,24 +7,26 @@ rate rises with it, and B_simple = tr(Σ)/|G|² from gradients alone. Example:
     python experiments/critical_batch.py --seeds 5 --out outputs/experiments
 """
 
+import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from experiments.command import Experiment, Result, Table, command  # noqa: E402
-from experiments.critical.hyperbola import Fit, fit, free  # noqa: E402
+from experiments.claims import judged  # noqa: E402
+from experiments.critical import picture  # noqa: E402
+from experiments.critical.hyperbola import Roads, fit, free  # noqa: E402
 from experiments.critical.race import Best, Problem, best, races  # noqa: E402
 from experiments.critical.trail import Point, Run  # noqa: E402
-from experiments.verdict import Role, Verdict, at_least, at_most, between  # noqa: E402
+from experiments.record import Table, check, check_options, measured_by, options_of, publish, told  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
+from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E402
 
+NAME = "critical_batch"
 # Frozen before the first full run, and not moved since; what two of them did not allow is told in NOTES.
 APART = 3.0
 """B_crit, B_noise and the mean B_simple lie within this factor of each other, to 0.40 and to 0.15."""
@@ -48,44 +50,23 @@ ALONG = 64  # the batch of the run along which B_simple is measured, at its best
 LIMIT = 20_000  # updates
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was measured for one target, in updates, rates and samples."""
-
-    target: float
-    best: Mapping[int, Best]
-    steps: Fit
-    rate: Fit
-    free: Fit
-    exact: float
-    estimated: float
-    misstated: float
-
-    def apart(self, simple: float) -> float:
-        """The largest of the three roads over the smallest."""
-        roads = (self.steps.batch, self.rate.batch, simple)
-        return max(roads) / min(roads)
-
-
-def run(seeds: Sequence[int], processes: int) -> Result:
-    """Race all rates at every batch, look at the gradients along one run of each seed, and judge."""
+def run(seeds: Sequence[int], processes: int) -> tuple[list[Roads], list[Point]]:
+    """Race all rates at every batch, and look at the gradients along one run of each seed."""
     problem = Problem.digits()
     steps = races(BATCHES, LRS, seeds, TARGETS, LIMIT, processes)
     bests = {target: {b: best(steps[b][target]) for b in BATCHES} for target in TARGETS}
     tuned = bests[MIDDLE][ALONG]
     along = Run(ALONG, tuned.lr, TARGETS[-1], max(1, round(tuned.steps / 6)), FACTOR, LIMIT)
     points = [point for seed in seeds for point in along.points(problem, seed)]
-    found = [summed(target, bests[target], points) for target in TARGETS]
-    runs = len(BATCHES) * len(LRS) * len(seeds) + len(seeds)
-    return Result(judged(found, points), tables(found), partial(draw, found, points), NOTES, runs)
+    return [summed(target, bests[target], points) for target in TARGETS], points
 
 
-def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) -> Found:
+def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) -> Roads:
     """The three roads to the critical batch of one target; B_simple is its mean over the updates to the target."""
     until = [point for point in points if point.loss >= target]
     told = [point for point in until if point.estimate and point.misstated]
     rates = {b: one.lr for b, one in bests.items()}
-    return Found(
+    return Roads(
         target,
         bests,
         fit({b: one.steps for b, one in bests.items()}, 1),
@@ -97,18 +78,21 @@ def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) ->
     )
 
 
-def judged(found: Sequence[Found], points: Sequence[Point]) -> list[Verdict]:
+def verdicts(found: Sequence[Roads], points: Sequence[Point]) -> list[Claim]:
     """Every claim against its threshold, the control among them."""
-    told = []
+    made = []
     for one in found:
         at, rise = f"to {one.target:.2f}", one.best[BATCHES[-1]].lr / one.best[BATCHES[0]].lr
-        role: Role = "note" if one.target < MIDDLE else "claim"
-        wrong = f"{at}: the same, batches mis-stated by {FACTOR}"
-        told += [
-            at_most(f"{at}: B_crit, B_noise, B_simple apart by a factor", one.apart(one.exact), APART, SOURCE, role),
-            at_most(wrong, one.apart(one.misstated), APART, "control: a forgotten world size", "control"),
-            at_most(f"{at}: rms ln(updates / hyperbola)", one.steps.error, ERROR, SOURCE),
-            between(f"{at}: best rate, batch {BATCHES[-1]} / {BATCHES[0]}", rise, RATES, SOURCE),
+        kind, control = "note" if one.target < MIDDLE else "claim", "control: a forgotten world size"
+        roads, wrong = (
+            f"{at}: B_crit, B_noise, B_simple apart by a factor",
+            f"{at}: the same, batches mis-stated by {FACTOR}",
+        )
+        made += [
+            judged(roads, one.apart(one.exact), "at_most", APART, SOURCE, kind=kind),
+            judged(wrong, one.apart(one.misstated), "at_most", APART, control, kind="control"),
+            judged(f"{at}: rms ln(updates / hyperbola)", one.steps.error, "at_most", ERROR, SOURCE),
+            judged(f"{at}: best rate, batch {BATCHES[-1]} / {BATCHES[0]}", rise, "between", RATES, SOURCE),
         ]
     crits = [one.steps.batch for one in found]
     growth = min(later / earlier for earlier, later in zip(crits, crits[1:]))
@@ -117,14 +101,14 @@ def judged(found: Sequence[Found], points: Sequence[Point]) -> list[Verdict]:
     hold = fmean((one.low or 0) <= exact <= (one.high or 0) for exact, one in pairs)
     exactly = "the gradient of every sample"
     return [
-        *told,
-        at_least("B_crit to a lower loss / to the one above it", growth, 1, SOURCE),
-        at_most("run mean of the estimator, relative error", abs(ratio - 1), ESTIMATE, exactly),
-        at_least(f"share of {len(pairs)} intervals at 95 % that hold", hold, HOLD, exactly),
+        *made,
+        judged("B_crit to a lower loss / to the one above it", growth, "at_least", 1, SOURCE),
+        judged("run mean of the estimator, relative error", abs(ratio - 1), "at_most", ESTIMATE, exactly),
+        judged(f"share of {len(pairs)} intervals at 95 % that hold", hold, "at_least", HOLD, exactly),
     ]
 
 
-def tables(found: Sequence[Found]) -> list[Table]:
+def tables(found: Sequence[Roads]) -> list[Table]:
     """The updates and rates by batch, and the three roads."""
     batches = [f"{b:,}" for b in BATCHES]
     races = [
@@ -147,13 +131,6 @@ def tables(found: Sequence[Found]) -> list[Table]:
     ]  # fmt: skip
 
 
-def draw(found: Sequence[Found], points: Sequence[Point], figure: Any) -> None:
-    """Updates by batch, best rate by batch, and B_simple as the loss falls."""
-    from experiments.critical.picture import fill
-
-    fill(figure, found, points)
-
-
 NOTES = (
     "All rates and seeds of a batch train as one stack of nets, outside of train.py; a test holds it to torch's own "
     "SGD. Updates are counted in fractions, the loss interpolated between its readings; samples are drawn with "
@@ -164,22 +141,38 @@ NOTES = (
     "above the threshold, which was not moved: that claim became a note. B_simple grows fast towards the end.",
 )
 
-EXPERIMENT = Experiment(
-    name="critical_batch",
-    title="The critical batch size",
-    about="Beyond a critical batch more samples save few updates; the noise of the gradient foretells it, and the best "
-    "rate stops rising there.",
-    setting="Digits, a perceptron 64-32-10 with PyTorch's initialisation, plain SGD at constant rates from 2^-7 to 4 "
-    "in steps of √2, batches from 2 to 1,024, until the loss of the whole training set is below 0.40, 0.15 and 0.08.",
-    seeds=3,
-    run=run,
-    size=(13.0, 4.3),
+TITLE = "The critical batch size"
+ABOUT = (
+    "Beyond a critical batch more samples save few updates; the noise of the gradient foretells it, and the best rate "
+    "stops rising there."
+)
+SETTING = (
+    "Digits, a perceptron 64-32-10 with PyTorch's initialisation, plain SGD at constant rates from 2^-7 to 4 in steps "
+    "of √2, batches from 2 to 1,024, until the loss of the whole training set is below 0.40, 0.15 and 0.08."
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run it from the command line."""
-    command(EXPERIMENT, __doc__, arguments)
+    """Race, judge, draw. Raises `NotReproduced`, exit code 1, where it is not as claimed."""
+    options = options_of(__doc__, seeds=3).parse_args(arguments)
+    folder = options.out / NAME
+    check_options(options, folder)
+    begun = time.perf_counter()
+    found, points = run(range(options.seeds), options.jobs)
+    runs = len(BATCHES) * len(LRS) * options.seeds + options.seeds
+    words = shlex.join(["python", f"experiments/{NAME}.py", *(arguments or sys.argv[1:])])
+    more = {
+        "about": ABOUT, "setting": SETTING, "tables": [vars(one) for one in tables(found)], "notes": NOTES,
+        "pictures": [f"{NAME}.png"],
+        **measured_by(words, options.seeds, runs, time.perf_counter() - begun, options.jobs),
+    }  # fmt: skip
+    claims = Claims(TITLE, SOURCE, tuple(verdicts(found, points)), more=more)
+    write_claims(folder, claims)
+    print(told(claims))
+    picture.save(folder / f"{NAME}.png", found, points)
+    if options.docs:
+        publish(NAME, folder, [folder / f"{NAME}.png"])
+    check(NAME, claims.claims)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""A door to `trainer.tools.doctor`; see `python scripts/doctor.py --help`."""
+"""The command `cadence doctor` from a checkout; see `python scripts/doctor.py --help`."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trainer.cli.run_cli import run_cli  # noqa: E402
-from trainer.tools.doctor import main  # noqa: E402
+from cadence.__main__ import run  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(run("doctor", sys.argv[1:]))

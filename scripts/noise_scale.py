@@ -1,12 +1,11 @@
-"""A door to `trainer.tools.noise_scale.command`; see `python scripts/noise_scale.py --help`."""
+"""The command `cadence noise-scale` from a checkout; see `python scripts/noise_scale.py --help`."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from trainer.cli.run_cli import run_cli  # noqa: E402
-from trainer.tools.noise_scale.command import main  # noqa: E402
+from cadence.__main__ import run  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(run("noise-scale", sys.argv[1:]))

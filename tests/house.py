@@ -249,10 +249,11 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 def config_targets(root: Path = ROOT) -> set[str]:
     """The names of what configs call: their parameters are the keys of a config."""
+    pattern = re.compile(r"_target_:\s*(?:str = \")?([\w.]+)")
     return {
         target.rpartition(".")[2]
-        for path in (root / "conf").rglob("*.yaml")
-        for target in re.findall(r"_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"))
+        for path in [*(root / "conf").rglob("*.yaml"), *(root / "hydra_plugins").glob("*.py")]
+        for target in pattern.findall(path.read_text(encoding="utf-8"))
     }
 
 

@@ -118,7 +118,7 @@ def test_composing_helping_and_planning_import_neither_torch_nor_lightning(pytho
 
 def test_help_shows_groups_options_and_examples(command):
     text = command("train.py", "--help").stdout
-    for part in ("schedule: chebyshev, constant", "optimizer: adabound, adadelta", "python train.py -m"):
+    for part in ("schedule: chebyshev, constant", "optimizer: adabound, adadelta", "cadence train -m"):
         assert part in text
     assert "example" in command("scripts/plan.py", "--help").stdout.lower()
 

@@ -33,7 +33,7 @@ class Planted(pl.Callback):
         self.fail = fail
 
     def on_train_start(self, trainer, module):
-        policy = module.recipe.policy
+        policy = module.spec.policy
         told = {"lr": policy.base_lr, "world": trainer.world_size, "local": os.environ.get("LOCAL_RANK")}
         folder = Path(trainer.default_root_dir)
         with (folder / f"rank-{trainer.global_rank}.json").open("x") as file:  # a second rank of that number fails

@@ -156,7 +156,7 @@ def test_six_parameters_are_allowed_and_any_number_that_a_config_gives(source):
 
 
 @pytest.mark.parametrize(
-    "word", ["woven = 1", "class Lifeline: ...", "# the crew at work", "def told_lines(): ...", "x.dials"]
+    "word", ["woven = 1", "class Lifeline: ...", "# the crew at work", "def guarded_main(): ...", "x.dials"]
 )
 def test_a_planted_house_word_is_found(word):
     (found,) = house.banned(Path("trainer/x.py"), f"\n{word}")

@@ -19,7 +19,7 @@ from torchmetrics import Metric
 
 import train
 from trainer.cli.run_cli import run_cli
-from trainer.config.arguments import fits
+from trainer.config.instantiate import fits
 
 ROOT = Path(__file__).parent.parent
 BASE = (

@@ -14,9 +14,9 @@ BRIEF = ("trainer.duration=16", "trainer.validate=8", "model.hidden=[16]", "trai
 def losses(assembly):
     """Fit, and return the training losses that the journal saw."""
     seen = []
-    add = assembly.module.journal.add
-    assembly.module.journal.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
-    fit(assembly, None)
+    add = assembly.module.metric_buffer.add
+    assembly.module.metric_buffer.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))
+    fit(assembly)
     return torch.stack(seen)
 
 
@@ -51,7 +51,7 @@ def test_a_compiled_model_trains_as_the_plain_one_does_and_saves_under_the_same_
 @pytest.mark.parametrize(("keep", "kept"), [(1, [16]), (2, [15, 16]), (0, [3, 6, 8, 9, 12, 15, 16])])
 def test_checkpoints_are_written_at_the_updates_asked_for_and_only_the_newest_stay(assembled, keep, kept):
     assembly = assembled(*SMALL, *BRIEF, "trainer.checkpoint=3", f"trainer.keep={keep}")
-    fit(assembly, None)
+    fit(assembly)
     found = [read(path)["cadence"]["updates"] for path in checkpoints_in(assembly.checkpointing.folder)]
     assert found == kept
     assert not list(assembly.checkpointing.folder.glob(".*"))
@@ -59,7 +59,7 @@ def test_checkpoints_are_written_at_the_updates_asked_for_and_only_the_newest_st
 
 def test_the_best_checkpoint_is_the_one_that_is_tested(assembled):
     assembly = assembled(*SMALL, "trainer.duration=40", "trainer.validate=8", "model.hidden=[16]", "optimizer.lr=0.5")
-    fit(assembly, None)
+    fit(assembly)
     best = assembly.checkpointing.best
     final = {name: value.clone() for name, value in assembly.module.state_dict().items()}
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_the_best_checkpoint_is_the_one_that_is_tested(assembled):
 
 def test_validation_scores_are_those_of_the_whole_split(assembled):
     assembly = assembled(*SMALL, *BRIEF, "data.eval_batch_size=24")
-    fit(assembly, None)
+    fit(assembly)
     inputs, targets = (torch.cat(parts) for parts in zip(*assembly.data.val_dataloader()))
     net = assembly.module.net.eval()
     with torch.no_grad():
@@ -92,13 +92,13 @@ def test_early_stopping_ends_the_run_at_a_validation(compose, assembled):
     overrides = (*SMALL, "trainer.duration=400", "trainer.validate=8", "model.hidden=[16]", "optimizer.lr=1e-9")
     stop = ("callbacks=early_stopping", "~callbacks.progress", "callbacks.early_stopping.patience=2")
     assembly = assembled(*overrides, *stop, "callbacks.early_stopping.min_delta=0.1")
-    fit(assembly, None)
+    fit(assembly)
     assert assembly.module.clock.t == 24
 
 
 def test_without_a_logger_a_run_leaves_no_event_file(assembled):
     assembly = assembled(*SMALL, *BRIEF, "logger=none")
-    fit(assembly, None)
+    fit(assembly)
     assert not list(assembly.folder.glob("events*"))
     assert assembly.module.recent["loss"] > 0
 
@@ -124,7 +124,7 @@ def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(as
 
     data = ("data=synthetic", "data.samples=256", "data.val_samples=0", "data.test_samples=64", "data.batch_size=32")
     assembly = assembled(*data, *BRIEF, "trainer.duration=17", "trainer.log_every=50")
-    fit(assembly, None)
+    fit(assembly)
     assembly.trainer.logger.close()
     events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in events.Scalars("lr/decay")] == list(range(17))
@@ -139,9 +139,9 @@ def test_another_logger_gets_every_update_too(assembled, tmp_path):
         f"+logger.csv.save_dir={tmp_path}",
     )
     assembly = assembled(*SMALL, *BRIEF, *csv)
-    fit(assembly, None)
+    fit(assembly)
     assembly.trainer.logger.save()
     rows = next(tmp_path.glob("lightning_logs/*/metrics.csv")).read_text().splitlines()
     columns = rows[0].split(",")
     written = [row.split(",")[columns.index("lr/decay")] for row in rows[1:]]
-    assert [float(lr) for lr in written if lr] == [assembly.module.recipe.policy.lr(t) for t in range(16)]
+    assert [float(lr) for lr in written if lr] == [assembly.module.spec.policy.lr(t) for t in range(16)]

@@ -161,7 +161,7 @@ def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
 
 def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_runs(python):
     lines = [
-        "import ctypes; from trainer.distributed.launch import signals; signals.watch(); signals.defer()",
+        "import ctypes; from trainer.distributed.launch import signals; signals.handle_signals(); signals.defer()",
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)",
         "libc.pthread_mutex_lock(mutex); print('here', flush=True); libc.pthread_mutex_lock(mutex)",
     ]
@@ -177,7 +177,8 @@ def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_r
 
 def test_a_worker_that_a_run_has_forked_ends_at_a_signal_as_its_parent_expects(python):
     lines = [
-        "import os, signal, time; from trainer.distributed.launch import signals; signals.watch(); signals.defer()",
+        "import os, signal, time; from trainer.distributed.launch import signals",
+        "signals.handle_signals(); signals.defer()",
         "if not (pid := os.fork()): time.sleep(60); os._exit(0)",
         "time.sleep(0.5); os.kill(pid, signal.SIGTERM); end = time.monotonic() + 20",
         "while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end: time.sleep(0.01)",

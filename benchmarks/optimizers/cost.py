@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.optimizers.trial import Trial, composed
-from trainer.config import components as parts
+from trainer.config.model_data import build_model, build_net
+from trainer.config.settings import settings_of
 
 BLOCK = 20
 """Updates of one optimizer before it is another's turn."""
@@ -22,8 +23,8 @@ class Loop:
 
     def __init__(self, name: str, net: nn.Module) -> None:
         self.net = deepcopy(net)
-        _, make = parts.optimizer(composed(f"optimizer={name}"), self.net)
-        self.optimizer = make()
+        settings = settings_of(composed(f"optimizer={name}"))
+        self.optimizer = build_model(settings.curve, self.net, full_batch=True).optimizer()
         draw = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(64, 64, generator=draw)
         self.targets = torch.randint(10, (64,), generator=draw)
@@ -50,8 +51,7 @@ def measure(trials: list[Trial], rounds: int) -> float:
     In every round each optimizer has its block, and SGD one just before it: the ratio is the median of the rounds.
     """
     torch.manual_seed(0)
-    cfg = composed()
-    net = parts.net(cfg, {"in_features": 64, "classes": 10}, _settings())
+    net = build_net(settings_of(composed()), {"in_features": 64, "classes": 10})
     bare = Loop("sgd", net)
     loops = {trial.name: Loop(trial.name, net) for trial in trials}
     ratios: dict[str, list[float]] = {trial.name: [] for trial in trials}
@@ -65,12 +65,6 @@ def measure(trials: list[Trial], rounds: int) -> float:
     for trial in trials:
         trial.seconds, trial.bytes = median(ratios[trial.name]), loops[trial.name].bytes()
     return median(base)
-
-
-def _settings() -> Any:
-    from trainer.config import settings as curve
-
-    return curve.trainer_settings(composed())
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:

@@ -24,7 +24,7 @@ LEAST = -0.91 * math.log(0.91) - 0.09 * math.log(0.01)
 def page(trials: list[Trial], facts: dict[str, Any]) -> str:
     """The whole page."""
     where, versions = facts["machine"], facts["machine"]["versions"]
-    told = [
+    paragraphs = [
         "Each name is a choice: `python train.py optimizer=NAME`. The file `conf/optimizer/NAME.yaml` says what it is, "
         "where it is from, its usual rates and what it needs. One of your own: [own_optimizer.md](own_optimizer.md).",
         f"Made by `{facts['command']}` on {where['processor']}, {where['threads']} thread of {where['cores']} cores "
@@ -44,7 +44,7 @@ def page(trials: list[Trial], facts: dict[str, Any]) -> str:
         "step on one batch. sgd_noise has trainer.gradient_noise=0.01, which its time is without. For muon the rate is "
         "that of the hidden matrices; AdamW steps the rest at 3e-3.",
     ]
-    parts = ["# Optimizers", *(fill(text, 119, break_long_words=False, break_on_hyphens=False) for text in told)]
+    parts = ["# Optimizers", *(fill(text, 119, break_long_words=False, break_on_hyphens=False) for text in paragraphs)]
     left = {trial.name: trial for trial in trials}
     for title, names in {**TIERS, "More": ""}.items():
         shown = [left.pop(name) for name in names.split() if name in left] if names else list(left.values())

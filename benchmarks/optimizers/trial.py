@@ -85,7 +85,7 @@ def _train(trial: Trial, lr: float, updates: int, tell: Callable[[str], Any]) ->
     with tempfile.TemporaryDirectory() as folder:
         try:
             assembly = assemble(cfg, Path(folder))
-            fit(assembly, None)
+            fit(assembly)
             scores |= _finite(assembly.trainer)
         except Diverged:
             pass

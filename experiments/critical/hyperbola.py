@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from experiments.critical.race import Best
 from trainer.lr import ConfigError
 
 
@@ -18,6 +19,25 @@ class Fit:
 
     def __call__(self, batch: float) -> float:
         return self.limit * (1 + self.batch / batch) ** self.power
+
+
+@dataclass(frozen=True)
+class Roads:
+    """Three roads to the critical batch of one target: the `steps`, the best `rate`, the noise scale; in samples."""
+
+    target: float
+    best: Mapping[int, Best]
+    steps: Fit
+    rate: Fit
+    free: Fit
+    exact: float
+    estimated: float
+    misstated: float
+
+    def apart(self, simple: float) -> float:
+        """The largest of the three roads over the smallest, with `simple` for the noise scale."""
+        roads = (self.steps.batch, self.rate.batch, simple)
+        return max(roads) / min(roads)
 
 
 def fit(points: Mapping[int, float], power: float) -> Fit:

@@ -1,22 +1,24 @@
 """Three roads to the critical batch, as a picture."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from experiments.critical.hyperbola import Fit
+from experiments.critical.hyperbola import Fit, Roads
 from experiments.critical.trail import Point
-
-if TYPE_CHECKING:
-    from experiments.critical_batch import Found
 
 COLORS = ("#2a6f97", "#3a8f5c", "#e07a1f")
 GREY = "#8a8a8a"
 
 
-def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
+def save(path: Path, found: Sequence[Roads], points: Sequence[Point]) -> None:
     """Updates by batch, best rate by batch, and B_simple as the loss falls; a diamond at each critical batch."""
+    figure = Figure(figsize=(13.0, 4.3), layout="constrained")
+    FigureCanvasAgg(figure)
     steps, rates, simple = figure.subplots(1, 3)
     for place, (one, color) in enumerate(zip(found, COLORS)):
         name = f"to a loss of {one.target:.2f}"
@@ -38,6 +40,9 @@ def fill(figure: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None
         "◇ half the largest rate: $B_{noise}$", (0.97, 0.03), xycoords="axes fraction", fontsize=9, ha="right"
     )
     _along(simple, found, points)
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
 
 
 def _law(panel: Any, points: dict[int, float], law: Callable[[float], float], color: str, name: str) -> None:
@@ -54,7 +59,7 @@ def _mark(panel: Any, law: Fit, color: str, shift: tuple[int, int], side: str) -
                    weight="bold", ha=side)  # fmt: skip
 
 
-def _along(panel: Any, found: "Sequence[Found]", points: Sequence[Point]) -> None:
+def _along(panel: Any, found: Sequence[Roads], points: Sequence[Point]) -> None:
     """The exact values as dots over the loss, the estimates as dots with their intervals."""
     panel.plot([p.loss for p in points], [p.exact for p in points], "o", color=GREY, markersize=3, alpha=0.35,
                markeredgewidth=0, label="exact, before every update")  # fmt: skip

@@ -93,7 +93,7 @@ def races(
     one = partial(_race, lrs, seeds, targets, limit)
     if processes < 2:
         return dict(zip(batches, map(one, batches)))
-    with multiprocessing.get_context("spawn").DevicePool(processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         return dict(zip(batches, pool.map(one, batches, chunksize=1)))
 
 

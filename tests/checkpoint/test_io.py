@@ -26,7 +26,7 @@ def saved(tmp_path):
 
 def test_every_checkpoint_and_the_result_carry_the_version_and_the_commit(assembled):
     run = assembled(*SMALL, "warmup=none", "trainer.snapshots=[2]")
-    fit(run, None)
+    fit(run)
     run_summary.end(run, {"status": "completed", "test": {}}, 1.0)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     folder = run.checkpointing.folder

@@ -7,6 +7,7 @@ import torch
 
 from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.checkpoint.snapshots import snapshot_path
+from trainer.config.run_summary import summary_of_run
 from trainer.log.validations import read_validations
 from trainer.lr import ConfigError
 from trainer.run import assemble, evaluate, fit
@@ -41,7 +42,7 @@ def trained(compose, tmp_path):
         assembly = assemble(
             compose(*SMALL, *words, f"trainer.duration={updates}", *more, *off), tmp_path / folder, trunk
         )
-        fit(assembly, trunk)
+        fit(assembly)
         scores = evaluate(assembly)
         assembly.trainer.logger.close()
         return assembly, scores
@@ -64,7 +65,7 @@ def shared(compose):
 def ending(assembly):
     """Everything that the last checkpoint keeps, by its path: weights, optimizer, averages, what callbacks remember."""
     checkpoint = read(checkpoints_in(assembly.folder / "checkpoints")[-1])
-    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "averaging", "live", "callbacks")}
+    return {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "averaging", "observers", "callbacks")}
 
 
 def same(one, other):
@@ -105,9 +106,9 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
         assert same(*(read(path)["state_dict"] for path in files))
         assert read_validations(branch.folder) == read_validations(lone.folder)
         assert logged(branch.folder) == logged(lone.folder)
-        assert branch.facts["changes"] == [{"policy": "branch", "update": begin, "of": str(path)}]
+        assert summary_of_run(branch.resolved)["changes"] == [{"policy": "branch", "update": begin, "of": str(path)}]
         for name in ("curves", "peak_lr", "last_lr", "total_updates"):
-            assert branch.facts[name] == lone.facts[name]
+            assert summary_of_run(branch.resolved)[name] == summary_of_run(lone.resolved)[name]
         assert not same(ending(branch), ending(trunk))
         if kind == "a best before the branch":
             assert branch.checkpointing.best["update"] < begin < trunk.checkpointing.best["update"]
@@ -117,7 +118,7 @@ def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(share
     words = ("optimizer=adamw", "schedule.decay=20%")
     begin, why = shared(words, 20)
     assert (begin, why) == (17, "")  # the last 4 of 20 cool down, and the first of them is still at the peak
-    one, two = (assembled(*SMALL, *words, f"trainer.duration={n}").module.recipe.policy for n in (LONG, 20))
+    one, two = (assembled(*SMALL, *words, f"trainer.duration={n}").module.spec.policy for n in (LONG, 20))
     assert [one.lrs(t) for t in range(begin)] == [two.lrs(t) for t in range(begin)]
     assert one.lrs(begin) != two.lrs(begin)
     constant = ("optimizer=adamw", "schedule=constant")
@@ -175,8 +176,8 @@ def test_keeping_branches_changes_no_bit_and_a_trunk_that_goes_on_keeps_the_same
     whole, scores = trained(words, LONG, "whole", at, "trainer.checkpoint=9", "trainer.keep=0")
     assert (same(ending(whole), ending(plain)), scores) == (True, expected)
     middle = next(path for path in checkpoints_in(whole.folder / "checkpoints") if path.stem.endswith("09"))
-    again = assembled(*SMALL, *words, "trainer.duration=40", at, folder="again")
-    fit(again, middle)
+    again = assembled(*SMALL, *words, "trainer.duration=40", at, folder="again", resumed=middle)
+    fit(again)
     for update in (13, 25):
         one, two = (read(snapshot_path(run.folder / "checkpoints", update)) for run in (whole, again))
         assert same(one["state_dict"], two["state_dict"])

@@ -7,11 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from trainer.config import components as parts
-from trainer.config import settings as curve
-from trainer.config.batch_schedule import growing
-from trainer.config.lr_policy import policy, settings
-from trainer.lr import Plan
+from trainer.config.model_data import build_model, build_net, read_data
+from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.settings import settings_of
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
@@ -59,9 +57,7 @@ def overrides_for(group, option, path):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
     cfg = compose(*overrides_for(group, option, text_file), "trainer.duration=150", "trainer.validate=50")
-    curve.check_keys(cfg)
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    plan = Plan(*growing(cfg, policy(cfg, length), length), settings(cfg))
+    plan = plan_of(settings_of(cfg))
     assert len(plan.curve) == {"grow": 113, "increase_batch": 73}.get(option, 150)  # these make larger batches
 
 
@@ -69,10 +65,11 @@ def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
 def test_a_model_and_an_optimizer_build_and_step(compose, text_file, option):
     group = "model" if (CONF / "model" / f"{option}.yaml").exists() else "optimizer"
     cfg = compose(*overrides_for(group, option, text_file), *(["model.width=8"] if "resnet" in option else []))
-    net = parts.net(cfg, parts.data(cfg).shape, curve.trainer_settings(cfg))
-    groups, make = parts.optimizer(cfg, net)
-    optimizer = make()
-    claimed = [id(parameter) for entry in groups for parameter in entry.parameters]
+    settings = settings_of(cfg)
+    net = build_net(settings, read_data(settings).shape)
+    model = build_model(settings.curve, net, settings.full_batch)
+    optimizer = model.optimizer()
+    claimed = [id(parameter) for entry in model.groups for parameter in entry.parameters]
     assert sorted(claimed) == sorted(id(parameter) for parameter in net.parameters())
     before = [parameter.detach().clone() for parameter in net.parameters()]
     for _ in range(12):  # some only look at the first gradient, or wait a few steps
@@ -123,7 +120,6 @@ def test_the_scaled_peak_is_the_one_the_rule_gives(compose):
         *("optimizer=sgd", "schedule=cosine", "warmup=linear", "warmup.duration=10%", "scaling=linear"),
         *("data.batch_size=256", "scaling.base_batch_size=64", "trainer.accumulate=2"),
     )
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    rates = policy(cfg, length)
+    length, rates = horizon_of(settings_of(cfg)), plan_of(settings_of(cfg)).policy
     assert (length.batch_size, length.updates_per_epoch, length.total) == (512, 2, 40)
     assert (rates.base_lr, rates.scale, rates.peak_lr, rates.warmup.updates) == (0.1, 8.0, 0.8, 4)

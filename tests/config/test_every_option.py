@@ -57,7 +57,7 @@ def test_an_option_trains_with_the_planned_rates(assembled, group, option):
         return optimizer
 
     assembly.module.configure_optimizers = watched
-    fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    fit(assembly)
+    policy = assembly.module.spec.policy
     assert seen == [policy.lrs(t) for t in range(15 if option == "grow" else 20)]
     assert len({tuple(rates) for rates in seen}) > 1 or option in CONSTANT

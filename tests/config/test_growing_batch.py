@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
-from trainer.config.batch_schedule import growing
-from trainer.config.lr_policy import policy
-from trainer.config.settings import horizon, trainer_settings
-from trainer.engine.statistics import recent
+from trainer.config.batch_schedule import with_growing_batch
+from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.run_summary import summary_of_run
+from trainer.config.settings import settings_of
+from trainer.engine.averaging import recent
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
 
@@ -66,9 +67,9 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     grown, plain = assembled(*SMALL, *GROW, folder="grown"), assembled(*SMALL, folder="plain")
     rates, batches, scored = watched(grown)
     _, reference, whole = watched(plain)
-    fit(grown, None)
-    fit(plain, None)
-    horizon, policy = grown.module.horizon, grown.module.recipe.policy
+    fit(grown)
+    fit(plain)
+    horizon, policy = grown.module.horizon, grown.module.spec.policy
     assert horizon.total == grown.module.clock.t == 62
     assert rates == [policy.lrs(t) for t in range(62)]
     assert rates[0][0] == 0.02
@@ -89,12 +90,12 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, average):
     words = (*SMALL, *GROW, "trainer.checkpoint=1", *average)
     whole = assembled(*words, folder="whole")
-    fit(whole, None)
+    fit(whole)
     points = checkpoints_in(whole.folder / "checkpoints")
     assert [int(point.stem.rpartition("-")[2]) for point in points] == list(range(1, 63))
     for point in [points[t - 1] for t in ((50, 54, 58, 60) if average else (30, 49, 51, 56, 59, 61))]:
         resumed = assembled(*words, folder=f"from-{point.stem}", resumed=point)
-        fit(resumed, point)
+        fit(resumed)
         assert same(end_of(resumed), end_of(whole)), point.stem
         assert resumed.module.clock.t == 62
         assert resumed.checkpointing.best == whole.checkpointing.best
@@ -116,7 +117,7 @@ def test_the_split_into_micro_batches_changes_no_more_than_rounding(assembled):
         assembly.module.double()
         assembly.data.splits.train.inputs = assembly.data.splits.train.inputs.double()
         assembly.data.splits.val.inputs = assembly.data.splits.val.inputs.double()
-        fit(assembly, None)
+        fit(assembly)
         ends.append(assembly.module.net.state_dict())
     for other in ends[1:]:
         assert all(torch.allclose(other[name], value, rtol=0, atol=1e-12) for name, value in ends[0].items())
@@ -126,7 +127,7 @@ def test_checkpoints_and_averages_fall_where_they_would_by_samples(assembled):
     """Every 16 samples times ten: at reference updates 20, 40, 60 and 80, which updates 20, 40, 54 and 60 reach."""
     words = ("trainer.checkpoint=160 samples", "average=swa", "average.start=50%", "average.every=10%")
     assembly = assembled(*SMALL, *GROW, *words, "trainer.validate=100%")
-    fit(assembly, None)
+    fit(assembly)
     steps = [int(path.stem.rpartition("-")[2]) for path in checkpoints_in(assembly.folder / "checkpoints")]
     assert steps == [20, 40, 54, 60, 62]
     assert assembly.module.averaging.count == 6, "at 50, 60, … 100 % of the samples"
@@ -143,7 +144,7 @@ def test_an_average_weighs_the_samples_alike(assembled):
         seen.append((module.horizon.growth.ratio(updates - 1), module.net.state_dict()[key].double().clone())),
         take(updates),
     )
-    fit(assembly, None)
+    fit(assembly)
     assert module.averaging.count == sum(ratio for ratio, _ in seen) == 101
     expected = sum(ratio * weight for ratio, weight in seen) / 101
     assert torch.allclose(module.averaging.mean[key].double(), expected, atol=1e-6)
@@ -151,7 +152,7 @@ def test_an_average_weighs_the_samples_alike(assembled):
 
 def test_the_recent_batches_are_those_just_before_also_where_they_are_large(assembled):
     assembly = assembled(*SMALL, *GROW)
-    micro_batches, clock = assembly.module.recipe.micro_batches, assembly.module.clock
+    micro_batches, clock = assembly.module.spec.micro_batches, assembly.module.clock
     order = assembly.data.train_dataloader().order
     for now, count, first in ((62, 10, 61), (60, 20, 58), (51, 7, 49), (3, 100, 0)):
         clock.t = now
@@ -167,9 +168,9 @@ def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):
     from trainer.log.progress import Stage
 
     assembly = assembled(*SMALL, *GROW)
-    recipe = assembly.module.recipe
-    assert recipe.mean_batch([48, 49, 50, 51]) == 16.0
-    assert recipe.mean_batch([60, 61]) == 64.0
+    spec = assembly.module.spec
+    assert spec.mean_batch([48, 49, 50, 51]) == 16.0
+    assert spec.mean_batch([60, 61]) == 64.0
     monkeypatch.setattr("trainer.log.progress.monotonic", lambda: 50.0)
     stage = Stage("train", 62, 0.0, 0, 50, worth=assembly.module.horizon.growth.at)
     assert (stage.count, stage.percentage, stage.remaining) == ("50/62", " (50 %)", 51.0)
@@ -186,7 +187,7 @@ def test_blocks_of_large_batches_have_fewer_updates(assembled):
         step(block, batch_idx)
 
     assembly.module.training_step = training_step
-    fit(assembly, None)
+    fit(assembly)
     assert len(batches) == 62
     assert max(sizes) == 2 * 8, "an update of eight starting batches has more than four updates of one"
     assert set(sizes[-3:]) == {16}
@@ -196,7 +197,7 @@ def test_data_that_gives_another_batch_than_planned_stops_the_run(assembled):
     assembly = assembled(*SMALL, *GROW)
     assembly.data._stages = [(0, 1), (50, 2)]
     with pytest.raises(RuntimeError, match="update 50 has 4 micro-batches where 6 are planned"):
-        fit(assembly, None)
+        fit(assembly)
 
 
 def test_the_plan_of_a_run_says_where_the_batch_grows_and_every_update_logs_it(assembled):
@@ -204,13 +205,14 @@ def test_the_plan_of_a_run_says_where_the_batch_grows_and_every_update_logs_it(a
 
     words = [word for word in SMALL if word != "logger=none"]
     assembly = assembled(*words, *GROW)
-    assert assembly.facts["batches"][1:] == [
+    summary = summary_of_run(assembly.resolved)
+    assert summary["batches"][1:] == [
         {"update": 50, "samples": 400, "batch": 24, "schedule": pytest.approx(0.9)},
         {"update": 59, "samples": 616, "batch": 64, "schedule": pytest.approx(0.72)},
     ]
-    assert (assembly.facts["total_updates"], assembly.facts["epochs"]) == (62, 4.0)
-    json.dumps(assembly.facts)
-    fit(assembly, None)
+    assert (summary["total_updates"], summary["epochs"]) == (62, 4.0)
+    json.dumps(summary)
+    fit(assembly)
     assembly.trainer.logger.close()
     events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
     assert [point.value for point in events.Scalars("hyper_schedule/batch_size")] == [8.0] * 50 + [24.0] * 9 + [
@@ -256,7 +258,7 @@ def trunk(tmp_path_factory):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])
     assembly = assemble(cfg, tmp_path_factory.mktemp("trunk"))
-    fit(assembly, None)
+    fit(assembly)
     path = checkpoint_path(assembly.checkpointing.folder, 52)
     assert read(path)["cadence"]["updates"] == 52
     return path
@@ -290,16 +292,15 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
     words = ("plateau=count", "plateau.patience=0", "plateau.threshold=10.0", "plateau.threshold_mode=abs")
     assembly = assembled(*SMALL, *GROW, *words, "plateau.factor=0.5")
     rates, batches, scored = watched(assembly)
-    fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    fit(assembly)
+    policy = assembly.module.spec.policy
     assert [len(update) // 2 for update in batches] == [1] * 50 + [3] * 9 + [8] * 3
     assert scored == [25, 50, 59, 62]
     assert rates[61][0] == pytest.approx(0.25 * policy.lr(61), rel=1e-12)
 
 
 def test_adascale_is_refused_for_it_changes_the_clock_too(compose):
-    plain = compose(*SMALL, *GROW)
-    length = horizon(plain, trainer_settings(plain))
+    length = horizon_of(settings_of(compose(*SMALL, *GROW)))
     cfg = compose(*SMALL, *GROW, "scaling=adascale", f"scaling.base_batch_size={length.batch_size}")
     with pytest.raises(ConfigError, match="batch_schedule beside scaling=adascale"):
-        growing(cfg, policy(compose(*SMALL), length), length)
+        with_growing_batch(settings_of(cfg).curve, plan_of(settings_of(compose(*SMALL))).policy, length)

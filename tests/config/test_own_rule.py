@@ -27,8 +27,8 @@ def command(tmp_path, monkeypatch):
 
 def test_the_rule_of_the_page_scales_the_rate_and_the_momentum(assembled, command):
     run = assembled("logger=none", *command)
-    (group, *_) = run.module.recipe.optimizer().param_groups
-    assert run.facts["scale"] == 4.0
+    (group, *_) = run.module.spec.optimizer().param_groups
+    assert run.resolved.plan.policy.scale == 4.0
     assert group["momentum"] == pytest.approx(0.8)
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from trainer.checkpoint.io import checkpoint_path
-from trainer.config import run_summary as report
-from trainer.config.batch_scaling import lines, rescaled
-from trainer.config.lr_policy import policy
-from trainer.config.settings import horizon, trainer_settings
+from trainer.config.batch_scaling import format_scaling, scaled_numbers, summary_of_scaling
+from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.run_summary import format_run, summary_of_run
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.scaling import Scaled
 from trainer.run import fit
@@ -19,7 +19,7 @@ SMALL = (
 """A global batch of 4."""
 
 
-def watched(assembly, resumed=None):
+def watched(assembly):
     """The numbers of all groups at each optimizer step of a fit."""
     seen, configure = [], assembly.module.configure_optimizers
 
@@ -32,7 +32,7 @@ def watched(assembly, resumed=None):
         return optimizer
 
     assembly.module.configure_optimizers = make
-    fit(assembly, resumed)
+    fit(assembly)
     return seen
 
 
@@ -106,14 +106,14 @@ def test_none_changes_nothing(assembled):
 def test_auto_is_linear_or_sqrt_by_the_optimizers_own_numbers(compose, optimizer, scale):
     more = ["groups=default"] if optimizer == "muon" else []
     cfg = compose(*SMALL, f"optimizer={optimizer}", "scaling=auto", "scaling.base_batch_size=1", *more)
-    assert rescaled(cfg, horizon(cfg, trainer_settings(cfg))).scale == scale
+    assert plan_of(settings_of(cfg)).policy.scale == scale
 
 
 def test_auto_looks_at_the_class_where_no_number_tells_and_the_user_has_the_last_word(compose):
     for more, scale in (([], 2.0), (["scaling.adaptive=false"], 4.0)):
         cfg = compose(*SMALL, "scaling=auto", "scaling.base_batch_size=1", *more)
         cfg.optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.001}
-        assert rescaled(cfg, horizon(cfg, trainer_settings(cfg))).scale == scale
+        assert plan_of(settings_of(cfg)).policy.scale == scale
 
 
 def test_the_optimizer_of_a_group_is_rescaled_too_and_one_factor_must_fit_all(assembled):
@@ -121,7 +121,7 @@ def test_the_optimizer_of_a_group_is_rescaled_too_and_one_factor_must_fit_all(as
     assembly = assembled(*SMALL, *muon, "scaling=sqrt", "scaling.weight_decay=sqrt")
     seen = watched(assembly)
     assert {group["weight_decay"] for group in seen[0]} == {0.02, 0.0}
-    assert set(assembly.facts["scaled"]["changed"]) == {
+    assert set(summary_of_run(assembly.resolved)["scaled"]["changed"]) == {
         "optimizer.lr",
         "optimizer.weight_decay",
         "groups.optimizer.weight_decay",
@@ -140,7 +140,7 @@ def test_the_weight_decay_and_the_optimizer_of_a_pattern_are_rescaled(assembled)
     seen = {group["name"]: group for group in watched(assembly)[0]}
     assert seen["vectors"]["betas"] == pytest.approx((0.2, 0.96), rel=1e-12)
     assert seen["vectors"]["eps"] == pytest.approx(5e-7, rel=1e-12)
-    assert assembly.facts["scaled"]["kept"]["groups.patterns.0.weight_decay"] == 0.3
+    assert summary_of_run(assembly.resolved)["scaled"]["kept"]["groups.patterns.0.weight_decay"] == 0.3
 
 
 def test_a_group_with_a_weight_decay_of_its_own_follows_the_switch(assembled):
@@ -168,7 +168,7 @@ def test_a_scheduled_number_starts_from_the_rescaled_one(assembled):
 def test_a_warmup_of_auto_length_follows_the_rescaled_beta2(compose):
     cfg = compose(*SMALL, "warmup=auto", "scaling=adam_sde", "scaling.base_batch_size=1", "optimizer.betas=[0.9,0.99]")
     cfg.trainer.duration = 1000
-    assert policy(cfg, horizon(cfg, trainer_settings(cfg))).warmup.updates == 50  # 2 / (1 - 0.96), not 2 / (1 - 0.99)
+    assert plan_of(settings_of(cfg)).policy.warmup.updates == 50  # 2 / (1 - 0.96), not 2 / (1 - 0.99)
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_a_warmup_of_auto_length_follows_the_rescaled_beta2(compose):
 def test_legew_warms_up_for_kappa_times_the_epochs_and_as_many_updates(compose, duration, warmup, updates):
     cfg = compose(*SMALL, "optimizer=sgd", "warmup=linear", "scaling=legew", "scaling.base_batch_size=1")
     cfg.trainer.duration, cfg.warmup.duration = duration, warmup
-    made = policy(cfg, horizon(cfg, trainer_settings(cfg)))
+    made = plan_of(settings_of(cfg)).policy
     assert (made.scale, made.warmup.updates) == (2.0, updates)
 
 
 def test_a_rule_of_the_users_own_gives_a_number_or_a_scaled(assembled):
     target = "scaling._target_=tests.config.test_scaling_applied"
-    assert assembled(*SMALL, f"{target}.own_rate", "allow=[tests]").facts["scale"] == 0.5
+    assert assembled(*SMALL, f"{target}.own_rate", "allow=[tests]").resolved.plan.policy.scale == 0.5
     ours = (f"{target}.own_rule", "allow=[tests]", "optimizer=momentum")
     (group, *_), *_ = watched(assembled(*SMALL, *ours, folder="rule"))
     assert (group["momentum"], group["lr"]) == (0.45, 0.1)
@@ -197,8 +197,9 @@ def test_a_rule_of_the_users_own_gives_a_number_or_a_scaled(assembled):
 
 
 def test_the_table_shows_every_number_before_and_after_and_what_is_kept(assembled):
-    facts = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "warmup=linear").facts
-    told = "\n".join(text for _, text in report.rows(facts))
+    run = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "warmup=linear")
+    summary = summary_of_run(run.resolved)
+    told = "\n".join(text for _, text in format_run(summary))
     for line in (
         "adam_sde, κ = 4, scale 2",
         "optimizer.lr 0.003 → 0.006",
@@ -208,9 +209,9 @@ def test_the_table_shows_every_number_before_and_after_and_what_is_kept(assemble
         "kept: optimizer.weight_decay 0.01, warmup.duration 5%, trainer.duration 10 (updates)",
     ):
         assert line in told.splitlines()
-    assert facts["scaled"]["changed"]["optimizer.beta1"] == [0.9, 0.6]
-    same = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=4").facts
-    assert not any("kept" in text or "→" in text for _, text in report.rows(same))
+    assert summary["scaled"]["changed"]["optimizer.beta1"] == [0.9, 0.6]
+    same = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=4")
+    assert not any("kept" in text or "→" in text for _, text in format_run(summary_of_run(same.resolved)))
 
 
 @pytest.mark.parametrize(
@@ -221,25 +222,28 @@ def test_the_table_says_what_is_kept_of_the_length(compose, duration, said):
     cfg = compose(
         *SMALL, "optimizer=sgd", "scaling=linear", "scaling.base_batch_size=2", f"trainer.duration={duration}"
     )
-    (told,) = [line for line in lines(rescaled(cfg, horizon(cfg, trainer_settings(cfg))).told(), 2.0) if "kept" in line]
+    settings = settings_of(cfg)
+    numbers = scaled_numbers(settings.curve, horizon_of(settings))
+    (told,) = [line for line in format_scaling(summary_of_scaling(numbers, settings), 2.0) if "kept" in line]
     assert told.endswith(f"trainer.duration {said}")
 
 
 def test_the_table_says_what_is_done_to_the_gradients_where_anything_is(assembled):
     words = ("trainer.sam=0.05", "trainer.agc=0.01", "trainer.clip=1.5", "trainer.gradient_noise=0.001")
-    rows = dict(report.rows(assembled(*SMALL, *words).facts))
+    rows = dict(format_run(summary_of_run(assembled(*SMALL, *words).resolved)))
     assert rows["gradients"] == (
         "made at the top of an ascent of radius 0.05 (trainer.sam), two passes each, each unit's at most 0.01 of its "
         "weights (trainer.agc), clipped to a norm of 1.5 (trainer.clip), "
         "with noise of σ = 0.001 (trainer.gradient_noise)"
     )
-    assert "gradients" not in dict(report.rows(assembled(*SMALL, folder="plain").facts))
+    assert "gradients" not in dict(format_run(summary_of_run(assembled(*SMALL, folder="plain").resolved)))
 
 
 def test_the_config_that_is_kept_is_the_users_own(assembled):
     assembly = assembled(*SMALL, "scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt")
-    assert (assembly.cfg.optimizer.eps, assembly.cfg.optimizer.weight_decay) == (1e-8, 0.01)
-    assert assembly.module.recipe.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
+    optimizer = assembly.resolved.settings.curve.optimizer
+    assert (optimizer["eps"], optimizer["weight_decay"]) == (1e-8, 0.01)
+    assert assembly.module.spec.origin["config"]["optimizer"]["betas"] == [0.9, 0.999]
 
 
 def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):
@@ -248,7 +252,7 @@ def test_a_resumed_run_steps_with_the_same_numbers_to_the_bit(assembled):
     seen = watched(whole)
     middle = checkpoint_path(whole.checkpointing.folder, 5)
     again = assembled(*chosen, folder="again", resumed=middle)
-    assert watched(again, middle) == seen[5:]
+    assert watched(again) == seen[5:]
     for mine, theirs in zip(again.module.net.parameters(), whole.module.net.parameters()):
         assert torch.equal(mine, theirs)
 

@@ -6,12 +6,13 @@ Started by the test beside it, in this process or in those of a world.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
 
 from trainer.cli.run_id import register_run_id
-from trainer.engine.attribute_setters import GradientNoise
+from trainer.engine import gradients
 from trainer.run import assemble, fit
 
 ROOT = Path(__file__).parents[2]
@@ -26,20 +27,20 @@ def train(folder: Path, processes: int) -> dict[str, list[str]]:
     """The noise of each of 6 updates of muon with AdamW, and the weights at the end."""
     register_run_id()
     seen: list[str] = []
-    add = GradientNoise.add
+    add = gradients.add_noise
 
-    def watched(self: GradientNoise, parameters: list[torch.nn.Parameter], t: int) -> None:
+    def watched(parameters: list[torch.nn.Parameter], *rest: Any) -> None:
         kept = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
-        add(self, parameters, t)
+        add(parameters, *rest)
         seen.append(fingerprint([parameter.grad for parameter in parameters if parameter.grad is not None]))
         for parameter, grad in zip(parameters, kept):
             assert grad is not None
             assert parameter.grad is not None
             parameter.grad = grad + parameter.grad
 
-    GradientNoise.add = watched  # type: ignore[method-assign]
+    gradients.add_noise = watched  # type: ignore[assignment]
     words = [
         *("optimizer=muon", "trainer.gradient_noise=0.05", "data=synthetic", "data.samples=64", "data.val_samples=8"),
         *("data.batch_size=4", "model.hidden=[16,16]", "trainer.duration=6", "trainer.validate=6", "warmup=none"),
@@ -49,9 +50,9 @@ def train(folder: Path, processes: int) -> dict[str, list[str]]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assembly = assemble(compose("train", words), folder)
     try:
-        fit(assembly, None)
+        fit(assembly)
     finally:
-        GradientNoise.add = add  # type: ignore[method-assign]
+        gradients.add_noise = add
     return {"noise": seen, "weights": [fingerprint(list(assembly.module.net.parameters()))]}
 
 

@@ -20,15 +20,15 @@ from torch.optim import Optimizer
 from tests.distributed.worlds import ROOT
 from tests.engine.equality import assembled, weights
 from trainer.checkpoint.io import checkpoint_path, read
-from trainer.config import components as parts
-from trainer.config.settings import trainer_settings
+from trainer.config.model_data import build_model
+from trainer.config.settings import settings_of
 from trainer.config.sharding import check_sharded
 from trainer.distributed.fsdp import adapt_optimizer, shard_net
 from trainer.engine.averaging import averages
 from trainer.engine.update import Diverged
-from trainer.optim.shards import own, whole
-from trainer.optim.state import keep_configured
-from trainer.run import Assembly, evaluate, fit
+from trainer.optim.composite import keep_configured
+from trainer.optim.shards import gather, local
+from trainer.run import Parts, evaluate, fit
 
 ADAMW = ["optimizer=adamw", "optimizer.lr=0.01"]
 SHORT = ["trainer.duration=20", "trainer.validate=10", "logger=none"]
@@ -66,10 +66,10 @@ GPT = [
     *("task=language_modelling", "trainer.clip=0.5", *SHORT),
 ]
 """A net whose head is tied to its embedding; no dimension of it divides by two."""
-Plant = Callable[[Assembly], Any]
+Plant = Callable[[Parts], Any]
 
 
-def ended(assembly: Assembly) -> dict[str, Any]:
+def ended(assembly: Parts) -> dict[str, Any]:
     """The weights at the end, the scores, and what is in the event file of rank 0."""
     for logger in assembly.trainer.loggers:
         logger.close()  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def train(folder: Path, world: int, accumulate: int, *words: str, plant: Plant =
     """The end of a run."""
     assembly = assembled(folder, world, accumulate, *words)
     plant(assembly)
-    fit(assembly, None)
+    fit(assembly)
     return ended(assembly)
 
 
@@ -98,7 +98,7 @@ def go_on(folder: Path, world: int, kind: str, point: Path | None) -> None:
     """A run of 50 updates from a checkpoint, or from the start; its weights and test scores are kept."""
     words = [*RESUMED, *KINDS[kind], *([f"resume.path={point}"] if point else [])]
     assembly = assembled(folder, world, 2 // world, *words, resumed=point)
-    fit(assembly, point)
+    fit(assembly)
     end = ended(assembly) | {"test": evaluate(assembly)}
     torch.save(end, folder.parent / f"{folder.name}.{assembly.trainer.global_rank}.pt")
 
@@ -141,7 +141,7 @@ def together(rank: int, world: int, place: Path) -> None:
         go_on(place / f"{before}-to-{after}", 2, after, middle(place, before))
 
 
-def summed(assembly: Assembly) -> None:
+def summed(assembly: Parts) -> None:
     """A bug: gradients are added over the processes, and not divided."""
     start = assembly.module.on_fit_start
 
@@ -162,8 +162,10 @@ def stepped(name: str, rank: int) -> dict[str, float]:
     for shared in (False, True, True):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(3, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 1)).double()
-        groups, make = parts.optimizer(cfg, net)
-        check_sharded(cfg, trainer_settings(cfg), net, make)
+        settings = settings_of(cfg)
+        model = build_model(settings.curve, net, settings.full_batch)
+        groups, make = model.groups, model.optimizer
+        check_sharded(settings, net, make())
         if shared:
             shard_net(net, groups, mesh)
         optimizer = make()
@@ -179,7 +181,7 @@ def stepped(name: str, rank: int) -> dict[str, float]:
         step(nets[0], optimizers[0], batch)
         step(nets[1], optimizers[1], batch[rank::2])
     found = {"weights": (weights(nets[1]) - weights(nets[0])).abs().max().item()}
-    state, ours = optimizers[0].state_dict(), whole(optimizers[1].state_dict())
+    state, ours = optimizers[0].state_dict(), gather(optimizers[1].state_dict())
     found["state"] = farthest(ours["state"], state["state"])
     nets[2].load_state_dict(nets[0].state_dict())
     optimizers[2].load_state_dict(copy.deepcopy(state))
@@ -221,7 +223,7 @@ def looked_at(folder: Path, rank: int) -> dict[str, Any]:
 
     dist.reduce_scatter_single = counted
     try:
-        fit(assembly, None)
+        fit(assembly)
     finally:
         dist.reduce_scatter_single = scatter
     (optimizer,) = assembly.trainer.optimizers
@@ -229,8 +231,8 @@ def looked_at(folder: Path, rank: int) -> dict[str, Any]:
     parameters = list(assembly.module.net.parameters())
     return {
         "scattered": [seen.count(t) for t in range(20)],
-        "parameters": [sum(own(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
-        "moments": [sum(own(one).numel() for one in moments), sum(one.numel() for one in moments)],
+        "parameters": [sum(local(one.detach()).numel() for one in parameters), sum(one.numel() for one in parameters)],
+        "moments": [sum(local(one).numel() for one in moments), sum(one.numel() for one in moments)],
     }
 
 
@@ -245,7 +247,7 @@ def diverged(folder: Path, rank: int) -> str:
 
     module.loss.register_forward_hook(plant)
     try:
-        fit(assembly, None)
+        fit(assembly)
     except Diverged as error:
         return str(error)
     return "went on"

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from trainer.config.settings import trainer_settings
+from trainer.config.settings import settings_of
 from trainer.distributed.environment import Slurm, environment, reachable
 from trainer.distributed.launch.launcher import is_restart, write_job
 from trainer.lr import ConfigError
@@ -35,18 +35,18 @@ def started(monkeypatch):
 
 def refused(says, *overrides, compose):
     with pytest.raises(ConfigError) as refusal:
-        trainer_settings(compose(*overrides))
+        settings_of(compose(*overrides))
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_torchrun_and_srun_tell_devices_and_nodes(compose, started):
     started(TORCHRUN)
-    settings = trainer_settings(compose("trainer=torchrun"))
+    settings = settings_of(compose("trainer=torchrun")).trainer
     assert (settings.devices, settings.nodes, settings.world) == (2, 2, 4)
     os.environ.clear()
     started(SRUN)
-    settings = trainer_settings(compose("trainer=slurm"))
+    settings = settings_of(compose("trainer=slurm")).trainer
     assert (settings.devices, settings.nodes, settings.world) == (2, 3, 6)
 
 
@@ -79,10 +79,10 @@ def test_another_world_than_the_launchers_is_refused_with_both_numbers(compose, 
 
 def test_the_right_world_in_numbers_is_taken_and_one_task_may_start_processes_of_its_own(compose, started):
     started(TORCHRUN)
-    assert trainer_settings(compose("trainer=ddp", "trainer.devices=2", "trainer.nodes=2")).world == 4
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2", "trainer.nodes=2")).trainer.world == 4
     os.environ.clear()
     started(SRUN, SLURM_STEP_NUM_TASKS="1", SLURM_STEP_TASKS_PER_NODE="1")
-    assert trainer_settings(compose("trainer=ddp", "trainer.devices=2")).world == 2
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2")).trainer.world == 2
     assert type(environment()[0]).__name__ == "LightningEnvironment"
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.distributed.signalling import Send
 from trainer.checkpoint.io import checkpoint_path
 from trainer.cli import run_cli as front
-from trainer.config.settings import trainer_settings
+from trainer.config.settings import settings_of
 from trainer.distributed.launch import requeue, restart_limit
 from trainer.distributed.launch.restart_limit import (
     RECORD,
@@ -141,7 +141,7 @@ def test_null_never_gives_up_and_other_numbers_are_counted(slurm, folder, compos
         assert not restart_limit_message(USR1)
     for wrong in ("0", "-1", "2.5", "often", "true"):
         with pytest.raises(ConfigError, match=r"trainer\.max_idle_restarts="):
-            trainer_settings(compose(f"trainer.max_idle_restarts={wrong}"))
+            settings_of(compose(f"trainer.max_idle_restarts={wrong}"))
 
 
 def test_a_time_limit_that_is_up_before_the_run_begins_is_not_asked_for_again(slurm, capsys):
@@ -178,7 +178,7 @@ def test_a_run_that_is_stopped_in_vain_ends_as_failed_and_one_that_gets_on_as_st
             record_start(assembly.folder, 3)
         assembly.trainer.callbacks.insert(0, Send(hook, USR1))
         with pytest.raises(Stopped) as stopped:
-            fit(assembly, None)
+            fit(assembly)
         signals._received.clear()
         error = assembly.checkpointing.final_error(stopped.value)
         assert type(error) is cause

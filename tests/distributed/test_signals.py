@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.distributed.signalling import Send
 from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.distributed.launch import signals
-from trainer.resume.resume_point import resume_point
+from trainer.resume.resume_point import named_checkpoint
 from trainer.run import evaluate, fit
 
 RUN = (
@@ -35,7 +35,7 @@ def ending(assembly):
 @pytest.fixture
 def whole(assembled):
     assembly = assembled(*RUN, folder="whole")
-    fit(assembly, None)
+    fit(assembly)
     return ending(assembly)
 
 
@@ -54,16 +54,16 @@ def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembl
         first = assembled(*RUN, folder=f"{hook}-{nth}")
         first.trainer.callbacks.insert(0, Send(hook, signum, nth))
         with pytest.raises(signals.Stopped) as stopped:
-            fit(first, None)
+            fit(first)
         first.trainer.logger.close()
         assert stopped.value.code == 128 + signum
         signals._received.clear()
-        point = resume_point("auto", first.folder)
+        point = named_checkpoint("auto", first.folder)
         saved = read(point)
         assert saved["cadence"]["updates"] == stopped.value.update == first.module.clock.t
         due += first.checkpointing.validation_due(saved)
         second = assembled(*RUN, folder=first.folder.name, resumed=point)
-        fit(second, point)
+        fit(second)
         state, best, log = ending(second)
         assert all(torch.equal(state[name], whole[0][name]) for name in whole[0]), (hook, nth)
         assert best == whole[1]
@@ -81,12 +81,12 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
         hook = "on_validation_batch_end" if starts in (4, 5) else "on_train_batch_start"
         assembly.trainer.callbacks.insert(0, Send(hook, signal.SIGTERM))
         try:
-            fit(assembly, point)
+            fit(assembly)
             done = True
         except signals.Stopped:
             assembly.trainer.logger.close()
             signals._received.clear()
-            point = resume_point("auto", assembly.folder)
+            point = named_checkpoint("auto", assembly.folder)
     state, best, log = ending(assembly)
     assert starts == 12  # nine blocks, two of the owed validation, and the last validation
     assert all(torch.equal(state[name], whole[0][name]) for name in whole[0])
@@ -96,13 +96,13 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
 def test_a_signal_in_the_last_batch_of_the_last_validation_lets_the_run_finish(assembled, whole):
     assembly = assembled(*RUN)
     assembly.trainer.callbacks.insert(0, Send("on_validation_batch_end", signal.SIGUSR1, 15))
-    fit(assembly, None)
+    fit(assembly)
     assert ending(assembly)[1:] == whole[1:]
 
 
 def test_a_signal_in_the_test_lets_it_finish(assembled):
     assembly = assembled(*RUN)
-    fit(assembly, None)
+    fit(assembly)
     expected = evaluate(assembly)
     assembly.trainer.callbacks.insert(0, Send("on_test_start", signal.SIGTERM))
     assert evaluate(assembly) == expected
@@ -113,7 +113,7 @@ def test_a_signal_before_the_first_update_saves_nothing(assembled):
     assembly = assembled(*RUN)
     assembly.trainer.callbacks.insert(0, Send("setup", signal.SIGUSR2))
     with pytest.raises(signals.Stopped, match="SIGUSR2 before the first update"):
-        fit(assembly, None)
+        fit(assembly)
     assert not checkpoints_in(assembly.folder / "checkpoints")
 
 
@@ -126,7 +126,7 @@ def test_a_run_that_could_not_be_saved_is_not_asked_of_slurm_again(assembled, mo
 
     monkeypatch.setattr(assembly.trainer, "save_checkpoint", full)
     with pytest.raises(OSError, match="No space left"):
-        fit(assembly, None)
+        fit(assembly)
     assert assembly.checkpointing.stopped_by == 0
 
 

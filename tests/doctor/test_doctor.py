@@ -27,7 +27,7 @@ def signs(assembled, capsys):
         run = assembled(*SMALL, *overrides, "callbacks=doctor", folder="run")
         assert any(isinstance(callback, Doctor) for callback in run.trainer.callbacks)
         with suppress(Diverged):
-            fit(run, None)
+            fit(run)
         lines = capsys.readouterr().err.splitlines()
         return [line.split(": ")[1] for line in lines if line.startswith("doctor: ")]
 
@@ -168,18 +168,18 @@ def test_every_sign_is_in_the_table():
 def test_looking_changes_no_bit_of_the_run(assembled):
     runs = [assembled(*SMALL, f"callbacks={name}", folder=name) for name in ("none", "doctor")]
     for run in runs:
-        fit(run, None)
+        fit(run)
     states = [run.module.net.state_dict() for run in runs]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp_path, capsys):
-    from trainer.config import run_summary as report
+    from trainer.config.run_summary import announce, write_result
 
     run = assembled(*SMALL, "optimizer.lr=1.0", folder="bad")
-    report.begin(run, [], 0)
-    fit(run, None)
-    report.end(run, {"status": "completed", "test": {}}, 1.0)
+    announce(run, [])
+    fit(run)
+    write_result(run, {"status": "completed", "test": {}}, 1.0)
     doctor.main([str(run.folder), "--json", str(tmp_path / "found.json")])
     told = json.loads((tmp_path / "found.json").read_text())[str(run.folder)]
     assert [one["sign"] for one in told] == [one.sign for one in examine(read_log(run.folder))] == ["lr-too-high"]
@@ -198,16 +198,16 @@ def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled)
         doctor.main([str(tmp_path)])
     run = assembled(*SMALL, "logger=none", "callbacks=doctor")
     with pytest.raises(ConfigError, match="set logger=tensorboard"):
-        fit(run, None)
+        fit(run)
 
 
 def test_of_a_sweep_every_run_is_examined_and_one_without_a_log_is_told(assembled, tmp_path, capsys):
-    from trainer.config import run_summary as report
+    from trainer.config.run_summary import announce
 
     for name, more in (("10", ["optimizer.lr=1.0"]), ("9", [])):
         run = assembled(*SMALL, "trainer.duration=5ep", *more, folder=f"sweep/{name}")
-        report.begin(run, [], 0)
-        fit(run, None)
+        announce(run, [])
+        fit(run)
         run.trainer.logger.close()
     (tmp_path / "sweep" / "2").mkdir()
     (tmp_path / "sweep" / "2" / "plan.json").write_bytes((tmp_path / "sweep" / "9" / "plan.json").read_bytes())

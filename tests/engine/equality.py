@@ -17,8 +17,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from tests.distributed.worlds import ROOT
 from trainer.cli.run_id import register_run_id
 from trainer.distributed.consistency import ConsistencyCheck
-from trainer.optim.shards import whole
-from trainer.run import Assembly, assemble, fit
+from trainer.optim.shards import gather
+from trainer.run import Parts, assemble, fit
 
 GLOBAL, UPDATES = 16, 50
 OPTIMIZERS = {
@@ -31,7 +31,7 @@ OPTIMIZERS = {
 NORMED = ["model.norm=batch"]
 
 
-def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: Path | None = None) -> Assembly:
+def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: Path | None = None) -> Parts:
     """A run of 50 updates of 16 digits in float64, cut for this world."""
     register_run_id()
     common = [
@@ -53,10 +53,10 @@ def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: P
 
 def weights(net: nn.Module) -> Tensor:
     """All weights in one vector, put together where each process holds a part."""
-    return torch.cat([whole(parameter.detach()).flatten() for parameter in net.parameters()])
+    return torch.cat([gather(parameter.detach()).flatten() for parameter in net.parameters()])
 
 
-def train(folder: Path, world: int, accumulate: int, *words: str, plant: Callable[[Assembly], Any] = lambda a: None):
+def train(folder: Path, world: int, accumulate: int, *words: str, plant: Callable[[Parts], Any] = lambda a: None):
     """The weights after 50 updates and every logged number; `plant` puts a bug into the run."""
     assembly = assembled(folder, world, accumulate, *words)
     plant(assembly)
@@ -69,7 +69,7 @@ def train(folder: Path, world: int, accumulate: int, *words: str, plant: Callabl
         return optimizer
 
     assembly.module.configure_optimizers = watched  # type: ignore[method-assign]
-    fit(assembly, None)
+    fit(assembly)
     for logger in assembly.trainer.loggers:
         logger.close()  # type: ignore[attr-defined]
     scores = assembly.checkpointing.best["scores"]
@@ -98,7 +98,7 @@ def train_all(rank: int, world: int, folder: Path) -> None:
             torch.save(train(where, world, accumulate, *words), folder / f"{where.name}.{rank}.pt")
 
 
-def own_shuffle(assembly: Assembly) -> None:
+def own_shuffle(assembly: Parts) -> None:
     """A bug: each rank shuffles for itself, and nobody compares."""
     data, trainer = assembly.data, assembly.trainer
     trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ConsistencyCheck)]  # type: ignore
@@ -111,10 +111,10 @@ def own_shuffle(assembly: Assembly) -> None:
     data.train_dataloader = planted  # type: ignore[method-assign]
 
 
-def louder(times: float) -> Callable[[Assembly], None]:
+def louder(times: float) -> Callable[[Parts], None]:
     """A bug: the loss is scaled, as by the world size, or for want of a division by the accumulation."""
 
-    def plant(assembly: Assembly) -> None:
+    def plant(assembly: Parts) -> None:
         assert isinstance(assembly.module.loss, nn.Module)
         assembly.module.loss.register_forward_hook(lambda loss, inputs, value: times * value)
 
@@ -123,7 +123,7 @@ def louder(times: float) -> Callable[[Assembly], None]:
 
 def train_more(rank: int, world: int, folder: Path) -> None:
     """What must differ, and BatchNorm apart and together; how often gradients were exchanged; scores of odd splits."""
-    runs: dict[str, tuple[int, list[str], Callable[[Assembly], Any]]] = {
+    runs: dict[str, tuple[int, list[str], Callable[[Parts], Any]]] = {
         "own_shuffle": (1, OPTIMIZERS["momentum"], own_shuffle),
         "times_world": (1, OPTIMIZERS["momentum"], louder(world)),
         "no_division": (2, OPTIMIZERS["momentum"], louder(2)),
@@ -152,7 +152,7 @@ def exchanges(folder: Path, world: int, accumulate: int = 4) -> list[int]:
         ddp.register_comm_hook(None, count)  # type: ignore[union-attr, operator]
 
     assembly.module.on_fit_start = hooked  # type: ignore[method-assign]
-    fit(assembly, None)
+    fit(assembly)
     return [seen.count(t) for t in range(UPDATES)]
 
 

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.run_id import register_run_id
-from trainer.run import Assembly, assemble, fit
+from trainer.run import Parts, assemble, fit
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = ("constant", "linear", "cosine", "step", "wsd", "cosine_warmup", "linear_warmup")
@@ -37,19 +37,19 @@ def overrides(schedule: str, warmup: str, accumulate: int, processes: int) -> li
     ]
 
 
-def applied(assembly: Assembly, resumed: Path | None) -> list[list[float]]:
+def applied(parts: Parts, resumed: Path | None) -> list[list[float]]:
     """Fit, and return the learning rates that stood in the parameter groups at each optimizer step."""
     seen: list[list[float]] = []
-    configure = assembly.module.configure_optimizers
+    configure = parts.module.configure_optimizers
 
     def watched() -> torch.optim.Optimizer:
         optimizer = configure()
         optimizer.register_step_post_hook(lambda opt, *_: seen.append([group["lr"] for group in opt.param_groups]))
         return optimizer
 
-    assembly.module.configure_optimizers = watched  # type: ignore[method-assign]
-    fit(assembly, resumed)
-    for logger in assembly.trainer.loggers:
+    parts.module.configure_optimizers = watched  # type: ignore[method-assign]
+    fit(parts)
+    for logger in parts.trainer.loggers:
         logger.close()  # type: ignore[attr-defined]
     return seen
 
@@ -63,11 +63,11 @@ def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, st
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             cfg = compose("train", overrides(schedule, warmup, accumulate, processes))
         first = assemble(cfg, where)
-        row = {"name": where.name, "fresh": applied(first, None)}
+        row = {"name": where.name, "fresh": applied(first)}
         middle = next(path for path in checkpoints_in(where / "checkpoints") if path.stem.endswith(f"{MIDDLE:08d}"))
-        second = assemble(cfg, where / "resumed")
-        row["resumed"] = applied(second, middle)
-        policy = first.module.recipe.policy
+        second = assemble(cfg, where / "resumed", middle)
+        row["resumed"] = applied(second)
+        policy = first.module.spec.policy
         row["planned"] = [policy.lrs(t) for t in range(UPDATES)]
         row["groups"] = list(policy.groups)
         row["accumulate"], row["batch"] = accumulate, first.module.horizon.batch_size

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
-from trainer.engine.averaging import Averaging, ema, swa
-from trainer.engine.statistics import recalibrate, recent
+from trainer.engine.averaging import Averaging, ema, recalibrate, recent, swa
 from trainer.lr import ConfigError, Horizon
 from trainer.run import evaluate, fit
 
@@ -36,8 +35,8 @@ def small(kind, net="mlp"):
 
 
 def trained(assembled, *overrides, folder="run", point=None):
-    assembly = assembled(*overrides, folder=folder)
-    fit(assembly, point)
+    assembly = assembled(*overrides, folder=folder, resumed=point)
+    fit(assembly)
     return assembly
 
 
@@ -72,7 +71,7 @@ def test_a_run_resumed_from_any_checkpoint_even_a_best_one_keeps_the_same_bits(a
         shutil.copy(path, tmp_path / f"{whole.module.clock.t}-{path.name}")
 
     whole.trainer.save_checkpoint = copying
-    fit(whole, None)
+    fit(whole)
     for point in ("5-update-00000005.ckpt", "12-update-00000012.ckpt", "12-best.ckpt"):
         resumed = trained(assembled, *overrides, folder=f"from-{point}", point=tmp_path / point)
         assert len(checkpoints_in(resumed.checkpointing.folder)) >= 3
@@ -130,7 +129,7 @@ def seen_weights(assembled, *overrides):
         take(updates)
 
     assembly.module.averaging.take = watched
-    fit(assembly, None)
+    fit(assembly)
     return seen, read(checkpoint_path(assembly.checkpointing.folder, 20))["averaging"]
 
 
@@ -250,9 +249,9 @@ def test_the_recent_batches_are_the_last_updates_of_the_run_across_its_legs(asse
 
 def test_with_no_validation_the_run_is_tested_with_its_averaged_weights(assembled):
     def run(folder, point=None):
-        assembly = assembled(*small("ema", "resnet9"), folder=folder)
+        assembly = assembled(*small("ema", "resnet9"), folder=folder, resumed=point)
         assembly.data.val_dataloader = lambda: []
-        fit(assembly, point)
+        fit(assembly)
         return assembly
 
     whole = run("whole")

@@ -16,7 +16,7 @@ def trained(assembled, batch, folder):
     net = assembly.module.net.double()
     net.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
     assert assembly.module.horizon.batch_size == 1257
-    fit(assembly, None)
+    fit(assembly)
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 

@@ -84,8 +84,8 @@ RULES = [
 def test_every_applied_rate_is_the_policys_times_the_factor_to_the_bit(assembled, make):
     assembly = with_rule(assembled(*SYNTHETIC), make())
     applied = record(assembly)
-    fit(assembly, None)
-    policy, events = assembly.module.recipe.policy, events_of(assembly)
+    fit(assembly)
+    policy, events = assembly.module.spec.policy, events_of(assembly)
     assert list(applied) == list(range(40))
     factors = [factor_at(events, t) for t in range(40)]
     assert len(set(factors)) > 2
@@ -99,14 +99,14 @@ def test_every_applied_rate_is_the_policys_times_the_factor_to_the_bit(assembled
 def test_a_run_resumed_at_any_checkpoint_applies_the_rates_of_one_never_stopped(assembled, make):
     whole = with_rule(assembled(*SYNTHETIC, "trainer.checkpoint=3", "trainer.keep=0", folder="whole"), make())
     expected = record(whole)
-    fit(whole, None)
+    fit(whole)
     assert whole.module.control.plateau != 1.0
     points = checkpoints_in(whole.checkpointing.folder)[:-1]
     assert len(points) == 19
     for point in points:
-        resumed = with_rule(assembled(*SYNTHETIC, folder=f"from-{point.stem}"), make())
+        resumed = with_rule(assembled(*SYNTHETIC, folder=f"from-{point.stem}", resumed=point), make())
         applied = record(resumed)
-        fit(resumed, point)
+        fit(resumed)
         start = int(point.stem.rpartition("-")[2])
         assert applied == {t: expected[t] for t in range(start, 40)}
         assert rule_of(resumed).state_dict() == rule_of(whole).state_dict()
@@ -114,7 +114,7 @@ def test_a_run_resumed_at_any_checkpoint_applies_the_rates_of_one_never_stopped(
 
 def test_each_change_is_told_once_in_the_log_and_on_stderr(assembled, capsys):
     assembly = with_rule(assembled(*SYNTHETIC), RULES[0]())
-    fit(assembly, None)
+    fit(assembly)
     events = events_of(assembly)
     texts = [point.tensor_proto.string_val[0].decode() for point in events.Tensors("events")]
     points = events.Scalars("plateau/factor")
@@ -127,21 +127,21 @@ def test_each_change_is_told_once_in_the_log_and_on_stderr(assembled, capsys):
 
 def test_an_event_at_the_update_of_a_checkpoint_stays_in_the_log_of_a_run_resumed_there(assembled):
     first = with_rule(assembled(*SYNTHETIC, "trainer.keep=0"), RULES[0]())
-    fit(first, None)
+    fit(first)
     before = events_of(first)
     factor = {point.step: point.value for point in before.Scalars("plateau/factor")}
     t = next(step + 1 for step, value in factor.items() if value < 1.0)
     for path in checkpoints_in(first.checkpointing.folder):
         if path.name > checkpoint_path(first.checkpointing.folder, t).name:
             path.unlink()
-    second = with_rule(assembled(*SYNTHETIC), RULES[0]())
-    fit(second, checkpoint_path(first.checkpointing.folder, t))
+    second = with_rule(assembled(*SYNTHETIC, resumed=checkpoint_path(first.checkpointing.folder, t)), RULES[0]())
+    fit(second)
     assert {point.step: point.value for point in events_of(second).Scalars("plateau/factor")} == factor
 
 
 def test_the_state_lies_in_the_checkpoint_of_the_validation_it_follows_from(assembled):
     assembly = with_rule(assembled(*SYNTHETIC, "trainer.keep=0"), RULES[0]())
-    fit(assembly, None)
+    fit(assembly)
     events = events_of(assembly)
     for path in checkpoints_in(assembly.checkpointing.folder):
         saved = read(path)
@@ -151,9 +151,9 @@ def test_the_state_lies_in_the_checkpoint_of_the_validation_it_follows_from(asse
 
 def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(assembled, watching):
     several = (*SYNTHETIC, "data.eval_batch_size=16", "trainer.keep=0")
-    whole, stopped, resumed = (with_rule(assembled(*several, folder=name), RULES[0]()) for name in "abc")
-    expected, applied, step = record(whole), record(resumed), stopped.module.validation_step
-    fit(whole, None)
+    whole, stopped = (with_rule(assembled(*several, folder=name), RULES[0]()) for name in "ab")
+    expected, step = record(whole), stopped.module.validation_step
+    fit(whole)
 
     def terminated(batch, batch_idx):
         if stopped.module.clock.t == 12 and batch_idx == 1:
@@ -162,23 +162,26 @@ def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(
 
     stopped.module.validation_step = terminated
     with pytest.raises(watching.Stopped):
-        fit(stopped, None)
+        fit(stopped)
     watching._received.clear()
-    fit(resumed, checkpoints_in(stopped.checkpointing.folder)[-1])
+    point = checkpoints_in(stopped.checkpointing.folder)[-1]
+    resumed = with_rule(assembled(*several, folder="c", resumed=point), RULES[0]())
+    applied = record(resumed)
+    fit(resumed)
     assert applied == {t: expected[t] for t in applied}
 
 
 def test_a_loss_that_is_no_number_lowers_the_rate(assembled):
     assembly = with_rule(assembled(*SYNTHETIC), CountPlateau(patience=2))
     assembly.module.scores["val"].compute = lambda: {"loss": math.nan, "accuracy": 0.0}
-    fit(assembly, None)
+    fit(assembly)
     assert assembly.module.control.plateau == pytest.approx(1e-3)  # after validations 3, 6 and 9 of 10
 
 
 def test_a_rule_without_validation_data_is_refused_before_the_first_update(assembled):
     assembly = with_rule(assembled(*SYNTHETIC, "data.val_samples=0"), CountPlateau())
     with pytest.raises(ConfigError, match="no data validates"):
-        fit(assembly, None)
+        fit(assembly)
     assert assembly.module.clock.t == 0
 
 
@@ -240,14 +243,14 @@ def test_an_option_puts_its_rule_before_what_saves(assembled, option):
 def test_by_config_the_rate_falls_and_a_resumed_run_goes_on_with_it(assembled):
     whole = assembled(*SYNTHETIC, *COUNT, "trainer.keep=0", folder="whole")
     expected = record(whole)
-    fit(whole, None)
-    policy = whole.module.recipe.policy
+    fit(whole)
+    policy = whole.module.spec.policy
     assert whole.module.control.plateau < 0.5
     assert expected[39] == policy.lrs(39, 0.5 ** round(math.log(expected[39][0] / policy.lr(39), 0.5)))
     point = checkpoint_path(whole.checkpointing.folder, 24)
     resumed = assembled(*SYNTHETIC, *COUNT, folder="resumed", resumed=point)
     applied = record(resumed)
-    fit(resumed, point)
+    fit(resumed)
     assert applied == {t: expected[t] for t in range(24, 40)}
 
 

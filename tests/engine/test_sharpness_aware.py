@@ -9,7 +9,8 @@ from torch import nn
 
 from tests.engine.test_update import batches, net, policy, updater
 from trainer.checkpoint.io import checkpoint_path, read
-from trainer.engine.clipping import clip_norms, clip_units
+from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.gradients import clip_norms, clip_units
 from trainer.lr import ConfigError
 from trainer.optim.groups import Group
 from trainer.run import fit
@@ -23,7 +24,7 @@ SMALL = (
 def test_a_sharpness_aware_update_is_the_formula_in_double_precision():
     ours, theirs = net(), net()
     update = updater(ours, kind=torch.optim.SGD, momentum=0.9)
-    update.sam = 0.1
+    update.treatment = GradientTreatment(sam=0.1)
     weights = list(theirs.parameters())
     buffers = [torch.zeros_like(weight) for weight in weights]
     for t, batch in enumerate(batches(5)):
@@ -45,7 +46,7 @@ def test_a_sharpness_aware_update_is_the_formula_in_double_precision():
 def test_the_ascent_leaves_no_bit_behind_and_the_norms_see_the_first_pass_alone():
     model, plain = (nn.Sequential(net(), nn.BatchNorm1d(2).double(), nn.Dropout(0.5)) for _ in range(2))
     up, straight = updater(model), updater(plain)
-    up.sam = 0.5
+    up.treatment = GradientTreatment(sam=0.5)
     for optimizer in (up.optimizer, straight.optimizer):
         optimizer.step = lambda: None
     before = [parameter.clone() for parameter in model.parameters()]
@@ -54,8 +55,8 @@ def test_the_ascent_leaves_no_bit_behind_and_the_norms_see_the_first_pass_alone(
         update(batches(2))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), plain.buffers()))
-    assert up.journal.measures[0] == straight.journal.measures[0]
-    assert up.journal.measures[1] != straight.journal.measures[1]
+    assert up.metric_buffer.measures[0] == straight.metric_buffer.measures[0]
+    assert up.metric_buffer.measures[1] != straight.metric_buffer.measures[1]
 
 
 def test_two_micro_batches_ascend_by_the_gradient_of_both():
@@ -66,7 +67,7 @@ def test_two_micro_batches_ascend_by_the_gradient_of_both():
     )
     for model, update in ((split, pieces), (whole, [one])):
         stepped = updater(model)
-        stepped.sam = 0.2
+        stepped.treatment = GradientTreatment(sam=0.2)
         stepped(update)
     for a, b in zip(split.parameters(), whole.parameters()):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
@@ -121,24 +122,24 @@ def test_without_a_common_limit_only_the_group_with_its_own_is_clipped():
 
 def test_the_clip_of_a_group_reaches_the_update(assembled):
     assembly = assembled(*SMALL, "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false")
-    recipe = assembly.module.recipe
-    assert [group.name for group in recipe.groups] == ["decay", "no_decay"]
-    limited = [recipe.groups[0], replace(recipe.groups[1], clip=1e-9)]
+    spec = assembly.module.spec
+    assert [group.name for group in spec.groups] == ["decay", "no_decay"]
+    limited = [spec.groups[0], replace(spec.groups[1], clip=1e-9)]
     assert isinstance(limited[1], Group)
-    assembly.module.recipe = replace(recipe, groups=limited)
-    before = [parameter.clone() for parameter in limited[1].parameters], recipe.groups[0].parameters[0].clone()
-    fit(assembly, None)
+    assembly.module.spec = replace(spec, groups=limited)
+    before = [parameter.clone() for parameter in limited[1].parameters], spec.groups[0].parameters[0].clone()
+    fit(assembly)
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(before[0], limited[1].parameters))
-    assert not torch.allclose(before[1], recipe.groups[0].parameters[0], atol=1e-2)
+    assert not torch.allclose(before[1], spec.groups[0].parameters[0], atol=1e-2)
 
 
 @pytest.mark.parametrize("chosen", ["trainer.sam=0.05", "trainer.agc=0.01"])
 def test_a_run_with_it_resumes_to_the_same_bits_and_differs_from_one_without(assembled, chosen):
     whole, plain = (assembled(*SMALL, *extra, folder=str(extra)) for extra in ([chosen], []))
     for assembly in (whole, plain):
-        fit(assembly, None)
-    resumed = assembled(*SMALL, chosen, folder="resumed")
-    fit(resumed, checkpoint_path(whole.checkpointing.folder, 10))
+        fit(assembly)
+    resumed = assembled(*SMALL, chosen, folder="resumed", resumed=checkpoint_path(whole.checkpointing.folder, 10))
+    fit(resumed)
     ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed, plain)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert not all(torch.equal(value, ends[2][name]) for name, value in ends[0].items())

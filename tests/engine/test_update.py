@@ -9,8 +9,9 @@ from torch import nn
 from torch.amp import GradScaler
 
 from trainer.engine.clock import Clock
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
-from trainer.engine.update import Backward, Diverged, Updater
+from trainer.engine.update import Backward, Diverged, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import Horizon, LRPolicy, compose, linear, linear_warmup
 
@@ -27,12 +28,13 @@ def policy(lr=0.1):
     return LRPolicy(lr, 1.0, *compose(Horizon(T, 1), lambda h: linear_warmup(h, duration=4), linear))
 
 
-def updater(net, *, kind=torch.optim.SGD, clip=None, scaler=None, fused=False, **numbers):
+def updater(net, *, kind=torch.optim.SGD, scaler=None, fused=False, treatment=None, **numbers):
     optimizer = kind(net.parameters(), lr=1.0, fused=fused, **numbers)
     control = LRControl(policy())
     control.watch(optimizer)
     backward = Backward(torch.device("cpu"), scaler=scaler)
-    return Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, clip)
+    treatment = treatment or GradientTreatment()
+    return Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, treatment)
 
 
 def batches(count, size=6):
@@ -77,13 +79,13 @@ def test_accumulated_micro_batches_equal_one_large_batch():
 def test_clipping_bounds_the_norm_of_all_gradients_together(clip):
     ours, theirs = net(), net()
     (batch,) = batches(1)
-    update = updater(ours, clip=clip)
+    update = updater(ours, treatment=GradientTreatment(clip=clip))
     update([batch])
     nn.functional.mse_loss(theirs(batch.inputs), batch.targets).backward()
     norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
     for a, b in zip(ours.parameters(), theirs.parameters()):
         assert torch.allclose(a, b - policy().lr(0) * b.grad, rtol=1e-12)
-    assert update.journal.measures[1].item() == pytest.approx(norm.item(), rel=1e-12)
+    assert update.metric_buffer.measures[1].item() == pytest.approx(norm.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -98,6 +100,21 @@ def test_an_update_that_is_not_finite_is_not_applied_and_stops_the_clock(poison)
         update([bad])
     assert update.clock.t == 1
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_though_its_gradient_is_finite(poison):
+    model = net()
+    update = updater(model)
+    update.loss = lambda outputs, targets: nn.functional.mse_loss(outputs, targets) + poison
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(Diverged, match=rf"update 0 has loss {poison} and gradient norm \d"):
+        update(batches(1))
+    assert update.clock.t == 0
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before))
+    with pytest.raises(Diverged, match=rf"update 7 has loss {poison} and gradient norm 0.5"):
+        check_finite(7, 0.5, poison)
+    check_finite(7, 0.5, 2.0)
 
 
 def test_without_a_look_at_each_update_a_fused_optimizer_still_leaves_the_weights_alone():
@@ -124,7 +141,7 @@ def test_an_update_that_loss_scaling_skips_is_made_again_and_the_clock_counts_it
         reference([batch])
     assert scaler.get_scale() < 2.0**127
     assert update.clock.t == reference.clock.t == 5
-    assert update.journal.lrs == reference.journal.lrs
+    assert update.metric_buffer.lrs == reference.metric_buffer.lrs
     for a, b in zip(scaled.parameters(), plain.parameters()):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -155,5 +172,5 @@ def test_dropout_is_a_function_of_the_seed_of_the_micro_batch():
         torch.rand(losses and 5 or 1)
         (batch,) = batches(1)
         update([batch._replace(seed=seed)])
-        losses.append(update.journal.measures[0].item())
+        losses.append(update.metric_buffer.measures[0].item())
     assert losses[0] == losses[1] != losses[2]

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 import torch
+from experiments.arms import Arm
 
 from experiments import adam_sqrt, arms, command, goyal, page, schedules, training, verdict, warmup
-from experiments.arms import Arm
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import settings as curve
-from trainer.config.lr_policy import policy
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 
 GOLDEN = Path(__file__).parent / "golden"
 CURVES = [
@@ -35,8 +35,7 @@ def overrides(peer, entry):
 @pytest.mark.parametrize(("peer", "entry", "tolerance"), KNOWN, ids=[f"{p}-{e['name']}" for p, e, _ in KNOWN])
 def test_a_peers_curve_is_reproduced_at_every_update(compose, peer, entry, tolerance):
     cfg = compose(*overrides(peer, entry))
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    rates = policy(cfg, length)
+    rates = plan_of(settings_of(cfg)).policy
     skipped = entry.get("quirks") or []
     ours = [rates.lr(t) for t in range(entry["total"]) if t not in skipped]
     theirs = [value for t, value in enumerate(entry["values"]) if t not in skipped]

@@ -174,12 +174,12 @@ def test_beyond_the_largest_batch_and_at_a_rate_of_zero_the_rate_does_the_rest()
 
 
 def test_other_hyper_parameters_are_read_at_the_place_and_follow_the_rate_in_use():
-    dial = HyperSchedule(lambda t, base, share: base + t, (1.0,))
+    rising = HyperSchedule(lambda t, base, share: base + t, (1.0,))
     decay = HyperSchedule(tied(RUN), (0.5,))
     made, _ = plan(
         lambda h: multi_step(h, milestones=[50], gamma=0.25),
         32,
-        hyper_schedules={"dropout_": dial, "weight_decay": decay},
+        hyper_schedules={"dropout_": rising, "weight_decay": decay},
     )
     assert [made.policy.values(t)["dropout_"] for t in (10, 50, 51)] == [[11.0], [51.0], [55.0]]
     assert made.policy.values(51)["weight_decay"] == [0.5]

@@ -62,7 +62,7 @@ def test_a_value_of_the_whole_run_is_one_number():
     assert policy(dropout=HyperSchedule(scheduled(RUN, of=linear), [0.4])).values(3) == {"dropout": [0.4 * 0.75]}
 
 
-def test_without_dials_there_are_no_values():
+def test_without_schedules_there_are_no_values():
     assert policy().values(3) == {}
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import lr_policy as policy
-from trainer.config import settings as curve
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 from trainer.lr import (
     ConfigError,
     Convention,
@@ -168,9 +168,7 @@ def test_every_schedule_as_it_is_has_no_error_and_only_the_warnings_that_it_dese
     cfg = composed(f"schedule={name}", "warmup=linear", *more)
     for total in (200, 10007):
         cfg.trainer.duration = total
-        length = curve.horizon(cfg, curve.trainer_settings(cfg))
-        made = Plan(policy.policy(cfg, length), length, policy.settings(cfg))
-        assert set(found(made)) == TOLD.get(name, set())
+        assert set(found(plan_of(settings_of(cfg)))) == TOLD.get(name, set())
 
 
 def test_one_finding_is_made_for_each_schedule_and_names_its_group_where_there_are_several():

@@ -4,8 +4,8 @@ import pytest
 from torch.optim import lr_scheduler as peers
 
 from tests.lr.torch_scheduler import torch_curve
-from trainer.config import settings as curve
-from trainer.config.lr_policy import policy
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 
 transformers = pytest.importorskip("transformers.optimization")
 T, W, LR = 40, 8, 0.5
@@ -16,8 +16,8 @@ def ours(compose, peer, *overrides):
     cfg = compose(
         *(f"compat={peer}", f"optimizer.lr={LR}", f"trainer.duration={T}", "warmup=none", "data=synthetic"), *overrides
     )
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    return [policy(cfg, length).lr(t) for t in range(T)]
+    policy = plan_of(settings_of(cfg)).policy
+    return [policy.lr(t) for t in range(T)]
 
 
 def warm(then, start=0.1):

@@ -55,7 +55,7 @@ def test_every_curve_is_the_policys_to_the_bit(total, scale, width):
 
 
 @pytest.mark.parametrize("rule", [tied, mirrored, lambda h: scheduled(h, of=cosine)])
-def test_every_dial_is_the_policys_to_the_bit(rule):
+def test_every_scheduled_value_is_the_policys_to_the_bit(rule):
     run = Horizon(300, 1)
     hyper_schedules = {
         "weight_decay": HyperSchedule(rule(run), [0.1, 0.06, 0.2, 0.3]),
@@ -112,7 +112,7 @@ def test_the_decay_of_the_weights_is_the_sum_of_rate_times_decay():
     assert (made.setting("momentum", "decay"), made.setting("momentum", "head")) == (0.9, None)
 
 
-def test_the_values_of_a_dial_hold_in_place_of_the_setting():
+def test_the_scheduled_values_hold_in_place_of_the_setting():
     hyper_schedules = {"weight_decay": HyperSchedule(tied(Horizon(4, 1)), [0.1])}
     made = plan(linear, 4, base_lr=1.0, hyper_schedules=hyper_schedules, settings={"all": {"weight_decay": 7.0}})
     assert list(made.setting("weight_decay", "all")) == pytest.approx([0.1, 0.075, 0.05, 0.025])

@@ -43,21 +43,22 @@ def noise(count, seed):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    series=st.lists(SOME_NAN, max_size=60),
-    mode=st.sampled_from(["min", "max"]),
-    kind=st.sampled_from(["rel", "abs"]),
-    threshold=st.sampled_from([0.0, 1e-4, 0.1]),
-    patience=st.integers(0, 4),
-    cooldown=st.integers(0, 3),
-    factor=st.sampled_from([0.1, 0.5, 0.95]),
-    floor=st.sampled_from([0.0, 0.01, 0.3]),
+    st.fixed_dictionaries(
+        {
+            "series": st.lists(SOME_NAN, max_size=60),
+            "mode": st.sampled_from(["min", "max"]),
+            "threshold_mode": st.sampled_from(["rel", "abs"]),
+            "threshold": st.sampled_from([0.0, 1e-4, 0.1]),
+            "patience": st.integers(0, 4),
+            "cooldown": st.integers(0, 3),
+            "factor": st.sampled_from([0.1, 0.5, 0.95]),
+            "floor": st.sampled_from([0.0, 0.01, 0.3]),
+        }
+    )
 )
-def test_counting_makes_torchs_factor_at_every_validation(
-    series, mode, kind, threshold, patience, cooldown, factor, floor
-):
-    series = [value for value in series if mode == "min" or value != math.inf]  # torch's best for ever
-    common = {"mode": mode, "factor": factor, "patience": patience, "threshold": threshold}
-    common |= {"threshold_mode": kind, "cooldown": cooldown}
+def test_counting_makes_torchs_factor_at_every_validation(common):
+    series, floor = common.pop("series"), common.pop("floor")
+    series = [value for value in series if common["mode"] == "min" or value != math.inf]  # torch's best for ever
     theirs = peer_factors(
         lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, **common, min_lr=floor, eps=0.0), series
     )
@@ -66,23 +67,25 @@ def test_counting_makes_torchs_factor_at_every_validation(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    series=st.lists(st.integers(-200, 200).map(lambda n: n / 64), max_size=80),
-    mode=st.sampled_from(["min", "max"]),
-    patience=st.integers(0, 3),
-    cooldown=st.integers(0, 2),
-    smooth=st.sampled_from([1, 2, 8]),
-    factor=st.sampled_from([0.5, 0.95]),
-    floor=st.sampled_from([0.1, 0.9]),
-    highest=st.sampled_from([1.0, 3.0]),
+    st.fixed_dictionaries(
+        {
+            "series": st.lists(st.integers(-200, 200).map(lambda n: n / 64), max_size=80),
+            "mode": st.sampled_from(["min", "max"]),
+            "patience": st.integers(0, 3),
+            "cooldown": st.integers(0, 2),
+            "smooth": st.sampled_from([1, 2, 8]),
+            "factor": st.sampled_from([0.5, 0.95]),
+            "floor": st.sampled_from([0.1, 0.9]),
+            "highest": st.sampled_from([1.0, 3.0]),
+        }
+    )
 )
-def test_greedy_makes_the_factor_of_transformers_at_every_validation(
-    series, mode, patience, cooldown, smooth, factor, floor, highest
-):
+def test_greedy_makes_the_factor_of_transformers_at_every_validation(common):
     peers = pytest.importorskip("transformers.optimization")
-    common = {"mode": mode, "factor": factor, "patience": patience, "cooldown": cooldown}
+    series, smooth, floor, highest = (common.pop(name) for name in ("series", "smooth", "floor", "highest"))
     theirs = peer_factors(
         lambda o: peers.GreedyLR(
-            o, **common, warmup=cooldown, min_lr=floor, max_lr=highest, eps=0.0,
+            o, **common, warmup=common["cooldown"], min_lr=floor, max_lr=highest, eps=0.0,
             smooth=smooth > 1, window_size=smooth, reset_start=10**9,
         ),
         series,

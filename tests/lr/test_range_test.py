@@ -26,10 +26,10 @@ from trainer.lr.range_test import (
 CURVES = st.lists(st.floats(0.0, 5.0).map(lambda x: round(x, 2)), min_size=17, max_size=60)
 
 
-def textbook(edge_at=1.0, noise=0.0, seed=0, count=100, start=1e-7, end=10.0, first=2.3, low=0.5):
+def textbook(edge_at=1.0, noise=0.0, seed=0, count=100, ends=(1e-7, 10.0), between=(2.3, 0.5)):
     """Flat, then down from two decades below the edge, then steeply up through half-way at the edge."""
     draw = random.Random(seed)
-    values, losses = rates(start, end, count), []
+    (first, low), values, losses = between, rates(*ends, count), []
     for rate in values:
         x = math.log10(rate / edge_at)
         fall = first - (first - low) * min(max((x + 2.0) / 1.9, 0.0), 1.0)

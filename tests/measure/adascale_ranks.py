@@ -30,9 +30,9 @@ def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[st
     going_on = [f"resume.path={resumed}"] if resumed else []
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         assembly = assemble(compose("train", [*WORDS, *overrides, *going_on]), folder, resumed)
-    fit(assembly, resumed)
+    fit(assembly)
     module = assembly.module
-    noise = module.live.noise
+    noise = module.observers.noise
     assert noise is not None
     return {
         "updates": module.clock.t,

@@ -42,17 +42,17 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
             ddp.reducer.prepare_for_backward([])
 
     backward = Backward(torch.device("cpu"), prepare, ddp.no_sync)
-    spread = MicroGradients(weights, ddp) if measured else None
-    update = Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, spread=spread)
+    recorder = MicroGradients(weights, ddp) if measured else None
+    update = Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, micro_gradients=recorder)
     generator, seen = torch.Generator().manual_seed(1), []
     for _ in range(UPDATES):
         inputs = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
         targets = torch.randn(4, 3, 2, generator=generator, dtype=torch.float64)
         places = [micro * world + rank for micro in range(accumulate)]
         update([MicroBatch(inputs[i], targets[i], 0) for i in places])
-        seen.append(spread.squares.tolist() if spread else None)
+        seen.append(recorder.squares.tolist() if recorder else None)
     bits = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in net.parameters())).hexdigest()
-    return seen, spread.count if spread else 0, bits
+    return seen, recorder.count if recorder else 0, bits
 
 
 def main(folder: Path, rank: int, world: int, accumulate: int) -> None:

@@ -14,12 +14,14 @@ from tests.distributed import worlds
 from tests.measure.adascale_ranks import as_rank, train
 from tests.resume.test_resume import end_of, same
 from trainer.checkpoint.io import checkpoints_in
-from trainer.config import run_summary as report
+from trainer.config.run_summary import format_run, summary_of_run, write_result
+from trainer.config.settings import settings_of
 from trainer.engine.clock import Clock
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
 from trainer.lr.scaling_adascale import adascale_scaling, gain_smoothing
 from trainer.lr.scaling_noise import critical_scaling
-from trainer.measure.adascale import AdaScale, Pace
+from trainer.measure.adascale import AdaScale, AdaScaleObserver
 from trainer.run import evaluate, fit
 from trainer.tools.plan import tables
 from trainer.tools.plan.command import planned
@@ -51,10 +53,10 @@ def test_the_gain_lies_between_1_and_s_whatever_was_measured(square, trace, mult
 def fed(chosen, sizes, rows):
     """The gains that a pace gives over updates with these norms, and its clock."""
     control, clock = SimpleNamespace(gain=1.0), Clock()
-    pace = Pace(chosen, sizes, clock, control)
-    pace.spread, gains = SimpleNamespace(), [control.gain]
+    pace = AdaScaleObserver(chosen, sizes, clock, control)
+    pace.micro_gradients, gains = SimpleNamespace(), [control.gain]
     for t, row in enumerate(rows):
-        pace.spread.squares = torch.tensor(row, dtype=torch.float64)[:, None]
+        pace.micro_gradients.squares = torch.tensor(row, dtype=torch.float64)[:, None]
         pace.after(t)
         gains.append(control.gain)
     return gains, clock
@@ -106,16 +108,16 @@ def module_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("adascale")
 
 
-def watched(assembly, resumed=None):
+def watched(assembly):
     """A fit; for each update (⌊τ⌋, gain, plateau, rates that the optimizer used, norms of micro-batches)."""
     seen, module = [], assembly.module
     configure = module.configure_optimizers
 
     def read(optimizer, *_):
         rates = [group["lr"] for group in optimizer.param_groups]
-        spread = module.updater.spread
+        recorder = module.updater.micro_gradients
         seen.append((math.floor(module.clock.tau), module.control.gain, module.control.plateau, rates,
-                     spread and spread.squares[:, 0].tolist(), module.clock.tau))  # fmt: skip
+                     recorder and recorder.squares[:, 0].tolist(), module.clock.tau))  # fmt: skip
 
     def make():
         optimizer = configure()
@@ -123,7 +125,7 @@ def watched(assembly, resumed=None):
         return optimizer
 
     module.configure_optimizers = make
-    fit(assembly, resumed)
+    fit(assembly)
     return seen
 
 
@@ -131,7 +133,7 @@ def test_each_update_uses_the_curve_at_floor_tau_times_the_gain_of_the_updates_b
     assembly = assembled(
         *SMALL, "plateau=count", "plateau.patience=1", "plateau.threshold=0.5", "warmup=linear", "warmup.duration=1ep"
     )
-    seen, policy = watched(assembly), assembly.module.recipe.policy
+    seen, policy = watched(assembly), assembly.module.spec.policy
     assert policy.warmup.updates == 1257 // 16
     assert len({plateau for _, _, plateau, *_ in seen}) > 1
     for at, gain, plateau, rates, *_ in seen:
@@ -169,30 +171,32 @@ def test_the_same_batch_has_a_gain_of_1_and_the_bits_of_no_scaling(assembled):
     one = assembled(*SMALL, "scaling.base_batch_size=64", folder="one")
     none = assembled(*SMALL, "scaling=none", "scaling.base_batch_size=64", folder="none")
     seen = watched(one)
-    fit(none, None)
+    fit(none)
     assert {gain for _, gain, *_ in seen} == {1.0}
-    assert one.module.updater.spread is None
+    assert one.module.updater.micro_gradients is None
     assert one.module.clock.t == none.module.clock.t == 120
     assert same(end_of(one), end_of(none))
 
 
 def test_without_adascale_and_the_noise_scale_nothing_is_measured(assembled):
     assembly = assembled(*SMALL, "scaling=none", "trainer.duration=3", "trainer.validate=3")
-    fit(assembly, None)
-    assert assembly.module.updater.spread is assembly.module.updater.observer is assembly.module.clock.tau is None
+    fit(assembly)
+    assert (
+        assembly.module.updater.micro_gradients is assembly.module.updater.observer is assembly.module.clock.tau is None
+    )
 
 
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(assembled):
     more = ("measure=noise", "measure.noise=0.9", "average=ema", "average.scaled=true", "plateau=count")
     whole = assembled(*SMALL, *more, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
-    fit(whole, None)
+    fit(whole)
     points, expected, log = checkpoints_in(whole.checkpointing.folder), end_of(whole), scalars(whole)
     assert len(points) == whole.module.clock.t
     noise = [tag for tag in log if tag.startswith("noise_scale/")]
     assert len(noise) == 9
     for point in (points[0], points[9], points[16], points[-2]):
         resumed = assembled(*SMALL, *more, folder=point.stem, resumed=point)
-        fit(resumed, point)
+        fit(resumed)
         start = int(point.stem[-8:])
         assert same(end_of(resumed), expected), point.stem
         assert (resumed.module.clock.t, resumed.module.clock.tau) == (whole.module.clock.t, whole.module.clock.tau)
@@ -203,16 +207,16 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits_and_logs_the_same(a
 
 def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refused(assembled):
     first = assembled(*SMALL)
-    fit(first, None)
+    fit(first)
     expected, last = evaluate(first), checkpoints_in(first.checkpointing.folder)[-1]
     again = assembled(*SMALL, folder="again", resumed=last)
-    fit(again, last)
+    fit(again)
     assert len(again.trainer.optimizers) == 0
     assert again.module.clock == first.module.clock
     assert evaluate(again) == expected
     (again.folder / "result.json").write_text(json.dumps({"status": "completed"}))
     with pytest.raises(ConfigError, match=f"has all {first.module.clock.t} updates"):
-        fit(assembled(*SMALL, folder="again"), last)
+        assembled(*SMALL, folder="again", resumed=last)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, modul
     from trainer.run import assemble
 
     if not checkpoints_in(module_folder / "checkpoints"):
-        fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder), None)
+        fit(assemble(compose(*SMALL, "trainer.checkpoint=10", "trainer.keep=0"), module_folder))
     with pytest.raises(ConfigError, match=says) as refusal:
         assembled(*SMALL, *overrides, folder="other", resumed=checkpoints_in(module_folder / "checkpoints")[0])
     assert "\n" not in str(refusal.value)
@@ -263,27 +267,32 @@ def test_what_cannot_work_is_refused_in_one_line(assembled, overrides, says):
 def test_scaled_gradients_and_sharded_ones_cannot_be_measured(what):
     from trainer.config.adascale_config import check_measurable
 
-    fine = {"world": 1, "accumulate": 2, "sam": None, "precision": "bf16-mixed", "strategy": "ddp"}
+    fine = {"world": 1, "accumulate": 2, "gradients": GradientTreatment(), "precision": "bf16-mixed", "strategy": "ddp"}
     check_measurable(what, SimpleNamespace(**fine))
-    for wrong in ({"precision": "16-mixed"}, {"strategy": "fsdp"}, {"accumulate": 1}, {"sam": 0.1}):
+    for wrong in (
+        {"precision": "16-mixed"},
+        {"strategy": "fsdp"},
+        {"accumulate": 1},
+        {"gradients": GradientTreatment(sam=0.1)},
+    ):
         with pytest.raises(ConfigError, match=what):
             check_measurable(what, SimpleNamespace(**{**fine, **wrong}))
 
 
 def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_updates(assembled, compose):
-    plan = planned(compose(*SMALL, "trainer.duration=2ep"))
+    plan = planned(settings_of(compose(*SMALL, "trainer.duration=2ep")))
     assert plan.horizon.total == 2 * (1257 // 16) == len(plan.curve)
     head = tables.head(plan)
     assert "T = 156 scale-invariant iterations of 16 samples, 78 an epoch, in 39 to 156 updates" in head
     assembly = assembled(*SMALL, "trainer.duration=2ep")
-    told = dict(report.rows(assembly.facts))
+    told = dict(format_run(summary_of_run(assembly.resolved)))
     assert told["global batch"].startswith("64 = 8 per device")
     assert told["scaling"] == "adascale, κ = 4, S = 4, a gain from 1 to S at each update"
     assert told["updates"].startswith("between 39 and 156, until T = 156 scale-invariant iterations of 16 samples")
-    assert assembly.facts["lint"] == []
-    assert list(assembly.module.recipe.policy.lrs(5)) == [curve[5] for curve in plan.curves.values()]
-    fit(assembly, None)
-    report.end(assembly, {"status": "completed", "test": {}}, 1.0)
+    assert assembly.warnings == []
+    assert list(assembly.module.spec.policy.lrs(5)) == [curve[5] for curve in plan.curves.values()]
+    fit(assembly)
+    write_result(assembly, {"status": "completed", "test": {}}, 1.0)
     result = json.loads((assembly.folder / "result.json").read_text())
     assert result["updates"] == assembly.module.clock.t < 156 <= result["scale_invariant_iterations"]
 
@@ -301,7 +310,7 @@ def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_u
 def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moments(compose, words, whose):
     """AdaScale is derived for SGD: for Adam's kind the gain is too much, and nothing else would say so."""
     given = {word.partition("=")[0]: word for word in (*SMALL, "data.samples=1257", *words)}
-    told = [line for line in tables.findings(planned(compose(*given.values())), []) if "adap" in line]
+    told = [line for line in tables.findings(planned(settings_of(compose(*given.values()))), []) if "adap" in line]
     assert len(told) == (whose is not None)
     if whose:
         assert f"warning  adaptive-gain: scaling=adascale multiplies the rate of {whose}, which divides" in told[0]
@@ -309,7 +318,7 @@ def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moment
 
 def test_percent_epochs_and_milestones_count_updates_of_the_base_batch(compose):
     step = ("schedule=multi_step", "schedule.milestones=[1ep,'1600 samples',75%]")
-    plan = planned(compose(*SMALL, *step, "trainer.duration=2ep"))
+    plan = planned(settings_of(compose(*SMALL, *step, "trainer.duration=2ep")))
     assert [t for t, _ in plan.milestones()] == [78, 100, 117]
 
 

@@ -7,10 +7,11 @@ import torch
 
 from tests.measure.test_adascale import scalars
 from tests.resume.test_resume import end_of, same
+from trainer.config.run_summary import summary_of_run
 from trainer.log.metric_buffer import Observation
 from trainer.lr import ConfigError
 from trainer.measure.noise_scale import NoiseScale
-from trainer.measure.observers import FEWEST, CompositeObserver, LiveNoise
+from trainer.measure.observers import FEWEST, CompositeObserver, NoiseObserver
 from trainer.run import fit
 
 SMALL = (
@@ -26,11 +27,11 @@ def test_the_log_has_the_estimates_of_every_update_for_all_and_each_group(assemb
 
     def make():
         optimizer = configure()
-        optimizer.register_step_post_hook(lambda *_: rows.append(module.updater.spread.squares.clone()))
+        optimizer.register_step_post_hook(lambda *_: rows.append(module.updater.micro_gradients.squares.clone()))
         return optimizer
 
     module.configure_optimizers = make
-    fit(assembly, None)
+    fit(assembly)
     log, scale = scalars(assembly), NoiseScale(8, 64, decay=0.9)
     resolved = 0
     for t, row in enumerate(rows):
@@ -49,10 +50,10 @@ def test_the_log_has_the_estimates_of_every_update_for_all_and_each_group(assemb
 
 def test_a_run_that_is_measured_is_the_same_to_the_last_bit_also_beside_norms(assembled):
     plain = assembled(*SMALL, folder="plain")
-    fit(plain, None)
+    fit(plain)
     for name, more in (("noise", ["measure=noise"]), ("both", ["measure=norms", "measure.noise=0.95"])):
         watched = assembled(*SMALL, *more, folder=name)
-        fit(watched, None)
+        fit(watched)
         assert same(end_of(plain), end_of(watched))
         tags = scalars(watched)
         assert "noise_scale/all" in tags
@@ -61,7 +62,7 @@ def test_a_run_that_is_measured_is_the_same_to_the_last_bit_also_beside_norms(as
 
 def test_nothing_is_told_where_the_gradient_is_lost_in_noise():
     torch.manual_seed(0)
-    live = LiveNoise(["all"], (2, 16), 0.9)
+    live = NoiseObserver(["all"], (2, 16), 0.9)
     for _ in range(40):
         noise = torch.randn(8, 50).double()
         numbers = [noise.square().sum(1).mean().item(), noise.mean(0).square().sum().item()]
@@ -98,16 +99,16 @@ def test_a_scaled_average_spans_the_same_samples_and_the_table_says_so(assembled
     words = ("trainer.accumulate=1", f"data.batch_size={batch}", "scaling=linear", "average=ema")
     chosen = ("average.scaled=true", "average.warmup=false", "average.decay=0.99", "scaling.base_batch_size=16")
     run = assembled(*SMALL, *words, *chosen)
-    keep = run.module.averaging.chosen.keep
+    keep = run.module.averaging.average.keep
     assert keep(3) == 0.99**kappa
     assert math.log(keep(3)) / batch == pytest.approx(math.log(0.99) / 16, rel=1e-12)
-    assert run.facts["scaled"]["changed"]["average.decay"] == [0.99, 0.99**kappa]
+    assert summary_of_run(run.resolved)["scaled"]["changed"]["average.decay"] == [0.99, 0.99**kappa]
 
 
 def test_by_default_the_decay_is_kept_per_update_and_the_table_says_so(assembled):
     run = assembled(*SMALL, "average=ema", "scaling=linear", "scaling.base_batch_size=16")
-    assert run.module.averaging.chosen.keep(10**6) == 0.999
-    assert run.facts["scaled"]["kept"]["average.decay"] == 0.999
+    assert run.module.averaging.average.keep(10**6) == 0.999
+    assert summary_of_run(run.resolved)["scaled"]["kept"]["average.decay"] == 0.999
 
 
 @pytest.mark.parametrize(

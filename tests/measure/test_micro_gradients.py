@@ -21,10 +21,10 @@ def groups(net):
     return [[p for p in net.parameters() if p.ndim > 1], [p for p in net.parameters() if p.ndim < 2]]
 
 
-def gradients(net, micros, spread=None):
+def gradients(net, micros, recorder=None):
     """The mean gradient of some micro-batches, as an update makes it."""
     update = updater(net)
-    update.spread = spread
+    update.micro_gradients = recorder
     update._gradients(micros)
     return [p.grad for p in net.parameters()]
 
@@ -32,8 +32,8 @@ def gradients(net, micros, spread=None):
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_the_squares_of_all_and_of_each_group_are_those_of_a_direct_computation(count):
     net, micros = smooth(), batches(count)
-    spread = MicroGradients(groups(net))
-    gradients(net, micros, spread)
+    recorder = MicroGradients(groups(net))
+    gradients(net, micros, recorder)
     each = [
         torch.autograd.grad(nn.functional.mse_loss(net(m.inputs), m.targets), list(net.parameters())) for m in micros
     ]
@@ -44,8 +44,8 @@ def test_the_squares_of_all_and_of_each_group_are_those_of_a_direct_computation(
         return torch.stack([of[0] + of[1], *of])
 
     expected = torch.stack([torch.stack([squares(one) for one in each]).mean(0), squares(mean)])
-    assert torch.allclose(spread.squares, expected, rtol=1e-12, atol=0)
-    assert spread.count == count
+    assert torch.allclose(recorder.squares, expected, rtol=1e-12, atol=0)
+    assert recorder.count == count
 
 
 class Odd(nn.Module):
@@ -75,11 +75,11 @@ def test_the_optimizer_gets_the_same_bits_as_without(count):
 
 def test_nothing_is_read_from_the_device_while_it_measures():
     net, micros = smooth(), batches(3)
-    spread = MicroGradients(groups(net))
+    recorder = MicroGradients(groups(net))
     for number, micro in enumerate(micros, start=1):
         (nn.functional.mse_loss(net(micro.inputs), micro.targets) / 3).backward()
         with Unhurried():
-            spread.take(number, of=3)
+            recorder.take(number, of=3)
 
 
 def sampled(small, big, updates=150):
@@ -97,11 +97,11 @@ def sampled(small, big, updates=150):
     square = flat.mean(0).square().sum().item()
     trace = (flat - flat.mean(0)).square().sum().item() / 60
     generator = torch.Generator().manual_seed(2)
-    spread, scale = MicroGradients([list(net.parameters())]), NoiseScale(small, big, confidence=0.999)
+    recorder, scale = MicroGradients([list(net.parameters())]), NoiseScale(small, big, confidence=0.999)
     for _ in range(updates):
         drawn = torch.randint(60, (16, 2), generator=generator)
-        gradients(net, [Micro(inputs[pick], targets[pick], 0) for pick in drawn], spread)
-        scale.add(*spread.squares[:, :1])
+        gradients(net, [Micro(inputs[pick], targets[pick], 0) for pick in drawn], recorder)
+        scale.add(*recorder.squares[:, :1])
         for parameter in net.parameters():
             parameter.grad = None
     return scale.estimates()[0], square, trace
@@ -147,7 +147,7 @@ def test_an_estimate_goes_on_from_its_state_to_the_bit():
 @pytest.mark.slow
 def test_every_split_of_a_batch_over_processes_and_accumulation_gives_equal_numbers(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = str(ROOT / "tests" / "trainer" / "splits.py")
+    script = str(ROOT / "tests" / "measure" / "splits.py")
     done = subprocess.run([sys.executable, script, str(tmp_path)], env=environment, capture_output=True, timeout=200)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     rows = {}

@@ -10,13 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.engine.attribute_setters import GradientNoise
 from trainer.engine.clock import Clock
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
 from trainer.engine.update import Backward, Updater
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import ConfigError, Horizon, LRPolicy, compose, linear, linear_warmup
-from trainer.measure.norms import Observe, sharpness
+from trainer.measure.norms import Measurement, NormObserver, sharpness
 from trainer.run import fit
 
 T = 20
@@ -57,24 +57,25 @@ def batches(count, size=6):
     return [Micro(draw(4), draw(2), seed=i) for i in range(count)]
 
 
-def updater(net, kind=torch.optim.SGD, measure=None, clip=None, noise=None, **numbers):
+def updater(net, kind=torch.optim.SGD, measurement=None, clip=None, noise=None, **numbers):
     weights = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim < 2]
     optimizer = kind([{"params": weights, "name": "w"}, {"params": others, "name": "b"}], lr=1.0, **numbers)
     control = LRControl(POLICY)
     control.watch(optimizer)
     loss, backward = nn.MSELoss(), Backward(torch.device("cpu"))
-    observer = measure and measure(net, loss, optimizer)
-    return Updater(
-        net, loss, optimizer, control, Clock(), MetricBuffer(), backward, clip, noise=noise, observer=observer
-    )
+    observer = measurement and NormObserver(measurement, net, loss, optimizer)
+    treatment = GradientTreatment(clip=clip, gradient_noise=noise, seed=1)
+    return Updater(net, loss, optimizer, control, Clock(), MetricBuffer(), backward, treatment, observer=observer)
 
 
 def seen(update):
     """The observed values of each update so far, by tag."""
-    columns = update.journal.columns(POLICY, lambda own: own)
+    columns = update.metric_buffer.columns(POLICY, lambda own: own)
     tags = [tag for tag in columns if tag.startswith("measure/")]
-    return [{tag: columns[tag][t] for tag in tags if columns[tag][t] is not None} for t in range(len(update.journal))]
+    return [
+        {tag: columns[tag][t] for tag in tags if columns[tag][t] is not None} for t in range(len(update.metric_buffer))
+    ]
 
 
 def norm(tensors):
@@ -91,7 +92,7 @@ def norm(tensors):
 )
 def test_the_values_of_each_group_are_those_of_a_direct_computation(kind, numbers, momentum):
     net = Plain()
-    update = updater(net, kind, Observe(), clip=0.5, noise=GradientNoise(0.1, 1), **numbers)
+    update = updater(net, kind, Measurement(), clip=0.5, noise=0.1, **numbers)
     gradients, before = {}, {}
     update.optimizer.register_step_pre_hook(lambda *_: gradients.update((p, p.grad.clone()) for p in net.parameters()))
     for t, batch in enumerate(batches(5)):
@@ -107,7 +108,7 @@ def test_the_values_of_each_group_are_those_of_a_direct_computation(kind, number
 
 
 def test_the_update_of_plain_gradient_descent_is_the_rate_times_the_gradient():
-    update = updater(smooth(), observe=Observe())
+    update = updater(smooth(), measurement=Measurement())
     for batch in batches(5):
         update([batch])
     for t, row in enumerate(seen(update)):
@@ -117,7 +118,7 @@ def test_the_update_of_plain_gradient_descent_is_the_rate_times_the_gradient():
 
 
 def test_an_optimizer_without_momentum_has_no_coupled_rate():
-    update = updater(smooth(), torch.optim.Adagrad, Observe())
+    update = updater(smooth(), torch.optim.Adagrad, Measurement())
     update(batches(1))
     assert {tag.rpartition("/")[2] for tag in seen(update)[0]} == {*NAMES} - {"coupled_lr"}
 
@@ -125,9 +126,9 @@ def test_an_optimizer_without_momentum_has_no_coupled_rate():
 def test_a_weight_without_gradient_counts_as_one_of_zero():
     net = smooth()
     net.register_parameter("spare", nn.Parameter(torch.ones(2, 2, dtype=torch.float64)))
-    update = updater(net, observe=Observe())
+    update = updater(net, measurement=Measurement())
     update(batches(1))
-    bare = updater(smooth(), observe=Observe())
+    bare = updater(smooth(), measurement=Measurement())
     bare(batches(1))
     (row,), (without,) = seen(update), seen(bare)
     assert row["measure/w/grad_norm"] == without["measure/w/grad_norm"]
@@ -138,7 +139,7 @@ def test_weights_that_are_zero_have_no_ratio():
     net = smooth()
     nn.init.zeros_(net[0].bias)
     nn.init.zeros_(net[2].bias)
-    update = updater(net, observe=Observe())
+    update = updater(net, measurement=Measurement())
     update(batches(1))
     (row,) = seen(update)
     assert row["measure/b/update_ratio"] == row["measure/b/effective_lr"] == math.inf
@@ -147,11 +148,11 @@ def test_weights_that_are_zero_have_no_ratio():
 
 def test_half_precision_weights_are_measured_in_single():
     net = smooth().to(torch.bfloat16)
-    update = updater(net, observe=Observe(sharpness=1))
+    update = updater(net, measurement=Measurement(sharpness=1))
     weights = norm(p.detach().double() for p in net.parameters() if p.ndim > 1)
     update([Micro(batch.inputs.bfloat16(), batch.targets.bfloat16(), 0) for batch in batches(1)])
     assert seen(update)[0]["measure/w/weight_norm"] == pytest.approx(weights, rel=1e-6)
-    assert update.journal.seen[0].numbers.dtype == torch.float32
+    assert update.metric_buffer.seen[0].numbers.dtype == torch.float32
 
 
 def hessian(net, loss, micro):
@@ -200,7 +201,7 @@ def test_gradient_descent_is_stable_where_the_edge_is_below_one(edge, stable):
 
 def test_the_edge_is_half_the_sharpness_times_the_largest_rate():
     net, steps = smooth(), batches(7)
-    update = updater(net, observe=Observe(every=100, sharpness=3, iterations=5))
+    update = updater(net, measurement=Measurement(every=100, sharpness=3, iterations=5))
     for t, micro in enumerate(steps):
         value = sharpness(net, nn.functional.mse_loss, micro, 5, seed=t)
         update([micro, micro])
@@ -246,10 +247,15 @@ def test_an_observed_run_is_the_same_to_the_last_bit(kind):
         for pair in zip(*[iter(batches(2 * T))] * 2):
             update(pair)
         states = [value for state in update.optimizer.state.values() for value in state.values()]
-        return [*net.state_dict().values(), *states, torch.get_rng_state(), torch.stack(update.journal.measures)]
+        return [*net.state_dict().values(), *states, torch.get_rng_state(), torch.stack(update.metric_buffer.measures)]
 
     plain = trained(None)
-    for observe in (Observe(), Observe(every=3), Observe(sharpness=1), Observe(every=7, sharpness=2, iterations=3)):
+    for observe in (
+        Measurement(),
+        Measurement(every=3),
+        Measurement(sharpness=1),
+        Measurement(every=7, sharpness=2, iterations=3),
+    ):
         watched = trained(observe)
         assert len(watched) == len(plain)
         assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(plain, watched))
@@ -259,14 +265,14 @@ class Unhurried(TorchDispatchMode):
     """Fails where a number is read from the device."""
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        assert "_local_scalar_dense" not in str(function), "a value was read before the journal was drained"
+        assert "_local_scalar_dense" not in str(function), "a value was read before the metrics were flushed"
         return function(*arguments, **(options or {}))
 
 
-def test_nothing_is_read_from_the_device_before_the_journal_is_drained():
+def test_nothing_is_read_from_the_device_before_the_metrics_are_flushed():
     net = Plain()
     optimizer = torch.optim.AdamW([{"params": net.parameters(), "name": "all"}])
-    observer = Observe(sharpness=2)(net, nn.MSELoss(), optimizer)
+    observer = NormObserver(Measurement(sharpness=2), net, nn.MSELoss(), optimizer)
     for t, micro in enumerate(batches(4)):
         nn.functional.mse_loss(net(micro.inputs), micro.targets).backward()
         with Unhurried():
@@ -283,7 +289,7 @@ def test_nothing_is_read_from_the_device_before_the_journal_is_drained():
 def test_no_update_waits_for_the_gpu():
     net = Plain().cuda()
     optimizer = torch.optim.AdamW([{"params": net.parameters(), "name": "all"}], fused=True)
-    observer = Observe(sharpness=1)(net, nn.MSELoss(), optimizer)
+    observer = NormObserver(Measurement(sharpness=1), net, nn.MSELoss(), optimizer)
     for t, micro in enumerate(batches(3)):
         micro = Micro(micro.inputs.cuda(), micro.targets.cuda(), micro.seed)
         nn.functional.mse_loss(net(micro.inputs), micro.targets).backward()
@@ -297,7 +303,7 @@ def test_no_update_waits_for_the_gpu():
 
 
 def logged(assembly):
-    fit(assembly, None)
+    fit(assembly)
     for logger in assembly.trainer.loggers:
         logger.save()
     return EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()
@@ -321,7 +327,7 @@ def test_the_log_has_every_value_at_each_observed_update_and_no_other(assembled)
         every = 6 if tag in ("measure/sharpness", "measure/edge") else 4
         assert [point.step for point in events.Scalars(tag)] == list(range(0, 20, every))
     assert [point.step for point in events.Scalars("train/loss")] == list(range(20))
-    rates = assembly.module.recipe.policy.lrs
+    rates = assembly.module.spec.policy.lrs
     coupled = [point.value for point in events.Scalars("measure/no_decay/coupled_lr")]
     assert coupled == pytest.approx([rates(t)[1] / (1 - 0.9) for t in range(0, 20, 4)], rel=1e-6)
 
@@ -335,7 +341,7 @@ def test_other_loggers_get_what_there_is(assembled):
 
     assembly = assembled(*SMALL, "measure=norms", "measure.every=4", "logger=none")
     assembly.trainer.loggers = [Recorder()]
-    fit(assembly, None)
+    fit(assembly)
     for t in range(20):
         assert ("measure/decay/grad_norm" in Recorder.rows[t]) == (t % 4 == 0)
         assert None not in Recorder.rows[t].values()
@@ -346,7 +352,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     for i, chosen in enumerate(("none", "norms", "all")):
         more = ["measure.sharpness=3"] if chosen == "all" else []
         assembly = assembled(*SMALL, "trainer.accumulate=2", f"measure={chosen}", *more, folder=f"run{i}")
-        fit(assembly, None)
+        fit(assembly)
         states.append([value.clone() for value in assembly.module.state_dict().values()])
     for state in states[1:]:
         assert all(torch.equal(a, b) for a, b in zip(states[0], state, strict=True))
@@ -357,7 +363,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     [
         (["measure.every=0"], "measure.every=0 is out of range"),
         (["measure.every=often"], "measure.every='often' does not fit"),
-        (["measure.every=null", "measure.sharpness=null"], "observes nothing"),
+        (["measure.every=null", "measure.sharpness=null"], "measures nothing"),
         (["measure.noise=0.5"], "measure.noise=0.5 is out of range"),
         (["measure.noise=0.99"], "set trainer.accumulate=2"),
         (["measure.every=1.5"], "measure.every=1.5 does not fit"),
@@ -367,7 +373,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
         (["+measure.evry=2"], "did you mean every"),
         (
             ["measure.noise=0.9", "measure._target_=torch.nn.Identity", *(f"~measure.{name}" for name in OPTIONS)],
-            "Observe",
+            "Measurement",
         ),
     ],
 )

@@ -89,10 +89,10 @@ def test_a_run_with_groups_of_their_own_resumes_to_the_bit_under_one_clock(assem
     words = (f"{'optimizer' if option == 'muon' else 'groups'}={option}", "model.hidden=[16,16]", "trainer.keep=0")
     small = (*words, "trainer.duration=20", "trainer.validate=10", "trainer.steps_per_execution=5", "logger=none")
     whole = assembled(*small, folder="whole")
-    fit(whole, None)
+    fit(whole)
     middle = checkpoint_path(whole.checkpointing.folder, 10)
     again = assembled(*small, folder="again", resumed=middle)
-    fit(again, middle)
+    fit(again)
     assert whole.module.clock.t == whole.trainer.global_step == 20
     for mine, theirs in zip(again.module.net.parameters(), whole.module.net.parameters()):
         assert torch.equal(mine, theirs)

@@ -1,13 +1,17 @@
 """One step and ten of an optimizer, at a rate that changes, are those of its formula, written here in NumPy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+import pytorch_optimizer
 import torch
 from torch import nn
 
-from trainer.config.instantiate import build
+from trainer.config.instantiate import instantiate
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
-from trainer.optim.dog import DoG
+from trainer.optim.sgd import DoG
 
 SHAPES = ((3, 4), (4,))
 RATES = [0.05 * (1 + t % 3) for t in range(10)]
@@ -267,7 +271,7 @@ def test_a_step_is_that_of_the_formula(compose, case, steps):
     name, *more = case.split()
     cfg = compose(f"optimizer={name}", f"optimizer.weight_decay={DECAY}", *more)
     for parted in (False, True):
-        found = walked(build(cfg.optimizer, "optimizer", []), steps, parted)
+        found = walked(instantiate(settings_of(cfg).curve.optimizer, "optimizer", []), steps, parted)
         for one, right, begin in zip(found, CASES[case](start(), gradients(steps), RATES), start()):
             assert np.abs(right - begin).max() > 1e-8
             np.testing.assert_allclose(one, right, rtol=1e-8 if name in LOOSE else 1e-12, atol=1e-13)
@@ -276,14 +280,22 @@ def test_a_step_is_that_of_the_formula(compose, case, steps):
 def test_a_planted_fault_of_rmsprop_is_seen(compose):
     """torch's form is another: ε outside the root, the rate outside the momentum, no start at one."""
     cfg = compose("optimizer=rmsprop", "optimizer.momentum=0.9", "optimizer.alpha=0.9", "optimizer.eps=1e-3")
-    found = walked(build(cfg.optimizer, "optimizer", []), 1)
+    found = walked(instantiate(settings_of(cfg).curve.optimizer, "optimizer", []), 1)
     assert not np.allclose(found[0], rmsprop_tf(False)(start(), gradients(1), RATES)[0], rtol=1e-3)
+
+
+def test_the_lamb_of_the_library_is_another():
+    for more in ({}, {"adam_debias": True}):
+        make = partial(pytorch_optimizer.Lamb, lr=1.0, weight_decay=DECAY, weight_decouple=False, **more)
+        found, right = walked(make, 10), lamb(10.0)(start(), gradients(10), RATES)
+        assert max(np.abs(one - other).max() for one, other in zip(found, right)) > 0.5
 
 
 def test_a_parameter_without_a_gradient_stays(compose):
     for name in ("dog", "dowg", "lamb", "cautious_adamw", "rmsprop_tf"):
         params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))]
-        optimizer = build(compose(f"optimizer={name}").optimizer, "optimizer", [])([{"params": params}])
+        node = settings_of(compose(f"optimizer={name}")).curve.optimizer
+        optimizer = instantiate(node, "optimizer", [])([{"params": params}])
         optimizer.step()
         params[1].grad = torch.ones(2, 2)
         optimizer.step()
@@ -312,7 +324,8 @@ def test_the_distance_of_dog_never_falls():
     ],
 )
 def test_numbers_without_sense_are_refused_in_one_line(compose, name, setting):
-    make = build(compose(f"optimizer={name}", f"optimizer.{setting}").optimizer, "optimizer", [])
+    settings = settings_of(compose(f"optimizer={name}", f"optimizer.{setting}"))
+    make = instantiate(settings.curve.optimizer, "optimizer", [])
     with pytest.raises(ConfigError, match=setting.partition("=")[0]) as refusal:
         make([nn.Parameter(torch.ones(1))])
     assert "\n" not in str(refusal.value)

@@ -30,13 +30,13 @@ def trained(assembly):
         return optimizer
 
     assembly.module.configure_optimizers = watched
-    fit(assembly, None)
+    fit(assembly)
     return rates, weights
 
 
 def as_planned(assembly, rates):
-    policy, plan = assembly.module.recipe.policy, assembly.facts["curves"]
-    names = [group.name for group in assembly.module.recipe.groups]
+    policy, plan = assembly.module.spec.policy, assembly.resolved.plan.curves
+    names = [group.name for group in assembly.module.spec.groups]
     assert list(policy.groups) == list(plan) == names
     assert rates == [dict(zip(names, policy.lrs(t))) for t in range(20)]
 
@@ -67,7 +67,7 @@ def test_a_backbone_keeps_its_bits_until_it_is_unfrozen_and_then_follows_the_sch
     )
     rates, weights = trained(assembly)
     as_planned(assembly, rates)
-    first = assembly.module.recipe.policy.warmup.updates + 8
+    first = assembly.module.spec.policy.warmup.updates + 8
     for name in ("layers.1.weight", "layers.1.bias", "layers.4.weight", "layers.4.bias"):
         assert moved(weights, name) == list(range(first, 20))
     assert moved(weights, "layers.7.weight") == list(range(20))
@@ -85,7 +85,7 @@ def test_a_pattern_is_frozen_by_a_multiplier_and_unfrozen_by_a_schedule(assemble
     )
     rates, weights = trained(assembly)
     as_planned(assembly, rates)
-    peak = assembly.module.recipe.policy.peak_lr
+    peak = assembly.module.spec.policy.peak_lr
     assert [seen["late"] / peak for seen in rates] == pytest.approx([0.0] * 6 + [2.0] * 6 + [1.0] * 8, rel=1e-12)
     assert moved(weights, "layers.1.weight") == []
     assert moved(weights, "layers.4.weight") == list(range(6, 20))
@@ -100,7 +100,7 @@ def test_the_rest_beside_hidden_matrices_has_an_optimizer_and_a_peak_of_its_own(
     as_planned(assembly, rates)
     assert list(rates[0]) == ["hidden", "rest", "rest_no_decay"]
     assert list(rates[0].values()) == pytest.approx([0.02, 0.003, 0.003], rel=1e-12)
-    parts = assembly.module.recipe.optimizer().parts
+    parts = assembly.module.spec.optimizer().parts
     assert [type(part) for part in parts] == [torch.optim.SGD, torch.optim.AdamW]
     assert [group["weight_decay"] for group in parts[1].param_groups] == [0.01, 0.0]
 

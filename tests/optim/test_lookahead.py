@@ -63,11 +63,11 @@ def test_a_learning_rate_written_into_its_groups_reaches_the_base():
 
 def test_a_resumed_run_ends_with_the_same_bits(assembled):
     whole = assembled(*SMALL, folder="whole")
-    fit(whole, None)
+    fit(whole)
     points = checkpoints_in(whole.checkpointing.folder)[:-1]
     for point in points:
-        resumed = assembled(*SMALL, folder=f"from-{point.stem}")
-        fit(resumed, point)
+        resumed = assembled(*SMALL, folder=f"from-{point.stem}", resumed=point)
+        fit(resumed)
         ends = [read(checkpoints_in(run.checkpointing.folder)[-1]) for run in (whole, resumed)]
         state = [end["optimizer_states"][0]["state"] for end in ends]
         assert {"lookahead_slow", "exp_avg"} <= state[0][0].keys()
@@ -78,10 +78,10 @@ def test_a_resumed_run_ends_with_the_same_bits(assembled):
 
 def test_numbers_of_the_base_come_from_the_config_and_its_state_from_the_checkpoint(assembled):
     first = assembled(*SMALL, folder="first")
-    fit(first, None)
+    fit(first)
     point = checkpoints_in(first.checkpointing.folder)[1]
-    second = assembled(*SMALL, "optimizer.base.betas=[0.5,0.7]", "optimizer.k=2", folder="second")
-    fit(second, point)
+    second = assembled(*SMALL, "optimizer.base.betas=[0.5,0.7]", "optimizer.k=2", folder="second", resumed=point)
+    fit(second)
     group = second.trainer.optimizers[0].param_groups[0]
     assert list(group["betas"]) == [0.5, 0.7]
     since = read(point)["optimizer_states"][0]["param_groups"][0]["lookahead_since"]

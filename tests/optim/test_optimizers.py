@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from trainer.checkpoint.io import checkpoint_path
-from trainer.config import components as parts
+from trainer.config.model_data import build_model
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.run import fit
 
@@ -58,7 +59,7 @@ def test_an_optimizer_learns_what_a_constant_guess_cannot(assembled, name):
         *QUICK.get(name, []),
         *("trainer.duration=100", "trainer.validate=100"),
     )
-    fit(assembly, None)
+    fit(assembly)
     assert assembly.checkpointing.best["scores"]["val/loss"] < 0.8 * GUESS
 
 
@@ -66,9 +67,9 @@ def test_an_optimizer_learns_what_a_constant_guess_cannot(assembled, name):
 def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     chosen = (*SMALL, f"optimizer={name}", *NEEDS.get(name, []), "trainer.duration=20", "trainer.validate=7")
     whole = assembled(*chosen, "trainer.checkpoint=10", "trainer.keep=0", folder="whole")
-    fit(whole, None)
-    resumed = assembled(*chosen, folder="resumed")
-    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 10))
+    fit(whole)
+    resumed = assembled(*chosen, folder="resumed", resumed=checkpoint_path(whole.folder / "checkpoints", 10))
+    fit(resumed)
     weights = [dict(one.module.net.state_dict()) for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     states = [one.trainer.optimizers[0].state_dict() for one in (whole, resumed)]
@@ -100,9 +101,10 @@ def test_a_state_that_differs_is_found():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_that_an_optimizer_does_not_know_is_refused(compose, name):
-    cfg = compose(f"optimizer={name}", "+optimizer.foo=1")
+    curve = settings_of(compose(f"optimizer={name}", "+optimizer.foo=1")).curve
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
     with pytest.raises(ConfigError, match=r"optimizer\.foo is not known to"):
-        parts.optimizer(cfg, torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)))
+        build_model(curve, net, full_batch=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,7 +141,7 @@ def test_muon_brings_its_groups_and_corrected_adamw_its_decay(compose):
 def test_corrected_decay_falls_with_the_square_of_the_rate(assembled):
     chosen = ("optimizer=corrected_adamw", "trainer.duration=20", "trainer.validate=20", "optimizer.weight_decay=0.5")
     assembly = assembled(*SMALL, *chosen)
-    policy = assembly.module.recipe.policy
+    policy = assembly.module.spec.policy
     peak = max(policy.lrs(t)[0] for t in range(20))
     for t in (0, 7, 19):
         lr, decay = policy.lrs(t)[0], policy.values(t)["weight_decay"][0]

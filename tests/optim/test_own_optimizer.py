@@ -40,10 +40,10 @@ def test_the_example_is_about_twenty_lines():
 
 def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
     whole = assembled(*SMALL, *command, folder="whole")
-    fit(whole, None)
+    fit(whole)
     assert whole.checkpointing.best["scores"]["val/loss"] < 2.0
-    resumed = assembled(*SMALL, *command, folder="resumed")
-    fit(resumed, checkpoint_path(whole.folder / "checkpoints", 20))
+    resumed = assembled(*SMALL, *command, folder="resumed", resumed=checkpoint_path(whole.folder / "checkpoints", 20))
+    fit(resumed)
     weights = [one.module.net.state_dict() for one in (whole, resumed)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     groups = whole.trainer.optimizers[0].param_groups
@@ -52,8 +52,8 @@ def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
 
 def test_its_settings_can_be_scheduled(assembled, command):
     assembly = assembled(*SMALL, *command, "hyper_schedule=weight_decay_tied")
-    fit(assembly, None)
-    policy = assembly.module.recipe.policy
+    fit(assembly)
+    policy = assembly.module.spec.policy
     assert [group["weight_decay"] for group in assembly.trainer.optimizers[0].param_groups] == policy.values(59)[
         "weight_decay"
     ]

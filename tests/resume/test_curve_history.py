@@ -22,8 +22,8 @@ def trunk(tmp_path_factory):
     """A run of 40 updates with a checkpoint at each tenth."""
     folder = tmp_path_factory.mktemp("trunk")
     assembly = assemble(config(), folder)
-    fit(assembly, None)
-    return folder, assembly.module.recipe.policy
+    fit(assembly)
+    return folder, assembly.module.spec.policy
 
 
 def config(*overrides):
@@ -53,7 +53,7 @@ def resumed(trunk, folder, *overrides, at=AT):
         return optimizer
 
     assembly.module.configure_optimizers = watched
-    fit(assembly, path)
+    fit(assembly)
     return assembly, seen
 
 
@@ -101,7 +101,7 @@ def test_an_edited_config_does_what_its_policy_says_or_is_refused(trunk, tmp_pat
         assert "\n" not in str(refusal.value)
         return
     assembly, seen = resumed(trunk, tmp_path, *chosen)
-    total, plan = assembly.module.horizon.total, assembly.module.recipe.policy
+    total, plan = assembly.module.horizon.total, assembly.module.spec.policy
     assert seen == [plan.lrs(t) for t in range(AT, total)]
     expected = [by_definition(policy, trunk[1].lr, curve, t, total) for t in range(AT, total)]
     assert [lrs[0] for lrs in seen] == pytest.approx(expected, rel=1e-12, abs=1e-15)
@@ -151,8 +151,8 @@ def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(t
     first, seen = resumed(trunk, tmp_path, *words)
     path = next(path for path in checkpoints_in(tmp_path / "checkpoints") if path.stem.endswith("50"))
     for again in (words, words[:2]):
-        second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.recipe
-        assert [second.policy.lrs(t) for t in range(80)] == [first.module.recipe.policy.lrs(t) for t in range(80)]
+        second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.spec
+        assert [second.policy.lrs(t) for t in range(80)] == [first.module.spec.policy.lrs(t) for t in range(80)]
         assert len(second.origin["curve_history"]) == 2
     assert seen[30:] == [second.policy.lrs(t) for t in range(50, 80)]
 
@@ -194,7 +194,7 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
     assert "from there on trainer.clip: None → 0.5" in told
     saved = read(checkpoints_in(tmp_path / "checkpoints")[-1])["cadence"]
     assert (saved["config"]["trainer"]["clip"], len(saved["curve_history"])) == (0.5, 1)
-    assert assembly.module.updater.clip == 0.5
+    assert assembly.module.updater.treatment.clip == 0.5
 
 
 def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
@@ -202,7 +202,7 @@ def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
     first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
     path = checkpoints_in(tmp_path / "first" / "checkpoints")[0]
     again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
-    policies = (first.module.recipe.policy, again.module.recipe.policy)
+    policies = (first.module.spec.policy, again.module.spec.policy)
     before, now = (policy.values(30)["weight_decay"][0] for policy in policies)
     assert now == pytest.approx(3 * before, rel=1e-12)
 
@@ -212,8 +212,8 @@ def stable(tmp_path_factory):
     """A warm-up, stable, decay run of 40 updates whose decay begins at 32."""
     folder = tmp_path_factory.mktemp("stable")
     assembly = assemble(config("schedule=wsd", "warmup.duration=16"), folder)
-    fit(assembly, None)
-    return folder, assembly.module.recipe.policy
+    fit(assembly)
+    return folder, assembly.module.spec.policy
 
 
 def test_a_cooldown_branches_off_a_stable_trunk_to_an_end_before_its_own_decay(stable, tmp_path):
@@ -234,7 +234,7 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
     table = tmp_path / "curve.csv"
     table.write_text("t,value\n0,1.0\n10,0.5\n")
     words = ("schedule=table", f"schedule.path={table}")
-    fit(assemble(config(*words), tmp_path / "run"), None)
+    fit(assemble(config(*words), tmp_path / "run"))
     path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     assemble(config("resume.path=x", *words), tmp_path / "same", path)
     table.write_text("t,value\n0,1.0\n10,0.05\n")
@@ -246,12 +246,12 @@ def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
     path = checkpoints_in(trunk[0] / "checkpoints")[-1]
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
     with pytest.raises(ConfigError, match="give the run another name"):
-        fit(assemble(config(*words), trunk[0], path), path)
+        assemble(config(*words), trunk[0], path)
 
 
 def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     words = ("schedule=exponential", "schedule.gamma=0.9")
-    fit(assemble(config(*words), tmp_path / "run"), None)
+    fit(assemble(config(*words), tmp_path / "run"))
     path = checkpoints_in(tmp_path / "run" / "checkpoints")[1]
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):

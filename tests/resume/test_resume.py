@@ -7,7 +7,7 @@ import torch
 
 from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
 from trainer.lr import ConfigError
-from trainer.resume.resume_point import check_unused, resume_point
+from trainer.resume.resume_point import check_unused, named_checkpoint
 from trainer.run import evaluate, fit
 
 DIGITS = (
@@ -42,13 +42,13 @@ def same(first, second):
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, kind):
     overrides = DIGITS if kind == "digits" else text
     whole = assembled(*overrides, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
-    fit(whole, None)
+    fit(whole)
     expected = end_of(whole)
     points = checkpoints_in(whole.folder / "checkpoints")[:-1:2]
     assert len(points) == (20 if kind == "digits" else 32)
     for point in points:
-        resumed = assembled(*overrides, folder=f"from-{point.stem}")
-        fit(resumed, point)
+        resumed = assembled(*overrides, folder=f"from-{point.stem}", resumed=point)
+        fit(resumed)
         ending = end_of(resumed)
         assert same(ending, expected), f"resumed at {point.stem}"
         assert ending[1] == expected[1]
@@ -58,18 +58,18 @@ def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, ki
 def test_a_run_in_float64_goes_on_with_all_of_its_bits(assembled):
     words = (*DIGITS, "trainer.precision=64-true", "average=ema")
     whole = assembled(*words, "trainer.checkpoint=20", "trainer.keep=0", folder="whole")
-    fit(whole, None)
+    fit(whole)
     point = checkpoint_path(whole.checkpointing.folder, 20)
     resumed = assembled(*words, folder="resumed", resumed=point)
-    fit(resumed, point)
+    fit(resumed)
     assert resumed.module.net.layers[1].weight.dtype == torch.float64
     assert same(end_of(resumed), end_of(whole))
 
 
 def test_another_seed_does_end_with_other_bits(assembled):
     first, second = (assembled(*DIGITS, f"seed={seed}", folder=str(seed)) for seed in (0, 1))
-    fit(first, None)
-    fit(second, None)
+    fit(first)
+    fit(second)
     assert not same(end_of(first), end_of(second))
 
 
@@ -77,7 +77,7 @@ def test_the_number_of_updates_per_call_changes_no_bit(assembled):
     ends = []
     for count in (1, 7, 100):
         assembly = assembled(*DIGITS, f"trainer.steps_per_execution={count}", folder=str(count))
-        fit(assembly, None)
+        fit(assembly)
         ends.append(end_of(assembly))
     assert same(ends[0], ends[1])
     assert same(ends[0], ends[2])
@@ -85,7 +85,7 @@ def test_the_number_of_updates_per_call_changes_no_bit(assembled):
 
 def test_a_checkpoint_holds_plain_containers_and_no_loop_counters(assembled):
     assembly = assembled(*DIGITS)
-    fit(assembly, None)
+    fit(assembly)
     for path in (assembly.checkpointing.folder / BEST, checkpoint_path(assembly.checkpointing.folder, 40)):
         checkpoint = torch.load(path, weights_only=True)
         assert "loops" not in checkpoint
@@ -95,15 +95,15 @@ def test_a_checkpoint_holds_plain_containers_and_no_loop_counters(assembled):
 
 def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled, capsys):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
-    fit(first, None)
+    fit(first)
     edits = ("optimizer.lr=0.0001", "optimizer.weight_decay=0.5", "optimizer.betas=[0.8,0.99]")
     middle = checkpoint_path(first.checkpointing.folder, 20)
     second = assembled(*DIGITS, *edits, "resume.policy=override", folder="second", resumed=middle)
-    fit(second, middle)
+    fit(second)
     (optimizer,) = second.trainer.optimizers
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert optimizer.param_groups[0]["betas"] == (0.8, 0.99) or optimizer.param_groups[0]["betas"] == [0.8, 0.99]
-    assert optimizer.param_groups[0]["lr"] == second.module.recipe.policy.lr(39)
+    assert optimizer.param_groups[0]["lr"] == second.module.spec.policy.lr(39)
     told = capsys.readouterr().err
     for change in ("optimizer.lr: 0.003 → 0.0001", "optimizer.weight_decay: 0.01 → 0.5"):
         assert f"resumed at update 20, from there on {change}" in told
@@ -111,20 +111,20 @@ def test_an_edited_number_holds_from_the_resumed_update_on_and_is_told(assembled
 
 def test_a_longer_run_goes_on_along_its_own_curve(assembled):
     short = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="short")
-    fit(short, None)
+    fit(short)
     middle = checkpoint_path(short.checkpointing.folder, 20)
     long = assembled(*DIGITS, "trainer.duration=60", "resume.policy=stretch", folder="long", resumed=middle)
-    fit(long, middle)
+    fit(long)
     assert long.module.clock.t == 60
-    assert long.module.control.applied == long.module.recipe.policy.lrs(59)
+    assert long.module.control.applied == long.module.spec.policy.lrs(59)
 
 
 def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
-    fit(first, None)
+    fit(first)
     late = checkpoint_path(first.checkpointing.folder, 36)
     second = assembled(*DIGITS, "optimizer.lr=1e-9", "resume.policy=override", folder="second", resumed=late)
-    fit(second, late)
+    fit(second)
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
     assert set(evaluate(second)) == {"loss", "accuracy"}
 
@@ -139,29 +139,29 @@ def test_the_best_checkpoint_of_the_earlier_folder_is_taken_along(assembled):
 )
 def test_a_checkpoint_whose_clock_does_not_fit_is_refused(assembled, overrides, says):
     first = assembled(*DIGITS, folder="first")
-    fit(first, None)
+    fit(first)
     last = checkpoint_path(first.checkpointing.folder, 40)
     with pytest.raises(ConfigError, match=says):
-        fit(assembled(*DIGITS, *overrides, folder="second", resumed=last), last)
+        assembled(*DIGITS, *overrides, folder="second", resumed=last)
 
 
 def test_another_model_or_grouping_is_refused(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
-    fit(first, None)
+    fit(first)
     for overrides in (["model.hidden=[8]"], ["optimizer.weight_decay=0.0"]):
         with pytest.raises(ConfigError):
-            fit(assembled(*DIGITS, *overrides, folder="second"), checkpoint_path(first.checkpointing.folder, 20))
+            assembled(*DIGITS, *overrides, folder="second", resumed=checkpoint_path(first.checkpointing.folder, 20))
 
 
 def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_none(tmp_path):
     folder = tmp_path / "run"
-    assert resume_point("auto", folder) is None
+    assert named_checkpoint("auto", folder) is None
     (folder / "checkpoints").mkdir(parents=True)
     for update in (100, 20, 3):
         checkpoint_path(folder / "checkpoints", update).touch()
-    assert resume_point("auto", folder) == checkpoint_path(folder / "checkpoints", 100)
-    assert resume_point(str(folder), tmp_path) == checkpoint_path(folder / "checkpoints", 100)
-    assert resume_point("none", folder) is None
+    assert named_checkpoint("auto", folder) == checkpoint_path(folder / "checkpoints", 100)
+    assert named_checkpoint(str(folder), tmp_path) == checkpoint_path(folder / "checkpoints", 100)
+    assert named_checkpoint("none", folder) is None
     (folder / "config.yaml").touch()
     check_unused(folder, "auto", None)
     check_unused(folder, str(folder), checkpoint_path(folder / "checkpoints", 100))
@@ -170,7 +170,7 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
             check_unused(folder, "none", resumed)
     for bad in ("nowhere.ckpt", str(tmp_path)):
         with pytest.raises(ConfigError, match="resume.path="):
-            resume_point(bad, folder)
+            named_checkpoint(bad, folder)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "foreign", "code"])
@@ -195,19 +195,19 @@ def test_a_file_that_is_no_checkpoint_of_ours_is_refused_and_runs_no_code(tmp_pa
 
 def test_a_branch_inside_the_folder_of_newer_checkpoints_is_refused_and_loses_nothing(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
-    fit(first, None)
+    fit(first)
     before = {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()}
     with pytest.raises(ConfigError, match="resume=auto, or give another name"):
-        fit(assembled(*DIGITS), checkpoint_path(first.checkpointing.folder, 10))
+        assembled(*DIGITS, resumed=checkpoint_path(first.checkpointing.folder, 10))
     assert {path.name: path.read_bytes() for path in first.checkpointing.folder.iterdir()} == before
 
 
 def test_a_run_that_only_lacks_its_test_is_tested_and_not_trained(assembled):
     first = assembled(*DIGITS)
-    fit(first, None)
+    fit(first)
     expected = evaluate(first)
-    again = assembled(*DIGITS, folder="again")
-    fit(again, checkpoint_path(first.checkpointing.folder, 40))
+    again = assembled(*DIGITS, folder="again", resumed=checkpoint_path(first.checkpointing.folder, 40))
+    fit(again)
     assert len(again.trainer.optimizers) == 0
     assert (again.module.clock.t, again.checkpointing.best) == (40, first.checkpointing.best)
     assert evaluate(again) == expected
@@ -224,11 +224,11 @@ def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
             return super().step(closure)
 
     def counted(folder, point):
-        assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder)
-        recipe = assembly.module.recipe
-        make = lambda: Counting([group.options() for group in recipe.groups])  # noqa: E731
-        object.__setattr__(recipe, "optimizer", make)
-        fit(assembly, point)
+        assembly = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder=folder, resumed=point)
+        spec = assembly.module.spec
+        make = lambda: Counting([group.options() for group in spec.groups])  # noqa: E731
+        object.__setattr__(spec, "optimizer", make)
+        fit(assembly)
         return assembly
 
     first = counted("first", None)
@@ -239,9 +239,9 @@ def test_state_that_an_optimizer_keeps_in_its_groups_is_resumed(assembled):
 
 def test_best_is_not_compared_across_two_measures(assembled):
     first = assembled(*DIGITS, "task.monitor=accuracy", "task.mode=max", "trainer.checkpoint=10", "trainer.keep=0")
-    fit(first, None)
-    second = assembled(*DIGITS, folder="second")
-    fit(second, checkpoint_path(first.checkpointing.folder, 20))
+    fit(first)
+    second = assembled(*DIGITS, folder="second", resumed=checkpoint_path(first.checkpointing.folder, 20))
+    fit(second)
     assert second.checkpointing.best["value"] == second.checkpointing.best["scores"]["val/loss"]
     assert second.checkpointing.best["update"] > 20
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == second.checkpointing.best["update"]
@@ -249,11 +249,11 @@ def test_best_is_not_compared_across_two_measures(assembled):
 
 def test_a_best_checkpoint_from_after_the_resumed_update_is_not_taken_for_the_best(assembled):
     first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0")
-    fit(first, None)
+    fit(first)
     assert first.checkpointing.best["update"] > 20
     middle = checkpoint_path(first.checkpointing.folder, 20)
     second = assembled(*DIGITS, "optimizer.lr=10.0", "resume.policy=override", folder="second", resumed=middle)
-    fit(second, middle)
+    fit(second)
     best = second.checkpointing.best
     assert best["update"] > 20
     assert read(second.checkpointing.folder / BEST)["cadence"]["updates"] == best["update"]
@@ -264,21 +264,21 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_double
 
     first = assembled(*DIGITS, "trainer.log_every=1")
     first.module.clock.t = 0
-    add, died = first.module.journal.add, RuntimeError("killed")
+    add, died = first.module.metric_buffer.add, RuntimeError("killed")
 
     def dying(t, *rest):
         if t == 7:
             raise died
         add(t, *rest)
 
-    first.module.journal.add = dying
+    first.module.metric_buffer.add = dying
     with pytest.raises(RuntimeError, match="killed"):
-        fit(first, None)
-    first.module.drain(alone=True)
+        fit(first)
+    first.module.flush(alone=True)
     first.trainer.logger.close()
-    assert resume_point("auto", first.folder) is None
+    assert named_checkpoint("auto", first.folder) is None
     second = assembled(*DIGITS)
-    fit(second, None)
+    fit(second)
     second.trainer.logger.close()
     events = EventAccumulator(str(second.folder), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in events.Scalars("train/loss")] == list(range(40))

@@ -92,10 +92,10 @@ def test_a_run_that_is_measured_trains_to_the_same_bits(assembled):
         "data.batch_size=16",
     )
     plain, looked_at = assembled(*chosen), assembled(*chosen, folder="other")
-    fit(plain, None)
+    fit(plain)
     probe = Probe(looked_at, [1, 5], Sampling(updates=2, micro=8, batch=16, seed=1))
-    looked_at.module.recipe = replace(looked_at.module.recipe, measure=probe.attach)
-    fit(looked_at, None)
+    looked_at.module.spec = replace(looked_at.module.spec, measure=probe.attach)
+    fit(looked_at)
     assert [one.update for one in probe.measured] == [1, 5]
     theirs = looked_at.module.net.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in plain.module.net.state_dict().items())

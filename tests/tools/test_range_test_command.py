@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.config import lr_policy as policy
-from trainer.config.settings import horizon, trainer_settings
+from trainer.config.resolve import plan_of
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
 from trainer.run import fit
@@ -73,9 +73,9 @@ def test_a_sweep_that_stands_still_is_the_run_to_the_bit(words, ready):
     chosen = (*words, "schedule=constant", "warmup=none", "trainer.duration=12")
     plain, other = ready(*chosen), ready(*chosen, folder="other")
     tape = Tape(plain.trainer, lambda loss: loss.item(), lambda loss: False)
-    plain.module.journal = tape
-    fit(plain, None)
-    seen = sweep(other, "lr", [other.module.recipe.policy.peak_lr] * 12)
+    plain.module.metric_buffer = tape
+    fit(plain)
+    seen = sweep(other, "lr", [other.module.spec.policy.peak_lr] * 12)
     assert seen.losses == tape.losses
     assert len(set(seen.losses)) == 12
 
@@ -94,7 +94,7 @@ def test_groups_keep_their_ratios_and_settings_that_change_stand_at_the_peak(rea
     monkeypatch.setattr(Tape, "add", spied)
     values = rates(1e-3, 1e-2, 20)
     sweep(assembly, "lr", values)
-    mults = [group.lr_mult for group in assembly.module.recipe.groups]
+    mults = [group.lr_mult for group in assembly.module.spec.groups]
     assert len(set(mults)) > 1
     assert [row for row, _ in applied] == [[value * mult for mult in mults] for value in values]
     assert {round(momentum, 12) for _, row in applied for momentum in row} == {0.85}
@@ -106,7 +106,7 @@ def test_weight_decay_and_momentum_rise_at_the_peak_rate(of, values, ready, monk
     applied = []
     monkeypatch.setattr(Tape, "add", lambda self, t, *rest: applied.append((rest[2].applied, rest[2].values[of])))
     sweep(assembly, of, values)
-    peak = assembly.module.recipe.policy.peak_lr
+    peak = assembly.module.spec.policy.peak_lr
     assert [row for row, _ in applied] == [[peak] * 2] * 3
     expected = [[value, 0.0] for value in values] if of == "weight_decay" else [[value] * 2 for value in values]
     assert [row for _, row in applied] == expected
@@ -137,8 +137,8 @@ def test_a_run_trains_to_the_same_bits_after_it_was_swept(more, ready):
     words = (*BATCH_NORM, "trainer.duration=6", *more)
     plain, swept = ready(*words), ready(*words, folder="other")
     sweep(swept, "lr", rates(1e-4, 1e3, 25))
-    fit(plain, None)
-    fit(swept, None)
+    fit(plain)
+    fit(swept)
     assert bool(more) == (len(swept.module.horizon.growth.stages) > 1)
     assert swept.module.clock.t == swept.module.horizon.total == (4 if more else 6)
     theirs = swept.module.net.state_dict()
@@ -235,8 +235,7 @@ def test_it_suggests_confirms_and_gives_cycles_and_what_to_paste_gives_that_peak
     ours = numbers["suggestions"][0]
     assert (ours["method"], numbers["scale"]) == ("edge/8", 4.0)
     cfg = compose(*words, *numbers["override"])
-    settings = trainer_settings(cfg)
-    assert policy.policy(cfg, horizon(cfg, settings)).peak_lr == pytest.approx(ours["value"], rel=1e-5)
+    assert plan_of(settings_of(cfg)).policy.peak_lr == pytest.approx(ours["value"], rel=1e-5)
     assert f"paste: {numbers['override'][0]}" in text
     assert ours["interval"] == pytest.approx([ours["value"] * 8 / 25, ours["value"] * 8 / 2.5])
     assert 0.005 < ours["value"] < 1.0

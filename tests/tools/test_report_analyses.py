@@ -3,16 +3,15 @@
 import math
 import random
 import statistics
+import sys
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.tools.report.edge import edge, extended, finer
-from trainer.tools.report.importance import Importance, importance
-from trainer.tools.report.optimum import Undetermined, optimum
-from trainer.tools.report.repeats import best, compared, repeats
-from trainer.tools.report.width import sensitivity
+from trainer.lr import ConfigError
+from trainer.tools.report.comparison import Importance, best_configuration, compare_options, importance, repeats
+from trainer.tools.report.rates import Undetermined, extend, find_edge, optimum, refine, width
 
 GRID = [10 ** (k / 4) for k in range(-12, 1)]
 
@@ -100,7 +99,7 @@ def test_pure_noise_rarely_gets_an_optimum():
 
 
 def test_the_range_within_a_percentage_is_read_off_between_the_rates():
-    found = sensitivity([0.01, 0.1, 1.0], [1.2, 1.0, 1.1], within=0.05)
+    found = width([0.01, 0.1, 1.0], [1.2, 1.0, 1.1], within=0.05)
     assert math.log10(found.low) == pytest.approx(-1 - 0.25)
     assert math.log10(found.high) == pytest.approx(-1 + 0.5)
     assert found.decades == pytest.approx(0.75)
@@ -109,25 +108,25 @@ def test_the_range_within_a_percentage_is_read_off_between_the_rates():
 
 
 def test_a_range_that_reaches_the_end_of_the_grid_is_open_unless_the_next_rate_failed():
-    assert sensitivity([0.01, 0.1, 1.0], [1.2, 1.0, 1.01]).open_high
-    assert not sensitivity([0.01, 0.1, 1.0], [1.2, 1.0, 1.01], failed=[3.0]).open_high
-    falling = sensitivity([1.0, 10.0], [-0.98, -0.90])  # an accuracy
+    assert width([0.01, 0.1, 1.0], [1.2, 1.0, 1.01]).open_high
+    assert not width([0.01, 0.1, 1.0], [1.2, 1.0, 1.01], failed=[3.0]).open_high
+    falling = width([1.0, 10.0], [-0.98, -0.90])  # an accuracy
     assert falling.low == 1.0
     assert falling.high == pytest.approx(10 ** (0.049 / 0.08))
 
 
 def test_an_edge_is_found_on_either_side_and_nothing_inside():
-    assert edge([0.1, 0.2, 0.4], [3, 2, 1]).side == "high"
-    low = edge([0.1, 0.2, 0.4], [1, 2, 3])
-    assert (low.side, low.best, low.margin, low.more) == ("low", 0.1, 1, (0.025, 0.05))
-    assert edge([0.1, 0.2, 0.4], [2, 1, 3]) is None
-    assert edge([0.1, 0.2], [2, 1]) is None
-    assert edge([], []) is None
+    assert find_edge([0.1, 0.2, 0.4], [3, 2, 1]).side == "high"
+    low = find_edge([0.1, 0.2, 0.4], [1, 2, 3])
+    assert (low.side, low.best, low.margin, low.extension) == ("low", 0.1, 1, (0.025, 0.05))
+    assert find_edge([0.1, 0.2, 0.4], [2, 1, 3]) is None
+    assert find_edge([0.1, 0.2], [2, 1]) is None
+    assert find_edge([], []) is None
 
 
 def test_an_edge_beyond_which_training_fails_is_not_extended_but_a_far_failure_says_nothing():
-    assert edge([0.1, 0.3, 1.0], [3, 2, 1], failed=[3.0]).more == ()
-    assert edge([0.1, 0.3, 1.0], [3, 2, 1], failed=[1e20]).more == (3.0, 10.0)
+    assert find_edge([0.1, 0.3, 1.0], [3, 2, 1], failed=[3.0]).extension == ()
+    assert find_edge([0.1, 0.3, 1.0], [3, 2, 1], failed=[1e20]).extension == (3.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +140,11 @@ def test_an_edge_beyond_which_training_fails_is_not_extended_but_a_far_failure_s
     ],
 )
 def test_a_grid_is_carried_on_in_its_own_steps(grid, side, more):
-    assert extended(grid, side) == pytest.approx(more)
+    assert extend(grid, side) == pytest.approx(more)
 
 
 def test_a_finer_grid_lies_between_the_best_and_its_neighbours():
-    assert finer([0.1, 0.8, 6.4], 0.8) == pytest.approx([0.2, 0.4, 1.6, 3.2])
+    assert refine([0.1, 0.8, 6.4], 0.8) == pytest.approx([0.2, 0.4, 1.6, 3.2])
 
 
 def test_repeats_are_summed_up_as_the_standard_library_and_scipy_do():
@@ -160,7 +159,7 @@ def test_a_paired_difference_takes_out_what_the_seeds_share():
     luck = {0: 0.3, 1: -0.2, 2: 0.1}
     a = {("lr", rate): {s: 1 + (rate - 2) ** 2 + luck[s] for s in luck} for rate in (1, 2, 3)}
     b = {cell: {s: v + 0.05 + 0.001 * s for s, v in values.items()} for cell, values in a.items()}
-    (told,) = compared({"b": b, "a": a})
+    (told,) = compare_options({"b": b, "a": a})
     assert (told.option, told.other, told.wins, told.shared) == ("a", "b", 3, 3)
     assert told.tuned.mean == pytest.approx(0.051)
     assert told.grid.mean == pytest.approx(0.051)
@@ -172,16 +171,16 @@ def test_a_paired_difference_takes_out_what_the_seeds_share():
 
 
 def test_a_configuration_with_fewer_seeds_is_not_called_best_and_pairs_are_of_the_same_seeds_only():
-    assert best({"lucky": {0: 0.1}, "solid": {0: 0.5, 1: 0.5}}) == "solid"
-    (told,) = compared({"a": {"x": {0: 1.0, 1: 1.0}}, "b": {"x": {1: 3.0, 2: 9.0}}})
+    assert best_configuration({"lucky": {0: 0.1}, "solid": {0: 0.5, 1: 0.5}}) == "solid"
+    (told,) = compare_options({"a": {"x": {0: 1.0, 1: 1.0}}, "b": {"x": {1: 3.0, 2: 9.0}}})
     assert (told.tuned.n, told.tuned.mean) == (1, 2.0)
 
 
 def test_several_comparisons_share_the_five_percent():
     cells = {"x": {0: 1.0, 1: 1.1}}
-    told = compared({name: {"x": {s: v + i for s, v in cells["x"].items()}} for i, name in enumerate("abc")})
+    told = compare_options({name: {"x": {s: v + i for s, v in cells["x"].items()}} for i, name in enumerate("abc")})
     assert [one.level for one in told] == [0.975, 0.975]
-    assert compared({"a": cells}) == []
+    assert compare_options({"a": cells}) == []
 
 
 def test_importance_finds_the_planted_shares():
@@ -193,6 +192,29 @@ def test_importance_finds_the_planted_shares():
     assert list(told.shares) == ["lr", "word", "nothing"]
     assert all(low <= mean <= high for mean, low, high in told.shares.values())
     assert told.shares["nothing"][0] < 0.05 < 0.1 < told.shares["word"][0] < told.shares["lr"][0]
+
+
+def test_importance_agrees_with_an_analysis_of_variance_of_the_ranks_of_a_full_grid():
+    draw = random.Random(0)
+    rows = [(rate, word) for rate in (0.01, 0.03, 0.1, 0.3, 1.0) for word in "abc" for _ in range(3)]
+    shift = {"a": 0.0, "b": 0.3, "c": 0.5}
+    costs = [(math.log10(rate) + 1) ** 2 + shift[word] + draw.gauss(0, 1e-3) for rate, word in rows]
+    ranks = stats.rankdata(costs)
+
+    def share(i):
+        groups = [[rank for row, rank in zip(rows, ranks) if row[i] == level] for level in {row[i] for row in rows}]
+        return np.var([np.mean(group) for group in groups]) / np.var(ranks)
+
+    found = importance({"lr": [row[0] for row in rows], "word": [row[1] for row in rows]}, costs)
+    assert found.shares["lr"][0] == pytest.approx(share(0), abs=0.03)
+    assert found.shares["word"][0] == pytest.approx(share(1), abs=0.03)
+    assert found.explained > 0.9
+
+
+def test_without_optuna_importance_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"pip install 'cadence\[search\]'"):
+        importance({"a": list(range(20)), "b": list(range(20))}, list(range(20)))
 
 
 def test_importance_says_why_it_says_nothing():

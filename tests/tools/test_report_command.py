@@ -12,82 +12,18 @@ import pandas
 import pytest
 import yaml
 
+from tests.tools.runs_on_disk import curves_of, data_of, loss, page_of, sections, write_run, write_sweep
 from trainer.log.eventfile import EventFile, float32
 from trainer.lr import ConfigError
 from trainer.tools.report import command as report
-from trainer.tools.report import curves as event_curves
-from trainer.tools.report.exhibit import exhibit
-from trainer.tools.report.page import page
-from trainer.tools.report.runs import found
-from trainer.tools.report.study import Study
+from trainer.tools.report.runs import find_runs, read_curves, scalars
 
 HOSTILE = "</script><script>alert(1)</script>"
-LIBRARY = "// plotly"
-
-
-def write_run(folder, overrides, metrics=None, status="completed", events=True, batch=None, **config):
-    """A run's folder, as `train.py` leaves it."""
-    folder.mkdir(parents=True)
-    flat = {"optimizer": {"lr": 0.1, "momentum": 0.9}, "data": {"batch_size": 32}, "seed": 0, "name": folder.name}
-    for word in overrides:
-        key, _, value = word.lstrip("+").partition("=")
-        room, dot, name = key.partition(".")
-        value = yaml.safe_load(value) if value[:1] != "'" else value
-        if dot:
-            flat[room] = {**flat.get(room, {}), name: value}
-        elif key == "seed":
-            flat[key] = value
-    (folder / "config.yaml").write_text(yaml.safe_dump({**flat, **config}))
-    (folder / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-    plan = {"total_updates": 40, "global_batch": batch or flat["data"]["batch_size"], "scaling": "none"}
-    (folder / "plan.json").write_text(json.dumps(plan))
-    best = {"metric": "val/loss", "value": None, "update": 40}
-    done = {"updates": 40, "total_updates": 40, "seconds": 1.5, "folder": f"/elsewhere/{folder.name}"}
-    result = {"status": status, "metrics": metrics or {}, "best": best, **done}
-    (folder / "result.json").write_text(json.dumps(result))
-    if events:
-        log = EventFile(folder)
-        for t in range(40):
-            log.write_scalars(("train/loss", "lr/decay"), t, 0.0, float32([2 - t / 40, 0.1]))
-        log.write_scalars(("val/loss",), 39, 0.0, float32([1.0]))
-        log.close()
-    return folder
-
-
-def loss(lr, seed=0, shift=0.0):
-    from math import log10
-
-    return 0.5 + 0.2 * (log10(lr) + 1) ** 2 + 0.004 * seed + shift
-
-
-def write_sweep(root, rates=(0.01, 0.03, 0.1, 0.3, 1.0), schedules=("cosine", "linear"), seeds=(0, 1), more=()):
-    """A sweep over rates, schedules and seeds."""
-    numbers = iter(range(1000))
-    for lr in rates:
-        for schedule in schedules:
-            for seed in seeds:
-                words = [f"optimizer.lr={lr}", f"schedule={schedule}", f"seed={seed}", *more]
-                value = loss(lr, seed, 0.01 * (schedule == "linear"))
-                write_run(root / str(next(numbers)), words, {"val/loss": value, "val/accuracy": 1 - value / 2})
-    return root
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     return write_sweep(tmp_path_factory.mktemp("outputs") / "sweep")
-
-
-def shown(folder, metric=None, out=None, library=LIBRARY):
-    study = Study(found(folder), metric)
-    return page(exhibit(study, folder, out or folder / "report", 0.05), library)
-
-
-def sections(html):
-    return set(re.findall(r'<section id="([a-z-]+)"', html))
-
-
-def told(html):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])
 
 
 def test_the_command_writes_page_pictures_and_tables_and_says_what_it_found(sweep, tmp_path, capsys):
@@ -105,16 +41,17 @@ def test_the_command_writes_page_pictures_and_tables_and_says_what_it_found(swee
 
 
 def test_the_page_holds_every_run_with_its_links_curves_and_commands(sweep, tmp_path):
-    html = shown(sweep, out=tmp_path / "a" / "b")
-    runs = told(html)["runs"]
+    html = page_of(sweep, out=tmp_path / "a" / "b")
+    runs = data_of(html)["runs"]
     assert [run["name"] for run in runs] == [str(i) for i in range(20)]
     assert len(re.findall(r"<tr data-run=", html)) == 20
     for run in runs:
         assert (tmp_path / "a" / "b" / run["href"]).resolve() == sweep / run["name"]
         assert run["board"] == f"tensorboard --logdir {sweep / run['name']}"
-        assert run["curves"]["loss"][0] == list(range(40))
-        assert run["curves"]["lr"][1] == pytest.approx([0.1] * 40)
-        assert run["curves"]["metric"] == [[39], [1.0]]
+        curves = curves_of(run)
+        assert curves["training loss"][0] == list(range(40))
+        assert curves["learning rate"][1] == pytest.approx([0.1] * 40)
+        assert curves["val/loss"] == [[39], [1.0]]
 
 
 def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_path):
@@ -126,133 +63,24 @@ def test_sections_appear_only_where_the_sweep_varies_what_they_need(sweep, tmp_p
         "importance-section",
         "runs-section",
     }
-    assert sections(shown(sweep)) == drawn
+    assert sections(page_of(sweep)) == drawn
     one = write_run(tmp_path / "one", ["optimizer.lr=0.1"], {"val/loss": 0.5}, events=False)
-    assert sections(shown(one)) == {"runs-section"}
-    assert "<p>one</p>" in shown(one)
+    assert sections(page_of(one)) == {"runs-section"}
+    assert "<p>one</p>" in page_of(one)
     for i, (batch, lr) in enumerate((b, r) for b in (16, 64) for r in (0.1, 0.2, 0.4)):
         words = [f"data.batch_size={batch}", f"optimizer.lr={lr}", f"optimizer.momentum={0.5 if lr > 0.1 else 0.9}"]
         write_run(tmp_path / "grid" / str(i), words, {"val/loss": loss(lr / batch * 16)})
-    assert {"batch-section", "momentum-section"} < sections(shown(tmp_path / "grid"))
-    assert "importance-section" not in sections(shown(tmp_path / "grid"))  # six runs
-
-
-def test_the_rules_start_at_the_best_rate_of_the_smallest_batch(tmp_path):
-    for i, (batch, lr) in enumerate((b, r) for b in (16, 64, 256) for r in (0.1, 0.2, 0.4)):
-        write_run(tmp_path / str(i), [f"data.batch_size={batch}", f"optimizer.lr={lr}"], {"val/loss": abs(lr - 0.2)})
-    heat = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).batch
-    assert [rate for rate, _ in heat.linear] == pytest.approx([0.2, 0.8, 3.2])
-    assert [rate for rate, _ in heat.sqrt] == pytest.approx([0.2, 0.4, 0.8])
-    assert [batch for _, batch in heat.sqrt] == [16, 64, 256]
-
-
-def grid_of_batches(root, ways, rates=(0.1, 0.2, 0.4)):
-    """Runs of every rate under each of the ways to a batch: words, the global batch, the best rate."""
-    for number, ((words, batch, best), lr) in enumerate((way, lr) for way in ways for lr in rates):
-        words = [f"optimizer.lr={lr}", *words.split()]
-        write_run(root / str(number), words, {"val/loss": 0.1 + abs(lr - best)}, events=False, batch=batch)
-    return exhibit(Study(found(root)), root, root, 0.05).batch
-
-
-@pytest.mark.parametrize(
-    ("ways", "batches"),
-    [
-        ([("trainer.accumulate=1", 32, 0.1), ("trainer.accumulate=4", 128, 0.2)], (32, 128)),
-        ([("trainer=cpu", 32, 0.1), ("trainer=ddp trainer.devices=2", 64, 0.2)], (32, 64)),
-        ([("trainer=torchrun", 64, 0.1), ("trainer=torchrun", 256, 0.2)], (64, 256)),
-        ([("data.batch_size=8 trainer.accumulate=all", 1440, 0.1), ("data.batch_size=8", 8, 0.2)], (8, 1440)),
-        ([("data.batch_size=32", 64, 0.1), ("data.batch_size=64", 128, 0.2)], (64, 128)),
-    ],
-)
-def test_the_batch_of_the_map_is_the_global_one_however_it_came_about(tmp_path, ways, batches):
-    heat = grid_of_batches(tmp_path, ways)
-    assert (heat.name, heat.ys, heat.others) == ("global batch", batches, ())
-    ordered = sorted(ways, key=lambda way: way[1])
-    for _, batch, best in ordered:
-        column = {rate: cell.repeats.mean for (rate, at), cell in heat.cells.items() if at == batch}
-        assert min(column, key=column.get) == best
-    first = ordered[0]
-    kappa = ordered[1][1] / first[1]
-    assert [rate for rate, _ in heat.linear] == pytest.approx([first[2], first[2] * kappa])
-    assert heat.sqrt[1][0] == pytest.approx(first[2] * kappa**0.5)
-    assert "lr × global batch" in shown(tmp_path)
-
-
-def test_ways_to_the_same_batch_share_a_row_with_the_best_of_them(tmp_path):
-    ways = [
-        ("data.batch_size=32 trainer.accumulate=2", 64, 0.1),
-        ("data.batch_size=64 trainer.accumulate=1", 64, 0.4),
-        ("data.batch_size=128 trainer.accumulate=1", 128, 0.2),
-    ]
-    heat = grid_of_batches(tmp_path, ways)
-    assert heat.ys == (64, 128)
-    assert heat.others == ("batch_size", "accumulate")
-    assert [heat.cells[rate, 64].repeats.mean for rate in (0.1, 0.4)] == [0.1, 0.1]
-
-
-def test_a_run_without_a_plan_stands_at_the_batch_of_those_like_it_and_else_in_proportion(tmp_path):
-    for batch in (32, 64, 128):
-        for lr in (0.1, 0.2, 0.4):
-            folder = tmp_path / f"{batch}-{lr}"
-            write_run(folder, [f"data.batch_size={batch}", f"optimizer.lr={lr}"], {"val/loss": lr}, batch=2 * batch)
-    for name in ("64-0.4", "128-0.1", "128-0.2", "128-0.4"):
-        (tmp_path / name / "plan.json").unlink()
-        (tmp_path / name / "result.json").write_text(json.dumps({"status": "failed", "error": "out of memory"}))
-    heat = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).batch
-    assert heat.ys == (64, 128, 256)
-    assert heat.bad == {(0.4, 128), (0.1, 256), (0.2, 256), (0.4, 256)}
-
-
-def test_runs_under_processes_that_the_environment_decided_are_no_repeats_of_each_other(tmp_path):
-    for i, batch in enumerate((64, 256)):
-        write_run(tmp_path / str(i), ["trainer=torchrun"], {"val/loss": 1.0 + i}, batch=batch)
-    study = Study(found(tmp_path))
-    assert study.varied == ["global batch"]
-    assert [cell.repeats.n for cell in study.cells] == [1, 1]
-
-
-def test_the_same_run_twice_is_no_second_seed(tmp_path):
-    write_sweep(tmp_path / "a", schedules=("cosine",), seeds=(0,))
-    write_sweep(tmp_path / "b", schedules=("cosine",), seeds=(0,))
-    write_run(tmp_path / "more", ["optimizer.lr=0.1", "schedule=cosine", "seed=0"], {"val/loss": loss(0.1) + 0.3})
-    study = Study(found(tmp_path))
-    best = study.cells[0].repeats
-    assert (best.n, best.std) == (1, None)
-    whole = exhibit(study, tmp_path, tmp_path, 0.05)
-    assert "6 runs are the same as another under the same seed" in whole.findings[0].text
-    means = dict(whole.lines[0].means)
-    assert (means[0.1].n, means[0.1].mean) == (1, pytest.approx(loss(0.1) + 0.1))
-
-
-@pytest.mark.parametrize("bad", ["nan", "inf", "-0.1", "0", "much"])
-def test_a_job_that_failed_for_its_rate_hides_the_rates_of_the_others_from_nobody(tmp_path, bad):
-    write_sweep(tmp_path, schedules=("cosine",), seeds=(0,))
-    write_run(tmp_path / "9", [f"optimizer.lr={bad}", "schedule=cosine"], status="failed", events=False)
-    study = Study(found(tmp_path))
-    assert study.lr == "optimizer.lr"
-    (line,) = exhibit(study, tmp_path, tmp_path, 0.05).lines
-    assert [rate for rate, _ in line.means] == [0.01, 0.03, 0.1, 0.3, 1.0]
-    report.main([str(tmp_path)])
-    assert (tmp_path / "report" / "rates.png").exists()
+    assert {"batch-section", "momentum-section"} < sections(page_of(tmp_path / "grid"))
+    assert "importance-section" not in sections(page_of(tmp_path / "grid"))  # six runs
 
 
 def test_a_run_that_is_called_report_is_a_run(tmp_path):
     write_run(tmp_path / "report", [], {"val/loss": 1.0})
     write_run(tmp_path / "läuft, größer", [], {"val/loss": 2.0})
     report.main([str(tmp_path)])
-    assert [run.name for run in found(tmp_path)] == ["läuft, größer", "report"]
+    assert [run.name for run in find_runs(tmp_path)] == ["läuft, größer", "report"]
     html = (tmp_path / "report" / "report.html").read_text()
     assert 'href="../l%C3%A4uft%2C%20gr%C3%B6%C3%9Fer/"' in html
-
-
-def test_a_command_that_extends_the_grid_repeats_other_values_as_they_were_typed(tmp_path):
-    decays = [f"0.0{i}2345678e0" for i in range(1, 10)]
-    for i, (lr, decay) in enumerate((lr, decay) for lr in ("1e-3", "3e-3", "1e-2") for decay in decays):
-        words = [f"optimizer.lr={lr}", f"optimizer.weight_decay={decay}", "+model.norm=null"]
-        write_run(tmp_path / str(i), words, {"val/loss": loss(float(lr)) + float(decay)}, events=False)
-    (one,) = (f for f in exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).findings if f.paste and f.line == "")
-    typed = f"optimizer.lr=0.03,0.1 optimizer.weight_decay={','.join(decays)} +model.norm=null"
-    assert one.paste == f"python train.py -m {typed}"
 
 
 def test_no_string_of_a_run_acts_on_the_page(tmp_path):
@@ -266,7 +94,7 @@ def test_no_string_of_a_run_acts_on_the_page(tmp_path):
     write_run(tmp_path / "bad", [f"model={HOSTILE}"], status="failed")
     result = tmp_path / "bad" / "result.json"
     result.write_text(json.dumps({"status": "failed", "error": f"RuntimeError: {HOSTILE}"}))
-    html = shown(tmp_path)
+    html = page_of(tmp_path)
     head = html.split('<script type="application/json"')[0]
     assert "<script" not in head
     assert "<img" not in head
@@ -274,8 +102,8 @@ def test_no_string_of_a_run_acts_on_the_page(tmp_path):
     assert "&lt;script&gt;alert(1)" in head
     assert html.count("</script>") == 3
     assert "<" not in re.search(r'id="data">(.*?)</script>', html, re.S)[1]
-    assert {run["name"] for run in told(html)["runs"]} == {"r0 ", "r1 <b>", "r2 <b>", "bad"}
-    assert not re.search(r"<(script|img)", json.dumps(told(html)["figures"]))
+    assert {run["name"] for run in data_of(html)["runs"]} == {"r0 ", "r1 <b>", "r2 <b>", "bad"}
+    assert not re.search(r"<(script|img)", json.dumps(data_of(html)["figures"]))
 
 
 def test_runs_copied_from_elsewhere_give_the_same_page(sweep, tmp_path):
@@ -283,7 +111,7 @@ def test_runs_copied_from_elsewhere_give_the_same_page(sweep, tmp_path):
     for place in ("a", "b"):
         shutil.copytree(sweep, tmp_path / place / "sweep", ignore=shutil.ignore_patterns("report"))
     (tmp_path / "a" / "sweep" / "sweep.json").write_text(json.dumps({"jobs": jobs}))
-    pages = [shown(tmp_path / place / "sweep").replace(str(tmp_path / place), "") for place in ("a", "b")]
+    pages = [page_of(tmp_path / place / "sweep").replace(str(tmp_path / place), "") for place in ("a", "b")]
     assert pages[0] == pages[1]
 
 
@@ -329,52 +157,6 @@ def test_csv_and_parquet_hold_what_the_results_hold(sweep, tmp_path, number):
     assert (table["run"], table["status"], table["updates"], table["seconds"]) == (str(number), "completed", 40, 1.5)
 
 
-def test_an_edge_comes_with_the_command_that_extends_the_grid(tmp_path):
-    write_sweep(tmp_path, rates=(0.001, 0.003, 0.01, 0.03), schedules=("cosine",), more=("model.hidden=[8,8]",))
-    (one,) = (f for f in exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05).findings if f.kind == "edge")
-    assert one.paste == "python train.py -m optimizer.lr=0.1,0.3 schedule=cosine seed=0,1 'model.hidden=[8,8]'"
-    assert "0.03, is the high end of the grid" in one.text
-
-
-def test_unequal_budgets_are_said(sweep, tmp_path):
-    assert not [one for one in exhibit(Study(found(sweep)), sweep, tmp_path, 0.05).findings if "budgets" in one.text]
-    shutil.copytree(sweep, tmp_path / "s")
-    shutil.rmtree(tmp_path / "s" / "0")
-    findings = exhibit(Study(found(tmp_path / "s")), tmp_path / "s", tmp_path, 0.05).findings
-    assert [one for one in findings if "cosine 9 runs of 11,520 samples in all, linear 10 runs of 12,800" in one.text]
-
-
-def test_keys_that_no_override_explains_are_found_in_the_configs(tmp_path):
-    for i, width in enumerate((8, 16)):
-        write_run(
-            tmp_path / str(i), [], {"val/loss": 1.0 + i}, model={"width": width, "again": "${model.width}"}, name=str(i)
-        )
-    assert Study(found(tmp_path)).varied == ["model.width"]
-
-
-def test_a_lucky_run_with_one_seed_does_not_pass_those_with_all_seeds(tmp_path):
-    write_sweep(tmp_path, schedules=("cosine",))
-    write_run(tmp_path / "lucky", ["optimizer.lr=0.2", "schedule=cosine", "seed=0"], {"val/loss": 0.01})
-    assert [dict(cell.values)["optimizer.lr"] for cell in Study(found(tmp_path)).cells][::5] == [0.1, 0.2]
-
-
-def test_a_search_over_several_settings_gets_points_but_no_line_and_no_optimum(tmp_path):
-    for i in range(30):
-        words = [f"optimizer.lr={10 ** (-3 + i / 10)}", f"optimizer.momentum={0.5 + (i * 7 % 30) / 100}"]
-        write_run(tmp_path / str(i), words, {"val/loss": loss(10 ** (-3 + i / 10)) + i % 3 / 10}, events=False)
-    whole = exhibit(Study(found(tmp_path)), tmp_path, tmp_path, 0.05)
-    (line,) = whole.lines
-    assert (line.connected, line.edge, line.width, line.fit) == (False, None, None, "other settings vary along it")
-    assert not whole.momentum.grid
-    assert len(line.points) == 30
-
-
-def test_accuracy_is_better_where_it_is_more(sweep):
-    study = Study(found(sweep), "val/accuracy")
-    assert study.sign == -1
-    assert dict(study.cells[0].values)["optimizer.lr"] == 0.1
-
-
 def test_mistakes_are_refused_in_one_line(sweep, tmp_path):
     write_run(tmp_path / "odd" / "0", [], {"val/charm": 1.0})
     write_run(tmp_path / "none" / "0", [], status="failed")
@@ -409,12 +191,12 @@ def test_a_log_is_read_as_tensorboard_reads_it_also_after_a_resume_and_half_writ
         second.write_scalars(("train/loss",), t, 0.0, float32([-t]))
     second.close()
     events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload().Scalars("train/loss")
-    read = event_curves.scalars(tmp_path, ["train/"])["train/loss"]
+    read = scalars(tmp_path, ["train/"])["train/loss"]
     assert read == [(one.step, one.value) for one in events]
     assert len(read) == 12
     with second.path.open("r+b") as file:
         file.truncate(second.path.stat().st_size - 7)
-    assert event_curves.scalars(tmp_path, ["train/"])["train/loss"] == read[:-1]
+    assert scalars(tmp_path, ["train/"])["train/loss"] == read[:-1]
 
 
 def test_a_long_log_becomes_few_points_with_its_ends_and_its_mean(tmp_path):
@@ -422,7 +204,7 @@ def test_a_long_log_becomes_few_points_with_its_ends_and_its_mean(tmp_path):
     for t in range(5000):
         log.write_scalars(("train/loss", "lr/a"), t, 0.0, float32([t, t]))
     log.close()
-    told = event_curves.curves(tmp_path, "val/loss", 50)
+    told = read_curves(tmp_path, "val/loss", 50)
     assert (len(told["loss"]), len(told["lr"])) == (50, 50)
     assert told["lr"][0] == (0, 0.0)
     assert told["lr"][-1] == (4999, 4999.0)

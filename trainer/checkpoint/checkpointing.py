@@ -46,6 +46,7 @@ class Checkpointing(pl.Callback):
         self.best: dict[str, Any] = dict(NONE_YET)
         self.stop_signal, self.stopped_by = StopSignal(), 0
         self._validation_due, self._saved = False, -1
+        self._adopted: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.best, "monitor": self.monitor, "mode": self.mode, "validation_due": self._validation_due}
@@ -58,12 +59,22 @@ class Checkpointing(pl.Callback):
 
     def adopt(self) -> None:
         """Copy `best.ckpt` from the folder that this run resumes from; where it is not there, start without a best."""
-        places = [self.folder / BEST, *([self.source.parent / BEST] if self.source else [])]
-        found = [path for path in places if path.exists() and read(path)["cadence"]["updates"] == self.best["update"]]
-        if not found:
-            self.best = dict(NONE_YET)
-        elif found[0] != self.folder / BEST:
-            copy_checkpoint(found[0], self.folder / BEST)
+        for folder in dict.fromkeys([self.folder, *([self.source.parent] if self.source else [])]):
+            if not (folder / BEST).exists():
+                continue
+            checkpoint = read(folder / BEST)
+            if checkpoint["cadence"]["updates"] == self.best["update"]:
+                if folder != self.folder:
+                    copy_checkpoint(folder / BEST, self.folder / BEST)
+                self._adopted = checkpoint
+                return
+        self.best = dict(NONE_YET)
+
+    def best_checkpoint(self) -> dict[str, Any] | None:
+        """The best so far, if there is any. One that was adopted is in memory already, one of this run is read."""
+        if self.best["update"] is None:
+            return None
+        return read(self.folder / BEST) if self._adopted is None else self._adopted
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
@@ -130,6 +141,7 @@ class Checkpointing(pl.Callback):
         if self._improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
             self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
+            self._adopted = None
             trainer.save_checkpoint(self.folder / BEST)
         pl_module.averaging.leave()
         self._save(trainer, pl_module)
@@ -149,7 +161,7 @@ class Checkpointing(pl.Callback):
         if self._saved == module.clock.t:
             return
         self._saved = module.clock.t
-        module.drain()
+        module.flush()
         for logger in trainer.loggers:
             logger.save()
         if module.clock.t in self.snapshots:

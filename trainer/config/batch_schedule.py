@@ -1,48 +1,47 @@
-"""Where the batch grows in place of a falling rate: the policy, the length and the legs of the run on its own clock."""
+"""Where the batch grows in place of a falling rate: the policy, the length, and where chunks of updates end."""
 
 from collections.abc import Callable, Mapping, Sequence
 
-from omegaconf import DictConfig
-
-from trainer.config.adascale_config import chosen
-from trainer.config.instantiate import build, expect, refusing
-from trainer.config.settings import TrainerSettings
+from trainer.config.adascale_config import is_adascale
+from trainer.config.instantiate import expect, instantiate, refusing
+from trainer.config.settings import CurveSettings
 from trainer.lr import ConfigError, Growth, Horizon, LRPolicy, grown
 
 Ends = int | Callable[[int], int]
+"""An interval in updates, or a function that gives the next end after update `t`."""
 
 
-def growing(cfg: DictConfig, policy: LRPolicy, length: Horizon) -> tuple[LRPolicy, Horizon]:
+def with_growing_batch(curve: CurveSettings, policy: LRPolicy, length: Horizon) -> tuple[LRPolicy, Horizon]:
     """The policy and the length of a run, made on the clock of its starting batch, on the clock that it trains by."""
-    if not cfg.batch_schedule:
+    if not curve.batch_schedule:
         return policy, length
     if policy.own:
         raise ConfigError(
             f"batch_schedule: group {next(iter(policy.own))} has a schedule of its own, and all groups have one batch: "
             "leave group_schedule out, or take batch_schedule=none."
         )
-    if chosen(cfg.scaling):
+    if is_adascale(curve.scaling):
         raise ConfigError(
             "batch_schedule beside scaling=adascale: both change what an update counts: take one of them."
         )
-    rule = build(cfg.batch_schedule, "batch_schedule", list(cfg.allow))
+    rule = instantiate(curve.batch_schedule, "batch_schedule", curve.allow)
     with refusing("batch_schedule"):
         growth = expect("batch_schedule", rule(length, policy.schedule), Growth)
     return grown(policy, growth, length.batch_size), length.grown(growth)
 
 
-def told(batches: Sequence[Mapping[str, float]]) -> list[str]:
+def format_batches(batches: Sequence[Mapping[str, float]]) -> list[str]:
     """The line of the table at the start: from which update on an update has how many samples, where that changes."""
     return [", ".join(f"{part['batch']} from update {part['update']}" for part in batches[1:])] if batches else []
 
 
-def ends(length: Horizon, duration: int | float | str, name: str) -> Ends:
+def interval(length: Horizon, duration: int | float | str, name: str) -> Ends:
     """The interval that `duration` is in updates; where the batch grows, what gives its next end after an update."""
     every = length.reference.updates(duration, name, least=1)
     return (lambda t: length.growth.next(every, t)) if length.growth.grows else every
 
 
-def points(length: Horizon, durations: Sequence[int | str]) -> list[int]:
+def snapshot_updates(length: Horizon, durations: Sequence[int | str]) -> list[int]:
     """The updates of `trainer.snapshots`, in their order: within the run, and before its end."""
     found = sorted({length.updates(one, "trainer.snapshots", least=1) for one in durations})
     if found and found[-1] >= length.total:
@@ -50,12 +49,12 @@ def points(length: Horizon, durations: Sequence[int | str]) -> list[int]:
     return found
 
 
-def stops(branches: Sequence[int], total: int) -> tuple[Ends, ...]:
-    """Where blocks end, so that the run may be kept there."""
-    return (lambda t: next((at for at in branches if at > t), total),) if branches else ()
+def snapshot_ends(snapshots: Sequence[int], total: int) -> tuple[Ends, ...]:
+    """Where chunks end, so that the run may be kept there."""
+    return (lambda t: next((at for at in snapshots if at > t), total),) if snapshots else ()
 
 
-def blocks(length: Horizon, settings: TrainerSettings) -> tuple[Ends, ...]:
-    """Where blocks end, so that one of larger batches has fewer updates and needs no more memory."""
-    most, growth = settings.steps_per_execution, length.growth
-    return (lambda t: t + max(1, most // growth.ratio(t)),) if growth.grows else ()
+def chunk_ends(length: Horizon, longest: int) -> tuple[Ends, ...]:
+    """Where chunks end, so that one of larger batches has fewer than `longest` updates and needs no more memory."""
+    growth = length.growth
+    return (lambda t: t + max(1, longest // growth.ratio(t)),) if growth.grows else ()

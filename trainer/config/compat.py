@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 import trainer.lr
-from trainer.config.arguments import check_names
+from trainer.config.instantiate import check_names
+from trainer.config.settings import CurveSettings
 from trainer.lr import ConfigError, Convention, Horizon, Schedule
 from trainer.lr.bounds import number
 from trainer.lr.schedule import annotate, annotations
@@ -45,11 +44,10 @@ class Compat:
                     raise ConfigError(f"compat.{name}: there is no schedule {word}: name its function, or [all].")
 
     @classmethod
-    def of(cls, cfg: DictConfig) -> "Compat":
+    def of(cls, curve: CurveSettings) -> "Compat":
         """The conventions that a config asks for."""
-        values: Any = OmegaConf.to_container(cfg.compat, resolve=True)
-        check_names("compat", cls, values, filled=["schedule"])
-        return cls(schedule=str(cfg.schedule.get("_target_")).rpartition(".")[2], **values)
+        check_names("compat", cls, curve.compat, filled=["schedule"])
+        return cls(schedule=str(curve.schedule.get("_target_")).rpartition(".")[2], **curve.compat)
 
     def horizon(self, length: Horizon) -> Horizon:
         """The same length, read in this convention."""

@@ -1,35 +1,45 @@
-"""The parts of a run, each built from its config group."""
+"""The parts of a run, built from what it was resolved to and checked against each other."""
 
-import inspect
-import logging
-import os
-import warnings
-from collections.abc import Callable
+import hashlib
+import platform
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 from torch import nn
 from torch.optim import Optimizer
 
+from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import AtomicCheckpointIO
-from trainer.config.arguments import check_names, check_values
-from trainer.config.instantiate import build, expect, refusing
-from trainer.config.settings import TrainerSettings
+from trainer.config.adascale_config import adascale_options, check_measurable
+from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
+from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing
+from trainer.config.resolve import Resolved
+from trainer.config.settings import Settings, TrainerSettings
+from trainer.distributed.consistency import ConsistencyCheck
+from trainer.distributed.ddp import MonitoredDDP
 from trainer.distributed.environment import environment
+from trainer.distributed.fsdp import MonitoredFSDP
+from trainer.distributed.rank_monitor import RankMonitor
+from trainer.distributed.stop_signal import disable_lightning_signals
+from trainer.engine.averaging import Average, averages
+from trainer.engine.module import Module
 from trainer.engine.plateau import PlateauControl
-from trainer.engine.sync_norm import synced
 from trainer.engine.task import Task
-from trainer.lr import ConfigError, Plateau
-from trainer.lr.bounds import fraction, number, positive, whole
-from trainer.measure.norms import Observe
-from trainer.optim.composite import assembled
-from trainer.optim.descent import GradientDescent
-from trainer.optim.groups import Group, check_coverage
+from trainer.engine.train_spec import Loop, TrainSpec
+from trainer.log.validations_callback import Validations
+from trainer.lr import ConfigError, Plan, Plateau, lint
+from trainer.lr.bounds import fraction
+from trainer.measure.adascale import AdaScale
+from trainer.measure.norms import Measurement
+from trainer.measure.observers import ObserverSpec
+from trainer.resume.changes import flat
 
 OURS = (
     "accelerator devices num_nodes strategy precision logger callbacks plugins max_epochs min_epochs max_steps "
@@ -38,78 +48,85 @@ OURS = (
     "enable_checkpointing enable_progress_bar enable_model_summary limit_train_batches overfit_batches "
     "log_every_n_steps reload_dataloaders_every_n_epochs"
 ).split()
-
-CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
-"""Any of these tells that another program starts the processes of a run on many nodes."""
-
-_MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
-
-
-def prepare(settings: TrainerSettings, seed: int) -> None:
-    """Seeds, threads and quiet."""
-    whole("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
-    _check_machine(settings)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
-    warnings.filterwarnings("error", message="Using a target size")  # a loss of the wrong pairs
-    pl.seed_everything(seed, workers=True, verbose=False)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+"""Options of Lightning's trainer that this framework decides."""
+MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
+"""Settings of one host: where it keeps the data and the run, and how many threads it has."""
+ROOMS = ("trainer", "models", "data")
+"""Where the source files of a run lie."""
 
 
-def _check_machine(settings: TrainerSettings) -> None:
-    """What this machine lacks, told before anything is built."""
-    gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
-    if settings.accelerator == "gpu" and not gpu:
-        raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no GPU on this machine: take cpu or auto.")
-    if settings.precision == "16-mixed" and not gpu:
-        raise ConfigError("trainer.precision=16-mixed needs a GPU: take bf16-mixed or 32-true on the CPU.")
-    if settings.nodes > 1 and not any(name in os.environ for name in CLUSTER):
-        raise ConfigError(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
+@dataclass(frozen=True)
+class Parts:
+    """A run put together: what it was resolved to, its folder, and what trains it. `warnings` are those of the lint."""
+
+    resolved: Resolved
+    folder: Path
+    module: Module
+    data: Any
+    trainer: pl.Trainer
+    checkpointing: Checkpointing
+    warnings: Sequence[str]
 
 
-def data(cfg: DictConfig) -> Any:
-    """The data module, read and ready to say what it holds."""
-    module = expect("data", build(cfg.data, "data", list(cfg.allow)), pl.LightningDataModule)
-    with refusing("data"):
-        module.prepare_data()
-        module.setup("fit")
-    return module
+def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = None) -> Parts:
+    """Every part of the run in `folder`, built and checked against the others; nothing is trained yet."""
+    settings, horizon = resolved.settings, resolved.horizon
+    task = _task(settings, resolved.data.shape)
+    scored = [f"val/{name}" for name in ("loss", *task.metrics)]
+    monitor = settings.plateau.get("monitor")
+    warnings = lint.check(resolved.plan, settings.lint_ignore, monitor=monitor, logged=scored)
+    module = Module(resolved.model.net, task, train_spec(resolved))
+    snapshots = snapshot_updates(horizon, settings.trainer.snapshots)
+    duration = settings.trainer.checkpoint
+    every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
+    _follow(resolved, module, [*([every] if every else []), *snapshot_ends(snapshots, horizon.total)])
+    best_by = f"val/{task.monitor}"
+    checkpointing = Checkpointing(folder / "checkpoints", best_by, task.mode, every, settings.trainer.keep, snapshots)
+    claims = ConsistencyCheck(_claims(settings, resolved.plan))
+    callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
+    trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
+    disable_lightning_signals(trainer)
+    _check_monitors(trainer, scored)
+    return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
 
 
-def net(cfg: DictConfig, shape: dict[str, int], settings: TrainerSettings) -> nn.Module:
-    """The model, given what it asks for of the data's shape."""
-    factory = build(cfg.model, "model", list(cfg.allow))
-    if not isinstance(factory, nn.Module):
-        wanted = inspect.signature(factory).parameters
-        for name, parameter in wanted.items():
-            if (
-                parameter.default is parameter.empty
-                and parameter.kind is not parameter.VAR_KEYWORD
-                and name not in shape
-            ):
-                raise ConfigError(
-                    f"model: {cfg.model._target_} needs {name}, but {cfg.data._target_} knows only "
-                    f"{', '.join(shape)}: choose a model and data that fit."
-                )
-        for name in shape.keys() & set(cfg.model):
-            raise ConfigError(f"model.{name}={cfg.model[name]} is known from the data, {shape[name]}: leave it out.")
-        with refusing("model"):
-            factory = factory(**{name: value for name, value in shape.items() if name in wanted})
-    expect("model", factory, nn.Module)
-    if settings.sync_batchnorm:
-        factory = synced(factory, settings.accelerator != "cpu" and torch.accelerator.is_available())
-    if settings.channels_last:
-        factory = factory.to(memory_format=torch.channels_last)
-    if settings.compile:
-        factory.compile()
-    return factory
+def train_spec(resolved: Resolved) -> TrainSpec:
+    """How the net is trained: the curve, what steps, what is done to gradients, what is averaged and measured."""
+    settings, run, model = resolved.settings, resolved.settings.trainer, resolved.model
+    return TrainSpec(
+        policy=resolved.plan.policy,
+        horizon=resolved.horizon,
+        optimizer=model.optimizer,
+        groups=model.groups,
+        observers=_observers(resolved),
+        gradients=run.gradients,
+        average=_average(resolved),
+        accumulate=run.accumulate,
+        micro_batch=settings.data["batch_size"],
+        log_every=run.log_every,
+        origin={"config": settings.record, "curve_history": resolved.history},
+    )
 
 
-def task(cfg: DictConfig, shape: dict[str, int]) -> Task:
+def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
+    """Have the data give each update what is planned, in chunks that end at `pauses` and where the batch grows."""
+    run, horizon = resolved.settings.trainer, resolved.horizon
+    resolved.data.follow(
+        lambda: module.clock.t,
+        Loop(
+            total=horizon.total,
+            validation_interval=interval(horizon, run.validate, "trainer.validate"),
+            pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
+            steps_per_execution=run.steps_per_execution,
+            accumulate=run.accumulate,
+            stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
+        ),
+    )
+
+
+def _task(settings: Settings, shape: dict[str, int]) -> Task:
     """What the model is asked for; a loss that can teach it nothing is refused."""
-    made = expect("task", build(cfg.task, "task", list(cfg.allow)), Task)
+    made = expect("task", instantiate(settings.task, "task", settings.allow), Task)
     smoothing = getattr(made.loss, "label_smoothing", 0.0)
     fraction("task.loss.label_smoothing", smoothing, "it is the share of a target that is spread over all classes.")
     if isinstance(made.loss, nn.CrossEntropyLoss) and shape.get("classes") == 1:
@@ -119,81 +136,143 @@ def task(cfg: DictConfig, shape: dict[str, int]) -> Task:
     return made
 
 
-def optimizer(cfg: DictConfig, model: nn.Module) -> tuple[list[Group], Callable[[], Optimizer]]:
-    """The named parameter groups of the model, and what makes the optimizer of them."""
-    main = build(cfg.optimizer, "optimizer", list(cfg.allow))
-    if "momentum" in cfg.optimizer and number("optimizer.momentum", cfg.optimizer.momentum, _MOMENTUM, 0, 1) == 1:
-        raise ConfigError(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
-    if "lr" not in cfg.optimizer:
-        raise ConfigError("optimizer.lr is not set: the policy starts from it.")
-    lr = positive("optimizer.lr", cfg.optimizer.lr, "the learning rate scales each update; try 0.001 to 0.1.")
-    split = build(cfg.groups, "groups", list(cfg.allow))
-    with refusing("groups"):
-        groups = split(model, cfg.optimizer.get("weight_decay"), lr)
-        check_coverage(model, groups)
-    with refusing("optimizer"):
-        made = expect("optimizer", assembled(groups, main), Optimizer)
-    if isinstance(made, GradientDescent) and cfg.trainer.accumulate != "all":
-        raise ConfigError("optimizer=gd takes the whole training set in each update: set trainer.accumulate=all.")
-    return groups, lambda: assembled(groups, main)
+def _observers(resolved: Resolved) -> ObserverSpec:
+    """What is measured of updates beside the loss, for a user to see and for AdaScale to follow."""
+    settings, gains = resolved.settings, adascale_options(resolved.settings)
+    measurement = None
+    if settings.measure:
+        measurement = expect("measure", instantiate(settings.measure, "measure", settings.allow), Measurement)
+        if measurement.noise is not None:
+            check_measurable("measure=noise", settings.trainer)
+    adascale = AdaScale(**gains) if gains is not None else None
+    micro_batch, batch = settings.data["batch_size"], resolved.horizon.batch_size
+    return ObserverSpec(tuple(resolved.groups), micro_batch, batch, measurement, adascale)
 
 
-def plateau(cfg: DictConfig, fresh: bool) -> list[pl.Callback]:
-    """The callback that lowers the learning rate where a metric says so, if the config has one.
+def _plateau(resolved: Resolved) -> list[pl.Callback]:
+    """The callback that lowers the learning rate where a metric says so, if there is one.
 
-    `fresh`: it begins at 1, whatever the checkpoint says.
+    Where this resume warms up anew, it begins at 1, whatever the checkpoint says.
     """
-    if not cfg.plateau:
+    settings = resolved.settings
+    if not settings.plateau:
         return []
-    return [PlateauControl(expect("plateau", build(cfg.plateau, "plateau", list(cfg.allow)), Plateau), fresh)]
+    rule = expect("plateau", instantiate(settings.plateau, "plateau", settings.allow), Plateau)
+    return [PlateauControl(rule, fresh=resolved.changed and resolved.history[-1]["rule"] == "rewarm")]
 
 
-def observe(cfg: DictConfig) -> Observe | None:
-    """What is observed of updates beside the loss, if anything is."""
-    if not cfg.measure:
-        return None
-    return expect("measure", build(cfg.measure, "measure", list(cfg.allow)), Observe)
+def _average(resolved: Resolved) -> Average:
+    """The average of the weights. Refused beside an optimizer that averages itself, as is then a schedule."""
+    settings, plan, optimizer = resolved.settings, resolved.plan, resolved.model.optimizer()
+    make = instantiate(settings.average, "average", settings.allow)
+    with refusing("average"):
+        made = expect("average", make(resolved.horizon.reference), Average)
+    own = _averaging_groups(optimizer)
+    name = str(settings.curve.optimizer["_target_"]).rpartition(".")[2]
+    if own and made.keep is not None:
+        raise ConfigError(f"average={made.kind}: {name} averages its weights itself: take average=none.")
+    falls = [group for group in own if _falls(plan, group)]
+    if falls or (own and settings.plateau):
+        what = f"the rate of group {falls[0]} changes after the warm-up" if falls else "plateau lowers the rate"
+        raise ConfigError(
+            f"optimizer={name} averages its weights in place of a schedule, but {what}: "
+            "take schedule=constant, cooldown=none and plateau=none."
+        )
+    return replace(made, growth=plan.horizon.growth)
 
 
-def trainer(
-    cfg: DictConfig, settings: TrainerSettings, folder: Path, strategy: Strategy | str, *more: pl.Callback
-) -> pl.Trainer:
+def _averaging_groups(optimizer: Optimizer) -> list[str]:
+    """The groups whose optimizer averages their weights in place of a schedule; a plain EMA, as of SPlus, is none."""
+    found = []
+    for part in getattr(optimizer, "parts", [optimizer]):
+        if averages(part):
+            found += [group["name"] for group in part.param_groups if "ema_rate" not in group]
+    return found
+
+
+def _falls(plan: Plan, group: str) -> bool:
+    """Whether the rate of a group is not one and the same after the warm-up."""
+    rates = plan.curves[group][plan.policy.warmup.updates :]
+    return len(rates) > 0 and min(rates) != max(rates)
+
+
+def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: Sequence[pl.Callback]) -> pl.Trainer:
     """Lightning's trainer, which runs the loop; what decides the updates is ours."""
-    for key in settings.lightning:
+    run = settings.trainer
+    for key in run.lightning:
         if key in OURS:
             raise ConfigError(
                 f"trainer.lightning.{key} is decided elsewhere: see the keys of trainer, logger, callbacks."
             )
-    check_names("trainer.lightning", pl.Trainer, settings.lightning)
-    check_values("trainer.lightning", pl.Trainer, settings.lightning)
-    loggers = [_logger(f"logger.{name}", node, list(cfg.allow), folder) for name, node in cfg.logger.items()]
+    check_names("trainer.lightning", pl.Trainer, run.lightning)
+    check_values("trainer.lightning", pl.Trainer, run.lightning)
+    loggers = [_logger(f"logger.{name}", node, settings.allow, folder) for name, node in settings.logger.items()]
     callbacks = [
-        expect(f"callbacks.{name}", build(node, f"callbacks.{name}", list(cfg.allow)), pl.Callback)
-        for name, node in cfg.callbacks.items()
+        expect(f"callbacks.{name}", instantiate(node, f"callbacks.{name}", settings.allow), pl.Callback)
+        for name, node in settings.callbacks.items()
     ]
     with refusing("trainer"):
         return pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
+            accelerator=run.accelerator,
+            devices=run.devices,
+            num_nodes=run.nodes,
             strategy=strategy,
-            precision=settings.precision,  # type: ignore[arg-type]
+            precision=run.precision,  # type: ignore[arg-type]
             logger=loggers,
             callbacks=[*callbacks, *more],
             plugins=[AtomicCheckpointIO(), *environment()],
             max_epochs=-1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            deterministic=settings.deterministic,
+            deterministic=run.deterministic,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=str(folder),
-            **settings.lightning,
+            **run.lightning,
         )
 
 
-def _logger(key: str, node: Any, allow: list[str], folder: Path) -> Logger:
-    made = build(node, key, allow)
+def _logger(key: str, node: Node, allow: Sequence[str], folder: Path) -> Logger:
+    made = instantiate(node, key, allow)
     with refusing(key):
         return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
+
+
+def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | str:
+    """One process, or several that exchange gradients and each hold all weights, or a part of them."""
+    if run.world == 1 and run.strategy == "auto":
+        return "auto"
+    kind = MonitoredFSDP if run.strategy == "fsdp" else MonitoredDDP
+    return kind(monitor, run.timeout, run.threads)
+
+
+def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
+    """What a callback watches must be computed, or it would fail at the first validation."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in known:
+            name = type(callback).__name__
+            raise ConfigError(f"monitor={monitor} of {name} is not computed: choose one of {', '.join(known)}.")
+
+
+def _claims(settings: Settings, plan: Plan) -> dict[str, str]:
+    """The config, what the plan comes to, and what runs it: short texts by name, alike on all ranks."""
+    config = flat(settings.record)
+    curves = hashlib.sha256(b"".join(array("d", curve).tobytes() for curve in plan.curves.values())).hexdigest()[:12]
+    length = plan.horizon
+    return {
+        **{key: str(value) for key, value in config.items() if key not in MAY_DIFFER},
+        "the plan": f"{curves} of {length.total} updates of {length.batch_size}",
+        **{name: version(name) for name in ("torch", "pytorch-lightning")},
+        "python": platform.python_version(),
+        "the code": _code_hash(),
+    }
+
+
+def _code_hash() -> str:
+    """A hash of the source files of the engine, the models and the data: two hosts may have two versions."""
+    root, found = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:12]

@@ -4,17 +4,20 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.utils import instantiate as hydra_instantiate
 
 from trainer.cli.extras import missing_extra
-from trainer.config.arguments import check_names, check_values
+from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
+
+Node = Mapping[str, Any]
+"""A part of the config as plain, resolved values: what to call (`_target_`), and its arguments."""
 
 ALLOWED = (
     "trainer",
@@ -31,24 +34,30 @@ ALLOWED = (
 
 _FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # of code, not of a value
 
+OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+SEALED = ("pytorch_optimizer",)
+"""Packages whose `**kwargs` take any name and ignore it."""
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+_REST = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+_LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
 
-def build(node: Any, key: str, allow: list[str], **more: Any) -> Any:
+
+def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
     """The object that `node`, found at `key` of the config, describes.
 
     Every `_target_` in it must lie in an allowed package, which is checked before anything is imported, and every
     argument must fit the target's signature. Raises `ConfigError` for both, and for values that the target refuses.
     """
-    if not isinstance(node, DictConfig) or "_target_" not in node:
+    if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}={node!r} names no class: give it a _target_, or leave it out with ~{key}.")
-    for path, target in _targets(node, key):
-        _check_allowed(path, target, target, allow)
-    for path, target in _targets(node, key):
-        given: Any = OmegaConf.to_container(OmegaConf.select(node, _below(path, key)), resolve=True)
-        called = _locate(path, target, allow)
-        check_names(path, called, given, more)
-        check_values(path, called, given)
+    for path, part in _parts(node, key):
+        _check_allowed(path, part["_target_"], part["_target_"], allow)
+    for path, part in _parts(node, key):
+        called = _locate(path, part["_target_"], allow)
+        check_names(path, called, part, more)
+        check_values(path, called, part)
     with refusing(key):
-        return instantiate(node, _convert_="all", **more)
+        return hydra_instantiate(dict(node), _convert_="all", **more)
 
 
 def expect(key: str, made: Any, kind: type) -> Any:
@@ -68,8 +77,8 @@ def refusing(key: str) -> Iterator[None]:
     except InstantiationException as error:
         if isinstance(error.__cause__, _FAULTS):
             raise
-        place = re.search(r"full_key: (\S+)", str(error))
-        raise ConfigError(_prefixed(place[1] if place else key, error.__cause__ or error)) from error
+        inner = re.search(r"full_key: (\S+)", str(error))
+        raise ConfigError(_prefixed(f"{key}.{inner[1]}" if inner else key, error.__cause__ or error)) from error
     except _FAULTS:
         raise
     except Exception as error:
@@ -85,24 +94,19 @@ def _prefixed(key: str, error: BaseException) -> str:
     return message if message.startswith(key.partition(".")[0]) else f"{key}: {message}"
 
 
-def _targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every `_target_` in `node`, with where it stands."""
-    if isinstance(node, DictConfig):
+def _parts(node: Any, key: str) -> Iterator[tuple[str, Node]]:
+    """Every mapping in `node` that has a `_target_`, with where it stands."""
+    if isinstance(node, Mapping):
         if "_target_" in node:
-            yield key, node["_target_"]
-        for name in node:
-            if not OmegaConf.is_missing(node, name):
-                yield from _targets(node[name], f"{key}.{name!s}")
-    elif isinstance(node, ListConfig):
-        for i in range(len(node)):
-            yield from _targets(node[i], f"{key}.{i}")
+            yield key, node
+        for name, part in node.items():
+            yield from _parts(part, f"{key}.{name!s}")
+    elif isinstance(node, Sequence) and not isinstance(node, str):
+        for i, part in enumerate(node):
+            yield from _parts(part, f"{key}.{i}")
 
 
-def _below(path: str, key: str) -> str:
-    return path[len(key) :].lstrip(".")
-
-
-def _check_allowed(path: str, target: Any, home: str, allow: list[str]) -> None:
+def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> None:
     """What is called `target`, and is at home at `home`, must lie in an allowed package."""
     if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
@@ -111,7 +115,7 @@ def _check_allowed(path: str, target: Any, home: str, allow: list[str]) -> None:
         raise ConfigError(f"{path}._target_={target}{true} is not in an allowed package: trust it by allow=[{root}].")
 
 
-def _locate(path: str, target: str, allow: list[str]) -> Callable[..., Any]:
+def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
     """The callable called `target`, which must be at home in an allowed package."""
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -137,3 +141,96 @@ def _locate(path: str, target: str, allow: list[str]) -> Callable[..., Any]:
         _check_allowed(path, target, f"{getattr(found, '__module__', None)}.{parts[-1]}", allow)
         return found
     raise ConfigError(f"{path}._target_={target} is not found: check its spelling, and that its package is installed.")
+
+
+def check_names(
+    path: str,
+    called: Callable[..., Any],
+    given: Mapping[str, Any],
+    filled: Collection[str] = (),
+    more: Collection[str] = (),
+) -> None:
+    """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
+
+    `filled` names the arguments that are added in code, `more` what is needed beside those of `called`. A partial call
+    may lack some; `**kwargs` take any name.
+    """
+    parameters = _parameters(called)
+    known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
+    known += more
+    sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
+    if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for name in given:
+            if name not in OF_HYDRA and name not in known:
+                raise ConfigError(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
+    if given.get("_partial_") or given.get("_args_"):
+        return
+    for name in known:
+        needed = name in more or parameters[name].default is inspect.Parameter.empty
+        if needed and name not in given:
+            raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
+
+
+def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse a value in `given` that is not of the kind which the signature of `called` asks for."""
+    parameters = _parameters(called)
+    for name in given.keys() & parameters.keys():
+        value, hint = given[name], parameters[name].annotation
+        by_default = value is None and parameters[name].default is None
+        if not by_default and hint is not inspect.Parameter.empty and not fits(value, hint):
+            raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
+
+
+def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters by name, their annotations evaluated where they can be; any, where nothing is known of them."""
+    try:
+        return inspect.signature(called, eval_str=True).parameters
+    except ValueError:
+        return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return inspect.signature(called).parameters
+
+
+def fits(value: Any, hint: Any, strict: bool = False) -> bool:
+    """Whether a value of a config can be what the annotation `hint` says; True where that cannot be judged.
+
+    A text may stand for an object of a class (a path, a device) unless `strict`: a union that names plain types
+    means just these. A mapping with a `_target_` stands for the object that it will become.
+    """
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if kind in (Union, UnionType):
+        return any(fits(value, part, strict=bool({bool, int, float, str}.intersection(inner))) for part in inner)
+    if kind is Literal:
+        return value in inner
+    if kind in (float, int):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    if kind is tuple and inner and inner[-1] is not ...:
+        return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if kind is tuple or kind in _LISTS:
+        return isinstance(value, list) and all(fits(item, inner[0]) for item in value if inner)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(item, inner[1]) for item in value.values() if inner)
+    if kind is Callable:
+        return callable(value)
+    if kind is Any or not inspect.isclass(kind) or getattr(kind, "_is_protocol", False):
+        return True
+    return isinstance(value, kind) or (isinstance(value, str) and not strict and kind not in _WORDS)
+
+
+def _words(hint: Any) -> str:
+    """What to give for an annotation, in words."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        words = dict.fromkeys(_words(part) for part in inner if part is not int or float not in inner)
+        return " or ".join(words)
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    if kind is tuple and inner and inner[-1] is not ...:
+        return f"a list of {len(inner)}: {', '.join(map(_words, inner))}"
+    if kind is tuple or kind in _LISTS:
+        return f"a list, each {_words(inner[0])}" if inner else "a list"
+    if kind in (dict, Mapping):
+        return f"names, each for {_words(inner[1])}" if inner else "names and values"
+    return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}"

@@ -3,48 +3,110 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.version import version as running_version
-from trainer.config import gradients
-from trainer.config.adascale_config import worded
-from trainer.config.batch_scaling import lines, rescaled
-from trainer.config.batch_schedule import told
-from trainer.config.settings import TrainerSettings, global_batch
+from trainer.config.batch_scaling import format_scaling, summary_of_scaling
+from trainer.config.batch_schedule import format_batches
+from trainer.config.components import Parts
+from trainer.config.instantiate import Node
+from trainer.config.resolve import Resolved
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.log.tensorboard import TensorBoard
-from trainer.lr import ConfigError, Plan
-from trainer.optim.groups import Group
+from trainer.lr import ConfigError
 from trainer.resume.changes import flat
-
-if TYPE_CHECKING:
-    from trainer.run import Assembly
+from trainer.resume.curve_history import summary_of_change
 
 
-def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[Group]) -> dict[str, Any]:
-    """Everything that decides the learning rate, as plain numbers."""
-    reference = cfg.scaling.get("base_batch_size")
-    rule = cfg.scaling._target_.rpartition(".")[2].removesuffix("_scaling")
-    batch = global_batch(cfg, settings)
-    curves = ("warmup", "schedule", "batch_schedule", "cooldown", "plateau", "average")
+def announce(parts: Parts, overrides: list[str]) -> None:
+    """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
+    resolved, folder = parts.resolved, parts.folder
+    start = resolved.start.updates if resolved.start else 0
+    summary = {**summary_of_run(resolved), "lint": parts.warnings}
+    rows = format_run(summary)
+    _print_table(rows)
+    for warning in parts.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
+        if (folder / name).exists():
+            (folder / name).replace(folder / name.replace(".", f"-until-{start}."))
+    source: Any = resolved.settings.source
+    _write(folder / "config.yaml", OmegaConf.to_yaml(source))
+    _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    _write(folder / "plan.json", json.dumps(summary, indent=2) + "\n")
+    text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
+    for logger in parts.trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.log_text("plan", text, start)
+            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(source)}```", start)
+        else:
+            logger.log_hyperparams(flat(source))
+
+
+def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
+    """Write `result.json` and the final metrics of the log, and show the summary."""
+    module, best, settings = parts.module, parts.checkpointing.best, parts.resolved.settings
+    newest = checkpoints_in(parts.checkpointing.folder)
+    tested = {f"test/{name}": value for name, value in outcome.get("test", {}).items()}
+    metrics = {**best["scores"], **tested}
+    result = {
+        **outcome,
+        "metrics": metrics,
+        "best": {"metric": parts.checkpointing.monitor, **best},
+        "updates": module.clock.t,
+        "total_updates": module.horizon.total,
+        **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
+        "scaled": summary_of_scaling(parts.resolved.numbers, settings),
+        "seconds": round(seconds, 3),
+        "recent": module.recent,
+        "folder": str(parts.folder),
+        "checkpoint": str(newest[-1]) if newest else None,
+        "versions": {
+            **running_version(),
+            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
+        },
+    }
+    for logger in parts.trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            final = {f"final/{name}": value for name, value in metrics.items()}
+            logger.log_hparams(_ordered(settings.record), final, module.clock.t, outcome["status"] == "completed")
+            logger.close()
+    _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+    if outcome["status"] == "completed":
+        _print_result(result)
+
+
+def summary_of_run(resolved: Resolved) -> dict[str, Any]:
+    """Everything that decides the learning rate, as plain numbers: what `plan.json` holds."""
+    settings, plan, run = resolved.settings, resolved.plan, resolved.settings.trainer
+    scaling = settings.curve.scaling
+    reference = scaling.get("base_batch_size")
+    rule = scaling["_target_"].rpartition(".")[2].removesuffix("_scaling")
+    curves = ("warmup", "schedule", "batch_schedule", "cooldown")
+    nodes = {key: getattr(settings.curve, key) for key in curves}
     return {
-        "global_batch": batch,
-        "per_device_batch": cfg.data.batch_size,
-        "devices": settings.devices,
-        "nodes": settings.nodes,
-        "accumulate": settings.accumulate,
+        "global_batch": settings.global_batch,
+        "per_device_batch": settings.data["batch_size"],
+        "devices": run.devices,
+        "nodes": run.nodes,
+        "accumulate": run.accumulate,
         "scaling": {"no": "none"}.get(rule, rule),
         "base_batch_size": reference,
-        "kappa": batch / reference if reference else None,
-        "scaled": rescaled(cfg, plan.horizon).told(),
-        "curve": {key: _name(cfg[key]) for key in curves},
-        "gradients": gradients.chosen(settings),
+        "kappa": settings.global_batch / reference if reference else None,
+        "scaled": summary_of_scaling(resolved.numbers, settings),
+        "curve": {
+            key: _name(node)
+            for key, node in {**nodes, "plateau": settings.plateau, "average": settings.average}.items()
+        },
+        "gradients": run.gradients.settings(),
         **plan.facts(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
@@ -56,112 +118,73 @@ def facts(cfg: DictConfig, settings: TrainerSettings, plan: Plan, groups: list[G
                 "weight_decay": group.weight_decay,
                 "schedule": group.schedule,
             }
-            for group in groups
+            for group in resolved.model.groups
         ],
+        "changes": [summary_of_change(segment) for segment in resolved.history[1:]],
+        "curve_history": resolved.history,
     }
 
 
-def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The table at the start of a run: what, and how it comes about."""
     batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
-    kappa = f"κ = {facts['kappa']:g}" if facts["kappa"] else "no base batch"
-    epoch = facts["updates_per_epoch"]
-    first = " with the first batch" if facts["batches"] else ""
-    length = f"{epoch} an epoch{first}, {facts['epochs']:.4g} epochs" if epoch else "no epochs"
+    kappa = f"κ = {summary['kappa']:g}" if summary["kappa"] else "no base batch"
     groups = [
         f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
         f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
-        for g in facts["groups"]
+        for g in summary["groups"]
     ]
-    words = worded(facts, length)
+    scale, peak, updates = _format_clock(summary)
     return [
-        ("global batch", f"{facts['global_batch']} = {batch.format(**facts)}"),
-        ("scaling", f"{facts['scaling']}, {kappa}, {words.scale}"),
-        *(("", line) for line in lines(facts["scaled"], facts["kappa"])),
-        ("learning rate", f"base {facts['base_lr']:g}, peak {facts['peak_lr']:g} at {words.peak}"),
-        ("", f"first {facts['first_lr']:g}, last {facts['last_lr']:g}"),
-        ("updates", words.updates),
-        *(("batch grows", stages) for stages in told(facts["batches"])),
-        ("warm-up", f"W = {facts['warmup_updates']} updates"),
-        ("curve", ", ".join(f"{key} {name}" for key, name in facts["curve"].items())),
-        *(("resumed", "{policy} at update {update}".format(**change)) for change in facts["changes"]),
-        *(("trunk", change["of"]) for change in facts["changes"] if "of" in change),
-        *(("gradients", words) for words in gradients.told(facts["gradients"])),
+        ("global batch", f"{summary['global_batch']} = {batch.format(**summary)}"),
+        ("scaling", f"{summary['scaling']}, {kappa}, {scale}"),
+        *(("", line) for line in format_scaling(summary["scaled"], summary["kappa"])),
+        ("learning rate", f"base {summary['base_lr']:g}, peak {summary['peak_lr']:g} at {peak}"),
+        ("", f"first {summary['first_lr']:g}, last {summary['last_lr']:g}"),
+        ("updates", updates),
+        *(("batch grows", stages) for stages in format_batches(summary["batches"])),
+        ("warm-up", f"W = {summary['warmup_updates']} updates"),
+        ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
+        *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
+        *(("trunk", change["of"]) for change in summary["changes"] if "of" in change),
+        *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
 
-def begin(assembly: "Assembly", overrides: list[str], start: int) -> None:
-    """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(overflow="fold")  # a path is read to its end
-    lines = rows(assembly.facts)
-    for name, text in lines:
-        table.add_row(f"[bold]{name}", text)
-    Console(file=sys.stdout, highlight=False).print(table)
-    for warning in assembly.facts["lint"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    folder = assembly.folder
-    for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
-        if (folder / name).exists():
-            (folder / name).replace(folder / name.replace(".", f"-until-{start}."))
-    _write(folder / "config.yaml", OmegaConf.to_yaml(assembly.cfg, resolve=False))
-    _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    _write(folder / "plan.json", json.dumps(assembly.facts, indent=2) + "\n")
-    text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *lines])
-    for logger in assembly.trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            logger.log_text("plan", text, start)
-            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(assembly.cfg)}```", start)
-        else:
-            logger.log_hyperparams(flat(OmegaConf.to_container(assembly.cfg)))
+def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The scale, the place of the peak and the length in words; under AdaScale they are those of its own clock."""
+    total, peak, epoch = summary["total_updates"], summary["peak_update"], summary["updates_per_epoch"]
+    first = " with the first batch" if summary["batches"] else ""
+    length = f"{epoch} an epoch{first}, {summary['epochs']:.4g} epochs" if epoch else "no epochs"
+    if "most_gain" not in summary:
+        return f"scale {summary['scale']:g}", f"update {peak}", f"T = {total}, {length}"
+    units = f"T = {total} scale-invariant iterations of {summary['base_batch_size']} samples"
+    return (
+        f"S = {summary['most_gain']:g}, a gain from 1 to S at each update",
+        f"iteration {peak}, times the gain",
+        f"between {summary['fewest_updates']} and {total}, until {units}: {length}",
+    )
 
 
-def end(assembly: "Assembly", outcome: dict[str, Any], seconds: float) -> None:
-    """Write `result.json` and the final metrics of the log, and show the summary."""
-    module, best = assembly.module, assembly.checkpointing.best
-    monitor = assembly.checkpointing.monitor
-    test = outcome.get("test", {})
-    newest = checkpoints_in(assembly.checkpointing.folder)
-    metrics = {**best["scores"], **{f"test/{name}": value for name, value in test.items()}}
-    result = {
-        **outcome,
-        "metrics": metrics,
-        "best": {"metric": monitor, **best},
-        "updates": module.clock.t,
-        "total_updates": module.horizon.total,
-        **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
-        "scaled": assembly.facts["scaled"],
-        "seconds": round(seconds, 3),
-        "recent": module.recent,
-        "folder": str(assembly.folder),
-        "checkpoint": str(newest[-1]) if newest else None,
-        "versions": {
-            **running_version(),
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
-        },
-    }
-    for logger in assembly.trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            final = {f"final/{name}": value for name, value in metrics.items()}
-            config = _ordered(OmegaConf.to_container(assembly.cfg, resolve=True))
-            logger.log_hparams(config, final, module.clock.t, outcome["status"] == "completed")
-            logger.close()
-    _write(assembly.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
-    if outcome["status"] == "completed":
-        _summarise(result)
-
-
-def _name(node: DictConfig) -> str:
+def _name(node: Node) -> str:
     """What a part of the curve is called: its function without the name of its kind, or its shape."""
     word = str(node.get("_target_", "none")).rpartition(".")[2]
     plain = word.removesuffix("_warmup").removesuffix("_cooldown").removesuffix("_average")
-    return {"no": "none", "cooldown": node.get("shape")}.get(plain, plain)
+    return {"no": "none", "cooldown": str(node.get("shape"))}.get(plain, plain)
 
 
-def _summarise(result: dict[str, Any]) -> None:
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is read to its end
+    for name, text in rows:
+        table.add_row(f"[bold]{name}", text)
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _print_result(result: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     best = result["best"]
     if best["value"] is not None:
@@ -184,11 +207,10 @@ def _finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _ordered(config: Any) -> dict[str, Any]:
+def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config as dotted keys, what decides the learning rate first: a viewer shows the first few columns."""
     groups = ["optimizer", "schedule", "warmup", "scaling", *config]
-    keys = flat(config).items()
-    shown = [(key, value) for key, value in keys if not key.endswith("_partial_")]
+    shown = [(key, value) for key, value in flat(config).items() if not key.endswith("_partial_")]
     return dict(sorted(shown, key=lambda item: groups.index(item[0].partition(".")[0])))
 
 

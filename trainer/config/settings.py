@@ -1,19 +1,19 @@
-"""How long a run is and how its updates are made, from the config alone; and the keys that a config may have."""
+"""The config, checked once and turned into frozen plain values; and the keys that a config may have."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.cli.messages import nearest
-from trainer.config.adascale_config import counted
-from trainer.config.arguments import check_names
-from trainer.config.instantiate import build
+from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
-from trainer.lr import ConfigError, Horizon
+from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive, whole
+from trainer.resume.curve_history import ResumeSettings
 
 GROUPS = (
     "data model task optimizer groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule plateau "
@@ -22,14 +22,22 @@ GROUPS = (
 KEYS = [*GROUPS, *"name seed warmup_mode group_schedule lint allow".split()]
 FIXED = {"lint": ["ignore"], "resume": ["path", "snapshot", "policy", "shape", "floor"]}
 """The keys of groups that name no class."""
-LONGEST = 10**8
-"""Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
+RUN_VALUES = {
+    "label_smoothing": "task.loss.label_smoothing",
+    "dropout": "model.dropout",
+    "gradient_noise": "trainer.gradient_noise",
+}
+"""Settings of the whole run that may follow a schedule, and where the config has them."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The `trainer` config, checked: how long, on how many processes, and how each update is made."""
+    """The `trainer` config, checked: how long, on how many processes, and how each update is made.
+
+    `gradients` holds the keys of `GradientTreatment`, which stand beside the others in the config; its seed is the
+    run's.
+    """
 
     accelerator: str
     devices: int
@@ -41,10 +49,6 @@ class TrainerSettings:
     checkpoint: int | float | str | None
     keep: int
     accumulate: int
-    clip: float | None
-    agc: float | None
-    sam: float | None
-    gradient_noise: float | None
     steps_per_execution: int
     log_every: int
     compile: bool
@@ -55,6 +59,7 @@ class TrainerSettings:
     timeout: float
     max_idle_restarts: int | None
     lightning: dict[str, Any]
+    gradients: GradientTreatment
     snapshots: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
@@ -64,16 +69,6 @@ class TrainerSettings:
         if self.threads is not None:
             cores = os.cpu_count() or 1
             whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
-        if self.clip is not None:
-            positive("trainer.clip", self.clip, "it is the largest norm of the gradients, or null.")
-        if self.agc is not None:
-            positive("trainer.agc", self.agc, "it is the largest share of a unit's weights in its gradient, or null.")
-        if self.sam is not None:
-            positive("trainer.sam", self.sam, "it is the radius ρ of the ascent; try 0.05, or null.")
-        if self.gradient_noise is not None:
-            positive(
-                "trainer.gradient_noise", self.gradient_noise, "it is σ of what is added to each gradient, or null."
-            )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
         if self.max_idle_restarts is not None:
             whole(
@@ -97,6 +92,91 @@ class TrainerSettings:
     def world(self) -> int:
         """Processes of the run."""
         return self.devices * self.nodes
+
+
+@dataclass(frozen=True)
+class CurveSettings:
+    """What decides the learning rate of every update: of this run's config, or of one that a checkpoint keeps.
+
+    `duration` is `trainer.duration`, and `run_values` are the settings of the whole run that may follow a schedule.
+    """
+
+    optimizer: Node
+    groups: Node
+    scaling: Node
+    warmup: Node
+    schedule: Node
+    group_schedule: Node
+    batch_schedule: Node
+    cooldown: Node
+    compat: Node
+    hyper_schedule: Node
+    warmup_mode: str
+    duration: int | float | str
+    run_values: Mapping[str, Any]
+    allow: Sequence[str]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "CurveSettings":
+        """Those of a config as plain, resolved values."""
+        nodes = ("optimizer", "groups", "scaling", "warmup", "schedule", "group_schedule", "batch_schedule", "cooldown")
+        return cls(
+            **{name: config[name] for name in (*nodes, "compat", "hyper_schedule", "warmup_mode")},
+            duration=config["trainer"]["duration"],
+            run_values={name: _at(config, key) for name, key in RUN_VALUES.items()},
+            allow=config["allow"],
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole config, checked. Groups that name what to build stay plain mappings, which nobody changes.
+
+    `global_batch` is B = per-device batch × devices × nodes × accumulation, with `full_batch` the whole training set.
+    `record` is the resolved config that
+    checkpoints keep, and `source` the same as it was written, with its interpolations.
+    """
+
+    name: str
+    seed: int
+    trainer: TrainerSettings
+    curve: CurveSettings
+    resume: ResumeSettings
+    global_batch: int
+    full_batch: bool
+    data: Node
+    model: Node
+    task: Node
+    plateau: Node
+    average: Node
+    measure: Node
+    logger: Node
+    callbacks: Node
+    allow: Sequence[str]
+    lint_ignore: Sequence[str]
+    record: Mapping[str, Any] = field(repr=False)
+    source: Mapping[str, Any] = field(repr=False)
+
+
+def settings_of(cfg: DictConfig) -> Settings:
+    """The config as frozen values. Raises `ConfigError` where a key or a value cannot be."""
+    check_keys(cfg)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    source: Any = OmegaConf.to_container(cfg)
+    trainer = _trainer_settings(config)
+    batch = whole("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
+    nodes = ("data", "model", "task", "plateau", "average", "measure", "logger", "callbacks")
+    return Settings(
+        **{name: config[name] for name in ("name", "seed", "allow", *nodes)},
+        trainer=trainer,
+        curve=CurveSettings.of(config),
+        resume=ResumeSettings(**config["resume"]),
+        global_batch=batch * trainer.world * trainer.accumulate,
+        full_batch=config["trainer"]["accumulate"] == "all",
+        lint_ignore=config["lint"]["ignore"],
+        record=config,
+        source=source,
+    )
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -135,19 +215,24 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(node[name], f"{key}.{name}".lstrip("."))
 
 
-def trainer_settings(cfg: DictConfig) -> TrainerSettings:
+def _trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The checked `trainer` group of the config."""
-    values: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    check_names("trainer", TrainerSettings, values)
+    values = dict(config["trainer"])
+    check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
     values |= devices_and_nodes(values)
+    treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
-        values["accumulate"] = _whole_epoch(cfg, values)
-    return TrainerSettings(**values)
+        values["accumulate"] = _whole_epoch(config, values)
+    return TrainerSettings(**values, gradients=GradientTreatment(**treatment, seed=config["seed"]))
 
 
-def _whole_epoch(cfg: DictConfig, values: dict[str, Any]) -> int:
+def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
     """The micro-batches of an update that sees each training sample once: gradient descent on the full batch."""
-    samples, batch = declared_samples(cfg), whole("data.batch_size", cfg.data.get("batch_size"), "it is at least 1.")
+    data = config["data"]
+    samples, batch = (
+        declared_samples(data, config["allow"]),
+        whole("data.batch_size", data.get("batch_size"), "it is at least 1."),
+    )
     if samples is None:
         raise ConfigError("trainer.accumulate=all: the number of training samples is not known: set data.samples.")
     world = whole("trainer.devices", values["devices"], "it is a number of processes.") * whole(
@@ -164,32 +249,20 @@ def _whole_epoch(cfg: DictConfig, values: dict[str, Any]) -> int:
     return samples // (batch * world)
 
 
-def global_batch(cfg: DictConfig, run: TrainerSettings) -> int:
-    """B = per-device batch × devices × nodes × accumulation."""
-    batch = whole("data.batch_size", cfg.data.get("batch_size"), "it is a number of samples, at least 1.")
-    return batch * run.world * run.accumulate
-
-
-def horizon(cfg: DictConfig, run: TrainerSettings, samples: int | None = None) -> Horizon:
-    """The length of the run's curve; `samples` is what the data really holds, where it has been read."""
-    if samples is None:
-        samples = declared_samples(cfg)
-    tokens = cfg.data.get("tokens_per_sample")
-    if tokens is not None:
-        whole("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
-    batch = counted(cfg, run, global_batch(cfg, run))
-    length = Horizon.of(run.duration, samples=samples, batch_size=batch, tokens_per_sample=tokens)
-    if length.total > LONGEST:
-        raise ConfigError(f"trainer.duration={run.duration} is {length.total} updates, beyond any plan: shorten it.")
-    return length
-
-
-def declared_samples(cfg: DictConfig) -> int | None:
+def declared_samples(data: Node, allow: Sequence[str]) -> int | None:
     """The training samples of an epoch as the config declares or counts them; None where only the data knows."""
-    samples = cfg.data.get("samples")
-    if isinstance(samples, DictConfig):
-        samples = build(samples, "data.samples", list(cfg.allow))
+    samples = data.get("samples")
+    if isinstance(samples, Mapping):
+        samples = instantiate(samples, "data.samples", allow)
     return None if samples is None else whole("data.samples", samples, "an epoch has at least one sample.")
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    found: Any = config
+    for name in key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -1,12 +1,9 @@
 """What a run may not ask for where each process holds only a part of every weight."""
 
-from collections.abc import Callable
-
-from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from trainer.config.settings import TrainerSettings
+from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 from trainer.optim.composite import Composite
 from trainer.optim.lookahead import Lookahead
@@ -19,24 +16,21 @@ SHOWN = {
 """Optimizers that a test has shown to end in parts with the weights of one process, by their package."""
 
 
-def check_sharded(
-    cfg: DictConfig, settings: TrainerSettings, net: nn.Module, optimizer: Callable[[], Optimizer]
-) -> None:
+def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> None:
     """Refuse, with `trainer.strategy=fsdp`, what needs whole weights or gradients, and nets that cannot be cut.
 
     An optimizer of the user's own that steps each number by itself says so: its class has `by_number = True`.
     """
-    if settings.strategy != "fsdp":
+    run, sharpness = settings.trainer, settings.measure.get("sharpness")
+    if run.strategy != "fsdp":
         return
-    sharpness = cfg.measure.get("sharpness") if cfg.measure else None
     asked = [
-        (settings.agc, f"trainer.agc={settings.agc} needs the norm of each unit's weights", "trainer.clip"),
-        (settings.sam, f"trainer.sam={settings.sam} needs whole gradients to ascend along", "trainer.sam=null"),
-        (settings.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
-        (settings.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
-        (settings.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),
+        *((True, what, instead) for what, instead in run.gradients.conflicts_with_sharding()),
+        (run.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
+        (run.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
+        (run.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),
         (sharpness, f"measure.sharpness={sharpness} needs the net as a whole", "measure.sharpness=null"),
-        *((True, _needs(one), "sgd, momentum, adamw, …") for one in _parts(optimizer()) if not _by_number(type(one))),
+        *((True, _needs(one), "sgd, momentum, adamw, …") for one in _parts(optimizer) if not _by_number(type(one))),
     ]
     for there, what, instead in asked:
         if there:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from trainer.distributed.ddp import MonitoredDDP
 from trainer.engine.module import Module
 from trainer.optim.groups import Group
-from trainer.optim.shards import part, whole
+from trainer.optim.shards import gather, shard
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 
@@ -37,7 +37,7 @@ class MonitoredFSDP(MonitoredDDP):
         self.precision_plugin.convert_module(self.model)
         if not isinstance(self.model.net, FSDPModule):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
-            shard_net(self.model.net, self.model.recipe.groups, mesh)
+            shard_net(self.model.net, self.model.spec.groups, mesh)
         for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
             loop.inference_mode = False  # what is gathered within it could not be trained afterwards
         self.model_to_device()
@@ -63,7 +63,7 @@ class MonitoredFSDP(MonitoredDDP):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Gather the shards, and write the checkpoint from rank 0."""
-        super().save_checkpoint(whole(checkpoint, keep=self.is_global_zero), filepath, storage_options)
+        super().save_checkpoint(gather(checkpoint, keep=self.is_global_zero), filepath, storage_options)
 
     def teardown(self) -> None:
         """Leave the shards where they are: the test still needs them."""
@@ -123,7 +123,7 @@ def _shard_weights(net: nn.Module, state: dict[str, Any], prefix: str, *rest: An
     """Before `net` loads whole weights: shard them as its own are."""
     for name, parameter in net.named_parameters(remove_duplicate=False):
         if prefix + name in state:
-            state[prefix + name] = part(state[prefix + name], of=parameter)
+            state[prefix + name] = shard(state[prefix + name], like=parameter)
 
 
 def adapt_optimizer(optimizer: Optimizer) -> None:
@@ -145,7 +145,7 @@ def _shard_state(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 
     def sharded(value: Any, parameter: Tensor) -> Any:
         fits = isinstance(value, Tensor) and value.shape == parameter.shape
-        return part(value, of=parameter) if fits else value
+        return shard(value, like=parameter) if fits else value
 
     kept = {
         index: {name: sharded(value, by_index[index]) for name, value in values.items()}

@@ -33,11 +33,11 @@ class Doctor(pl.Callback):
         if not trainer.is_global_zero or not isinstance(module, Module):
             return
         if error:
-            module.drain(alone=True)
+            module.flush(alone=True)
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, TensorBoard) and any(Path(logger.log_dir).glob("events.out.tfevents*")):
-                policy, length = module.recipe.policy, module.horizon
+                policy, length = module.spec.policy, module.horizon
                 try:
                     series = read_scalars(Path(logger.log_dir))
                 except ConfigError:  # it failed before its first update

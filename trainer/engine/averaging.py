@@ -1,20 +1,22 @@
-"""Averages of the weights: which are taken while training, and how they are scored and kept."""
+"""Averages of the weights: which are taken while training, how they are scored and kept, with which BatchNorm."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from trainer.engine.statistics import batch_norms, recalibrate
+from trainer.engine.clock import Clock
 from trainer.lr import ConfigError, Duration, Horizon
 from trainer.lr.bounds import number, whole
 from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
-from trainer.optim.shards import own, part
+from trainer.optim.shards import local, shard
 
 _BATCHES = "it is the training batches that give the statistics of BatchNorm at averaged weights; 0 keeps the old."
 
@@ -23,11 +25,11 @@ _BATCHES = "it is the training batches that give the statistics of BatchNorm at 
 class Average:
     """Which weights are averaged: those after `start`, `start + every`, … updates.
 
-    `keep(k)` is what the average keeps of itself as the k-th weights are taken in, k = 1, 2, …; those of k = 0 begin
-    it. With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches
-    give the running statistics of BatchNorm at the averaged weights. Where the batch grows, `start` and `every` count
-    on the reference clock of `growth`, and weights are taken in once for each of these places that an update reaches:
-    the average is over as many samples.
+    The first weights begin the average. The k-th after them change it to a ← keep(k) a + (1 - keep(k)) w, k = 1, 2, ….
+    With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches give
+    the running statistics of BatchNorm at the averaged weights. Where the batch grows by `growth`, `start` and `every`
+    count updates of the first batch. One update then may reach several of these points, and its weights count once for
+    each, so that the average spans the same samples.
     """
 
     kind: str
@@ -41,7 +43,7 @@ class Average:
         whole("average.recalibrate", self.recalibrate, _BATCHES, low=0)
 
     def times(self, updates: int) -> int:
-        """How often the weights after so many updates are taken in."""
+        """How often the weights after so many updates count in the average: 0 where they are not averaged."""
         before, now = (max(-1, (self.growth.at(t) - self.start) // self.every) for t in (updates - 1, updates))
         return now - before
 
@@ -88,7 +90,7 @@ def swa(horizon: Horizon, *, start: Duration = "75%", every: Duration = "1ep", r
 
 
 def _when(horizon: Horizon, start: Duration, every: Duration) -> tuple[int, int]:
-    """From which update on weights are taken in, and how many lie between two."""
+    """The update after which weights are first averaged, and the updates from one average to the next."""
     begin, step = horizon.updates(start, "average.start"), horizon.updates(every, "average.every", least=1)
     count = len(range(begin or step, horizon.total + 1, step))
     if count < 2:
@@ -108,14 +110,14 @@ def averages(optimizer: Optimizer) -> bool:
 
 
 class Averaging:
-    """Takes the average of the weights of `net`, and puts averaged weights in their place to be scored.
+    """Averages the weights of `net`, and puts averaged weights in their place to be scored.
 
-    The average may be the optimizer's own. `enter` keeps a copy of the weights that train, `leave` gives it back, so
-    that scoring changes no bit of the training. A checkpoint written between the two has both.
+    The average may be the optimizer's own. `enter` copies the weights that train to `held`, and `leave` copies them
+    back, so that scoring changes no bit of the training. A checkpoint written between the two has both.
     """
 
     def __init__(self, net: nn.Module, average: Average) -> None:
-        self.net, self.chosen = net, average
+        self.net, self.average = net, average
         self.count = 0
         self.mean: dict[str, Tensor] = {}
         self.held: dict[str, Tensor] = {}
@@ -123,7 +125,7 @@ class Averaging:
         self._optimizer: Optimizer | None = None
 
     def begin(self, optimizer: Optimizer) -> None:
-        """Take up training from what has been loaded, be it a checkpoint of weights that were scored."""
+        """Begin to train; a checkpoint that was written while averaged weights were scored also holds the others."""
         self._weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
         if averages(optimizer):
             self._optimizer = optimizer
@@ -131,12 +133,12 @@ class Averaging:
         self._put(self.held)
         self.held = {}
         mean = {name: value.to(self._weights[name].device) for name, value in self.mean.items()}
-        self.mean = {name: part(value, of=self._weights[name]) for name, value in mean.items()}
+        self.mean = {name: shard(value, like=self._weights[name]) for name, value in mean.items()}
 
     @torch.no_grad()
     def take(self, updates: int) -> None:
-        """Take in the weights after so many updates, where they are of the average."""
-        keep, times = self.chosen.keep, self.chosen.times(updates)
+        """Add the weights after so many updates to the average, if they belong to it."""
+        keep, times = self.average.keep, self.average.times(updates)
         if keep is None or not times:
             return
         weights = [_wide(weight) for weight in self._weights.values()]
@@ -144,8 +146,8 @@ class Averaging:
             self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
         else:
             kept = math.prod(keep(k) for k in range(self.count, self.count + times))
-            means = [own(self.mean[name]) for name in self._weights]
-            torch._foreach_lerp_(means, [own(weight) for weight in weights], 1.0 - kept)
+            means = [local(self.mean[name]) for name in self._weights]
+            torch._foreach_lerp_(means, [local(weight) for weight in weights], 1.0 - kept)
         self.count += times
 
     @property
@@ -157,7 +159,7 @@ class Averaging:
         """Put the averaged weights in place; `batches` are inputs of training batches, for BatchNorm."""
         if self.held or not self.due:
             return
-        norms = batch_norms(self.net) if self.chosen.recalibrate else []
+        norms = batch_norms(self.net) if self.average.recalibrate else []
         statistics = {f"{name}.{key}".lstrip("."): value for name, norm in norms for key, value in norm.named_buffers()}
         self.held = {name: value.detach().clone() for name, value in {**self._weights, **statistics}.items()}
         if self._optimizer is not None:
@@ -175,23 +177,77 @@ class Averaging:
 
     def state_dict(self) -> dict[str, Any]:
         """The average, and the weights that train where others are in their place."""
-        return {"kind": self.chosen.kind, "count": self.count, "mean": self.mean, "held": self.held}
+        return {"kind": self.average.kind, "count": self.count, "mean": self.mean, "held": self.held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state; an average of another kind begins anew."""
         self.held = state["held"]
-        if state["kind"] == self.chosen.kind:
+        if state["kind"] == self.average.kind:
             self.count, self.mean = state["count"], state["mean"]
 
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
-        """Copy values into the parameters and buffers of these names."""
+        """Copy values into the parameters and buffers with these names."""
         if values:
-            places = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+            tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
             for name, value in values.items():
-                places[name].copy_(part(value, of=places[name]))
+                tensors[name].copy_(shard(value, like=tensors[name]))
 
 
 def _wide(weight: nn.Parameter) -> Tensor:
     """A weight in at least single precision, in which small steps of an average are not lost."""
     return weight.detach().float() if weight.dtype in (torch.float16, torch.bfloat16) else weight.detach()
+
+
+def batch_norms(net: nn.Module) -> list[tuple[str, _BatchNorm]]:
+    """The modules of `net` that keep running statistics, by name."""
+    found = [(name, module) for name, module in net.named_modules() if isinstance(module, _BatchNorm)]
+    return [(name, norm) for name, norm in found if norm.running_mean is not None]
+
+
+@torch.no_grad()
+def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the running statistics to their plain means over `batches`, the inputs of the net.
+
+    Only the norms are in training mode: the statistics are those of the net as it is scored, without dropout, and
+    nothing is drawn. Izmailov et al. 2018, arXiv:1803.05407, sec. 3.2.
+    """
+    norms = [norm for _, norm in batch_norms(net)]
+    modes, momenta = [(module, module.training) for module in net.modules()], [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    for inputs in batches:
+        net(inputs)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    for module, mode in modes:
+        module.training = mode
+
+
+def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int], int]) -> Iterator[Tensor]:
+    """The inputs of `count` micro-batches of the updates just before the one that `clock` shows, as `loader` gave them.
+
+    `micro_batches(t)` says how many update t has.
+
+    The loader follows the clock, which is set back meanwhile: the batches are a function of the seed and the update,
+    so that a resumed run has them too.
+    """
+    now, there = clock.t, 0
+    try:
+        while there < count and clock.t:
+            clock.t -= 1
+            there += micro_batches(clock.t)
+        while count and clock.t < now:
+            began = clock.t
+            for update in itertools.chain.from_iterable(loader):
+                for micro in update[:count]:
+                    yield micro.inputs
+                count, clock.t = count - len(update[:count]), clock.t + 1
+                if not count or clock.t == now:
+                    return
+            assert clock.t > began, "the loader does not follow the clock"
+    finally:
+        clock.t = now

@@ -16,5 +16,5 @@ class Clock:
 
     @property
     def at(self) -> int:
-        """Where the next update lies on the curve: t, or ⌊τ⌋."""
+        """The place of the next update on the curve: t, or ⌊τ⌋ under AdaScale."""
         return self.t if self.tau is None else math.floor(self.tau)

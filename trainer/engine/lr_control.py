@@ -1,31 +1,37 @@
-"""Writes the learning rate of every update from the policy, and proves that it was the one applied."""
+"""Writes the learning rate and every other scheduled value of an update, and verifies that they were applied."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from trainer.lr import LRPolicy
+from trainer.lr import ConfigError, LRPolicy
+from trainer.lr.grow import BATCH
+
+AttributeSetter = Callable[[float], None]
+"""Sets one scheduled setting of the whole run."""
 
 
 class LRControl(pl.Callback):
     """Writes `policy.lrs(t)` into the optimizer's parameter groups before update `t`, and every other scheduled value.
 
-    A hook inside `optimizer.step` reads what is really there: `applied` holds the rates of the last update, and a
-    value that differs from the policy stops the run with a RuntimeError that names the group.
+    A hook inside `optimizer.step` reads the values in the parameter groups: `applied` holds the rates of the last
+    update, and a value that differs from the policy stops the run with a RuntimeError that names the group.
     It also serves any LightningModule under automatic optimization: add it to the trainer's callbacks.
 
-    `plateau` is the metric-driven factor of the moment, `gain` that of AdaScale; `place` holds `t` and the gain of the
-    last update. `outlets` set what is no setting of a parameter group: dropout, label smoothing, gradient noise.
+    `plateau` is the current factor that a metric decides, `gain` that of AdaScale; `place` holds `t` and the gain of
+    the last update. `setters` set what is no setting of a parameter group, such as dropout: see `attribute_setters`.
     """
 
-    def __init__(self, policy: LRPolicy, outlets: dict[str, Callable[[float], None]] | None = None) -> None:
+    def __init__(self, policy: LRPolicy, setters: dict[str, AttributeSetter] | None = None) -> None:
         self.policy = policy
         self.names = list(policy.groups)
         self.plateau = self.gain = 1.0
         self.place = (0, 1.0)
-        self.outlets = outlets or {}
+        self.setters = setters or {}
         self.applied: list[float] = []
         self.values: dict[str, list[float]] = {}
         self._planned: list[float] = []
@@ -37,37 +43,37 @@ class LRControl(pl.Callback):
             group["lr"] = lr
         if self.policy.hyper_schedules:
             for name, values in self.values.items():
-                if name not in self.outlets:
+                if name not in self.setters:
                     for group, value in zip(optimizer.param_groups, values, strict=True):
                         write_setting(group, name, value)
 
-    def turn(self, t: int) -> None:
+    def evaluate(self, t: int) -> None:
         """Evaluate the other scheduled values of update `t`, and set those of the whole run."""
         self.values = self.policy.values(t, self.plateau)
-        for name, outlet in self.outlets.items():
+        for name, setter in self.setters.items():
             if name in self.values:
-                outlet(self.values[name][0])
+                setter(self.values[name][0])
 
-    def rest(self) -> None:
-        """Set what is of the whole run back to the user's own number, for validation and test."""
-        for name, outlet in self.outlets.items():
-            outlet(self.policy.hyper_schedules[name].bases[0])
+    def reset(self) -> None:
+        """Set the settings of the whole run back to the numbers of the config, for validation and test."""
+        for name, setter in self.setters.items():
+            setter(self.policy.hyper_schedules[name].bases[0])
 
     def watch(self, optimizer: Optimizer) -> None:
         """Read the learning rates of `optimizer` before each of its steps from now on."""
-        optimizer.register_step_pre_hook(self._prove)
+        optimizer.register_step_pre_hook(self._verify)
 
-    def _prove(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _verify(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.applied = [group["lr"] for group in optimizer.param_groups]
         if self.applied != self._planned:
-            raise RuntimeError(self._complaint("lr", self.applied, self._planned))
+            raise RuntimeError(self._mismatch("lr", self.applied, self._planned))
         for name, values in self.values.items():
-            if name not in self.outlets:
+            if name not in self.setters:
                 found = [read_setting(group, name) for group in optimizer.param_groups]
                 if found != values:
-                    raise RuntimeError(self._complaint(name, found, values))
+                    raise RuntimeError(self._mismatch(name, found, values))
 
-    def _complaint(self, what: str, found: list[float], planned: list[float]) -> str:
+    def _mismatch(self, what: str, found: list[float], planned: list[float]) -> str:
         if not planned:
             return "an optimizer step was made before the policy wrote a learning rate."
         wrong = [
@@ -90,12 +96,12 @@ class LRControl(pl.Callback):
                     f"but the optimizer has {len(optimizer.param_groups)}: name each group in the policy."
                 )
             # Under automatic optimization the rate is written inside the step, after the backward pass.
-            optimizer.register_step_post_hook(self._prove)
+            optimizer.register_step_post_hook(self._verify)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        self.turn(trainer.global_step)
+        self.evaluate(trainer.global_step)
         self.write(optimizer, trainer.global_step)
 
 
@@ -114,3 +120,42 @@ def write_setting(group: dict[str, Any], name: str, value: float) -> None:
         group["betas"] = (group["betas"][0], value)
     else:
         group["betas"] = (value, group["betas"][1])
+
+
+def attribute_setters(policy: LRPolicy, net: nn.Module, loss: object) -> dict[str, AttributeSetter]:
+    """A setter for each scheduled setting of the whole run; refused where the run has no such setting.
+
+    The setters of the batch and of gradient noise do nothing: the data makes the batch, and the update reads σ from
+    `LRControl.values`.
+    """
+    setters: dict[str, AttributeSetter] = {}
+    if "dropout" in policy.hyper_schedules:
+        setters["dropout"] = _dropout_setter(net, policy.hyper_schedules["dropout"].bases[0])
+    if "label_smoothing" in policy.hyper_schedules:
+        if not hasattr(loss, "label_smoothing"):
+            raise ConfigError(
+                f"hyper_schedule.label_smoothing: {type(loss).__name__} smooths no labels: choose another task.loss."
+            )
+        setters["label_smoothing"] = lambda value: setattr(loss, "label_smoothing", value)
+    for name in (BATCH, "gradient_noise"):
+        if name in policy.hyper_schedules:
+            setters[name] = lambda value: None
+    return setters
+
+
+def _dropout_setter(net: nn.Module, rate: float) -> AttributeSetter:
+    """Sets every dropout of `net` that has this rate: layers, and the `dropout` of attention and recurrent modules."""
+    layers = [module for module in net.modules() if isinstance(module, _DropoutNd) and module.p == rate]
+    others = [module for module in net.modules() if getattr(module, "dropout", None) == rate]
+    if not layers and not others:
+        raise ConfigError(
+            f"hyper_schedule.dropout: {type(net).__name__} has no dropout of {rate}: set model.dropout above zero."
+        )
+
+    def set_dropout(value: float) -> None:
+        for layer in layers:
+            layer.p = value
+        for module in others:
+            setattr(module, "dropout", value)  # noqa: B010 - a module's attributes are not typed as numbers
+
+    return set_dropout

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -10,35 +11,32 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainer.engine.attribute_setters import outlets
-from trainer.engine.averaging import Averaging
+from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
-from trainer.engine.lr_control import LRControl
-from trainer.engine.statistics import recent
+from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
-from trainer.engine.update import Backward, Updater
+from trainer.engine.update import Backward, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer, log_updates
-from trainer.measure.observers import Live
-from trainer.optim.state import keep_configured
+from trainer.optim.composite import keep_configured
 
 
 class Module(pl.LightningModule):
-    """Trains `net` on `task` by `recipe`; one call of `training_step` makes a block of updates.
+    """Trains `net` on `task` as `spec` says; one call of `training_step` makes a chunk of updates.
 
     The state is the weights, their average, the optimizer and the clock: everything else follows from them.
     """
 
     updater: Updater
 
-    def __init__(self, net: nn.Module, task: Task, recipe: TrainSpec) -> None:
+    def __init__(self, net: nn.Module, task: Task, spec: TrainSpec) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.net, self.recipe, self.horizon = net, recipe, recipe.horizon
+        self.net, self.spec, self.horizon = net, spec, spec.horizon
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
-        self.loss, self.clock, self.journal = task.loss, Clock(), MetricBuffer()
-        self.control = LRControl(recipe.policy, outlets(recipe.policy, net, task.loss, recipe.noise))
-        self.averaging, self.live = Averaging(net, recipe.average), Live(recipe, self.clock, self.control)
+        self.loss, self.clock, self.metric_buffer = task.loss, Clock(), MetricBuffer()
+        self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, task.loss))
+        self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
 
     @property
@@ -50,7 +48,7 @@ class Module(pl.LightningModule):
         return self.net(inputs)
 
     def configure_optimizers(self) -> Optimizer:
-        optimizer = self.recipe.optimizer()
+        optimizer = self.spec.optimizer()
         optimizer.register_load_state_dict_pre_hook(keep_configured)
         return optimizer
 
@@ -58,69 +56,66 @@ class Module(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         self.control.watch(optimizer)
+        self.observers.begin(self.net, self.loss, optimizer, self.trainer.strategy.model)
         self.updater = Updater(
             net=self.net,
             loss=self.loss,
             optimizer=optimizer,
             control=self.control,
             clock=self.clock,
-            journal=self.journal,
+            metric_buffer=self.metric_buffer,
             backward=Backward.of(self.trainer, self.device),
-            clip=self.recipe.clip,
-            noise=self.recipe.noise,
-            limits=[group.clip for group in self.recipe.groups],
-            agc=self.recipe.agc,
-            sam=self.recipe.sam,
+            treatment=replace(self.spec.gradients, limits=tuple(group.clip for group in self.spec.groups)),
             averaging=self.averaging,
-            observer=self.live.joined(self.recipe.observe and self.recipe.observe(self.net, self.loss, optimizer)),
-            spread=self.live.measures(optimizer, self.trainer.strategy.model),
+            observer=self.observers.observer,
+            micro_gradients=self.observers.micro_gradients,
         )
         self._tell_lightning()
 
     def on_train_start(self) -> None:
         self.averaging.begin(self.updater.optimizer)
 
-    def training_step(self, block: Sequence[Sequence[Any]], batch_idx: int) -> None:
-        for update in takewhile(lambda _: not self.over, block):
-            self.recipe.check_batch(self.clock.t, update)
+    def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
+        for update in takewhile(lambda _: not self.over, chunk):
+            self.spec.check_batch(self.clock.t, update)
             self.updater(update)
         self._tell_lightning()
-        if len(self.journal) >= self.recipe.log_every:
-            self.drain()
+        if len(self.metric_buffer) >= self.spec.log_every:
+            self.flush()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.trainer.should_stop |= self.over
 
-    def drain(self, alone: bool = False) -> None:
-        """Log every update since the last drain: what was applied, by which factors, with what loss.
+    def flush(self, alone: bool = False) -> None:
+        """Log every update since the last flush: what was applied, by which factors, with what loss.
 
         `alone`: after a failure, when the other processes may be gone, with this one's losses.
         """
-        if not len(self.journal):
+        if not len(self.metric_buffer):
             return
-        updates, times = self.journal.updates, self.journal.times
-        columns = self.journal.columns(self.recipe.policy, (lambda own: own) if alone else self._over_ranks)
-        losses, speed = columns["train/loss"], self.journal.speed() * self.recipe.mean_batch(updates)
-        self.journal.clear()
+        updates, times = self.metric_buffer.updates, self.metric_buffer.times
+        columns = self.metric_buffer.columns(self.spec.policy, (lambda own: own) if alone else self._over_ranks)
+        losses, speed = columns["train/loss"], self.metric_buffer.speed() * self.spec.mean_batch(updates)
+        self.metric_buffer.clear()
         rate = columns[f"lr/{self.control.names[0]}"][-1]
         self.recent |= {"loss": losses[-1], "lr": rate, "samples_per_second": speed}
         log_updates(self.trainer.loggers, updates, times, columns, speed)
         if not alone:
             for row in zip(updates, columns["train/grad_norm"], losses):
-                Updater.check(*row)
+                check_finite(*row)
 
     def on_train_epoch_start(self) -> None:
-        self.journal.since = time.time()
+        self.metric_buffer.since = time.time()
 
     def on_train_epoch_end(self) -> None:
-        self.drain()
+        self.flush()
 
     def on_train_end(self) -> None:
         self._enter()
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
-            self.drain()
+            self.flush()
             self._enter()
         self._prepare_scoring()
 
@@ -150,25 +145,25 @@ class Module(pl.LightningModule):
         """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
         del checkpoint["loops"]
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
-        checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.recipe.origin}
-        checkpoint |= {"averaging": self.averaging.state_dict(), "live": self.live.state_dict()}
+        checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.spec.origin}
+        checkpoint |= {"averaging": self.averaging.state_dict(), "observers": self.observers.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["cadence"]
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
         self.averaging.load_state_dict(checkpoint["averaging"])
-        self.live.load_state_dict(checkpoint.get("live", {}))
+        self.observers.load_state_dict(checkpoint.get("observers", {}))
 
     def _enter(self) -> None:
         """Put averaged weights in place of those that train, where there are any."""
-        count, precision = self.recipe.average.recalibrate, self.trainer.precision_plugin
-        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.recipe.micro_batches)
+        count, precision = self.spec.average.recalibrate, self.trainer.precision_plugin
+        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.spec.micro_batches)
         with precision.forward_context():
             self.averaging.enter(map(precision.convert_input, inputs))
 
     def _prepare_scoring(self) -> None:
         """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""
-        self.control.rest()
+        self.control.reset()
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, src=0)

@@ -1,4 +1,4 @@
-"""Lowers the learning rate where a metric says so, and tells of it."""
+"""Lowers the learning rate where a metric says so, and logs it."""
 
 import sys
 from typing import Any
@@ -54,9 +54,9 @@ class PlateauControl(pl.Callback):
         t = trainer.global_step
         event = self.rule.observe(trainer.strategy.broadcast(known[self.monitor].item()), t)
         _control(trainer, pl_module).plateau = self.rule.value
-        self._tell(trainer, t, event)
+        self._log(trainer, t, event)
 
-    def _tell(self, trainer: pl.Trainer, t: int, event: str | None) -> None:
+    def _log(self, trainer: pl.Trainer, t: int, event: str | None) -> None:
         """Log at the last update before `t`, which a run resumed at `t` keeps."""
         for logger in trainer.loggers:
             logger.log_metrics({"plateau/factor": self.rule.value}, max(t - 1, 0))
@@ -67,7 +67,7 @@ class PlateauControl(pl.Callback):
 
 
 def _control(trainer: pl.Trainer, module: pl.LightningModule) -> LRControl:
-    """What writes the learning rate: of our module, or among the callbacks."""
+    """The `LRControl` of our module, or the one among the callbacks."""
     for found in (getattr(module, "control", None), *trainer.callbacks):  # type: ignore[attr-defined]
         if isinstance(found, LRControl):
             return found

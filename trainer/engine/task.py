@@ -1,4 +1,4 @@
-"""What is asked of a model: the loss that trains it and the metrics that judge it."""
+"""The loss that trains a model, and the metrics that score it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

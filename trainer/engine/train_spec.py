@@ -1,4 +1,4 @@
-"""What a net is trained by, in one place."""
+"""How a net is trained, in one frozen value."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,38 +7,32 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from trainer.engine.attribute_setters import GradientNoise
 from trainer.engine.averaging import NONE, Average
-from trainer.engine.update import Observer
+from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.protocols import MakeRunObservers
 from trainer.lr import Horizon, LRPolicy
-from trainer.measure.adascale import AdaScale
 from trainer.optim.groups import Group
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """How a net is trained: the curve, its length, what steps, what is done to gradients, what is averaged and logged.
+    """The curve and its length, what steps, what is done to gradients, what is averaged, observed and logged.
 
-    `micro_batch` are the samples of one on one device; with `noise_decay` the noise scale is logged. `origin` is kept
-    in each checkpoint: the config, and where the curve comes from.
+    `observers` makes what looks at the updates. Each micro-batch has `micro_batch` samples on one device. `origin` is
+    kept in each checkpoint: the config, and the history of the curve.
     """
 
     policy: LRPolicy
     horizon: Horizon
     optimizer: Callable[[], Optimizer]
     groups: Sequence[Group]
-    clip: float | None = None
-    log_every: int = 50
-    noise: GradientNoise | None = None
-    origin: dict[str, Any] = field(default_factory=dict)
-    observe: Callable[..., Observer] | None = None
-    agc: float | None = None
-    sam: float | None = None
+    observers: MakeRunObservers
+    gradients: GradientTreatment = GradientTreatment()
     average: Average = NONE
     accumulate: int = 1
     micro_batch: int = 1
-    adascale: AdaScale | None = None
-    noise_decay: float | None = None
+    log_every: int = 50
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` in each process."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,32 +14,12 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from trainer.engine.attribute_setters import GradientNoise
 from trainer.engine.averaging import Averaging
-from trainer.engine.clipping import clip_norms, clip_units
 from trainer.engine.clock import Clock
+from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
-from trainer.engine.sam import ascended
-from trainer.log.metric_buffer import MetricBuffer, Observation
-from trainer.measure.micro_gradients import MicroGradients
-
-
-class MicroBatch(Protocol):
-    """Inputs and targets of one forward pass, and the seed of everything random in it."""
-
-    inputs: Tensor
-    targets: Tensor
-    seed: int
-
-
-class Observer(Protocol):
-    """What looks at an update just before its step and just after it, and keeps numbers on the device."""
-
-    def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """The gradients of update `t`, made of these micro-batches, are ready; its rates are written."""
-
-    def after(self, t: int) -> Observation | None:
-        """Update `t` has been applied."""
+from trainer.engine.protocols import GradientRecorder, Loss, MicroBatch, Observer
+from trainer.log.metric_buffer import MetricBuffer
 
 
 class Diverged(RuntimeError):
@@ -87,53 +67,43 @@ class Backward:
 
 @dataclass
 class Updater:
-    """Forward, loss, backward, clip, noise, write the learning rate, finite check, step, advance the clock, average.
+    """Forward, loss, backward, treat gradients, write the learning rate, finite check, step, advance clock, average.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
     the same data at the same rate, with a lower scale. Where a fused optimizer skips by itself what is not finite (on
-    a GPU), no update waits for the check: the weights stay, and the run stops when the journal is drained next.
-
-    `clip` bounds the gradients of all groups but those with a limit of their own in `limits`; before, `spread` takes
-    those of micro-batches, `agc` bounds each unit's, and `sam` is the radius of an ascent to where they are made.
+    a GPU), no update waits for the check: the weights stay, and the run stops when the metrics are next flushed.
     """
 
     net: nn.Module
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss
     optimizer: Optimizer
     control: LRControl
     clock: Clock
-    journal: MetricBuffer
+    metric_buffer: MetricBuffer
     backward: Backward
-    clip: float | None = None
-    noise: GradientNoise | None = None
-    observer: Observer | None = None
-    limits: Sequence[float | None] = ()
-    agc: float | None = None
-    sam: float | None = None
+    treatment: GradientTreatment = GradientTreatment()
     averaging: Averaging | None = None
-    spread: MicroGradients | None = None
+    observer: Observer | None = None
+    micro_gradients: GradientRecorder | None = None
     tries = 40
 
     def __post_init__(self) -> None:
         self.groups = [list(group["params"]) for group in self.optimizer.param_groups]
         self.parameters = [parameter for group in self.groups for parameter in group]
-        self.limits = self.limits or [None] * len(self.groups)
         skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
         self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
 
     def __call__(self, update: Sequence[MicroBatch]) -> None:
         """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
         if self.control.policy.hyper_schedules:
-            self.control.turn(self.clock.at)
+            self.control.evaluate(self.clock.at)
+        treatment = self.treatment.at(self.control.values)
         for _ in range(self.tries):
-            loss = self._gradients(update)
-            if self.sam is not None:
-                with ascended(self.net, self.parameters, self.sam):
-                    self._gradients(update)
+            loss = treatment.make(self.net, self.parameters, lambda: self._gradients(update))
             with self.backward.full_precision():
-                norm = self._clip_gradients()
-                if self.noise is not None:
-                    self.noise.add(self.parameters, self.clock.t)
+                if self.backward.scaler is not None:
+                    self.backward.scaler.unscale_(self.optimizer)
+                norm = treatment.apply(self.groups, self.clock.t)
                 self.control.write(self.optimizer, self.clock.at)
                 if self.observer is not None:
                     self.observer.before(self.clock.t, update)
@@ -141,12 +111,7 @@ class Updater:
             for parameter in self.parameters:
                 parameter.grad = None
             if applied:
-                seen = self.observer.after(self.clock.t) if self.observer is not None else None
-                self.journal.add(self.clock.t, loss, norm, self.control, seen)
-                self.clock.t += 1
-                if self.averaging is not None:
-                    self.averaging.take(self.clock.t)
-                return
+                return self._conclude(loss, norm)
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
 
     def _gradients(self, update: Sequence[MicroBatch]) -> Tensor:
@@ -158,18 +123,10 @@ class Updater:
                 loss = self.loss(self.net(micro.inputs), micro.targets)
                 with self.backward.full_precision():
                     self.backward(loss / len(update) if len(update) > 1 else loss)
-            if self.spread is not None:
-                self.spread.take(i, of=len(update))
+            if self.micro_gradients is not None:
+                self.micro_gradients.take(i, of=len(update))
             losses.append(loss.detach())
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-
-    def _clip_gradients(self) -> Tensor:
-        """The norm of all gradients together, each unit's bounded; then they are clipped."""
-        if self.backward.scaler is not None:
-            self.backward.scaler.unscale_(self.optimizer)
-        if self.agc is not None:
-            clip_units(self.parameters, self.agc)
-        return clip_norms(self.groups, self.limits, self.clip)
 
     def _step(self, loss: Tensor, norm: Tensor) -> bool:
         """Step the optimizer; whether the update was applied."""
@@ -181,18 +138,26 @@ class Updater:
             return scaler.get_scale() >= before
         if self.checks_each:
             shared = self.backward.before_backward is not None  # the norm is common to all processes, the loss is not
-            self.check(self.clock.t, norm.item(), None if shared else loss.item())
+            check_finite(self.clock.t, norm.item(), None if shared else loss.item())
         else:
             self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         return True
 
-    @staticmethod
-    def check(t: int, norm: float, loss: float | None = None) -> None:
-        """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
-        if not math.isfinite(norm) or not math.isfinite(loss or 0.0):
-            told = f"gradient norm {norm}" if loss is None else f"loss {loss} and gradient norm {norm}"
-            raise Diverged(
-                f"update {t} has {told}: the run stops, its checkpoints are from before. "
-                "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
-            )
+    def _conclude(self, loss: Tensor, norm: Tensor) -> None:
+        """The update has been applied: note it, advance the clock, average the weights."""
+        observation = self.observer.after(self.clock.t) if self.observer is not None else None
+        self.metric_buffer.add(self.clock.t, loss, norm, self.control, observation)
+        self.clock.t += 1
+        if self.averaging is not None:
+            self.averaging.take(self.clock.t)
+
+
+def check_finite(t: int, norm: float, loss: float | None = None) -> None:
+    """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
+    if not math.isfinite(norm) or not math.isfinite(loss or 0.0):
+        found = f"gradient norm {norm}" if loss is None else f"loss {loss} and gradient norm {norm}"
+        raise Diverged(
+            f"update {t} has {found}: the run stops, its checkpoints are from before. "
+            "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
+        )

@@ -240,7 +240,7 @@ class Progress(Callback):
     def __init__(self, refresh_per_second: float = 10.0, lines_every: float = 10.0) -> None:
         for name, value in (("refresh_per_second", refresh_per_second), ("lines_every", lines_every)):
             if not (value > 0 and isfinite(value)):
-                raise ConfigError(f"{name}={value} gives progress no pace: set a number above zero")
+                raise ConfigError(f"{name}={value} draws no progress: set a finite number above zero")
         self.console: Console | None = None
         self._bar_interval, self._line_interval = 1 / refresh_per_second, lines_every
         self._display: Bars | Lines | None = None

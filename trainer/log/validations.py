@@ -1,6 +1,7 @@
 """`validations.jsonl`: the scores of each validation of a run, a line each, written as soon as they are known.
 
 It can be read from outside while the run goes on. A run that goes on from a checkpoint may write some scores again.
+Standard library only: the driver of a sweep reads it without torch.
 """
 
 import json
@@ -8,25 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-
 VALIDATIONS = "validations.jsonl"
-
-
-class Validations(pl.Callback):
-    """Appends a line to `validations.jsonl` of the run's folder after each validation of a fit.
-
-    The module supplies `clock.t`, the number of updates so far.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.state.fn != "fit" or not trainer.is_global_zero:
-            return
-        scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        append_validation(self.folder, pl_module.clock.t, scores)
 
 
 def append_validation(folder: Path, update: int, scores: dict[str, float]) -> None:

@@ -36,22 +36,12 @@ def restarts(
     >>> [restarts(Horizon(12, 1), first=4)(t) for t in (0, 2, 4, 8, 12)]
     [1.0, 0.5, 1.0, 0.5, 0.0]
     """
-    low = fraction("floor", floor, FLOOR)
-    if scales not in ("cosine", "peak", "cycle"):
-        raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
     bounds = _bounds(horizon, first, cycles, length_mult)
     starts, lengths = bounds[:-1], [end - begin for begin, end in zip(bounds, bounds[1:])]
     width = horizon.updates(warmup, "warmup")
     if width >= lengths[0]:
         raise ConfigError(f"warmup={warmup} is {width} updates, but the first cycle has {lengths[0]}: shorten it.")
-    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
-    peaks = [mult**i for i in range(len(starts))]
-    lows = [low * peak if scales == "cycle" else low for peak in peaks]
-    highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
-    if min(highs) < 0:
-        raise ConfigError(
-            f"peak_mult={peak_mult}: the peak of cycle {len(peaks) - 1} falls below the floor of {floor}."
-        )
+    lows, highs = _levels(len(starts), peak_mult, floor, scales)
     lead, extent = horizon.convention.progress(width)
     span = horizon.span
 
@@ -64,6 +54,20 @@ def restarts(
 
     knots = [begin + extent - lead for begin in starts] if width else []
     return annotate(factor, jumps=starts[1:], knots=knots, ends=bounds[1:])
+
+
+def _levels(count: int, peak_mult: float, floor: float, scales: str) -> tuple[list[float], list[float]]:
+    """low_i and high_i of each of `count` cycles, see `restarts`."""
+    low = fraction("floor", floor, FLOOR)
+    if scales not in ("cosine", "peak", "cycle"):
+        raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
+    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
+    peaks = [mult**i for i in range(count)]
+    lows = [low * peak if scales == "cycle" else low for peak in peaks]
+    highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
+    if min(highs) < 0:
+        raise ConfigError(f"peak_mult={peak_mult}: the peak of cycle {count - 1} falls below the floor of {floor}.")
+    return lows, highs
 
 
 def hard_restarts(horizon: Horizon, *, cycles: int = 4, floor: float = 0.0) -> Schedule:

@@ -3,6 +3,9 @@
 from trainer.lr.bounds import ConfigError, number
 from trainer.lr.scaling import ratio
 
+ADASCALE = f"{__name__}.adascale_scaling"
+"""The `_target_` of a `scaling` config that chooses it."""
+
 
 def adascale_scaling(batch_size: int, base_batch_size: int | None = None, *, smoothing: float | None = None) -> float:
     """scale = r_t, the gain of update t, between 1 and S = B / B_ref; this function gives r_0 = 1.

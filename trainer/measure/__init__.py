@@ -1,1 +1,1 @@
-"""What a run can measure of its gradients: noise scale, norms, sharpness, the gain of AdaScale."""
+"""Measurements of a run: noise scale, norms, sharpness, the gain of AdaScale."""

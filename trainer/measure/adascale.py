@@ -10,7 +10,8 @@ from torch import Tensor
 
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl
-from trainer.engine.update import MicroBatch, Updater
+from trainer.engine.protocols import MicroBatch
+from trainer.engine.update import check_finite
 from trainer.log.metric_buffer import Observation
 from trainer.measure.micro_gradients import MicroGradients
 from trainer.measure.noise_scale import NoiseScale, adascale_gain
@@ -36,7 +37,7 @@ class AdaScale:
         return min(max(gain, 1.0), self.multiple)
 
 
-class Pace:
+class AdaScaleObserver:
     """Sets the gain of each update, and adds it to the clock's τ once the update has been applied.
 
     r_t is made of the updates before t, so r_0 = 1, and no rate depends on the gradient that it multiplies. The means
@@ -45,10 +46,10 @@ class Pace:
     is measured.
     """
 
-    def __init__(self, chosen: AdaScale, sizes: tuple[int, int], clock: Clock, control: LRControl) -> None:
-        self.chosen, self.clock, self.control = chosen, clock, control
-        self.scale = NoiseScale(*sizes, decay=chosen.smoothing) if chosen.multiple > 1 else None
-        self.spread: MicroGradients | None = None
+    def __init__(self, adascale: AdaScale, sizes: tuple[int, int], clock: Clock, control: LRControl) -> None:
+        self.adascale, self.clock, self.control = adascale, clock, control
+        self.scale = NoiseScale(*sizes, decay=adascale.smoothing) if adascale.multiple > 1 else None
+        self.micro_gradients: MicroGradients | None = None
         clock.tau = 0.0
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
@@ -59,11 +60,11 @@ class Pace:
         gain, tau = self.control.gain, self.clock.tau
         assert tau is not None
         self.clock.tau = tau + gain
-        if self.scale is not None and self.spread is not None:
-            small, big = self.spread.squares[:, :1].cpu()
-            Updater.check(t, math.sqrt(big.item()))
+        if self.scale is not None and self.micro_gradients is not None:
+            small, big = self.micro_gradients.squares[:, :1].cpu()
+            check_finite(t, math.sqrt(big.item()))
             self.scale.add(small, big)
-            self.control.gain = self.chosen.gain(*self.scale.means[0].tolist())
+            self.control.gain = self.adascale.gain(*self.scale.means[0].tolist())
         return Observation(_NOTHING, lambda _: {"adascale/gain": gain, "adascale/tau": tau})
 
     def state_dict(self) -> dict[str, Any]:

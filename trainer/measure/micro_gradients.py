@@ -1,4 +1,4 @@
-"""How far the gradients of an update's micro-batches are spread: their norms, taken as the update is made."""
+"""The norms of the gradients of an update's micro-batches, taken as the update is made."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -27,9 +27,9 @@ class MicroGradients:
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], ddp: DistributedDataParallel | None = None) -> None:
         self.parameters = [parameter for group in groups for parameter in group]
         self.index: dict[Tensor, int] = {parameter: i for i, parameter in enumerate(self.parameters)}
-        self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
+        self.dtype = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
         device = self.parameters[0].device
-        self.zero = torch.zeros((), device=device, dtype=self.wide)
+        self.zero = torch.zeros((), device=device, dtype=self.dtype)
         owners = torch.tensor([i for i, group in enumerate(groups) for _ in group], device=device)
         rows = torch.arange(-1, len(groups), device=device)[:, None]
         self.members = ((owners == rows) | (rows == -1)).double()
@@ -47,14 +47,14 @@ class MicroGradients:
         if number == of and self.ddp is not None:
             self.small = self._squares(self.last) + (self.small if of > 1 else 0)
         else:
-            own = self._squares([parameter.grad for parameter in self.parameters])
-            self.small = own if number == 1 else self.small + own
+            squares = self._squares([parameter.grad for parameter in self.parameters])
+            self.small = squares if number == 1 else self.small + squares
             self._hold(back=number == of)
         if number == of:
             self._conclude(of)
 
     def _hold(self, back: bool) -> None:
-        """Add the gradients of the moment to those held, and take them out of the parameters, or put them back."""
+        """Move the gradients from the parameters to `held`, where they add up; with `back`, move the sums back."""
         for i, parameter in enumerate(self.parameters):
             held, gradient = self.held[i], parameter.grad
             total = gradient if held is None else held if gradient is None else held.add_(gradient)
@@ -63,8 +63,8 @@ class MicroGradients:
     @torch.no_grad()
     def _exchange(self, _: Any, bucket: GradBucket) -> Future[Tensor]:
         """The hook of DDP: the gradients of the last micro-batch lie in `bucket`, and those before are still held."""
-        gradients, places = bucket.gradients(), [self.index[parameter] for parameter in bucket.parameters()]
-        for i, gradient, norm in zip(places, gradients, torch._foreach_norm(gradients, 2, self.wide)):
+        gradients, indices = bucket.gradients(), [self.index[parameter] for parameter in bucket.parameters()]
+        for i, gradient, norm in zip(indices, gradients, torch._foreach_norm(gradients, 2, self.dtype)):
             self.last[i] = norm
             if (held := self.held[i]) is not None:
                 gradient.add_(held)
@@ -82,5 +82,5 @@ class MicroGradients:
 
     def _squares(self, gradients: Sequence[Tensor | None]) -> Tensor:
         """|g|² of all parameters and of each group, of gradients, or of their norms."""
-        norms = torch._foreach_norm([self.zero if one is None else one for one in gradients], 2, self.wide)
+        norms = torch._foreach_norm([self.zero if one is None else one for one in gradients], 2, self.dtype)
         return self.members @ torch.stack(norms).double().square()

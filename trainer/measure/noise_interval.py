@@ -34,8 +34,8 @@ class Estimate:
     def noise_scale(self) -> float:
         """B_simple. Refused where it is not resolved."""
         if self.noise is None:
-            told = f"|G|² = {self.square:.3g} lies in [{self.square_low:.3g}, {self.square_high:.3g}]"
-            raise ConfigError(f"the noise scale is not resolved: {told}: measure larger batches, or more updates.")
+            interval = f"|G|² = {self.square:.3g} lies in [{self.square_low:.3g}, {self.square_high:.3g}]"
+            raise ConfigError(f"the noise scale is not resolved: {interval}: measure larger batches, or more updates.")
         return self.noise
 
     def needed(self) -> int | None:
@@ -45,7 +45,7 @@ class Estimate:
 
 
 def estimate(square: float, trace: float, covariance: list[list[float]], t: float, count: float) -> Estimate:
-    """What follows from the means of |G|² and tr(Σ) and their covariance; `t` is a half-width in standard errors."""
+    """The estimate from the means of |G|² and tr(Σ) and their covariance; `t` is a half-width in standard errors."""
     (square_var, joint), (_, trace_var) = covariance
     square_half, trace_half = t * math.sqrt(square_var), t * math.sqrt(trace_var)
     ranges = (square, square - square_half, square + square_half, trace, trace - trace_half, trace + trace_half)

@@ -19,7 +19,7 @@ _STATE = ("weight", "squared_weight", "means", "products")
 
 
 class NoiseScale:
-    """Estimates the noise scale over updates that are told one by one: of all parameters, and of each group.
+    """Estimates the noise scale from updates that are added one by one: of all parameters, and of each group.
 
     `small` and `big` are the samples of a micro-batch and of the whole batch. Numerator and denominator are averaged
     separately and then divided, for the mean of ratios is biased. Both means are plain, or exponential with `decay`

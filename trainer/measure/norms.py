@@ -1,7 +1,7 @@
-"""What an update does to each parameter group: norms, ratios, and now and then the sharpness of the loss."""
+"""Norms and ratios of each parameter group at an update, and at some updates the sharpness of the loss."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -12,29 +12,30 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
-from trainer.engine.update import Backward, MicroBatch
+from trainer.engine.protocols import Loss, MicroBatch
+from trainer.engine.update import Backward
 from trainer.log.metric_buffer import Observation
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, whole
-from trainer.optim.shards import norms, own
+from trainer.optim.shards import local, norms
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Setting = tuple[float, float | None]
 """The rate and the momentum of a group."""
 
 
 @dataclass(frozen=True)
-class Observe:
-    """Which updates are observed: norms at each multiple of `every`, the sharpness at each of `sharpness`, if any.
+class Measurement:
+    """What a run measures of its updates: norms at each multiple of `every`, the sharpness at each of `sharpness`.
 
-    With `noise` the noise scale is logged too, which `observers` takes from the micro-batches of every update.
+    With `noise` the noise scale is logged too: `NoiseObserver` takes it from the micro-batches of every update. It is
+    the share of its means that each update keeps. Each of the three is None where it is not measured.
 
     At update t, for each group, with the weights w before it, the update Δw that was made of them, the gradient g as
     the optimizer got it (clipped, with noise), the applied rate η, and the momentum β (β1 where there are betas):
 
     - `grad_norm` ‖g‖, `weight_norm` ‖w‖, `update_norm` ‖Δw‖, `update_ratio` ‖Δw‖/‖w‖, `trust_ratio` ‖w‖/‖g‖;
     - `effective_lr` η/‖w‖²: the rate at which weights turn whose scale a norm behind them takes out (van Laarhoven
-      2017, arXiv:1706.05350). It is told for every group; where no norm follows, it means nothing;
+      2017, arXiv:1706.05350). It is logged for every group; where no norm follows, it means nothing;
     - `coupled_lr` η/(1-β): what a gradient moves the weights in all under SGD with momentum. Only where there is a β.
 
     Weights that are all zero make ratios infinite or nan. In several processes all of this is the same in each.
@@ -51,65 +52,65 @@ class Observe:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            whole("measure.every", self.every, "1 observes every update, n each n-th, null none.")
+            whole("measure.every", self.every, "1 measures every update, n each n-th, null none.")
         if self.noise is not None:
             number("measure.noise", self.noise, "it is the share of its means that each update keeps.", 0.8, 0.99999)
         whole("measure.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
         if self.sharpness is not None:
             whole("measure.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
-
         if self.every is self.sharpness is self.noise is None:
-            raise ConfigError("observe with every, sharpness and noise null observes nothing: take measure=none.")
+            raise ConfigError("measure with every, sharpness and noise null measures nothing: take measure=none.")
 
-    def __call__(self, net: nn.Module, loss: Loss, optimizer: Optimizer) -> "Observations":
-        """What observes the updates of `net` by `optimizer`."""
-        return Observations(self, net, loss, optimizer)
+    @property
+    def looks_at_weights(self) -> bool:
+        """Whether norms or the sharpness are measured, by a `NormObserver`."""
+        return self.every is not None or self.sharpness is not None
 
 
-class Observations:
-    """Observes updates as `Observe` says. Nothing that it does changes the run or waits for the device."""
+class NormObserver:
+    """Measures what a `Measurement` says of norms and sharpness. It changes nothing and never waits for the device."""
 
-    def __init__(self, chosen: Observe, net: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
-        self.chosen, self.net, self.loss, self.optimizer = chosen, net, loss, optimizer
+    def __init__(self, measurement: Measurement, net: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
+        self.measurement, self.net, self.loss, self.optimizer = measurement, net, loss, optimizer
         self.parts: dict[str, slice] = {}
         self.parameters: list[Tensor] = []
         for group in optimizer.param_groups:
             first = len(self.parameters)
             self.parameters += group["params"]
             self.parts[group["name"]] = slice(first, len(self.parameters))
-        self.wide = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
-        self.zero = torch.zeros((), device=self.parameters[0].device, dtype=self.wide)
+        self.dtype = reduce(torch.promote_types, (parameter.dtype for parameter in self.parameters), torch.float32)
+        self.zero = torch.zeros((), device=self.parameters[0].device, dtype=self.dtype)
         self.copies: list[Tensor] = []
         self.numbers: list[Tensor] = []
 
     @torch.no_grad()
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """Look at the gradients and weights of update `t`, and at the loss of its first micro-batch."""
+        """Measure the gradients and weights of update `t`, and the sharpness on its first micro-batch."""
         self.numbers = []
-        if self._measures(t):
-            self.numbers = [sharpness(self.net, self.loss, update[0], self.chosen.iterations, seed=t)]
-        if self._looks(t):
+        if self._wants_sharpness(t):
+            self.numbers = [sharpness(self.net, self.loss, update[0], self.measurement.iterations, seed=t)]
+        if self._wants_norms(t):
             gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
-            self.numbers += norms([*gradients, *self.parameters], self.wide)
+            self.numbers += norms([*gradients, *self.parameters], self.dtype)
             self.copies = self.copies or [torch.empty_like(parameter) for parameter in self.parameters]
-            torch._foreach_copy_(list(map(own, self.copies)), list(map(own, self.parameters)))
+            torch._foreach_copy_(list(map(local, self.copies)), list(map(local, self.parameters)))
 
     @torch.no_grad()
     def after(self, t: int) -> Observation | None:
-        """What was seen of update `t`, on the device."""
-        if self._looks(t):
-            torch._foreach_sub_(list(map(own, self.copies)), list(map(own, self.parameters)))
-            self.numbers += norms(self.copies, self.wide)
+        """What was measured of update `t`, on the device."""
+        if self._wants_norms(t):
+            torch._foreach_sub_(list(map(local, self.copies)), list(map(local, self.parameters)))
+            self.numbers += norms(self.copies, self.dtype)
         if not self.numbers:
             return None
         settings = [(group["lr"], _momentum(group)) for group in self.optimizer.param_groups]
-        return Observation(torch.stack(self.numbers), partial(self._named, self._measures(t), settings))
+        return Observation(torch.stack(self.numbers), partial(self._named, self._wants_sharpness(t), settings))
 
-    def _looks(self, t: int) -> bool:
-        return self.chosen.every is not None and t % self.chosen.every == 0
+    def _wants_norms(self, t: int) -> bool:
+        return self.measurement.every is not None and t % self.measurement.every == 0
 
-    def _measures(self, t: int) -> bool:
-        return self.chosen.sharpness is not None and t % self.chosen.sharpness == 0
+    def _wants_sharpness(self, t: int) -> bool:
+        return self.measurement.sharpness is not None and t % self.measurement.sharpness == 0
 
     def _named(self, measured: bool, settings: list[Setting], numbers: list[float]) -> dict[str, float]:
         """The values by tag, from the numbers of an update and the rate and momentum of each group."""
@@ -129,7 +130,7 @@ class Observations:
 
 
 def _values(gradient: float, weight: float, update: float, lr: float, momentum: float | None) -> dict[str, float]:
-    """What `Observe` tells of a group, from its three norms and its settings."""
+    """The values of a group that `Measurement` names, from its three norms and its settings."""
     values = {"grad_norm": gradient, "weight_norm": weight, "update_norm": update}
     values |= {"update_ratio": _ratio(update, weight), "trust_ratio": _ratio(weight, gradient)}
     values["effective_lr"] = _ratio(lr, weight * weight)

@@ -1,6 +1,8 @@
-"""What a run measures of its micro-batches as it goes on: AdaScale's gain, and the noise scale."""
+"""What observes the updates of a run: norms and sharpness, the noise scale, and the gain of AdaScale."""
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -12,36 +14,38 @@ from torch.optim import Optimizer
 
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl
-from trainer.engine.train_spec import TrainSpec
-from trainer.engine.update import MicroBatch, Observer
+from trainer.engine.protocols import Loss, MakeObserver, MicroBatch, Observer
 from trainer.log.metric_buffer import Observation
-from trainer.measure.adascale import Pace
+from trainer.measure.adascale import AdaScale, AdaScaleObserver
 from trainer.measure.micro_gradients import MicroGradients
 from trainer.measure.noise_scale import NoiseScale
+from trainer.measure.norms import Measurement, NormObserver
 
 FEWEST = 6
 """Updates that an interval needs: Student's half-width is not good below 5 degrees of freedom."""
 
 
-class LiveNoise:
+class NoiseObserver:
     """Logs B_simple of all parameters and of each group, with its interval, where |G|² is resolved.
 
-    Numerator and denominator are exponential means with `decay`. The interval takes the updates for independent.
-    Nothing waits for the device: the means go on when the journal is drained, update by update.
+    `sizes` are the samples of a micro-batch and of the whole batch. Numerator and denominator are exponential means
+    with `decay`. The interval takes the updates for independent. Nothing waits for the device: the means go on when
+    the metrics are flushed, update by update.
     """
 
     def __init__(self, names: Sequence[str], sizes: tuple[int, int], decay: float) -> None:
         self.names, self.small = list(names), sizes[0]
         self.scale = NoiseScale(*sizes, decay=decay)
-        self.spread: MicroGradients | None = None
+        self.micro_gradients: MicroGradients | None = None
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """What is measured is the spread of the gradients, which has been taken."""
+        """Nothing: the norms of the micro-batches have been recorded."""
 
     def after(self, t: int) -> Observation | None:
         """The norms of update `t`, on the device."""
-        assert self.spread is not None
-        return Observation(self.spread.squares.flatten(), partial(self._named, self.small * self.spread.count))
+        assert self.micro_gradients is not None
+        batch = self.small * self.micro_gradients.count
+        return Observation(self.micro_gradients.squares.flatten(), partial(self._named, batch))
 
     def _named(self, batch: int, numbers: list[float]) -> dict[str, float]:
         small, big = torch.tensor(numbers, dtype=torch.float64).view(2, -1)
@@ -60,69 +64,102 @@ class LiveNoise:
         return self.scale.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, whose journal had been drained."""
+        """Go on from a checkpoint, before which the metrics had been flushed."""
         self.scale.load_state_dict(state)
 
 
 class CompositeObserver:
-    """Several observers as one: what they have seen of an update is put together."""
+    """Several observers as one: their observations of an update are put together."""
 
     def __init__(self, parts: Sequence[Observer]) -> None:
         self.parts = parts
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """Each looks."""
+        """Each looks at the update, in order."""
         for part in self.parts:
             part.before(t, update)
 
     def after(self, t: int) -> Observation | None:
         """All numbers in one vector."""
-        seen = [one for part in self.parts if (one := part.after(t)) is not None]
-        if len(seen) < 2:
-            return seen[0] if seen else None
-        device = max((one.numbers for one in seen), key=len).device
-        cuts = list(pairwise(accumulate((len(one.numbers) for one in seen), initial=0)))
-        return Observation(torch.cat([one.numbers.to(device) for one in seen]), partial(_split, seen, cuts))
+        observations = [one for part in self.parts if (one := part.after(t)) is not None]
+        if len(observations) < 2:
+            return observations[0] if observations else None
+        device = max((one.numbers for one in observations), key=len).device
+        cuts = list(pairwise(accumulate((len(one.numbers) for one in observations), initial=0)))
+        numbers = torch.cat([one.numbers.to(device) for one in observations])
+        return Observation(numbers, partial(_named, observations, cuts))
 
 
-def _split(seen: list[Observation], cuts: list[tuple[int, int]], numbers: list[float]) -> dict[str, float]:
-    named: dict[str, float] = {}
-    for one, (first, stop) in zip(seen, cuts):
-        named |= one.named(numbers[first:stop])
-    return named
+def _named(observations: list[Observation], cuts: list[tuple[int, int]], numbers: list[float]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for one, (first, stop) in zip(observations, cuts):
+        values |= one.named(numbers[first:stop])
+    return values
 
 
-class Live:
-    """AdaScale's pace and the noise scale of a run, as far as its recipe asks for them; their state is kept."""
+@dataclass(frozen=True)
+class ObserverSpec:
+    """Everything that observes a run: a `measurement`, and AdaScale.
 
-    def __init__(self, recipe: TrainSpec, clock: Clock, control: LRControl) -> None:
-        sizes = (recipe.micro_batch, recipe.horizon.batch_size)
-        self.pace = Pace(recipe.adascale, sizes, clock, control) if recipe.adascale is not None else None
-        names = ["all", *(group.name for group in recipe.groups)]
-        self.noise = LiveNoise(names, sizes, recipe.noise_decay) if recipe.noise_decay is not None else None
+    `groups` are the names of the parameter groups; `micro_batch` and `batch` the samples of a micro-batch on one
+    device and of a whole update.
+    """
 
-    def measures(self, optimizer: Optimizer, model: nn.Module | None) -> MicroGradients | None:
-        """What measures the micro-batches of updates by `optimizer`; None where nothing asks for it."""
-        if self.noise is None and (self.pace is None or self.pace.scale is None):
-            return None
-        ddp = model if isinstance(model, DistributedDataParallel) else None
-        spread = MicroGradients([group["params"] for group in optimizer.param_groups], ddp)
-        for part in (self.noise, self.pace):
-            if part is not None:
-                part.spread = spread
-        return spread
+    groups: tuple[str, ...]
+    micro_batch: int
+    batch: int
+    measurement: Measurement | None = None
+    adascale: AdaScale | None = None
 
-    def joined(self, observer: Observer | None) -> Observer | None:
-        """`observer` and those of this run as one, the gain last; None where there is none."""
-        parts = [part for part in (observer, self.noise, self.pace) if part is not None]
-        return CompositeObserver(parts) if len(parts) > 1 else parts[0] if parts else None
+    def __call__(self, clock: Clock, control: LRControl) -> "Observers":
+        """The observers of one run."""
+        return Observers(self, clock, control)
+
+
+class Observers:
+    """The observers of one run. `begin` comes after the state of a checkpoint has been loaded.
+
+    The norms of micro-batches are recorded where the noise scale is measured, or where AdaScale has a gain above 1.
+    """
+
+    def __init__(self, spec: ObserverSpec, clock: Clock, control: LRControl) -> None:
+        sizes, measurement = (spec.micro_batch, spec.batch), spec.measurement
+        self.probe: MakeObserver | None = None
+        if measurement is not None and measurement.looks_at_weights:
+            self.probe = partial(NormObserver, measurement)
+        self.adascale = AdaScaleObserver(spec.adascale, sizes, clock, control) if spec.adascale is not None else None
+        self.noise: NoiseObserver | None = None
+        if measurement is not None and measurement.noise is not None:
+            self.noise = NoiseObserver(["all", *spec.groups], sizes, measurement.noise)
+        self.observer: Observer | None = None
+        self.micro_gradients: MicroGradients | None = None
+
+    def begin(self, net: nn.Module, loss: Loss, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
+        """Take up the run; AdaScale comes last, and sets the gain of the next update once all others have looked."""
+        parts: list[Observer] = []
+        if self.probe is not None:
+            parts.append(self.probe(net, loss, optimizer))
+        parts += [part for part in (self.noise, self.adascale) if part is not None]
+        self.observer = CompositeObserver(parts) if len(parts) > 1 else parts[0] if parts else None
+        if self.noise is not None or (self.adascale is not None and self.adascale.scale is not None):
+            ddp = wrapped if isinstance(wrapped, DistributedDataParallel) else None
+            self.micro_gradients = MicroGradients([group["params"] for group in optimizer.param_groups], ddp)
+            for part in (self.noise, self.adascale):
+                if part is not None:
+                    part.micro_gradients = self.micro_gradients
+
+    def with_probe(self, probe: MakeObserver | None) -> "Observers":
+        """The same, with what `probe` makes in place of norms and sharpness; None for neither."""
+        other = copy(self)
+        other.probe = probe
+        return other
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of both, None where there is none."""
-        return {name: part and part.state_dict() for name, part in (("pace", self.pace), ("noise", self.noise))}
+        """The state of AdaScale and of the noise scale, None where there is none."""
+        return {name: part and part.state_dict() for name, part in (("adascale", self.adascale), ("noise", self.noise))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what was kept."""
-        for name, part in (("pace", self.pace), ("noise", self.noise)):
+        """Go on with the state of a checkpoint."""
+        for name, part in (("adascale", self.adascale), ("noise", self.noise)):
             if part is not None and state.get(name) is not None:
                 part.load_state_dict(state[name])

@@ -1,5 +1,6 @@
 """Several optimizers as one: each parameter group stepped by its own, under one clock and one state dict."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -87,3 +88,13 @@ def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
         i = next(i for i, owned in enumerate(members) if group in owned)
         order.append((i, next(j for j, other in enumerate(members[i]) if other is group)))
     return Composite(parts, order)
+
+
+def keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint with the numbers of the configuration, for a resumed `optimizer`."""
+    settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
+    groups = [
+        {key: now[key] if key in settings and key in now else value for key, value in saved.items()}
+        for saved, now in zip(state["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
+    ]
+    return {**state, "param_groups": groups}

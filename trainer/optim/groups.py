@@ -1,5 +1,6 @@
 """Parameter groups with names: every trainable parameter in exactly one of them."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.lr import ConfigError
-from trainer.optim.kinds import spared
+from trainer.lr.bounds import positive
+from trainer.optim.kinds import no_decay
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
 """What makes an optimizer from groups as torch.optim takes them."""
@@ -42,15 +44,15 @@ class Group:
         options: dict[str, Any] = {"params": self.parameters, "name": self.name, **self.settings}
         return options if self.weight_decay is None else {**options, "weight_decay": self.weight_decay}
 
-    def parted(self, bare: Collection[int]) -> list["Group"]:
-        """The group without weight decay for the parameters whose ids are `bare`: NAME and NAME_no_decay.
+    def split_no_decay(self, undecayed: Collection[int]) -> list["Group"]:
+        """The group, split in two: NAME, and NAME_no_decay with the parameters whose ids are in `undecayed`.
 
-        As it is where it has no weight decay, and still one where it holds only one kind.
+        One group where it has no weight decay, or where all or none of its parameters are in `undecayed`.
         """
-        if not self.weight_decay or not any(id(parameter) in bare for parameter in self.parameters):
+        if not self.weight_decay or not any(id(parameter) in undecayed for parameter in self.parameters):
             return [self]
-        decayed = [parameter for parameter in self.parameters if id(parameter) not in bare]
-        rest = [parameter for parameter in self.parameters if id(parameter) in bare]
+        decayed = [parameter for parameter in self.parameters if id(parameter) not in undecayed]
+        rest = [parameter for parameter in self.parameters if id(parameter) in undecayed]
         if not decayed:
             return [replace(self, weight_decay=0.0)]
         return [
@@ -70,8 +72,8 @@ def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
             raise ConfigError(f"groups: {group.name} has no parameter, or shares its name: give each group its own.")
         for parameter in group.parameters:
             if id(parameter) in claimed:
-                told = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
-                raise ConfigError(f"groups: {told} and by {group.name}: each parameter belongs to one group.")
+                claims = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
+                raise ConfigError(f"groups: {claims} and by {group.name}: each parameter belongs to one group.")
             claimed[id(parameter)] = group.name
     if missing := [name for key, name in names.items() if key not in claimed]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -93,7 +95,7 @@ def decay_groups(
     embedding: bool = False,
     apart: bool = False,
 ) -> list[Group]:
-    """Two groups, `decay` and `no_decay`: biases, norms and embeddings are spared weight decay, where not switched on.
+    """Two groups, `decay` and `no_decay`: biases, norms and embeddings have no weight decay unless switched on.
 
     One group `all` where there is no weight decay, or only one kind of parameter; with `apart` there are two groups
     without weight decay too, and a single one has the name of its kind.
@@ -102,9 +104,9 @@ def decay_groups(
     >>> [group.name for group in decay_groups(nn.Linear(2, 2), 0.1, 1.0)]
     ['decay', 'no_decay']
     """
-    bare = spared(net, bias, norm, embedding)
-    decayed = [parameter for parameter in trainable(net) if id(parameter) not in bare]
-    rest = [parameter for parameter in trainable(net) if id(parameter) in bare]
+    undecayed = no_decay(net, bias, norm, embedding)
+    decayed = [parameter for parameter in trainable(net) if id(parameter) not in undecayed]
+    rest = [parameter for parameter in trainable(net) if id(parameter) in undecayed]
     none = None if weight_decay is None else 0.0
     if (weight_decay and decayed and rest) or apart:
         two = [Group("decay", decayed, weight_decay), Group("no_decay", rest, none)]
@@ -119,3 +121,20 @@ def one_group(net: nn.Module, weight_decay: float | None, lr: float) -> list[Gro
     ['all']
     """
     return [Group("all", trainable(net), weight_decay)]
+
+
+def own_lr_mult(optimizer: Make, lr: float, whose: str) -> float:
+    """The factor from the run's `lr` to the lr of `optimizer`; 1 where it has none. `whose` names it in a refusal."""
+    mine = _setting(optimizer, "lr")
+    return 1.0 if mine is None else positive(f"{whose}: optimizer.lr", mine, "it is the peak of the group.") / lr
+
+
+def own_weight_decay(optimizer: Make) -> float | None:
+    """The weight decay that `optimizer` is given, or else has by default; None where it has no such setting."""
+    return _setting(optimizer, "weight_decay")
+
+
+def _setting(optimizer: Make, name: str) -> Any:
+    """The value that a call of `optimizer` uses for its argument `name`; None where it has none."""
+    parameter = inspect.signature(optimizer).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default

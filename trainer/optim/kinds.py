@@ -1,4 +1,4 @@
-"""What a parameter is: a matrix, a bias, of a norm, or an embedding."""
+"""The kinds of parameters: matrices, biases, those of norms, and embeddings."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -27,8 +27,8 @@ def kinds(net: nn.Module) -> dict[int, str]:
     return found
 
 
-def spared(net: nn.Module, bias: bool, norm: bool, embedding: bool) -> set[int]:
-    """The ids of the parameters that are spared weight decay: those of each kind that is not switched on."""
+def no_decay(net: nn.Module, bias: bool, norm: bool, embedding: bool) -> set[int]:
+    """The ids of the parameters without weight decay: those of each kind that is not switched on."""
     decayed = {MATRIX} | {kind for kind, on in ((BIAS, bias), (NORM, norm), (EMBEDDING, embedding)) if on}
     return {key for key, kind in kinds(net).items() if kind not in decayed}
 

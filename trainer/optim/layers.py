@@ -9,7 +9,7 @@ from torch import nn
 from trainer.lr import ConfigError, Duration
 from trainer.lr.bounds import number, positive
 from trainer.optim.groups import Group, trainable
-from trainer.optim.kinds import spared
+from trainer.optim.kinds import no_decay
 
 UNROLLED = (nn.Sequential, nn.ModuleList)
 
@@ -55,8 +55,8 @@ def layer_decay(
 ) -> list[Group]:
     """Groups `layer_00`, `layer_01`, … from input to output, of n stages: lr_mult_i = max(lowest, decay^(n - 1 - i)).
 
-    The last stage, the head, has multiplier 1. A group holds what is decayed, its companion `layer_00_no_decay` what
-    is spared.
+    The last stage, the head, has multiplier 1. A group holds the parameters with weight decay,
+    its companion `layer_00_no_decay` those without.
     Source: Clark et al. 2020 (ELECTRA), arXiv:2003.10555; Bao et al. 2021 (BEiT), arXiv:2106.08254.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
@@ -66,12 +66,12 @@ def layer_decay(
     why = "each stage has so many times the rate of the one after it, above 0 and up to 1."
     number("groups.decay", positive("groups.decay", decay, why), why, high=1.0)
     number("groups.lowest", lowest, "it is the smallest multiplier, from 0 to 1.", 0.0, 1.0)
-    found, bare = stages(net), spared(net, bias, norm, embedding)
+    found, undecayed = stages(net), no_decay(net, bias, norm, embedding)
     groups: list[Group] = []
     for i, parameters in enumerate(found):
         mult = max(lowest, decay ** (len(found) - 1 - i))
         if parameters:
-            groups += Group(f"layer_{i:02d}", parameters, weight_decay, mult).parted(bare)
+            groups += Group(f"layer_{i:02d}", parameters, weight_decay, mult).split_no_decay(undecayed)
     return groups
 
 
@@ -95,7 +95,7 @@ def backbone_head(
     ['backbone', 'head']
     """
     number("groups.backbone_mult", backbone_mult, "give 0 to freeze, 1 to leave.", low=0.0)
-    head, bare = stages(net)[-1], spared(net, bias, norm, embedding)
+    head, undecayed = stages(net)[-1], no_decay(net, bias, norm, embedding)
     last = {id(parameter) for parameter in head}
     body = [parameter for parameter in trainable(net) if id(parameter) not in last]
     if not head or not body:
@@ -108,7 +108,7 @@ def backbone_head(
         points = [[0, 0.0], [freeze, 1.0]]
         own = {"schedule": "product", "factors": [{"schedule": "piecewise_constant", "points": points}, schedule]}
     groups = [Group("backbone", body, weight_decay, backbone_mult, own), Group("head", head, weight_decay)]
-    return [part for group in groups for part in group.parted(bare)]
+    return [part for group in groups for part in group.split_no_decay(undecayed)]
 
 
 def _given(net: nn.Module, found: Any) -> list[list[nn.Parameter]]:

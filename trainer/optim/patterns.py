@@ -1,4 +1,4 @@
-"""Groups by name: patterns that say which parameters learn otherwise."""
+"""Groups by name: patterns choose the parameters with a rate, a decay or an optimizer of their own."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,8 @@ from torch import nn
 
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, positive
-from trainer.optim.groups import Group, Make, decay_groups, trainable
-from trainer.optim.kinds import spared
-from trainer.optim.own import own_decay, own_mult
+from trainer.optim.groups import Group, Make, decay_groups, own_lr_mult, own_weight_decay, trainable
+from trainer.optim.kinds import no_decay
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class Pattern:
         """The group of `parameters` in a run with these settings."""
         mult = self.lr_mult
         if self.optimizer is not None:
-            mult *= own_mult(self.optimizer, lr, f"group {self.name}")
-            weight_decay = own_decay(self.optimizer)
+            mult *= own_lr_mult(self.optimizer, lr, f"group {self.name}")
+            weight_decay = own_weight_decay(self.optimizer)
         if self.weight_decay is not None:
             if weight_decay is None:
                 raise ConfigError(
@@ -59,7 +58,7 @@ def pattern_groups(
 ) -> list[Group]:
     """A group for each pattern, and those of `decay_groups` for the rest (`rest`, where it is of one kind).
 
-    A group that holds both what is decayed and what is spared is two, NAME and NAME_no_decay. A pattern that matches
+    A group with parameters of both kinds is split into NAME and NAME_no_decay. A pattern that matches
     nothing, and two that match the same parameter, are refused.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
@@ -71,14 +70,14 @@ def pattern_groups(
     if not read:
         return decay_groups(net, weight_decay, lr, bias=bias, norm=norm, embedding=embedding)
     owner = _owners(net, read)
-    bare = spared(net, bias, norm, embedding)
+    undecayed = no_decay(net, bias, norm, embedding)
     left = [parameter for parameter in trainable(net) if id(parameter) not in owner]
-    groups = Group("decay", left, weight_decay).parted(bare) if left else []
+    groups = Group("decay", left, weight_decay).split_no_decay(undecayed) if left else []
     names = ["rest"] if len(groups) == 1 else ["decay", "no_decay"]
     groups = [Group(name, group.parameters, group.weight_decay) for name, group in zip(names, groups)]
     for pattern in read:
         mine = [parameter for parameter in trainable(net) if owner.get(id(parameter)) is pattern]
-        groups += pattern.group(mine, weight_decay, lr).parted(bare)
+        groups += pattern.group(mine, weight_decay, lr).split_no_decay(undecayed)
     return groups
 
 

@@ -1,4 +1,8 @@
-"""RMSprop as TensorFlow has it."""
+"""RMSprop as TensorFlow has it.
+
+torch's, which pytorch_optimizer offers too, is another formula: ten steps of tests/optim/test_formulas.py with the same
+numbers end up to 4.5 away, where weights move by up to 2.6.
+"""
 
 from collections.abc import Callable
 from typing import Any

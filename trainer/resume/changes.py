@@ -1,6 +1,7 @@
 """What differs between the config of a checkpoint and the present one."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 Changes = dict[str, tuple[Any, Any]]
@@ -13,15 +14,15 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): tree}
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> Changes:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
     """The dotted keys whose values differ: (before, now), None where a key is missing."""
     old, new = flat(before), flat(now)
     changed = {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())}
     return {key: pair for key, pair in changed.items() if pair[0] != pair[1] and {} not in pair}
 
 
-def tell_changes(saved: dict[str, Any], config: dict[str, Any]) -> None:
-    """One line for each key of the config that differs from the checkpoint's: it holds from here on."""
-    for key, (before, now) in differences(saved["config"], config).items():
+def print_changes(update: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """One line for each key of the config that differs from the checkpoint's: it holds from `update` on."""
+    for key, (old, new) in differences(before, now).items():
         if key != "name" and not key.startswith("resume.") and not key.endswith("._partial_"):
-            print(f"resumed at update {saved['updates']}, from there on {key}: {before} → {now}", file=sys.stderr)
+            print(f"resumed at update {update}, from there on {key}: {old} → {new}", file=sys.stderr)

@@ -5,14 +5,14 @@ config and length. The curve is woven from it anew at each start, so that a run 
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from trainer.config.adascale_config import chosen
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import fraction
+from trainer.lr.scaling_adascale import ADASCALE
 from trainer.lr.schedule import FLOOR, SHAPES, one_of
 from trainer.resume.changes import Changes, differences
 
@@ -35,39 +35,52 @@ OF_LENGTH = ("continue", "stretch", "branch_cooldown")
 Segment = dict[str, Any]
 
 
-def curve_history(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None) -> list[Segment]:
+@dataclass(frozen=True)
+class ResumeSettings:
+    """The `resume` config: from where, by which policy, and the shape of a cooldown that branches off."""
+
+    path: str | None
+    snapshot: str | None
+    policy: str | None
+    shape: str
+    floor: float
+
+    @property
+    def rule(self) -> str | None:
+        """The policy of a resume; a run that starts from a snapshot branches off."""
+        if self.snapshot is not None and self.policy not in (None, "branch"):
+            raise ConfigError(
+                f"resume.snapshot={self.snapshot} is followed by resume.policy=branch, not by {self.policy}."
+            )
+        return "branch" if self.snapshot is not None else self.policy
+
+
+def curve_history(
+    config: Mapping[str, Any], resume: ResumeSettings, length: Horizon, saved: Mapping[str, Any] | None
+) -> list[Segment]:
     """The segments of this run's curve: those of the checkpoint, and one more where the curve changes.
 
     Raises `ConfigError` where the config gives another curve than the checkpoint's and no policy says what shall become
     of it, or one that does not fit what has changed.
     """
-    rule = _rule(cfg.resume)
+    rule = resume.rule
     if rule is not None and rule not in FITS:
         raise ConfigError(f"resume.policy={rule} is not known: choose one of {', '.join(FITS)}, or null.")
-    one_of("resume.shape", cfg.resume.shape, SHAPES)
-    fraction("resume.floor", cfg.resume.floor, FLOOR)
-    now = _segment(cfg, length)
+    one_of("resume.shape", resume.shape, SHAPES)
+    fraction("resume.floor", resume.floor, FLOOR)
+    now = first_segment(config, length)
     if saved is None:
-        if rule is not None and cfg.resume.path in (None, "none"):
+        if rule is not None and resume.path in (None, "none"):
             raise ConfigError(f"resume.policy={rule} has nothing to resume: set resume.path, or resume=auto.")
         return [now]
     segments = list(saved["curve_history"])
-    told = changes(segments[-1], now)
+    changed = changes(segments[-1], now)
     if rule == segments[-1]["rule"] == "branch_cooldown":
-        told |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
-    if not told and rule in (None, "continue", "stretch", "branch", "override", segments[-1]["rule"]):
+        changed |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
+    if not changed and rule in (None, "continue", "stretch", "branch", "override", segments[-1]["rule"]):
         return segments
-    if any(chosen(config["scaling"]) for config in (segments[-1]["config"], now["config"])):
-        why = f"the curve would change ({_words(told) or f'resume.policy={rule}'})"
-        raise ConfigError(
-            f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run."
-        )
-    if cfg.batch_schedule or segments[-1]["config"].get("batch_schedule"):
-        raise ConfigError(
-            f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
-            f"{f'keep what was ({_words(told)})' if told else f'leave out resume.policy={rule}'}, or start a new run."
-        )
-    _check_fit(rule, told, segments)
+    _check_joinable(rule, changed, [segments[-1]["config"], config])
+    _check_fit(rule, changed, segments)
     begin = saved["updates"] * saved["batch_size"]
     if rule in ("rewarm", "branch_cooldown", "branch") and begin >= _samples(now):
         raise ConfigError(
@@ -76,69 +89,74 @@ def curve_history(cfg: DictConfig, length: Horizon, saved: dict[str, Any] | None
     return [*segments, {**now, "rule": rule, "samples": begin}]
 
 
-def change(segment: Segment) -> dict[str, Any]:
+def first_segment(config: Mapping[str, Any], length: Horizon) -> Segment:
+    """The segment of a run of `length` that starts with this resolved config."""
+    keys = ("total", "batch_size", "updates_per_epoch", "tokens_per_sample")
+    return {
+        "rule": None,
+        "samples": 0,
+        "config": config,
+        "tables": {key: _files(config[key]) for key in ("schedule", "group_schedule", "hyper_schedule")},
+        "length": {key: getattr(length, key) for key in keys},
+    }
+
+
+def summary_of_change(segment: Segment) -> dict[str, Any]:
     """When a resume has changed the curve, and how."""
-    told = {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
-    trunk = segment["config"]["resume"].get("snapshot")
-    return {**told, "of": trunk} if segment["rule"] == "branch" and trunk else told
+    found = {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
+    snapshot = segment["config"]["resume"].get("snapshot")
+    return {**found, "of": snapshot} if segment["rule"] == "branch" and snapshot else found
 
 
-def _rule(resume: DictConfig) -> str | None:
-    """The policy of a resume; a run that starts from a trunk branches off."""
-    if resume.snapshot is not None and resume.policy not in (None, "branch"):
+def _check_joinable(rule: str | None, changed: Changes, configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse another curve for a run whose curve can be joined to none: the configs are that of before and of now."""
+    if any(config["scaling"].get("_target_") == ADASCALE for config in configs):
+        why = f"the curve would change ({_format(changed) or f'resume.policy={rule}'})"
         raise ConfigError(
-            f"resume.snapshot={resume.snapshot} is followed by resume.policy=branch, not by {resume.policy}."
+            f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run."
         )
-    return "branch" if resume.snapshot is not None else resume.policy
+    if any(config.get("batch_schedule") for config in configs):
+        raise ConfigError(
+            f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
+            f"{f'keep what was ({_format(changed)})' if changed else f'leave out resume.policy={rule}'}, "
+            "or start a new run."
+        )
 
 
-def _check_fit(rule: str | None, told: Changes, segments: list[Segment]) -> None:
+def _check_fit(rule: str | None, changed: Changes, segments: list[Segment]) -> None:
     """Refuse a change that no policy, or the wrong one, has an answer to."""
     if rule is None:
-        fitting = [name for name in FITS if _conflict(name, told, segments) is None]
+        fitting = [name for name in FITS if _conflict(name, changed, segments) is None]
         advice = "; ".join(f"resume.policy={name} {FITS[name]}" for name in fitting)
-        raise ConfigError(f"the checkpoint has another curve ({_words(told)}): {advice}.")
-    if conflict := _conflict(rule, told, segments):
+        raise ConfigError(f"the checkpoint has another curve ({_format(changed)}): {advice}.")
+    if conflict := _conflict(rule, changed, segments):
         raise ConfigError(f"resume.policy={rule} {conflict}.")
 
 
-def _conflict(rule: str, told: Changes, segments: list[Segment]) -> str | None:
+def _conflict(rule: str, changed: Changes, segments: list[Segment]) -> str | None:
     """Why a policy does not fit what has changed, if so."""
-    other = {key: change for key, change in told.items() if key not in (*LENGTH, "resume.shape", "resume.floor")}
+    other = {key: change for key, change in changed.items() if key not in (*LENGTH, "resume.shape", "resume.floor")}
     if rule in OF_LENGTH and other:
-        return f"keeps the curve, but {_words(other)}: take rewarm or override"
+        return f"keeps the curve, but {_format(other)}: take rewarm or override"
     if rule == "stretch" and len(segments) > 1:
         return "needs a curve that no resume has changed before: take rewarm or override"
-    if rule == "branch" and "global batch" in told:
-        return f"keeps what was trained, but {_words(told)}: take continue or override"
-    if rule == "stretch" and "global batch" in told:
-        return f"changes the length only, but {_words(told)}: take continue or override"
+    if rule == "branch" and "global batch" in changed:
+        return f"keeps what was trained, but {_format(changed)}: take continue or override"
+    if rule == "stretch" and "global batch" in changed:
+        return f"changes the length only, but {_format(changed)}: take continue or override"
     return None
 
 
 def changes(before: Segment, now: Segment) -> Changes:
     """What of two segments makes their curves differ, by key: (before, now)."""
-    told: Changes = {}
+    changed: Changes = {}
     for name, key in zip(LENGTH, ("total", "batch_size")):
         if before["length"][key] != now["length"][key]:
-            told[name] = (before["length"][key], now["length"][key])
-    if set(told) == {"updates", "global batch"} and _samples(before) == _samples(now):
-        del told["updates"]
-    told |= differences(_curve(before["config"]), _curve(now["config"]))
-    return told | differences(before["tables"], now["tables"])
-
-
-def _segment(cfg: DictConfig, length: Horizon) -> Segment:
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    keys = ("total", "batch_size", "updates_per_epoch", "tokens_per_sample")
-    tables = {key: _files(config[key]) for key in ("schedule", "group_schedule", "hyper_schedule")}
-    return {
-        "rule": None,
-        "samples": 0,
-        "config": config,
-        "tables": tables,
-        "length": {key: getattr(length, key) for key in keys},
-    }
+            changed[name] = (before["length"][key], now["length"][key])
+    if set(changed) == {"updates", "global batch"} and _samples(before) == _samples(now):
+        del changed["updates"]
+    changed |= differences(_curve(before["config"]), _curve(now["config"]))
+    return changed | differences(before["tables"], now["tables"])
 
 
 def _samples(segment: Segment) -> int:
@@ -166,5 +184,5 @@ def _files(tree: Any) -> Any:
     return made
 
 
-def _words(told: Changes) -> str:
-    return ", ".join(f"{key} {before} → {now}" for key, (before, now) in told.items())
+def _format(changed: Changes) -> str:
+    return ", ".join(f"{key} {before} → {now}" for key, (before, now) in changed.items())

@@ -4,22 +4,53 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from omegaconf import DictConfig
+import pytorch_lightning as pl
 from torch import nn
 
+from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.distributed.launch.launcher import is_restart, rank
+from trainer.engine.averaging import recent
 from trainer.engine.clock import Clock
+from trainer.engine.module import Module
 from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
-from trainer.resume.curve_history import curve_history
-
-if TYPE_CHECKING:
-    from trainer.run import Assembly
+from trainer.resume.curve_history import ResumeSettings
 
 _KEPT = {"updates", "batch_size", "updates_per_epoch", "config", "curve_history"}
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint that the run in `folder` goes on from: its file at `path`, read once."""
+
+    path: Path
+    folder: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, folder: Path) -> "ResumePoint":
+        """Read the checkpoint at `path`; refused where a part of it is missing."""
+        content = read(path)
+        if lacking := {"state_dict", "optimizer_states"} - set(content) or _KEPT - set(content["cadence"]):
+            raise ConfigError(f"resume.path={path} lacks {', '.join(sorted(lacking))}: it is no whole checkpoint.")
+        return cls(path, folder, content)
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What this framework keeps in a checkpoint: the clock, the config, where the curve comes from."""
+        saved: dict[str, Any] = self.content["cadence"]
+        return saved
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a resumed run begins: after so many updates of its own, and `reached` on the clock of its curve."""
+
+    updates: int
+    reached: int
 
 
 @dataclass(frozen=True)
@@ -32,26 +63,26 @@ class Fitted:
     length: Horizon
 
 
-def begin_from(resume: DictConfig, folder: Path) -> Path | None:
-    """The checkpoint to go on from, if any; what Slurm or torchrun has started again goes on with its own run.
+def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
+    """The checkpoint to go on from, if any, read; what Slurm or torchrun has started again goes on with its own run.
 
-    A run that starts from a trunk does so where `resume.path` gives it nothing to go on from.
+    A run that starts from a snapshot does so where `resume.path` gives it nothing to go on from.
     """
     again = is_restart(folder)
     if resume.snapshot is not None and resume.path not in (None, "none", "auto"):
         raise ConfigError(
             f"resume.snapshot={resume.snapshot} beside resume.path={resume.path}: a run starts from one of them."
         )
-    resumed = (resume_point("auto", folder) if again else None) or resume_point(resume.path, folder)
-    if resumed is None and resume.snapshot is not None:
-        resumed = _newest("resume.snapshot", Path(str(resume.snapshot)))
+    path = (named_checkpoint("auto", folder) if again else None) or named_checkpoint(resume.path, folder)
+    if path is None and resume.snapshot is not None:
+        path = _newest("resume.snapshot", Path(str(resume.snapshot)))
     if rank() == 0 and not again:
-        check_unused(folder, resume.path, resumed)
-    return resumed
+        check_unused(folder, resume.path, path)
+    return None if path is None else ResumePoint.read(path, folder)
 
 
-def resume_point(resume: Any, folder: Path) -> Path | None:
-    """The checkpoint to go on from: none, the newest of this run's folder, or the one named."""
+def named_checkpoint(resume: Any, folder: Path) -> Path | None:
+    """Where the checkpoint to go on from lies: none, the newest of this run's folder, or the one named."""
     if resume in (None, "none"):
         return None
     if resume == "auto":
@@ -79,18 +110,10 @@ def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
         raise ConfigError(f"{folder} holds a run already: give another name, or go on with resume=auto.")
 
 
-def whole(path: Path) -> dict[str, Any]:
-    """The checkpoint at `path`; refused where a part of it is missing."""
-    checkpoint = read(path)
-    if lacking := {"state_dict", "optimizer_states"} - set(checkpoint) or _KEPT - set(checkpoint["cadence"]):
-        raise ConfigError(f"resume.path={path} lacks {', '.join(sorted(lacking))}: it is no whole checkpoint.")
-    return checkpoint
-
-
-def check_fits(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
+def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
     """Refuse a checkpoint of another model, another kind of optimizer, or data whose epochs are of another length."""
-    saved, length = checkpoint["cadence"], fitted.length
-    state = checkpoint["state_dict"].items()
+    path, saved, length = checkpoint.path, checkpoint.saved, fitted.length
+    state = checkpoint.content["state_dict"].items()
     _check_shapes(path, {k[4:]: v for k, v in state if k.startswith("net.")}, fitted.net.state_dict())
     if saved.get("tau") is not None and saved["batch_size"] != length.batch_size:
         raise ConfigError(
@@ -102,20 +125,15 @@ def check_fits(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
             f"resume.path={path} counts {saved['updates_per_epoch']} updates of {saved['batch_size']} samples an "
             f"epoch, but this run has {length.updates_per_epoch} of {length.batch_size}: keep the data."
         )
-    _check_optimizer(path, checkpoint, fitted)
+    _check_optimizer(checkpoint, fitted)
 
 
-def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
-    """What this framework keeps in the checkpoint at `path`, its updates counted on the clock of this run.
+def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
+    """Where the run of `horizon` begins, counted in its own updates. Refused where the checkpoint is none of this run.
 
-    Refused where it is not one of this run: its tensors belong to one model and one kind of optimizer, and its curve
-    is a part of this run's.
+    It must lie between two updates of this batch, be the newest of its own folder, and leave something to do.
     """
-    checkpoint, horizon = whole(path), assembly.module.horizon
-    module, saved = assembly.module, checkpoint["cadence"]
-    check_fits(path, checkpoint, Fitted(module.net, module.recipe.groups, assembly.cfg.optimizer._target_, horizon))
-    if module.recipe.origin["curve_history"][: len(saved["curve_history"])] != saved["curve_history"]:
-        curve_history(assembly.cfg, horizon, saved)
+    path, folder, saved = checkpoint.path, checkpoint.folder, checkpoint.saved
     samples, batch = saved["updates"] * saved["batch_size"], horizon.batch_size
     if samples % batch:
         raise ConfigError(
@@ -123,12 +141,12 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
             "resume from another checkpoint, or keep the global batch."
         )
     updates = samples // batch
-    if batch != saved["batch_size"] and path.resolve().is_relative_to(assembly.folder.resolve()):
+    if batch != saved["batch_size"] and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             f"resume.path={path} counts updates of {saved['batch_size']} samples, as all of this folder: "
             f"give the run another name to go on with {batch}."
         )
-    ours = assembly.folder / "checkpoints"
+    ours = folder / "checkpoints"
     newer = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
     if newer and path.parent.resolve() == ours.resolve():
         raise ConfigError(
@@ -136,21 +154,29 @@ def check_resumable(assembly: "Assembly", path: Path) -> dict[str, Any]:
             "or give another name to branch off."
         )
     reached = Clock(updates, saved.get("tau")).at
-    finished = reached >= horizon.total and _status(assembly.folder) == "completed"
+    finished = reached >= horizon.total and _status(folder) == "completed"
     if updates > horizon.total or finished:
         raise ConfigError(
             f"resume.path={path} has all {updates} updates of this run: lengthen trainer.duration to go on."
         )
-    return {**saved, "updates": updates, "reached": reached}
+    return Start(updates, reached)
 
 
-def restore(assembly: "Assembly", checkpoint: dict[str, Any]) -> None:
+def take_up(checkpoint: ResumePoint, module: Module, checkpointing: Checkpointing) -> None:
     """Take up a run that has made all its updates, and lacks its test and its result."""
-    module, checkpointing = assembly.module, assembly.checkpointing
-    module.load_state_dict(checkpoint["state_dict"])
-    module.on_load_checkpoint(checkpoint)
-    checkpointing.load_state_dict(checkpoint["callbacks"][checkpointing.state_key])
+    module.load_state_dict(checkpoint.content["state_dict"])
+    module.on_load_checkpoint(checkpoint.content)
+    checkpointing.load_state_dict(checkpoint.content["callbacks"][checkpointing.state_key])
     checkpointing.adopt()
+
+
+def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningDataModule) -> None:
+    """Put averaged weights in place where a run that has made all its updates has only its last checkpoint."""
+    optimizer = module.configure_optimizers()
+    optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
+    module.averaging.begin(optimizer)
+    count = module.spec.average.recalibrate
+    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
 
 
 def _status(folder: Path) -> str | None:
@@ -179,15 +205,15 @@ def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
             )
 
 
-def _check_optimizer(path: Path, checkpoint: dict[str, Any], fitted: Fitted) -> None:
+def _check_optimizer(checkpoint: ResumePoint, fitted: Fitted) -> None:
     """The checkpoint must hold the state of this optimizer, for these parameter groups."""
-    theirs = checkpoint["cadence"]["config"]["optimizer"]["_target_"]
+    path, theirs = checkpoint.path, checkpoint.saved["config"]["optimizer"]["_target_"]
     if theirs != fitted.optimizer:
         raise ConfigError(
             f"resume.path={path} has the state of {theirs}, not of {fitted.optimizer}: "
             "keep the optimizer, or start a new run."
         )
-    sizes = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+    sizes = [len(group["params"]) for group in checkpoint.content["optimizer_states"][0]["param_groups"]]
     if sizes != [len(group.parameters) for group in fitted.groups]:
         raise ConfigError(
             f"resume.path={path} has parameter groups of {sizes} tensors, which this run has not: "

@@ -1,15 +1,11 @@
-"""The curve of a run, woven from its curve_history: what each resume policy makes of the curve before it."""
+"""The curve of a run, made from its curve_history: what each resume policy makes of the curve before it."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
-from omegaconf import DictConfig, OmegaConf
-
-from trainer.config.batch_scaling import rescaled
-from trainer.config.lr_policy import Groups, policy
 from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy, Schedule, cooled
 from trainer.lr.resumed_curve import cut, frozen, joined, reclocked
 
@@ -17,53 +13,67 @@ NEAR = 0.05
 """How far, as a share of the peak, a stretched curve may lie from the old one: rounding moves it a little."""
 
 
+class CurveMaker(Protocol):
+    """Makes the curve of a resolved config over a length as if no resume had changed it."""
+
+    def policy(self, config: Mapping[str, Any], length: Horizon) -> LRPolicy:
+        """The whole curve."""
+
+    def scale(self, config: Mapping[str, Any], length: Horizon) -> float:
+        """What the batch-size rule multiplies the learning rate by."""
+
+
 @dataclass(frozen=True)
 class Change:
     """What a rule makes the new curve from: the old one, the new config and length, and where the new one begins."""
 
     old: LRPolicy
-    cfg: DictConfig
+    config: Mapping[str, Any]
     length: Horizon
     begin: int
-    groups: Groups
+    curves: CurveMaker
     stretch: Fraction = Fraction(1)
 
+    def new(self, length: Horizon | None = None) -> LRPolicy:
+        """The curve of the new config, over its length or another."""
+        return self.curves.policy(self.config, self.length if length is None else length)
 
-def woven(segments: Sequence[dict[str, Any]], cfg: DictConfig, groups: Groups) -> LRPolicy:
+
+def resumed_curve(segments: Sequence[Mapping[str, Any]], config: Mapping[str, Any], curves: CurveMaker) -> LRPolicy:
     """The policy of a run with this curve_history, on the clock of its last segment.
 
-    The present config `cfg` gives the numbers that other scheduled hyper-parameters start from.
+    The present config gives the numbers that other scheduled hyper-parameters start from.
     """
-    made = policy(_config(segments[0]), _length(segments[0]), groups)
+    made = curves.policy(segments[0]["config"], _length(segments[0]))
     for before, segment in itertools.pairwise(segments):
         length = _length(segment)
         old = reclocked(made, before["length"]["batch_size"], length.batch_size)
-        change = Change(old, _config(segment), length, segment["samples"] // length.batch_size, groups)
+        change = Change(old, segment["config"], length, segment["samples"] // length.batch_size, curves)
         if segment["rule"] == "stretch":
             change = replace(change, stretch=Fraction(length.total, before["length"]["total"]))
         made = _RULES[segment["rule"]](change)
     if not made.hyper_schedules:
         return made
-    present = policy(cfg, _length(segments[-1]), groups).hyper_schedules
+    present = curves.policy(config, _length(segments[-1])).hyper_schedules
     hyper_schedules = {
-        name: HyperSchedule(dial.rule, present[name].bases)
-        for name, dial in made.hyper_schedules.items()
+        name: HyperSchedule(schedule.rule, present[name].bases)
+        for name, schedule in made.hyper_schedules.items()
         if name in present
     }
     return replace(made, hyper_schedules=hyper_schedules)
 
 
 def _continue(to: Change) -> LRPolicy:
-    return cut(joined(to.old, _rescaled(to.old, to), to.begin), to.length.total)
+    return cut(joined(to.old, _with_new_peak(to.old, to), to.begin), to.length.total)
 
 
 def _override(to: Change) -> LRPolicy:
-    return joined(to.old, policy(to.cfg, to.length, to.groups), to.begin)
+    return joined(to.old, to.new(), to.begin)
 
 
 def _branch(to: Change) -> LRPolicy:
     """The new curve, which the run so far must have been trained along to the bit."""
-    new = policy(to.cfg, to.length, to.groups)
+    new = to.new()
     for t in range(to.begin):
         if to.old.lrs(t) != new.lrs(t) or to.old.values(t) != new.values(t):
             raise ConfigError(
@@ -75,7 +85,7 @@ def _branch(to: Change) -> LRPolicy:
 
 def _stretch(to: Change) -> LRPolicy:
     """The old curve with every duration longer; refused where it counts single updates, which no duration tells."""
-    made = policy(to.cfg, replace(to.length, stretch=to.stretch), to.groups)
+    made = to.new(replace(to.length, stretch=to.stretch))
     span = round(to.length.total / to.stretch)
     for then in (quarter * span // 4 for quarter in range(4)):
         now = round((then + 1) * to.stretch) - 1
@@ -91,21 +101,23 @@ def _stretch(to: Change) -> LRPolicy:
 
 def _rewarm(to: Change) -> LRPolicy:
     rest = replace(to.length, total=to.length.total - to.begin)
-    return joined(to.old, policy(to.cfg, rest, to.groups), to.begin, shift=to.begin)
+    return joined(to.old, to.new(rest), to.begin, shift=to.begin)
 
 
 def _branch_cooldown(to: Change) -> LRPolicy:
-    def cool(curve: Schedule) -> Schedule:
-        return cooled(curve, to.begin, to.length.total, to.cfg.resume.shape, to.cfg.resume.floor)
+    resume = to.config["resume"]
 
-    still = frozen(_rescaled(to.old, to), to.begin)
+    def cool(curve: Schedule) -> Schedule:
+        return cooled(curve, to.begin, to.length.total, resume["shape"], resume["floor"])
+
+    still = frozen(_with_new_peak(to.old, to), to.begin)
     own = {name: cool(curve) for name, curve in still.own.items()}
     return joined(to.old, replace(still, schedule=cool(still.schedule), own=own), to.begin)
 
 
-def _rescaled(old: LRPolicy, to: Change) -> LRPolicy:
+def _with_new_peak(old: LRPolicy, to: Change) -> LRPolicy:
     """The old curve with the peak that the batch-size rule gives it now."""
-    return replace(old, scale=rescaled(to.cfg, to.length).scale)
+    return replace(old, scale=to.curves.scale(to.config, to.length))
 
 
 _RULES: dict[str, Callable[[Change], LRPolicy]] = {
@@ -118,11 +130,5 @@ _RULES: dict[str, Callable[[Change], LRPolicy]] = {
 }
 
 
-def _config(segment: dict[str, Any]) -> DictConfig:
-    cfg = OmegaConf.create(segment["config"])
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def _length(segment: dict[str, Any]) -> Horizon:
+def _length(segment: Mapping[str, Any]) -> Horizon:
     return Horizon(**segment["length"])

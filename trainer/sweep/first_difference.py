@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from trainer.config import adascale_config as pace
-from trainer.config import lr_policy as policy
-from trainer.config import settings as curve
-from trainer.config.batch_scaling import rescaled
-from trainer.config.group_facts import of_model
+from trainer.config.adascale_config import is_adascale
+from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.settings import Settings
 from trainer.lr import ConfigError, Horizon, Plan
 from trainer.resume.changes import differences, flat
 from trainer.sweep.job import Job
@@ -25,21 +21,20 @@ OF_NO_BIT = ("name", "trainer.checkpoint", LENGTH)
 
 @dataclass(frozen=True)
 class Planned:
-    """A job with its config, and how long it is."""
+    """A job with its settings, and how long it is."""
 
     job: Job
-    cfg: DictConfig
+    settings: Settings
 
     @cached_property
     def length(self) -> Horizon:
         """Its length, on the clock of its curve."""
-        return curve.horizon(self.cfg, curve.trainer_settings(self.cfg))
+        return horizon_of(self.settings)
 
     @cached_property
     def plan(self) -> Plan:
         """Its whole curve; where the groups depend on the model, the data is read and the model built."""
-        groups = of_model(rescaled(self.cfg, self.length).cfg, curve.trainer_settings(self.cfg))
-        return Plan(policy.policy(self.cfg, self.length, groups), self.length)
+        return plan_of(self.settings)
 
 
 def shared_updates(trunk: Planned, other: Planned) -> tuple[int, str]:
@@ -59,17 +54,18 @@ def shared_updates(trunk: Planned, other: Planned) -> tuple[int, str]:
         return shared, ""
     rises = [planned.plan.policy.warmup.factor(0) for planned in (trunk, other)]
     if rises[0] != rises[1]:
-        return 0, f"warmup.duration={trunk.cfg.warmup.get('duration')} depends on the length: give it in updates"
+        duration = trunk.settings.curve.warmup.get("duration")
+        return 0, f"warmup.duration={duration} depends on the length: give it in updates"
     return 0, f"their curves part at update {shared}: take one that begins alike for each length, as schedule=wsd"
 
 
 def _unlike(trunk: Planned, other: Planned) -> Iterator[str]:
     """What makes two runs differ from the start, beside their curves, and what to do."""
-    if pace.chosen(trunk.cfg.scaling):
+    if is_adascale(trunk.settings.curve.scaling):
         yield "scaling=adascale counts updates by their gain: take another rule"
-    if trunk.cfg.batch_schedule:
+    if trunk.settings.curve.batch_schedule:
         yield "the batch grows: take batch_schedule=none"
-    one, two = _settings(trunk.cfg), _settings(other.cfg)
+    one, two = _beside_curve(trunk.settings), _beside_curve(other.settings)
     for key, (first, second) in differences(one, two).items():
         yield f"{key} follows {LENGTH} ({first}, {second}): give one value"
     for key, value in one.items():
@@ -77,10 +73,9 @@ def _unlike(trunk: Planned, other: Planned) -> Iterator[str]:
             yield f"{key}={value} is a share of the length: give it in updates"
 
 
-def _settings(cfg: DictConfig) -> dict[str, Any]:
+def _beside_curve(settings: Settings) -> dict[str, Any]:
     """What a run is told beside its curve, by key."""
-    tree: Any = OmegaConf.to_container(cfg, resolve=True)
-    plain = flat({key: value for key, value in tree.items() if key not in OF_THE_CURVE})
+    plain = flat({key: value for key, value in settings.record.items() if key not in OF_THE_CURVE})
     return {key: value for key, value in plain.items() if key not in OF_NO_BIT}
 
 

@@ -7,13 +7,12 @@ prefix of the shorter job; the longer job is its source.
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.snapshots import has_checkpoint, snapshot_path
-from trainer.config import settings
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.sweep.first_difference import LENGTH, Planned, shared_updates
@@ -30,9 +29,9 @@ def share(batch: Sequence[Job], configs: Sequence[DictConfig]) -> None:
     """
     by_config: dict[str, list[Planned]] = {}
     for job, config in zip(batch, configs):
-        cfg = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        _check(cfg)
-        by_config.setdefault(_without_length(cfg), []).append(Planned(job, cfg))
+        settings = settings_of(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        _check(settings)
+        by_config.setdefault(_without_length(settings), []).append(Planned(job, settings))
     reasons = [line for alike in by_config.values() if len(alike) > 1 for line in _share_among(alike)]
     if not any(job.prefix for job in batch):
         why = reasons[0] if reasons else f"no two jobs differ in {LENGTH} only"
@@ -97,7 +96,7 @@ def _share_among(alike: Sequence[Planned]) -> Iterator[str]:
         if updates:
             planned.job.prefix = SharedPrefix(source.job, updates)
             snapshots.append(updates)
-            if planned.cfg.resume.path != "auto":
+            if planned.settings.resume.path != "auto":
                 planned.job.command.append("resume.path=auto")
         else:
             yield f"jobs {planned.job.number} and {source.job.number} share nothing, {why}"
@@ -105,21 +104,17 @@ def _share_among(alike: Sequence[Planned]) -> Iterator[str]:
         source.job.command.append(f"trainer.snapshots={sorted(set(snapshots))}".replace(" ", ""))
 
 
-def _check(cfg: DictConfig) -> None:
-    settings.check_keys(cfg)
-    resume = cfg.resume
+def _check(settings: Settings) -> None:
+    resume, snapshots = settings.resume, settings.trainer.snapshots
     if resume.path not in (None, "none", "auto") or resume.snapshot is not None or resume.policy is not None:
         raise ConfigError(
             f"{SWITCH} says itself where jobs start from: leave out resume.path, resume.snapshot, resume.policy"
         )
-    if cfg.trainer.get("snapshots"):
-        raise ConfigError(
-            f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={cfg.trainer.snapshots}"
-        )
+    if snapshots:
+        raise ConfigError(f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={snapshots}")
 
 
-def _without_length(cfg: DictConfig) -> str:
+def _without_length(settings: Settings) -> str:
     """A config as text, without its name and its length."""
-    tree: Any = OmegaConf.to_container(cfg, resolve=False)
-    plain = {key: value for key, value in flat(tree).items() if key not in ("name", LENGTH)}
+    plain = {key: value for key, value in flat(settings.source).items() if key not in ("name", LENGTH)}
     return json.dumps(plain, sort_keys=True, default=str)

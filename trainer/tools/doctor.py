@@ -16,16 +16,16 @@ from trainer.doctor.signs import LEAST, SIGNS, examine
 from trainer.lr import ConfigError
 
 
-def main(words: list[str] | None = None) -> None:
-    """Examine each run, and tell."""
+def main(arguments: list[str] | None = None) -> None:
+    """Examine each run, and print the findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of a sweep")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings of all runs there, too")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     found: dict[str, list[dict[str, object]] | None] = {}
-    for run in every(options.runs):
+    for run in run_folders(options.runs):
         try:
-            found[str(run)] = told(run)
+            found[str(run)] = report(run)
         except ConfigError as reason:
             if run in options.runs:
                 raise
@@ -40,8 +40,8 @@ def main(words: list[str] | None = None) -> None:
             ) from error
 
 
-def every(given: list[Path]) -> list[Path]:
-    """The folders of runs: each that was given, and of one that is none, as a sweep's, those below it."""
+def run_folders(given: list[Path]) -> list[Path]:
+    """The folders of runs: each given one, or for a folder without a run of its own, as a sweep's, those below it."""
     runs: list[Path] = []
     for folder in given:
         below = [] if (folder / PLAN).exists() else [path.parent for path in folder.rglob(PLAN)]
@@ -51,24 +51,24 @@ def every(given: list[Path]) -> list[Path]:
     return runs
 
 
-def told(run: Path) -> list[dict[str, object]]:
-    """Print what is found in a run, and give it as plain values."""
+def report(run: Path) -> list[dict[str, object]]:
+    """Print the findings in a run, and return them as plain values."""
     log = read_log(run)
     findings = examine(log)
     state = f"{log.made} of {log.total} updates"
     if not findings:
         few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f" of {len(SIGNS) + 1} signs"
         print(f"{run}: {state}: nothing found{few}")
-    for one in findings:
-        print("\n".join(lines(run, state, one)))
-    return [one._asdict() for one in findings]
+    for finding in findings:
+        print(format_finding(run, state, finding))
+    return [finding._asdict() for finding in findings]
 
 
-def lines(run: Path, state: str, one: Finding) -> list[str]:
-    """A finding for a reader."""
-    return [
-        f"{run}: {state}: {one.sign}",
-        f"    seen       {one.seen}",
-        f"    measure    {one.measure:.4g}, threshold {one.threshold:.4g}: {one.source}",
-        f"    try        {one.override}",
-    ]
+def format_finding(run: Path, state: str, finding: Finding) -> str:
+    """A finding in four lines."""
+    return (
+        f"{run}: {state}: {finding.sign}\n"
+        f"    seen       {finding.seen}\n"
+        f"    measure    {finding.measure:.4g}, threshold {finding.threshold:.4g}: {finding.source}\n"
+        f"    try        {finding.override}"
+    )

@@ -35,7 +35,7 @@ class Stopped(SystemExit):
         return f"stopped by {self.name} " + (f"at update {self.update}" if self.update else "before the first update")
 
 
-def watch() -> None:
+def handle_signals() -> None:
     """Handle the signals from now on; call it before anything slow is imported."""
     if _pipe or threading.current_thread() is not threading.main_thread():
         return

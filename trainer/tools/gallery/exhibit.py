@@ -11,12 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.compose import CONF
 from trainer.cli.run_id import register_run_id
-from trainer.config import lr_policy as policy
-from trainer.config import settings as curve
+from trainer.config.instantiate import Node
+from trainer.config.resolve import plan_of
+from trainer.config.settings import CurveSettings, settings_of
 from trainer.lr import Plan
 from trainer.tools.gallery.examples import COMBINATIONS, FILES, HYPERS, READS, SCHEDULES, WARMUPS
 
@@ -72,10 +73,10 @@ def exhibits() -> list[Exhibit]:
             for name in options(group):
                 found.append(_option(group, name, settings.get(name, []), place))
         for one in COMBINATIONS:
-            cfg, plan = planned(one.words, place)
+            curve, plan = planned(one.words, place)
             yaml = experiment(one.words)
             words = (f"combined-{one.name}", COMBINED, one.title, one.told, "", one.words, yaml, "")
-            found.append(Exhibit(*words, _floor(cfg), plan))
+            found.append(Exhibit(*words, _floor(curve), plan))
     families = [*dict.fromkeys(FAMILIES.values()), OTHERS, WARMUP, COOLDOWN, COMBINED, HYPER]
     return sorted(found, key=lambda exhibit: families.index(exhibit.family))
 
@@ -86,15 +87,14 @@ def options(group: str) -> list[str]:
     return [name for name in names if (group, name) != ("hyper_schedule", "none")]
 
 
-def planned(words: list[str], place: Path) -> tuple[DictConfig, Plan]:
-    """The config that the words make, and its plan for a run of 400 updates; files are read from `place`."""
+def planned(words: list[str], place: Path) -> tuple[CurveSettings, Plan]:
+    """What the words make of the curve, and its plan for a run of 400 updates; files are read from `place`."""
     path = next((word.partition("=")[2] for word in words if word.startswith("schedule.path=")), None)
     cfg = compose("train", [*words, f"trainer.duration={UPDATES}"])
     if path is not None:
         cfg.schedule.path = str(place / path)
-    curve.check_keys(cfg)
-    length = curve.horizon(cfg, curve.trainer_settings(cfg))
-    return cfg, Plan(policy.policy(cfg, length), length, policy.settings(cfg))
+    settings = settings_of(cfg)
+    return settings.curve, plan_of(settings)
 
 
 def experiment(words: list[str]) -> str:
@@ -119,8 +119,8 @@ def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
         words = ["schedule=constant", words[0], *([] if name == "none" else ["cooldown.duration=50%"])]
     text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     told, _, yaml = text.partition("\n")
-    cfg, plan = planned(words, place)
-    node = next(iter(cfg.hyper_schedule.values())) if group == "hyper_schedule" else cfg[group]
+    curve, plan = planned(words, place)
+    node = next(iter(curve.hyper_schedule.values())) if group == "hyper_schedule" else getattr(curve, group)
     target = _target(node)
     families = {"warmup": WARMUP, "cooldown": COOLDOWN, "hyper_schedule": HYPER}
     return Exhibit(
@@ -132,19 +132,19 @@ def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
         words=words,
         yaml=yaml,
         reads=READS.get(name, "") if group == "schedule" else "",
-        floor=_floor(cfg),
+        floor=_floor(curve),
         plan=plan,
     )
 
 
-def _target(node: DictConfig) -> Any:
-    module, _, name = node._target_.rpartition(".")
+def _target(node: Node) -> Any:
+    module, _, name = node["_target_"].rpartition(".")
     return getattr(importlib.import_module(module), name)
 
 
-def _floor(cfg: DictConfig) -> float:
-    """The floor that the config names, where there is one."""
-    return next((node.floor for node in (cfg.cooldown, cfg.schedule) if "floor" in node), 0.0)
+def _floor(curve: CurveSettings) -> float:
+    """The floor that the curve names, where there is one."""
+    return next((node["floor"] for node in (curve.cooldown, curve.schedule) if "floor" in node), 0.0)
 
 
 @contextmanager

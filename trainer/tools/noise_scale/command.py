@@ -14,15 +14,15 @@ import json
 import platform
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.extras import needed_for_pictures
-from trainer.config import settings as curve
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import whole
 from trainer.tools.noise_scale.sampling import Sampling
@@ -31,24 +31,26 @@ from trainer.tools.noise_scale.sampling import Sampling
 def main(words: list[str] | None = None) -> None:
     """Train to the points, measure there, and tell what was found."""
     options = parsed(words)
-    cfg = quiet(compose_config(options.overrides, options))
-    sampling = sampled(options, cfg)
+    settings = quiet(options)
+    sampling = sampled(options, settings)
     if not options.no_files:
         needed_for_pictures()
         check_writable(options.out)
-    from trainer.run import assemble, fit
+    from trainer.config.components import build
+    from trainer.config.resolve import resolve
+    from trainer.run import fit
     from trainer.tools.noise_scale import tables  # late: these need torch
     from trainer.tools.noise_scale.probe import Probe
 
     with tempfile.TemporaryDirectory() as folder:
-        assembly = assemble(cfg, Path(folder))
-        length = assembly.module.horizon
-        probe = Probe(assembly, updates_of(options.at, length), sampling)
-        assembly.module.recipe = replace(assembly.module.recipe, observe=probe.attach)
-        assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
-        notes = remarks(assembly.module.net, sampling)
+        parts = build(resolve(settings), Path(folder))
+        length = parts.module.horizon
+        probe = Probe(parts, updates_of(options.at, length), sampling)
+        parts.module.observers = parts.module.observers.with_probe(probe.attach)
+        parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
+        notes = remarks(parts.module.net, sampling)
         print("\n".join(heading(length, sampling, notes)), flush=True)
-        fit(assembly, None)
+        fit(parts)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
     told = tables.advice(probe.measured, length.batch_size)
     print("\n".join([*tables.measured(probe.measured), "", *tables.advised(told, length.batch_size)]))
@@ -74,30 +76,26 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def quiet(cfg: DictConfig) -> DictConfig:
-    """The config of a run that is looked at by nothing else; refused where it cannot be looked at at all."""
-    curve.check_keys(cfg)
-    settings = curve.trainer_settings(cfg)
-    if settings.world > 1:
-        raise ConfigError(
-            f"{settings.world} processes: the noise scale is measured in one: take trainer=auto, and --batch."
-        )
-    if settings.precision == "16-mixed":
+def quiet(options: argparse.Namespace) -> Settings:
+    """The settings of a run that is looked at by nothing else; refused where it cannot be looked at at all."""
+    cfg = compose_config(options.overrides, options)
+    run, resume = settings_of(cfg).trainer, cfg.resume.path
+    if run.world > 1:
+        raise ConfigError(f"{run.world} processes: the noise scale is measured in one: take trainer=auto, and --batch.")
+    if run.precision == "16-mixed":
         raise ConfigError("trainer.precision=16-mixed scales its gradients: measure with bf16-mixed or 32-true.")
-    if cfg.resume.path is not None:
-        raise ConfigError(
-            f"resume.path={cfg.resume.path}: the noise scale is measured from the start: take resume=none."
-        )
+    if resume is not None:
+        raise ConfigError(f"resume.path={resume}: the noise scale is measured from the start: take resume=none.")
     for key in ("measure", "logger", "callbacks"):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
     cfg.trainer.checkpoint = None
-    return cfg
+    return settings_of(cfg)
 
 
-def sampled(options: argparse.Namespace, cfg: DictConfig) -> Sampling:
+def sampled(options: argparse.Namespace, settings: Settings) -> Sampling:
     """The sizes of what is measured."""
     why = "it is a number of samples, at least 1."
-    micro = whole("--micro", cfg.data.get("batch_size") if options.micro is None else options.micro, why)
+    micro = whole("--micro", settings.data["batch_size"] if options.micro is None else options.micro, why)
     batch = 16 * micro if options.batch is None else whole("--batch", options.batch, why)
     if batch % micro or batch == micro:
         raise ConfigError(
@@ -131,7 +129,7 @@ def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
 
 def remarks(net: Any, sampling: Sampling) -> list[str]:
     """What makes the numbers of this net mean something else."""
-    from trainer.engine.statistics import batch_norms
+    from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
     if not norms:
@@ -159,7 +157,7 @@ def save(options: argparse.Namespace, probe: Any, told: dict[str, Any] | None, n
 
     from trainer.tools.noise_scale.picture import draw
 
-    length = probe.assembly.module.horizon
+    length = probe.parts.module.horizon
     draw(probe.measured, length.batch_size, length.total).savefig(f"{options.out}.png", dpi=120)
     numbers = {
         "overrides": options.overrides,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from data.order import Pick, mix
-from trainer.engine.update import MicroBatch
+from trainer.config.components import Parts
+from trainer.engine.protocols import MicroBatch
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
-from trainer.run import Assembly
 from trainer.tools.noise_scale.sampling import Sampling
 
 
@@ -37,7 +37,7 @@ class Probe:
     they are clipped. Weights, buffers, gradients and random state stay as they were: the run is the same without it.
     """
 
-    assembly: Assembly
+    parts: Parts
     points: Sequence[int]
     sampling: Sampling
     measured: list[Point] = field(default_factory=list)
@@ -45,9 +45,9 @@ class Probe:
     def attach(self, net: nn.Module, loss: Any, optimizer: Optimizer) -> "Probe":
         """The observer of an updater."""
         self.net, self.loss, self.optimizer = net, loss, optimizer
-        data: Any = self.assembly.data
+        data: Any = self.parts.data
         self.augment = data.augment
-        self.source = data.splits.train.to(self.assembly.trainer.strategy.root_device)
+        self.source = data.splits.train.to(self.parts.trainer.strategy.root_device)
         self.said = 0.0
         return self
 
@@ -55,8 +55,8 @@ class Probe:
         """Measure, if update `t` is one of the points."""
         if t in self.points:
             self.measured.append(self._measure(t))
-            self.assembly.trainer.should_stop = t == max(self.points)
-        self._say(f"training: update {t} of {self.assembly.module.horizon.total}")
+            self.parts.trainer.should_stop = t == max(self.points)
+        self._say(f"training: update {t} of {self.parts.module.horizon.total}")
 
     def after(self, t: int) -> None:
         """Nothing is to be logged."""
@@ -87,7 +87,7 @@ class Probe:
 
     def _gradient(self, inputs: Tensor, targets: Tensor, seed: int) -> tuple[Tensor | None, ...]:
         torch.manual_seed(seed)
-        precision = self.assembly.trainer.precision_plugin
+        precision = self.parts.trainer.precision_plugin
         with precision.forward_context():
             loss = self.loss(self.net(precision.convert_input(inputs)), targets)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

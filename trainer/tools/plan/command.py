@@ -20,18 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.extras import needed_for_pictures
-from trainer.config import lr_policy as policy
-from trainer.config import settings as curve
-from trainer.config.batch_scaling import rescaled
-from trainer.config.batch_schedule import growing
-from trainer.config.group_facts import of_model
-from trainer.config.instantiate import build
+from trainer.config.instantiate import instantiate
+from trainer.config.lr_policy import GroupFacts, Groups
+from trainer.config.resolve import plan_of
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Plan, rules
 from trainer.lr.bounds import whole
-from trainer.resume.resumed_curve import woven
 from trainer.tools.plan import files, tables
-
-"""The groups that follow from the weight decay alone."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -42,12 +37,12 @@ def main(words: list[str] | None = None) -> None:
     if options.compare:
         return compare(options)
     if options.applied:
-        cfg, log = recorded(options.applied), applied(options.applied)
-        plan = planned(cfg, *told(options.applied))
+        settings, log = recorded(options.applied), applied(options.applied)
+        plan = planned(settings, *facts_of_run(options.applied))
     else:
-        cfg, log = composed(options.overrides, options), {}
-        plan = planned(cfg)
-    print("\n".join(tables.single(plan, ignored(cfg))))
+        settings, log = composed(options.overrides, options), {}
+        plan = planned(settings)
+    print("\n".join(tables.single(plan, settings.lint_ignore)))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
     return None
@@ -77,18 +72,18 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 def compare(options: argparse.Namespace) -> None:
     """Show several policies beside each other."""
     plans: dict[str, Plan] = {}
-    ignores: list[list[str]] = []
+    ignores: list[Sequence[str]] = []
     for text in options.compare:
-        cfg = composed([*options.overrides, *shlex.split(text)], options)
-        plans[text] = planned(cfg)
-        ignores.append(ignored(cfg))
+        settings = composed([*options.overrides, *shlex.split(text)], options)
+        plans[text] = planned(settings)
+        ignores.append(settings.lint_ignore)
     print("\n".join(tables.several(plans, ignores)))
     if not options.no_files:
         print(f"\n{files.save(plans, options.out, options.csv)}")
 
 
-def composed(overrides: list[str], options: argparse.Namespace) -> DictConfig:
-    """The config that cadence train would see; with --updates, data that is not there is not asked for."""
+def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
+    """The settings that cadence train would see; with --updates, data that is not there is not asked for."""
     updates = options.updates
     if updates is not None:
         whole("--updates", updates, "a run has at least one update.")
@@ -98,59 +93,46 @@ def composed(overrides: list[str], options: argparse.Namespace) -> DictConfig:
     lacking = [name for name, value in told.items() if value == "???"]
     for name in [*lacking, "samples"] if lacking else []:
         cfg.data[name] = None
-    return cfg
+    return settings_of(cfg)
 
 
-def recorded(folder: Path) -> DictConfig:
-    """The config of a run that has been started."""
+def recorded(folder: Path) -> Settings:
+    """The settings of a run that has been started."""
     try:
         cfg = OmegaConf.load(folder / "config.yaml")
     except OSError as error:
         raise ConfigError(f"--applied={folder} is not the folder of a run: it has no config.yaml.") from error
     assert isinstance(cfg, DictConfig)
-    return cfg
+    return settings_of(cfg)
 
 
-def told(folder: Path) -> tuple[dict[str, Any] | None, list[Any]]:
+def facts_of_run(folder: Path) -> tuple[Groups | None, list[Any]]:
     """The parameter groups that a run has had and where its curve comes from, if it says so."""
     try:
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         keys = ("lr_mult", "weight_decay", "schedule")
-        groups = {group["name"]: policy.facts(*(group[key] for key in keys)) for group in facts["groups"]}
+        groups = {group["name"]: GroupFacts(*(group[key] for key in keys)) for group in facts["groups"]}
         return groups, facts["curve_history"]
     except (OSError, ValueError, LookupError, TypeError):
         return None, []
 
 
-def planned(cfg: DictConfig, groups: dict[str, Any] | None = None, curve_history: Sequence[Any] = ()) -> Plan:
-    """The plan of the run that a config describes; of one that was resumed, with what became of its curve."""
-    curve.check_keys(cfg)
-    if cfg.resume.policy is not None and not curve_history:
+def planned(settings: Settings, groups: Groups | None = None, history: Sequence[Any] = ()) -> Plan:
+    """The plan of a run; of one that was resumed, with what became of its curve. Refused as the run would be."""
+    policy, duration = settings.resume.policy, settings.trainer.duration
+    if policy is not None and not history:
+        raise ConfigError(f"resume.policy={policy}: a new run is planned here; --applied shows a resumed one.")
+    if settings.data.get("samples") is None and str(duration).strip().endswith("ep"):
         raise ConfigError(
-            f"resume.policy={cfg.resume.policy}: a new run is planned here; --applied shows a resumed one."
-        )
-    settings = curve.trainer_settings(cfg)
-    if cfg.data.get("samples") is None and str(settings.duration).strip().endswith("ep"):
-        raise ConfigError(
-            f"trainer.duration={settings.duration} counts epochs, and only the data knows their length: "
+            f"trainer.duration={duration} counts epochs, and only the data knows their length: "
             "give --updates N, or data.samples."
         )
-    length = curve.horizon(cfg, settings)
-    if cfg.plateau:
-        rule = build(cfg.plateau, "plateau", list(cfg.allow))
-        scored = ["val/loss", *(f"val/{name}" for name in cfg.task.get("metrics") or {})]
+    if settings.plateau:
+        rule = instantiate(settings.plateau, "plateau", settings.allow)
+        scored = ["val/loss", *(f"val/{name}" for name in settings.task.get("metrics") or {})]
         for line in rules.unlogged(rule.monitor, scored):
             raise ConfigError(f"lint monitor: {line}")
-    used = rescaled(cfg, length).cfg
-    groups = of_model(used, settings) if groups is None else groups
-    rates = woven(list(curve_history), cfg, groups) if curve_history and groups else policy.policy(cfg, length, groups)
-    return Plan(*growing(cfg, rates, length), policy.settings(used, groups))
-
-
-def ignored(cfg: DictConfig) -> list[str]:
-    """The rules that the config ignores."""
-    value: Any = OmegaConf.to_container(cfg)
-    return (value.get("lint") or {}).get("ignore") or []
+    return plan_of(settings, groups, history if groups else ())
 
 
 def applied(folder: Path) -> dict[str, list[Any]]:

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.extras import needed_for_pictures
-from trainer.config import settings as curve
+from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import number, whole
 from trainer.lr.range_test import SPACINGS, rates
@@ -32,14 +32,14 @@ def main(words: list[str] | None = None) -> None:
     """Sweep, tell, and leave the files."""
     options = parsed(words)
     values = swept_values(options)
-    cfg = compose_config(options.overrides, options)
-    check(cfg, options)
+    settings = settings_of(compose_config(options.overrides, options))
+    check(settings, options)
     if not options.no_files:
         needed_for_pictures()
         check_writable(options.out)
     from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
 
-    test = RangeTest(options, values, cfg.seed, partial(made, options))
+    test = RangeTest(options, values, settings.seed, partial(made, options))
     try:
         print("\n".join(test.heading()), flush=True)
         print("\n".join(test.told()), flush=True)
@@ -90,8 +90,8 @@ def swept_values(options: argparse.Namespace) -> list[float]:
     return [1.0 - 1.0 / memory for memory in rates(low, high, options.updates, options.spacing)]
 
 
-def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: bool) -> DictConfig:
-    """The config of a seed, looked at by nothing else; without validation where it `sweeps`."""
+def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: bool) -> Settings:
+    """The settings of a seed, looked at by nothing else; without validation where it `sweeps`."""
     cfg = compose_config([*overrides, f"seed={seed}"], options)
     for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
@@ -99,21 +99,20 @@ def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: b
     if sweeps:
         lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
         cfg.trainer.lightning = {**lightning, "limit_val_batches": 0}
-    return cfg
+    return settings_of(cfg)
 
 
-def check(cfg: DictConfig, options: argparse.Namespace) -> None:
+def check(settings: Settings, options: argparse.Namespace) -> None:
     """Refuse a run that cannot be swept, and options that do not fit."""
-    curve.check_keys(cfg)
-    settings = curve.trainer_settings(cfg)
-    if settings.world > 1:
+    run = settings.trainer
+    if run.world > 1:
         raise ConfigError(
-            f"{settings.world} processes: a sweep runs in one: take trainer=auto "
-            f"trainer.accumulate={settings.world * settings.accumulate}, which trains on the same batches."
+            f"{run.world} processes: a sweep runs in one: take trainer=auto "
+            f"trainer.accumulate={run.world * run.accumulate}, which trains on the same batches."
         )
-    if cfg.resume.path is not None:
-        raise ConfigError(f"resume.path={cfg.resume.path}: a sweep starts from the beginning: take resume=none.")
-    whole("seed", cfg.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    if settings.resume.path is not None:
+        raise ConfigError(f"resume.path={settings.resume.path}: a sweep starts from the beginning: take resume=none.")
+    whole("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
     whole("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
     whole("--val-samples", options.val_samples, "give a number of samples, at least 1.")
     whole("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)

@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.config.components import Parts, build
+from trainer.config.resolve import resolve
+from trainer.config.settings import Settings
 from trainer.engine.update import Diverged
 from trainer.lr.bounds import ConfigError
-from trainer.run import Assembly, assemble, fit
+from trainer.run import fit
 
 STEPS = (0.316, 1.0, 3.16)
-Made = Callable[[int, list[str]], Any]
-"""The config of a seed with more overrides."""
+Made = Callable[[int, list[str]], Settings]
+"""The settings of a seed with more overrides."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,10 @@ def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, d
         for seed in range(first, first + seeds):
             with tempfile.TemporaryDirectory() as folder:
                 plain = [f"optimizer.lr={value * step / factor!r}"]
-                length = assemble(made(seed, plain), Path(folder)).module.horizon
+                length = resolve(made(seed, plain)).horizon
                 updates = length.updates(duration, "--confirm", least=1)
                 words = [*plain, f"trainer.duration={updates}", f"trainer.validate={updates}"]
-                loss, scored = _trained(assemble(made(seed, words), Path(folder)))
+                loss, scored = _trained(build(resolve(made(seed, words)), Path(folder)))
                 losses.append(loss)
         trials.append(Trial(value * step, losses))
     if all(math.isinf(trial.mean) for trial in trials):
@@ -75,15 +78,15 @@ def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, d
     return Confirmed(updates, scored, trials)
 
 
-def _trained(assembly: Assembly) -> tuple[float, str]:
+def _trained(parts: Parts) -> tuple[float, str]:
     """The validation loss at the end of a run; the training loss of its last update where nothing validates."""
-    assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
+    parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
     try:
-        fit(assembly, None)
+        fit(parts)
     except Diverged:
         return math.inf, "loss"
-    scores = assembly.trainer.callback_metrics
+    scores = parts.trainer.callback_metrics
     if "val/loss" in scores:
         value = scores["val/loss"].item()
         return value if math.isfinite(value) else math.inf, "validation loss"
-    return assembly.module.recent["loss"], "training loss of the last update"
+    return parts.module.recent["loss"], "training loss of the last update"

@@ -10,40 +10,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.run import Assembly
+from trainer.config.components import Parts
 
 
-def fingerprint(assembly: Assembly) -> str:
+def fingerprint(parts: Parts) -> str:
     """SHA-256 of what a sweep must leave alone.
 
     Weights, buffers and gradients, what is trained and in which mode, the clock, the average, the data in memory, all
     random generators, and every file in the run's folder.
     """
     digest = hashlib.sha256()
-    module = assembly.module
-    for name, value in _tensors(assembly):
+    module = parts.module
+    for name, value in _tensors(parts):
         _add(digest, name, value)
     for name, part in module.net.named_modules():
         digest.update(f"{name} {part.training}".encode())
-    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.journal)}".encode())
+    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.metric_buffer)}".encode())
     for generator in _generators():
         _add(digest, "generator", generator)
     digest.update(repr(random.getstate()).encode() + repr(np.random.get_state()).encode())  # noqa: NPY002 - the global one
-    for path in sorted(assembly.folder.rglob("*")):
+    for path in sorted(parts.folder.rglob("*")):
         digest.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
     return digest.hexdigest()
 
 
 @contextmanager
-def untouched(assembly: Assembly) -> Iterator[None]:
+def untouched(parts: Parts) -> Iterator[None]:
     """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
-    module: Any = assembly.module
-    net, data = module.net, assembly.data
+    module: Any = parts.module
+    net, data = module.net, parts.data
     follows = {name: value for name, value in vars(data).items() if name in ("_run", "_accumulate", "_stages")}
     kept = [(value, value.detach().clone()) for _, value in _weights(net)]
     grads = [(weight, weight.grad) for weight in net.parameters()]
     modes = [(part, part.training) for part in net.modules()]
-    parts = {name: getattr(module, name) for name in ("recipe", "horizon", "control", "averaging", "journal")}
+    names = ("spec", "horizon", "control", "averaging", "metric_buffer", "observers")
+    pieces = {name: getattr(module, name) for name in names}
     t, states = module.clock.t, (random.getstate(), np.random.get_state())  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -56,7 +57,7 @@ def untouched(assembly: Assembly) -> Iterator[None]:
             weight.grad = grad
         for part, mode in modes:
             part.training = mode
-        for name, value in parts.items():
+        for name, value in pieces.items():
             setattr(module, name, value)
         module.clock.t = t
         vars(data).update(follows)
@@ -68,15 +69,15 @@ def _weights(net: torch.nn.Module) -> list[tuple[str, Tensor]]:
     return [*net.named_parameters(), *net.named_buffers()]
 
 
-def _tensors(assembly: Assembly) -> Iterator[tuple[str, Tensor]]:
+def _tensors(parts: Parts) -> Iterator[tuple[str, Tensor]]:
     """All tensors of the state by name; data that workers read from files is not in memory."""
-    net = assembly.module.net
+    net = parts.module.net
     yield from _weights(net)
     for name, weight in net.named_parameters():
         yield f"{name} {weight.requires_grad}", weight if weight.grad is None else weight.grad
-    yield from assembly.module.averaging.mean.items()
+    yield from parts.module.averaging.mean.items()
     for use in ("train", "val", "test"):
-        source = getattr(assembly.data.splits, use)  # type: ignore[attr-defined]
+        source = getattr(parts.data.splits, use)
         for name in ("inputs", "targets"):
             if isinstance(value := getattr(source, name, None), Tensor):
                 yield f"{use} {name}", value

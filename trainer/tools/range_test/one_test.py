@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 
+from trainer.config.components import Parts, build
+from trainer.config.resolve import resolve
+from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 from trainer.lr.range_rules import Suggestion
 from trainer.lr.range_test import Edge, Sweep, rates
-from trainer.run import Assembly, assemble
 from trainer.tools.range_test import axis, confirm, cyclic, tables
 from trainer.tools.range_test.fingerprint import fingerprint
 from trainer.tools.range_test.sweep import scored_by, sweep
 
-Made = Callable[[list[str], int, bool], DictConfig]
+Made = Callable[[list[str], int, bool], Settings]
 
 
 class RangeTest:
     """Sweeps a run with several seeds, and tells what the rules make of it."""
 
     def __init__(self, options: Namespace, values: Sequence[float], first: int, made: Made) -> None:
-        """`first` is the first seed, and `made` gives the config of overrides and a seed, with or without scoring."""
+        """`first` is the first seed, and `made` gives the settings of overrides and a seed, with or without scoring."""
         self.options, self.values, self.first, self.made = options, values, first, made
         self.sweeps: list[Sweep] = []
         self.scores: list[Sweep] = []
@@ -39,9 +40,10 @@ class RangeTest:
         self.states: list[str] = []
         self.results: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as folder:
-            base = self._assembly(first, Path(folder))
+            base = self._parts(first, Path(folder))
         self.score, self.sign = scored_by(base)
-        self.cfg, self.policy, self.length = base.cfg, base.module.recipe.policy, base.module.horizon
+        resolved = base.resolved
+        self.groups, self.policy, self.length = resolved.settings.curve.groups, resolved.plan.policy, resolved.horizon
         if options.confirm is not None:
             self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
@@ -96,7 +98,7 @@ class RangeTest:
         options, value = self.options, self.suggestions["edge/8"].value
         assert value is not None
 
-        def made(seed: int, words: list[str]) -> DictConfig:
+        def made(seed: int, words: list[str]) -> Settings:
             return self.made([*options.overrides, *words], seed, False)
 
         of = partial(confirm.confirmed, made, options.confirm_seeds, self.first)
@@ -107,7 +109,7 @@ class RangeTest:
     def words(self, value: float) -> list[str]:
         """The overrides that give this peak, which is optimizer.lr times the factor of the batch-size rule."""
         words = [f"optimizer.lr={value / self.policy.scale:.6g}"]
-        own = OmegaConf.select(self.cfg, "groups.optimizer.lr")
+        own = (self.groups.get("optimizer") or {}).get("lr")
         if own is not None:
             words.append(f"groups.optimizer.lr={own * value / self.policy.peak_lr:.6g}")
         return words
@@ -141,18 +143,18 @@ class RangeTest:
     def _swept(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
         """The sweep of a seed, in a run of its own, which it must leave as it was."""
         with tempfile.TemporaryDirectory() as folder:
-            assembly = self._assembly(seed, Path(folder))
-            before = fingerprint(assembly)
-            made = sweep(assembly, of, values, measured, self.options.val_samples)
-            if (after := fingerprint(assembly)) != before:
+            parts = self._parts(seed, Path(folder))
+            before = fingerprint(parts)
+            made = sweep(parts, of, values, measured, self.options.val_samples)
+            if (after := fingerprint(parts)) != before:
                 raise RuntimeError(f"the sweep of seed {seed} has changed the run: sha256 {before} became {after}.")
         self.states.append(before)
         return made
 
-    def _assembly(self, seed: int, folder: Path) -> Assembly:
-        assembly = assemble(self.made(self.options.overrides, seed, True), folder)
-        assembly.trainer.callbacks.remove(assembly.checkpointing)  # type: ignore[attr-defined]
-        return assembly
+    def _parts(self, seed: int, folder: Path) -> Parts:
+        parts = build(resolve(self.made(self.options.overrides, seed, True)), folder)
+        parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
+        return parts
 
     def _say(self, text: str) -> None:
         """Progress on a terminal."""

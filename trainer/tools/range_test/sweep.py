@@ -9,67 +9,64 @@ import torch
 from torch import Tensor
 
 from data.order import Pick
-from trainer.config import lr_policy as policy
-from trainer.config.batch_scaling import rescaled
-from trainer.engine.attribute_setters import outlets
+from trainer.config.components import Parts
+from trainer.config.lr_policy import group_settings
 from trainer.engine.averaging import NONE, Averaging
-from trainer.engine.lr_control import LRControl
+from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.train_spec import Loop
 from trainer.engine.update import Diverged
 from trainer.log.metric_buffer import MetricBuffer, Observation
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
 from trainer.lr.growth import STEADY
 from trainer.lr.range_test import Stop, Sweep
-from trainer.run import Assembly
 from trainer.tools.range_test.fingerprint import untouched
 
 OF = ("lr", "weight_decay", "momentum")
 Measure = Callable[[Tensor], float]
 
 
-def sweep(assembly: Assembly, of: str, values: Sequence[float], measured: str = "train", samples: int = 512) -> Sweep:
+def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train", samples: int = 512) -> Sweep:
     """The curve of a sweep of `values`, one for each update, through the run's own updates; the batch is its first.
 
     `measured` is "train" for the loss of the update's own batch just before its step, "val" for that of the first
     `samples` validation samples just after it, and "score" for the accuracy on those (see `scored_by`).
     """
-    module, trainer = assembly.module, assembly.trainer
-    with untouched(assembly):
-        chosen = swept(assembly, of, values)
-        measure = _measure(assembly, measured, samples)
+    module, trainer = parts.module, parts.trainer
+    with untouched(parts):
+        chosen = swept(parts, of, values)
+        measure = _measure(parts, measured, samples)
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
         module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
-        module.recipe = replace(module.recipe, policy=chosen, average=NONE, observe=None, horizon=module.horizon)
-        module.control = LRControl(chosen, outlets(chosen, module.net, module.loss, module.recipe.noise))
-        module.averaging, module.journal, module.clock.t = Averaging(module.net, NONE), tape, 0
-        accumulate = module.recipe.accumulate
-        assembly.data.follow(  # type: ignore[attr-defined]
+        module.spec = replace(module.spec, policy=chosen, average=NONE, horizon=module.horizon)
+        module.control = LRControl(chosen, attribute_setters(chosen, module.net, module.loss))
+        module.observers = module.observers.with_probe(None)
+        module.averaging, module.metric_buffer, module.clock.t = Averaging(module.net, NONE), tape, 0
+        accumulate = module.spec.accumulate
+        parts.data.follow(
             lambda: module.clock.t,
             Loop(total=len(values), validation_interval=len(values), accumulate=accumulate),
         )
         try:
-            trainer.fit(module, datamodule=assembly.data)
+            trainer.fit(module, datamodule=parts.data)
         except Diverged:
             tape.broke = len(tape.losses)
-        module.control.rest()
+        module.control.reset()
         seen = len(tape.losses)
         broke = None if tape.broke is None else values[tape.broke]
-    return Sweep(list(values[:seen]), tape.losses, broke, assembly.cfg.seed, len(values))
+    return Sweep(list(values[:seen]), tape.losses, broke, parts.resolved.settings.seed, len(values))
 
 
-def swept(assembly: Assembly, of: str, values: Sequence[float]) -> LRPolicy:
+def swept(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:
     """The policy of a sweep: `of` takes these values, the ratios of groups stay, all else stands as at the peak.
 
     The rates are those of a group with multiplier 1. Scheduled settings hold what they have at the end of the warm-up.
     """
-    planned, cfg = assembly.module.recipe.policy, assembly.cfg
-    peak = min(max(planned.warmup.updates - 1, 0), assembly.module.horizon.total - 1)
+    planned, resolved = parts.resolved.plan.policy, parts.resolved
+    peak = min(max(planned.warmup.updates - 1, 0), parts.module.horizon.total - 1)
     held = {name: _held(dial, peak) for name, dial in planned.hyper_schedules.items()}
     if of == "lr":
         return LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: values[t], planned.groups, hyper_schedules=held)
-    groups = {group.name: policy.facts(1.0, group.weight_decay) for group in assembly.module.recipe.groups}
-    settings = policy.settings(rescaled(cfg, assembly.module.horizon).cfg, groups)
-    bases = [group.get(of) for group in settings.values()]
+    bases = [group.get(of) for group in group_settings(resolved.numbers.curve, resolved.groups).values()]
     if any(base is None for base in bases) or not any(bases):
         raise ConfigError(f"--of={of}: optimizer.{of} is not set above zero here: set it, or choose another optimizer.")
     top = max(base for base in bases if base is not None)
@@ -81,16 +78,16 @@ def _held(dial: HyperSchedule, peak: int) -> HyperSchedule:
     return HyperSchedule(lambda t, base, share: dial.rule(peak, base, 1.0), dial.bases)
 
 
-def scored_by(assembly: Assembly) -> tuple[str, float]:
+def scored_by(parts: Parts) -> tuple[str, float]:
     """The accuracy, where the task has one, or else what it watches; and -1 where low is good."""
-    scores: Any = assembly.module.scores["val"]
+    scores: Any = parts.module.scores["val"]
     if "accuracy" in scores.names:
         return "accuracy", 1.0
-    return assembly.checkpointing.monitor.removeprefix("val/"), 1.0 if assembly.checkpointing.mode == "max" else -1.0
+    return parts.checkpointing.monitor.removeprefix("val/"), 1.0 if parts.checkpointing.mode == "max" else -1.0
 
 
 class Tape(MetricBuffer):
-    """A journal that keeps what the sweep measures after each update, logs nothing, and stops a sweep that breaks.
+    """A metric buffer that keeps what the sweep measures of each update, logs nothing, and stops a sweep that breaks.
 
     `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
     """
@@ -113,13 +110,14 @@ class Tape(MetricBuffer):
             self.losses.append(value)
 
 
-def _measure(assembly: Assembly, measured: str, samples: int) -> Measure:
+def _measure(parts: Parts, measured: str, samples: int) -> Measure:
     if measured == "train":
         return lambda loss: loss.item()
-    source: Any = assembly.data.splits.val  # type: ignore[attr-defined]
+    source: Any = parts.data.splits.val
     if source is None:
-        raise ConfigError(f"--loss={measured}: {assembly.cfg.data._target_} has no validation data: take --loss train.")
-    held_out = HeldOut(assembly, source, min(samples, len(source)))
+        target = parts.resolved.settings.data["_target_"]
+        raise ConfigError(f"--loss={measured}: {target} has no validation data: take --loss train.")
+    held_out = HeldOut(parts, source, min(samples, len(source)))
     return held_out.loss if measured == "val" else held_out.score
 
 
@@ -127,7 +125,7 @@ def _measure(assembly: Assembly, measured: str, samples: int) -> Measure:
 class HeldOut:
     """The first validation samples, scored after each update in evaluation mode."""
 
-    assembly: Assembly
+    parts: Parts
     source: Any
     count: int
     batch: tuple[Tensor, Tensor] | None = None
@@ -136,19 +134,19 @@ class HeldOut:
     def loss(self, ignored: Tensor | None = None) -> float:
         """The mean loss."""
         outputs, targets = self._outputs()
-        return self.assembly.module.loss(outputs, targets).item()
+        return self.parts.module.loss(outputs, targets).item()
 
     @torch.no_grad()
     def score(self, ignored: Tensor | None = None) -> float:
         """What `scored_by` names, with the sign of its mode."""
-        name, sign = scored_by(self.assembly)
-        scores: Any = self.assembly.module.scores["val"]
+        name, sign = scored_by(self.parts)
+        scores: Any = self.parts.module.scores["val"]
         outputs, targets = self._outputs()
-        scores.update(self.assembly.module.loss(outputs, targets), outputs, targets)
+        scores.update(self.parts.module.loss(outputs, targets), outputs, targets)
         return sign * scores.compute()[name]
 
     def _outputs(self) -> tuple[Tensor, Tensor]:
-        module, precision = self.assembly.module, self.assembly.trainer.precision_plugin
+        module, precision = self.parts.module, self.parts.trainer.precision_plugin
         if self.batch is None:
             source = self.source.to(module.device)
             (self.batch,) = source.batches([Pick(0, torch.arange(self.count, device=source.home))])

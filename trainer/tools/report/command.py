@@ -1,7 +1,7 @@
 """Show what a sweep or a search has found: one page to open in a browser, pictures, and all results as tables.
 
-Takes any folder with runs in it or below, also runs copied from elsewhere; what is not done is left out, and said.
-The page holds all it needs and reads nothing from the network. Examples:
+Takes any folder with runs in it or below, also runs copied from elsewhere. Runs that are not done are left out, and the
+page names them. It holds all it needs and reads nothing from the network. Examples:
 
     python scripts/report.py outputs/NAME
     python scripts/report.py outputs/NAME --metric val/accuracy --out page
@@ -9,48 +9,55 @@ The page holds all it needs and reads nothing from the network. Examples:
 """
 
 import argparse
+import csv
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from trainer.cli.extras import needed
 from trainer.lr import ConfigError
-from trainer.tools.report import files, page, pictures
-from trainer.tools.report.exhibit import Exhibit, exhibit
-from trainer.tools.report.runs import found
+from trainer.tools.report import page, png
+from trainer.tools.report.build import build_view
+from trainer.tools.report.comparison import is_number
+from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import Study
+from trainer.tools.report.view import View
 
 PAGE = "report.html"
+FROM_RESULT = ("updates", "total_updates", "seconds")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the runs, judge them, write the page, the pictures and the tables, and say what was found."""
-    options = parsed(arguments)
+    """Read the runs, judge them, write the page, the pictures and the tables, and print what was found."""
+    options = parse_arguments(arguments)
     if not math.isfinite(options.within) or options.within <= 0:
         raise ConfigError(f"--within={options.within} is not a percentage above zero: give one, as 5.")
-    library = page.library()
-    study = Study(found(options.folder), options.metric, options.best)
+    script = page.plotly_script()
+    study = Study(find_runs(options.folder), options.metric, options.best)
     out = options.out or options.folder / "report"
-    whole = exhibit(study, options.folder, out, options.within / 100)
+    view = build_view(study, options.folder, out, options.within / 100)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / PAGE).write_text(page.page(whole, library), encoding="utf-8")
-        drawn = pictures.save(whole, out)
-        tables = files.save(study, out)
+        (out / PAGE).write_text(page.page(view, script), encoding="utf-8")
+        pictures = png.save(view, out)
+        tables = save_tables(study, out)
     except OSError as error:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
-    print("\n".join(summary(whole)))
-    print(f"{out / PAGE}  {'  '.join([*tables, *drawn])}")
+    print("\n".join(format_summary(view)))
+    print(f"{out / PAGE}  {'  '.join([*tables, *pictures])}")
 
 
-def parsed(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep, a search, or any folder of runs")
     parser.add_argument(
-        "--metric", metavar="NAME", help="what to judge by, as val/accuracy; else what the runs watched"
+        "--metric", metavar="NAME", help="the metric to judge by, as val/accuracy; else the one that the runs watched"
     )
     parser.add_argument(
-        "--best", choices=("min", "max"), help="whether less or more of it is better, where its name is new"
+        "--best", choices=("min", "max"), help="whether less or more of it is better, where its name does not say it"
     )
     parser.add_argument(
         "--within", type=float, default=5.0, metavar="PERCENT", help="for the width of the best range: 5"
@@ -59,16 +66,63 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def summary(whole: Exhibit) -> list[str]:
-    """What a terminal shows."""
-    study, best = whole.study, whole.study.cells[0]
-    left = Counter(study.why(run) for run in study.left_out)
-    out = f", left out: {', '.join(f'{count} {why}' for why, count in left.items())}" if left else ""
-    told = best.repeats
-    spread = f" ± {told.se:.2g} over {told.n} seeds" if told.se is not None else ""
-    return [
-        f"{len(study.good)} of {len(study.runs)} runs{out}",
-        f"best {study.metric} {told.mean:.5g}{spread}: {study.name(best.values) or whole.title}",
-        f"     {whole.command}",
-        *(f"{one.kind:>8}  {one.text}" + (f"\n          {one.paste}" if one.paste else "") for one in whole.findings),
+def format_summary(view: View) -> list[str]:
+    """The lines for a terminal."""
+    reasons = Counter(run.left_out for run in view.left_out)
+    left = f", left out: {', '.join(f'{count} {why}' for why, count in reasons.items())}" if reasons else ""
+    best = view.best
+    spread = f" {best.error} over {best.seeds} seeds" if best.error else ""
+    lines = [
+        f"{len(view.runs) - len(view.left_out)} of {len(view.runs)} runs{left}",
+        f"best {view.metric} {best.value}{spread}: {best.settings}",
+        f"     {best.command}",
     ]
+    for one in view.all_findings:
+        lines += [f"{one.kind:>8}  {one.text}", *([f"          {one.command}"] if one.command else [])]
+    lines += [f"{'missing':>8}  {one.note}" for one in view.sections if not one.figure and not one.table]
+    return [*lines, *(f"{'claim':>8}  {line}" for line in view.claim_lines)]
+
+
+def save_tables(study: Study, folder: Path) -> list[str]:
+    """Write `results.csv` and `results.parquet`: a row for each run, null where it has no such value. Their names."""
+    asked = list(dict.fromkeys([*study.varied, *(key for run in study.runs for key in run.settings)]))
+    metrics = sorted({metric for run in study.runs for metric in run.metrics})
+    table = [_row(study, run, asked, metrics) for run in study.runs]
+    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
+    pandas = needed("pandas", "a table as Parquet")
+    columns = {name: _column(pandas, [row[name] for row in table]) for name in table[0]}
+    pandas.DataFrame(columns).to_parquet(folder / "results.parquet", index=False)
+    return ["results.csv", "results.parquet"]
+
+
+def _row(study: Study, run: Run, asked: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+    best = run.result.get("best")
+    given = {key: run.config.get(key, run.settings.get(key)) for key in asked}
+    return {
+        "run": run.name,
+        "status": run.status,
+        "error": run.error,
+        **{key: study.value(run, key) if isinstance(value, list | dict) else value for key, value in given.items()},
+        **{metric: run.metrics.get(metric) for metric in metrics},
+        "best_update": best.get("update") if isinstance(best, dict) else None,
+        **{key: run.result.get(key) for key in FROM_RESULT},
+        "global_batch": run.plan.get("global_batch"),
+    }
+
+
+def _column(pandas: Any, values: Sequence[Any]) -> Any:
+    """A column of one type: true and false, whole numbers or numbers, each with gaps; else text."""
+    present = [value for value in values if value is not None]
+    kind = "string"
+    if present and all(isinstance(value, bool) for value in present):
+        kind = "boolean"
+    elif present and all(isinstance(value, int) and is_number(value) and abs(value) < 2**62 for value in present):
+        kind = "Int64"
+    elif present and all(is_number(value) for value in present):
+        kind = "Float64"
+    if kind == "string":
+        values = [None if value is None else str(value) for value in values]
+    return pandas.array(list(values), dtype=kind)

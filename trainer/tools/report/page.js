@@ -1,22 +1,21 @@
 "use strict";
 // Draws the figures in the colours of the theme, and opens a run below its row.
 const data = JSON.parse(document.getElementById("data").textContent);
-const colors = ["#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f9da6", "#b0413e"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const drawn = new Map();
 
 function themed(layout) {
   const style = getComputedStyle(document.documentElement);
   const [ink, line, ground] = ["--ink", "--line", "--ground"].map((name) => style.getPropertyValue(name).trim());
-  const whole = structuredClone(layout);
-  Object.assign(whole, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
-  whole.font = { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 };
-  whole.hoverlabel = { font: { family: whole.font.family } };
-  (whole.annotations || []).forEach((note) => { note.bgcolor = ground; });
-  for (const name of Object.keys(whole).filter((key) => /^[xy]axis\d*$/.test(key))) {
-    Object.assign(whole[name], { gridcolor: line, linecolor: line, zerolinecolor: line });
+  const styled = structuredClone(layout);
+  Object.assign(styled, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true });
+  styled.font = { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 };
+  styled.hoverlabel = { font: { family: styled.font.family } };
+  styled.annotations.forEach((note) => { note.bgcolor = ground; });
+  for (const name of Object.keys(styled).filter((key) => /^[xy]axis\d*$/.test(key))) {
+    Object.assign(styled[name], { gridcolor: line, linecolor: line, zerolinecolor: line });
   }
-  return whole;
+  return styled;
 }
 
 function draw(place, figure) {
@@ -24,42 +23,11 @@ function draw(place, figure) {
   Plotly.react(place, figure.data, themed(figure.layout), { displaylogo: false, responsive: true, displayModeBar: false });
 }
 
-function followed(place) {
+function openOnClick(place) {
   place.on("plotly_click", (event) => {
-    const number = event.points.map((point) => point.customdata).find(Number.isInteger);
+    const number = event.points.map((point) => point.customdata ?? point.data.meta).find(Number.isInteger);
     if (number !== undefined) open(number, "smooth");
   });
-}
-
-function curves(runs) {
-  const panels = [["loss", "training loss"], ["metric", escaped(data.metric.replace("test/", "val/"))], ["lr", "learning rate"]]
-    .filter(([name]) => runs.some((run) => run.curves[name]));
-  const traces = [];
-  const layout = { height: 90 + 165 * panels.length, margin: { l: 64, r: 20, t: 20, b: 48 }, hovermode: "closest",
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, showlegend: runs.length > 1 };
-  panels.forEach(([name, title], i) => {
-    const axis = i ? String(i + 1) : "";
-    const share = 1 / panels.length;
-    const top = 1 - i * share;
-    layout["yaxis" + axis] = { title: { text: title }, domain: [Math.max(0, top - share + 0.06), top], rangemode: name === "lr" ? "tozero" : "normal",
-      exponentformat: "power" };
-    const values = runs.flatMap((run) => (run.curves[name] || [[], []])[1]).filter((value) => value !== null);
-    if (name !== "lr" && Math.min(...values) > 0 && Math.max(...values) > 8 * Math.min(...values)) layout["yaxis" + axis].type = "log";
-    runs.forEach((run, j) => {
-      if (!run.curves[name]) return;
-      const few = run.curves[name][0].length < 12;
-      traces.push({ x: run.curves[name][0], y: run.curves[name][1], yaxis: "y" + axis, mode: few ? "lines+markers" : "lines",
-        name: escaped(run.title), legendgroup: String(run.number), showlegend: i === 0, line: { color: colors[j % colors.length], width: 1.8 },
-        customdata: run.curves[name][0].map(() => run.number), hovertemplate: "%{y:.5g} at update %{x}<extra>" + escaped(run.name) + "</extra>" });
-    });
-  });
-  const last = panels.length > 1 ? "y" + panels.length : "y";
-  layout.xaxis = { title: { text: "update" }, anchor: last, zeroline: false };
-  return { data: traces, layout };
-}
-
-function escaped(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
 function element(name, text, kind) {
@@ -91,9 +59,8 @@ function detail(run) {
     list.append(element("dt", name, plain), cell);
   }
   const figure = element("div", "", "figure");
-  const has = Object.keys(run.curves).length > 0;
-  box.append(has ? figure : element("p", "This run has no log of its curves.", "note"), list);
-  return [box, has ? figure : null];
+  box.append(run.curves ? figure : element("p", "This run has no log of its curves.", "note"), list);
+  return [box, run.curves ? figure : null];
 }
 
 function open(number, behavior) {
@@ -121,7 +88,7 @@ function toggle(row) {
   const holder = element("tr", "", "holder");
   holder.append(cell);
   row.after(holder);
-  if (figure) draw(figure, curves([run]));
+  if (figure) draw(figure, run.curves);
 }
 
 function sort(head) {
@@ -166,12 +133,7 @@ document.addEventListener("keydown", (event) => {
 for (const [name, figure] of Object.entries(data.figures)) {
   const place = document.getElementById(name);
   draw(place, figure);
-  followed(place);
-}
-const overlay = document.getElementById("curves");
-if (overlay) {
-  draw(overlay, curves(data.leading.map((number) => data.runs[number])));
-  followed(overlay);
+  openOnClick(place);
 }
 dark.addEventListener("change", () => drawn.forEach((figure, place) => draw(place, figure)));
 addEventListener("resize", () => document.querySelectorAll(".detail").forEach((box) => {

@@ -1,14 +1,18 @@
-"""The runs below a folder, wherever they were made: what each was told, how it ended, what it reached."""
+"""The runs below a folder, wherever they were made: settings, how they ended, what they reached, their curves."""
 
 import json
 import math
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
+from google.protobuf.message import DecodeError
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -16,13 +20,18 @@ from trainer.resume.changes import flat
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
 SKIPPED = {"checkpoints"}
 DECIDED = ("failed", "stopped", "pruned")
-"""What the record of a sweep says against a result: a job may write one and fail after it."""
+"""Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
+POINTS = 160
+"""The most points of one curve of one run."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LENGTH = struct.Struct("<Q")
+
+Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: `words` are its overrides as typed, `config` has dotted keys, `metrics` null where one is not finite.
+    """One run: `overrides` as typed, `config` with dotted keys, `metrics` with None where one is not finite.
 
     `status` is completed, failed, stopped, pruned or unfinished; `error` is the line that says why.
     """
@@ -32,44 +41,44 @@ class Run:
     folder: Path
     status: str
     error: str = ""
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float | None] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def overrides(self) -> dict[str, Any]:
-        """What was asked for, by key, but for the name and place of the run."""
-        pairs = (word.partition("=") for word in self.words)
-        told = {key.lstrip("+~"): number(value) if equals else "removed" for key, equals, value in pairs}
-        return {key: value for key, value in told.items() if not own(key)}
+    def settings(self) -> dict[str, Any]:
+        """The values of the overrides by key, without the name and place of the run."""
+        pairs = (override.partition("=") for override in self.overrides)
+        values = {key.lstrip("+~"): parse_value(value) if equals else "removed" for key, equals, value in pairs}
+        return {key: value for key, value in values.items() if not is_bookkeeping(key)}
 
     @property
     def seed(self) -> Any:
         """The seed, where the run says it."""
-        return self.config.get("seed", self.overrides.get("seed"))
+        return self.config.get("seed", self.settings.get("seed"))
 
     def value(self, metric: str) -> float | None:
         """The metric of a completed run, where it is finite."""
         return self.metrics.get(metric) if self.status == "completed" else None
 
-    def why(self, metric: str) -> str:
+    def why_left_out(self, metric: str) -> str:
         """Why the run has no such value."""
         if self.status != "completed":
             return self.status
         return f"{metric} is not finite" if metric in self.metrics else f"no {metric}"
 
 
-def own(key: str) -> bool:
-    """Whether a key only names a run, its place, how it goes on or what may go on from it."""
+def is_bookkeeping(key: str) -> bool:
+    """Whether a key only names a run or its place, or says how it is resumed or what may resume from it."""
     if key in ("name", "trainer.snapshots"):
         return True
     return key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
 
 
-def found(root: Path) -> list[Run]:
-    """Every run below `root`, in the order of their jobs; paths inside the files do not matter.
+def find_runs(root: Path) -> list[Run]:
+    """Every run below `root`, in the order of the jobs. Paths that the files hold do not matter.
 
     Raises:
         ConfigError: `root` is no folder, or holds no run.
@@ -89,7 +98,7 @@ def found(root: Path) -> list[Run]:
     return [_run(i, place, root, records.get(place, {})) for i, place in enumerate(everything)]
 
 
-def number(text: Any) -> Any:
+def parse_value(text: Any) -> Any:
     """A value as YAML and Hydra read it, as far as it is a finite number, true, false or null."""
     if isinstance(text, float) and not math.isfinite(text):
         return str(text)
@@ -114,7 +123,7 @@ def _order(place: Path, root: Path) -> list[tuple[int, int, str]]:
 
 
 def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The jobs that a sweep tells of, each at the folder that it has here."""
+    """The jobs that `sweep.json` records, each with the folder that it has here."""
     jobs = (_json(place / SWEEP) or {}).get("jobs")
     for job in jobs if isinstance(jobs, list) else []:
         if isinstance(job, dict) and (parts := [p for p in Path(str(job.get("folder", ""))).parts[1:] if p != ".."]):
@@ -124,25 +133,25 @@ def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
     result = _json(place / RESULT)
-    half = result is None and (place / RESULT).exists()
-    said = str((result or {}).get("status", "unfinished"))
-    status = str(record["status"]) if record.get("status") in DECIDED else said
-    told = (result or {}).get("metrics")
-    metrics = {str(k): _finite(v) for k, v in told.items()} if isinstance(told, dict) else {}
-    error = str(record.get("error") or (result or {}).get("error") or "")
+    unreadable = result is None and (place / RESULT).exists()
+    result = result or {}
+    status = str(record["status"]) if record.get("status") in DECIDED else str(result.get("status", "unfinished"))
+    values = result.get("metrics")
+    metrics = {str(k): _finite(v) for k, v in values.items()} if isinstance(values, dict) else {}
+    error = str(record.get("error") or result.get("error") or "")
     if not error and status != "completed":
-        error = f"{RESULT} cannot be read: half-written?" if half else _last_line(place)
-    words = _yaml(place / "overrides.yaml") or record.get("overrides")
+        error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
+    overrides = _yaml(place / "overrides.yaml") or record.get("overrides")
     return Run(
         number=i,
         name=place.relative_to(root).as_posix(),
         folder=place,
         status=status if status in ("completed", *DECIDED) else "unfinished",
         error=" ".join(error.split())[:500],
-        words=tuple(map(str, words)) if isinstance(words, list) else (),
+        overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
         config=_config(place / CONFIG),
         metrics=metrics,
-        result=result or {},
+        result=result,
         plan=_json(place / "plan.json") or {},
     )
 
@@ -151,7 +160,7 @@ def _config(path: Path) -> dict[str, Any]:
     """A config as dotted keys, without the values that are derived from others."""
     tree = _yaml(path)
     plain = flat(tree) if isinstance(tree, dict) else {}
-    return {key: number(value) for key, value in plain.items() if not (isinstance(value, str) and "${" in value)}
+    return {key: parse_value(value) for key, value in plain.items() if not (isinstance(value, str) and "${" in value)}
 
 
 def _finite(value: Any) -> float | None:
@@ -182,3 +191,67 @@ def _last_line(place: Path) -> str:
     except OSError:
         return f"no {RESULT}"
     return next((line.strip() for line in reversed(lines) if line.strip()), f"no {RESULT}")
+
+
+def read_curves(folder: Path, metric: str, points: int = POINTS) -> dict[str, Points]:
+    """Training loss, validated metric and learning rate (the first group's) by update; what is not logged is missing.
+
+    A long loss becomes the means of `points` equal parts; of the others, that many points are taken.
+    """
+    watched = metric.replace("test/", "val/", 1)
+    logged = scalars(folder, ("train/loss", watched, "lr/"))
+    rate = next((tag for tag in logged if tag.startswith("lr/")), "")
+    series = {
+        "loss": mean_points(logged.get("train/loss", []), points),
+        "metric": some_points(logged.get(watched, []), points),
+        "lr": some_points(logged.get(rate, []), points),
+    }
+    return {name: values for name, values in series.items() if values}
+
+
+def scalars(folder: Path, wanted: Sequence[str]) -> dict[str, Points]:
+    """The scalars whose tags begin with a wanted word. Updates that a resumed run repeated count once."""
+    found: dict[str, Points] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in _events(path):
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                found = {tag: [one for one in series if one[0] < event.step] for tag, series in found.items()}
+            for value in event.summary.value:
+                if value.HasField("simple_value") and value.tag.startswith(tuple(wanted)):
+                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def _events(path: Path) -> Iterator[Event]:
+    """The events of a file, up to its end or the first incomplete one: the run may still be writing."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return
+    at = 0
+    while at + 12 <= len(data):
+        length = _LENGTH.unpack_from(data, at)[0]
+        if at + 16 + length > len(data):
+            return
+        try:
+            yield Event.FromString(data[at + 12 : at + 12 + length])
+        except DecodeError:
+            return
+        at += 16 + length
+
+
+def mean_points(series: Points, points: int) -> Points:
+    """The means of `points` equal parts of a long series."""
+    if len(series) <= points:
+        return series
+    edges = [i * len(series) // points for i in range(points + 1)]
+    parts = [series[a:b] for a, b in pairwise(edges)]
+    return [(part[len(part) // 2][0], sum(value for _, value in part) / len(part)) for part in parts]
+
+
+def some_points(series: Points, points: int) -> Points:
+    """`points` points of a long series, its ends among them."""
+    if len(series) <= points:
+        return series
+    last = len(series) - 1
+    return [series[round(i * last / (points - 1))] for i in range(points)]

@@ -1,4 +1,4 @@
-"""What a set of runs varies, by what it is judged, and which of its runs are the same but for the seed."""
+"""What a set of runs varies, the metric that judges them, and which runs are the same but for the seed."""
 
 import json
 import shlex
@@ -6,21 +6,28 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from trainer.lr import ConfigError
-from trainer.tools.report.batches import BATCH, batches, planned
-from trainer.tools.report.edge import geometric
-from trainer.tools.report.metric import chosen, direction
-from trainer.tools.report.repeats import Repeats, by_seed, repeats
-from trainer.tools.report.runs import Run, own
+from trainer.tools.report.comparison import Repeats, by_seed, is_number, repeats, value_order
+from trainer.tools.report.rates import is_geometric
+from trainer.tools.report.runs import Run, is_bookkeeping
 
 DEFAULT = "(default)"
+BATCH = "global batch"
+BATCH_FACTORS = ("data.batch_size", "trainer.devices", "trainer.nodes", "trainer.accumulate")
+"""The global batch is their product. Processes that torchrun or Slurm has started are no number in a config."""
+FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration", "mape")
+RISING = (
+    *("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr"),
+    *("specificity", "kappa", "matthews", "bleu", "rouge", "map", "ssim", "exact_match", "correlation"),
+)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Runs that are the same but for the seed: the values of what varies, and those runs that have the metric."""
+class Configuration:
+    """Runs that are the same but for the seed and have the metric, and their values of what varies."""
 
     values: tuple[tuple[str, Any], ...]
     runs: tuple[Run, ...]
@@ -34,7 +41,10 @@ class Cell:
 
 
 class Study:
-    """Runs, what they vary, and a metric to judge them by; `cost` is the metric turned so that less is better.
+    """Runs, what they vary, and a metric to judge them by.
+
+    `described` are the runs whose settings are known, `scored` those of them that have the metric. The *cost* of a run
+    is its metric times `sign`, so that less is better.
 
     Raises:
         ConfigError: no run has the metric, or nothing says whether more of it is better.
@@ -42,11 +52,11 @@ class Study:
 
     def __init__(self, runs: Sequence[Run], metric: str | None = None, best: str | None = None) -> None:
         self.runs = list(runs)
-        self.metric = chosen(self.runs, metric)
+        self.metric = choose_metric(self.runs, metric)
         self.sign = {"min": 1, "max": -1}[best or direction(self.metric, self.runs)]
-        self.told = [run for run in self.runs if run.config or run.words] or self.runs
-        self.good = [run for run in self.told if run.value(self.metric) is not None]
-        if not self.good:
+        self.described = [run for run in self.runs if run.config or run.overrides] or self.runs
+        self.scored = [run for run in self.described if run.value(self.metric) is not None]
+        if not self.scored:
             raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
 
     def cost(self, run: Run) -> float:
@@ -62,78 +72,93 @@ class Study:
     @cached_property
     def left_out(self) -> list[Run]:
         """The runs without a value to judge by."""
-        scored = {run.number for run in self.good}
+        scored = {run.number for run in self.scored}
         return [run for run in self.runs if run.number not in scored]
 
-    def why(self, run: Run) -> str:
+    def why_left_out(self, run: Run) -> str:
         """Why a run is left out."""
-        known = run.value(self.metric) is None
-        return run.why(self.metric) if known else "neither config.yaml nor overrides.yaml"
+        missing = run.value(self.metric) is None
+        return run.why_left_out(self.metric) if missing else "neither config.yaml nor overrides.yaml"
 
     @cached_property
     def varied(self) -> list[str]:
-        """The keys that differ: those of the overrides, then those of the configs that they do not explain.
+        """The keys that differ: those of the overrides, then those of the configs that the overrides do not explain.
 
         Last the global batch, where the environment decided it, as with trainer=torchrun.
         """
-        asked = list(dict.fromkeys(key for run in self.told for key in run.overrides))
-        keys = [key for key in asked if len({self.value(run, key) for run in self.told}) > 1]
+        asked = list(dict.fromkeys(key for run in self.described for key in run.settings))
+        keys = [key for key in asked if len({self.value(run, key) for run in self.described}) > 1]
         alike: dict[Hashable, list[Run]] = {}
-        for run in self.told:
+        for run in self.described:
             if run.config:
-                alike.setdefault(self.at(run, keys), []).append(run)
-        more = {key for group in alike.values() for key in _differing(group)}
+                alike.setdefault(self.values(run, keys), []).append(run)
+        more = {key for group in alike.values() for key in _differing_keys(group)}
         keys += sorted(more - set(keys))
-        planned_by: dict[Hashable, set[float]] = {}
-        for run in self.told:
-            if (batch := planned(run)) is not None:
-                planned_by.setdefault(self.at(run, keys), set()).add(batch)
-        return [*keys, BATCH] if any(len(found) > 1 for found in planned_by.values()) else keys
+        batches: dict[Hashable, set[float]] = {}
+        for run in self.described:
+            if (batch := planned_batch(run)) is not None:
+                batches.setdefault(self.values(run, keys), set()).add(batch)
+        return [*keys, BATCH] if any(len(found) > 1 for found in batches.values()) else keys
 
     @cached_property
     def batches(self) -> dict[int, float]:
-        """The global batch by the number of the run, where it is known."""
-        return batches(self.told, self.varied, self.value)
+        """The global batch by the number of the run, where it is known.
+
+        A run that failed before it had a plan has that of a run with the same factors, or else in proportion to them.
+        """
+        factors = [key for key in BATCH_FACTORS if key in self.varied]
+        known = {run.number: batch for run in self.described if (batch := planned_batch(run)) is not None}
+        values = {run.number: [self.value(run, key) for key in factors] for run in self.described}
+        alike: dict[Hashable, set[float]] = {}
+        for number, batch in known.items():
+            alike.setdefault(tuple(values[number]), set()).add(batch)
+        ratios = {batch / size for number, batch in known.items() if (size := _product(values[number]))} or {1.0}
+        for number in [run.number for run in self.described if run.number not in known and factors]:
+            same, size = alike.get(tuple(values[number]), set()), _product(values[number])
+            if len(same) == 1:
+                known[number] = next(iter(same))
+            elif not same and size and len(ratios) == 1:
+                known[number] = size * next(iter(ratios))
+        return known
 
     def value(self, run: Run, key: str) -> Any:
-        """What a run has for a key: from its config, or the word of its override; the global batch from its plan."""
+        """The value of a key: from the config of the run, or else its override; the global batch from its plan."""
         if key == BATCH:
-            return planned(run) or DEFAULT
-        found = run.config.get(key)
-        if found is None or isinstance(found, dict):
-            found = run.overrides.get(key, DEFAULT if key not in run.config else found)
-        return json.dumps(found) if isinstance(found, list | dict) else found
+            return planned_batch(run) or DEFAULT
+        value = run.config.get(key)
+        if value is None or isinstance(value, dict):
+            value = run.settings.get(key, DEFAULT if key not in run.config else value)
+        return json.dumps(value) if isinstance(value, list | dict) else value
 
-    def at(self, run: Run, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
+    def values(self, run: Run, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
         """The values of several keys, to group by."""
         return tuple((key, self.value(run, key)) for key in keys)
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """A short name for each key that varies: its last part, where that is the only one."""
+        """A short name for each key that varies: its last part, unless two keys share it."""
         ends = Counter(key.rpartition(".")[2] for key in self.varied)
         return {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in self.varied}
 
     def levels(self, key: str, runs: Sequence[Run] | None = None) -> list[Any]:
         """The values of a key in order."""
         if runs is None:  # of a run that failed before it had a config, only its overrides are known
-            scored = {run.number for run in self.good}
-            runs = [run for run in self.told if run.config or key in run.overrides or run.number in scored]
-        found = {self.value(run, key) for run in runs}
-        return sorted(found, key=lambda v: (not numeric(v), v if numeric(v) else 0, str(v)))
+            scored = {run.number for run in self.scored}
+            runs = [run for run in self.described if run.config or key in run.settings or run.number in scored]
+        return sorted({self.value(run, key) for run in runs}, key=value_order)
 
-    def numeric(self, key: str) -> bool:
+    def is_numeric(self, key: str) -> bool:
         """Whether a key varies and is a number in every run that has the metric."""
-        return key in self.varied and all(numeric(value) for value in self.levels(key, self.good))
+        return key in self.varied and all(is_number(value) for value in self.levels(key, self.scored))
 
-    def log(self, key: str) -> bool:
-        """Whether a key is better seen on a log axis."""
-        return key == self.lr or geometric([float(value) for value in self.levels(key, self.good)])
+    def is_log(self, key: str) -> bool:
+        """Whether a log axis suits the key."""
+        return key == self.lr or is_geometric([float(value) for value in self.levels(key, self.scored)])
 
     @cached_property
     def lr(self) -> str | None:
         """The key of the learning rate, where it varies and is above zero."""
-        names = [key for key in self.varied if self.numeric(key) and self.levels(key, self.good)[0] > 0]
+        names = [key for key in self.varied if self.is_numeric(key) and self.levels(key, self.scored)[0] > 0]
         rates = [key for key in names if key.rpartition(".")[2] == "lr" or key.endswith("_lr")]
         return "optimizer.lr" if "optimizer.lr" in rates else next(iter(rates), None)
 
@@ -147,48 +172,82 @@ class Study:
         """What varies but the seed."""
         return [key for key in self.varied if key != self.seed]
 
-    def first(self, *names: str) -> str | None:
-        """The first of several keys that varies and is a number."""
-        return next((name for name in names if self.numeric(name)), None)
-
     @cached_property
     def choices(self) -> list[str]:
         """The keys that vary between words: a schedule, a warm-up, an optimizer, …"""
-        return [key for key in self.settings if not self.numeric(key)]
+        return [key for key in self.settings if not self.is_numeric(key)]
 
     @cached_property
-    def cells(self) -> list[Cell]:
-        """The configurations, the best first; those under fewer seeds than the most come after all that have them."""
+    def configurations(self) -> list[Configuration]:
+        """The configurations, the best first; those with fewer seeds than the most come after all others."""
         groups: dict[Hashable, list[Run]] = {}
-        for run in self.good:
-            groups.setdefault(self.at(run, self.settings), []).append(run)
-        cells = [Cell(self.at(runs[0], self.settings), tuple(runs), self.metric) for runs in groups.values()]
-        most = max(cell.repeats.n for cell in cells)
-        return sorted(cells, key=lambda cell: (cell.repeats.n < most, self.sign * cell.repeats.mean))
+        for run in self.scored:
+            groups.setdefault(self.values(run, self.settings), []).append(run)
+        found = [
+            Configuration(self.values(runs[0], self.settings), tuple(runs), self.metric) for runs in groups.values()
+        ]
+        most = max(one.repeats.n for one in found)
+        return sorted(found, key=lambda one: (one.repeats.n < most, self.sign * one.repeats.mean))
 
-    def name(self, values: Iterable[tuple[str, Any]]) -> str:
+    def format_values(self, values: Iterable[tuple[str, Any]]) -> str:
         """Values for a reader: `lr 0.1, schedule cosine`."""
-        return ", ".join(f"{self.labels.get(key, key)} {shown(value)}" for key, value in values)
+        return ", ".join(f"{self.labels.get(key, key)} {format_value(value)}" for key, value in values)
 
 
-def numeric(value: Any) -> bool:
-    """Whether a value is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
+    """The metric asked for, or the one by which most runs chose their best checkpoint."""
+    completed = [run for run in runs if run.status == "completed"]
+    known = Counter(metric for run in completed for metric in run.metrics)
+    if not known:
+        states = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
+        raise ConfigError(f"none of {len(runs)} runs has a result with metrics ({states}): wait for one to complete.")
+    if asked is not None:
+        if asked not in known:
+            raise ConfigError(f"--metric={asked} is in no result: choose one of {', '.join(sorted(known))}.")
+        return asked
+    bests = [best for run in completed if isinstance(best := run.result.get("best"), dict)]
+    judges = Counter(name for best in bests if (name := str(best.get("metric"))) in known)
+    return max(judges or known, key=(judges or known).__getitem__)
 
 
-def shown(value: Any) -> str:
+def direction(metric: str, runs: Sequence[Run]) -> str:
+    """min or max: as the task says it of the metric that it watches, else by the name."""
+    name = metric.rpartition("/")[2].lower()
+    for run in runs:
+        if run.config.get("task.monitor") == name and run.config.get("task.mode") in ("min", "max"):
+            return str(run.config["task.mode"])
+    for mode, parts in (("min", FALLING), ("max", RISING)):
+        if any(part in name for part in parts):
+            return mode
+    raise ConfigError(f"nothing says whether more of {metric} is better: give --best min or --best max.")
+
+
+def planned_batch(run: Run) -> float | None:
+    """The global batch in the plan of the run; of a batch that grows, the first."""
+    batch = run.plan.get("global_batch")
+    return float(batch) if is_number(batch) and 0 < batch < float("inf") else None  # type: ignore[operator, arg-type]
+
+
+def format_value(value: Any) -> str:
     """A value for a reader."""
     return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def command(words: Iterable[str], script: str = "train.py", *more: str) -> str:
+def format_command(overrides: Iterable[str], script: str = "train.py", *more: str) -> str:
     """Overrides as a command to paste, without the name and place of the run that they are from."""
-    kept = [word for word in words if not own(word.partition("=")[0].lstrip("+~"))]
+    kept = [override for override in overrides if not is_bookkeeping(override.partition("=")[0].lstrip("+~"))]
     return shlex.join(["python", script, *more, *kept])
 
 
-def _differing(runs: Sequence[Run]) -> set[str]:
+def _product(values: Sequence[Any]) -> float:
+    """Zero where one of them is no number above zero."""
+    return float(prod(values)) if all(is_number(value) and value > 0 for value in values) else 0.0
+
+
+def _differing_keys(runs: Sequence[Run]) -> set[str]:
     keys = {key for run in runs for key in run.config}
     rows = {key: {json.dumps(run.config.get(key)) for run in runs} for key in keys}
     hidden = ("_target_", "_partial_")
-    return {key for key, values in rows.items() if len(values) > 1 and not own(key) and not key.endswith(hidden)}
+    return {
+        key for key, values in rows.items() if len(values) > 1 and not is_bookkeeping(key) and not key.endswith(hidden)
+    }

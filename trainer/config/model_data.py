@@ -1,0 +1,131 @@
+"""The data, the net, and the optimizer with its parameter groups: the parts that a plan may depend on."""
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from trainer.config.instantiate import expect, instantiate, refusing
+from trainer.config.lr_policy import GroupFacts, Groups
+from trainer.config.settings import CurveSettings, Settings, TrainerSettings
+from trainer.engine.sync_norm import synced
+from trainer.lr import ConfigError
+from trainer.lr.bounds import number, positive, whole
+from trainer.optim.composite import assembled
+from trainer.optim.groups import Group, check_coverage
+from trainer.optim.sgd import GradientDescent
+
+CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
+"""Any of these tells that another program starts the processes of a run on many nodes."""
+
+_MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
+
+
+@dataclass(frozen=True)
+class Model:
+    """The net, its parameter groups, and what makes the optimizer of them."""
+
+    net: nn.Module
+    groups: list[Group]
+    optimizer: Callable[[], Optimizer]
+
+
+def prepare(settings: TrainerSettings, seed: int) -> None:
+    """Seeds, threads and quiet."""
+    whole("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
+    _check_machine(settings)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+    warnings.filterwarnings("error", message="Using a target size")  # a loss of the wrong pairs
+    pl.seed_everything(seed, workers=True, verbose=False)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+
+
+def _check_machine(settings: TrainerSettings) -> None:
+    """What this machine lacks, told before anything is built."""
+    gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
+    if settings.accelerator == "gpu" and not gpu:
+        raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no GPU on this machine: take cpu or auto.")
+    if settings.precision == "16-mixed" and not gpu:
+        raise ConfigError("trainer.precision=16-mixed needs a GPU: take bf16-mixed or 32-true on the CPU.")
+    if settings.nodes > 1 and not any(name in os.environ for name in CLUSTER):
+        raise ConfigError(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
+
+
+def read_data(settings: Settings) -> Any:
+    """The data module, read and ready to say what it holds."""
+    module = expect("data", instantiate(settings.data, "data", settings.allow), pl.LightningDataModule)
+    with refusing("data"):
+        module.prepare_data()
+        module.setup("fit")
+    return module
+
+
+def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
+    """The model, given what it asks for of the data's shape."""
+    factory = instantiate(settings.model, "model", settings.allow)
+    if not isinstance(factory, nn.Module):
+        wanted = inspect.signature(factory).parameters
+        for name, parameter in wanted.items():
+            if (
+                parameter.default is parameter.empty
+                and parameter.kind is not parameter.VAR_KEYWORD
+                and name not in shape
+            ):
+                raise ConfigError(
+                    f"model: {settings.model['_target_']} needs {name}, but {settings.data['_target_']} knows only "
+                    f"{', '.join(shape)}: choose a model and data that fit."
+                )
+        for name in shape.keys() & set(settings.model):
+            raise ConfigError(
+                f"model.{name}={settings.model[name]} is known from the data, {shape[name]}: leave it out."
+            )
+        with refusing("model"):
+            factory = factory(**{name: value for name, value in shape.items() if name in wanted})
+    expect("model", factory, nn.Module)
+    run = settings.trainer
+    if run.sync_batchnorm:
+        factory = synced(factory, run.accelerator != "cpu" and torch.accelerator.is_available())
+    if run.channels_last:
+        factory = factory.to(memory_format=torch.channels_last)
+    if run.compile:
+        factory.compile()
+    return factory
+
+
+def build_model(curve: CurveSettings, net: nn.Module, full_batch: bool) -> Model:
+    """The net with its named parameter groups, and what makes the optimizer of them.
+
+    `full_batch` tells whether each update takes the whole training set, as gradient descent must.
+    """
+    options = curve.optimizer
+    main = instantiate(options, "optimizer", curve.allow)
+    if "momentum" in options and number("optimizer.momentum", options["momentum"], _MOMENTUM, 0, 1) == 1:
+        raise ConfigError(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
+    if "lr" not in options:
+        raise ConfigError("optimizer.lr is not set: the policy starts from it.")
+    lr = positive("optimizer.lr", options["lr"], "the learning rate scales each update; try 0.001 to 0.1.")
+    split = instantiate(curve.groups, "groups", curve.allow)
+    with refusing("groups"):
+        groups = split(net, options.get("weight_decay"), lr)
+        check_coverage(net, groups)
+    with refusing("optimizer"):
+        made = expect("optimizer", assembled(groups, main), Optimizer)
+    if isinstance(made, GradientDescent) and not full_batch:
+        raise ConfigError("optimizer=gd takes the whole training set in each update: set trainer.accumulate=all.")
+    return Model(net, groups, lambda: assembled(groups, main))
+
+
+def facts_of(groups: list[Group]) -> Groups:
+    """What a policy asks of each parameter group."""
+    return {group.name: GroupFacts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}

@@ -1,0 +1,99 @@
+"""The steps that a `GradientTreatment` takes with gradients: an ascent, clipping by unit and by norm, noise."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from trainer.optim.shards import local, norms, shard
+
+SMALLEST = 1e-3
+"""The least norm that a unit's weights are taken to have, so that weights of zero can leave it."""
+
+
+@contextmanager
+def ascended(net: nn.Module, parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
+    """Within, the weights are w + ρ g / |g| and have no gradients; afterwards they are w again, to the bit.
+
+    |g| is the norm of all gradients together, as they lie in `parameters`; their scale does not matter. The buffers
+    of `net` (the running statistics of its norms) see the first pass alone. The cost is a second forward and backward
+    pass. Foret et al. 2020, arXiv:2010.01412, eq. 2, with p = 2.
+    """
+    moved: list[Tensor] = [parameter for parameter in parameters if parameter.grad is not None]
+    with torch.no_grad():
+        gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        steps = torch._foreach_mul(gradients, rho / (norm + 1e-12))
+        kept, buffers = [parameter.clone() for parameter in moved], list(net.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        torch._foreach_add_(moved, list(steps))
+    for parameter in moved:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for now, then in zip([*moved, *buffers], [*kept, *before], strict=True):
+                now.copy_(then)
+
+
+@torch.no_grad()
+def clip_units(parameters: Sequence[nn.Parameter], share: float) -> None:
+    """Bound each unit's gradient by its weights: g ← g · min(1, share · max(|w|, 1e-3) / |g|).
+
+    A unit is an output of a matrix or a convolution (a slice of the first dimension); a vector is one as a whole.
+    Brock et al. 2021, arXiv:2102.06171, eq. 3.
+    """
+    for parameter in parameters:
+        if (gradient := parameter.grad) is not None:
+            limit = share * _unit_norms(parameter).clamp(min=SMALLEST)
+            norms = _unit_norms(gradient)
+            gradient.mul_(torch.where(norms > limit, limit / norms.clamp(min=1e-6), torch.ones_like(norms)))
+
+
+def _unit_norms(values: Tensor) -> Tensor:
+    if values.ndim <= 1:
+        return torch.linalg.vector_norm(values)
+    return torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)), keepdim=True)
+
+
+@torch.no_grad()
+def clip_norms(
+    groups: Sequence[Sequence[nn.Parameter]], limits: Sequence[float | None], common: float | None
+) -> Tensor:
+    """Clip each group that has a limit of its own to it, and all the others together to `common`.
+
+    Returns the norm of all gradients together as it was before.
+    """
+    shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
+    for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
+        owned = [parameter.grad for parameter in group if parameter.grad is not None]
+        shares.setdefault(None if limit is None else i, []).extend(owned)
+    found = {key: torch.stack(list(norms(owned))) for key, owned in shares.items() if owned}
+    for key, norm_of_each in found.items():
+        limit = common if key is None else limits[key]
+        if limit is not None:
+            norm = torch.linalg.vector_norm(norm_of_each)
+            parts = [local(gradient) for gradient in shares[key]]
+            torch._foreach_mul_(parts, torch.clamp(limit / (norm + 1e-6), max=1.0))
+    return torch.linalg.vector_norm(torch.cat(list(found.values())))
+
+
+def add_noise(parameters: Sequence[nn.Parameter], sigma: float, seed: int, t: int) -> None:
+    """Add Gaussian noise to the gradients of update `t`: g ← g + N(0, σ²), a function of (seed, t).
+
+    It is the same in every process. Neelakantan et al. 2015, arXiv:1511.06807.
+    """
+    device = parameters[0].device
+    generator = torch.Generator(device).manual_seed(_mixed(seed, t))
+    for parameter in parameters:
+        if parameter.grad is not None:
+            noise = torch.randn(parameter.shape, generator=generator, device=device, dtype=parameter.grad.dtype)
+            local(parameter.grad).add_(local(shard(noise, like=parameter.grad)), alpha=sigma)
+
+
+def _mixed(seed: int, t: int) -> int:
+    """63 bits of (seed, t), each of which counts: the generator of the CPU reads only the lower half."""
+    return int.from_bytes(hashlib.blake2b(f"noise {seed} {t}".encode(), digest_size=8).digest()) >> 1

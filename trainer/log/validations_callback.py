@@ -1,0 +1,24 @@
+"""The callback that writes `validations.jsonl`; apart from its reader, which imports no torch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from trainer.log.validations import append_validation
+
+
+class Validations(pl.Callback):
+    """Appends a line to `validations.jsonl` of the run's folder after each validation of a fit.
+
+    The module supplies `clock.t`, the number of updates so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        append_validation(self.folder, pl_module.clock.t, scores)

@@ -1,0 +1,94 @@
+"""Relatives of Adam that no library has in this form.
+
+LAMB: that of pytorch_optimizer 4.1.0 follows an early version of the paper. It does not correct the bias of the
+moments, scales biases too, and adds ε to the norm of the step. Ten steps of tests/optim/test_formulas.py move weights
+by up to 0.64; with weight_decouple=False it ends up to 2.4 away from algorithm 2, with adam_debias=True 0.89.
+
+Cautious AdamW: pytorch_optimizer has the mask as an option of other optimizers, such as Lion and LaProp, but its AdamW
+is torch's, which has no mask.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from trainer.lr.bounds import positive
+from trainer.optim.moments import adam_steps, check_adam
+
+
+class CautiousAdamW(Optimizer):
+    """x ← (1 - ηλ)x - η·n/(k+1)·[u∘g > 0]∘u, where u is Adam's step and k of a parameter's n numbers agree.
+
+    Source: Liang et al. 2024, arXiv:2411.16085.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        check_adam(lr, betas, eps, weight_decay)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lr = group["lr"]
+            for parameter, grad, step in zip(*adam_steps(self, group)):
+                agree = (step * grad > 0).to(step.dtype)
+                step.mul_(agree).mul_(agree.numel() / (agree.sum() + 1))
+                if group["weight_decay"]:
+                    parameter.mul_(1 - lr * group["weight_decay"])
+                parameter.sub_(step, alpha=lr)
+        return loss
+
+
+class LAMB(Optimizer):
+    """x ← x - η·min(‖x‖, largest)/‖u‖·u with u = m̂/(√v̂ + ε) + λx, for each matrix x of its own.
+
+    Biases and the parameters of norms are stepped by η·u. Source: You et al. 2019, arXiv:1904.00962, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        largest: float = 10.0,
+        weight_decay: float = 0.01,
+    ) -> None:
+        check_adam(lr, betas, eps, weight_decay)
+        positive("largest", largest, "it is the largest norm of a layer that counts.")
+        settings = {"lr": lr, "betas": betas, "eps": eps, "largest": largest, "weight_decay": weight_decay}
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params, _, steps = adam_steps(self, group)
+            if not params:
+                continue
+            if group["weight_decay"]:
+                torch._foreach_add_(steps, params, alpha=group["weight_decay"])
+            for parameter, step, size, length in zip(
+                params, steps, torch._foreach_norm(params), torch._foreach_norm(steps)
+            ):
+                if parameter.ndim > 1:
+                    ratio = size.clamp(max=group["largest"]) / length
+                    step.mul_(torch.where((size > 0) & (length > 0), ratio, 1.0))
+                parameter.sub_(step, alpha=group["lr"])
+        return loss

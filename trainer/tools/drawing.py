@@ -1,0 +1,33 @@
+"""Colours of all pictures, and an empty matplotlib figure in the house style."""
+
+from typing import Any
+
+from trainer.cli.extras import needed
+
+COLORS = ("#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f9da6", "#b0413e")
+"""Colours of series, in their order."""
+GREY = "#8a8a8a"
+
+
+def series_color(i: int) -> str:
+    """The colour of the series number `i`."""
+    return COLORS[i % len(COLORS)]
+
+
+def new_figure(width: float, height: float, rows: int = 1, **subplots: Any) -> tuple[Any, list[Any]]:
+    """A figure of so many inches that needs no display, and its panels below each other.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    figure = needed("matplotlib.figure", "a picture").Figure(figsize=(width, height), layout="constrained")
+    needed("matplotlib.backends.backend_agg", "a picture").FigureCanvasAgg(figure)
+    panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False, **subplots)[:, 0])
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib draws as it is: it reads what stands between two dollars as mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,175 @@
+"""What the numbers say, as sentences, each with the command that follows from it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from trainer.tools.report.comparison import Comparison, Repeats, by_seed, compare_options
+from trainer.tools.report.rates import Optimum, Width, find_edge, refine
+from trainer.tools.report.response import RateCurve
+from trainer.tools.report.runs import Run
+from trainer.tools.report.study import BATCH_FACTORS, Study, format_command, format_value
+
+COARSE = 3.0
+"""A finer grid is worth its runs where the neighbours of the best rate are at least this factor apart."""
+
+
+class Finding(NamedTuple):
+    """A sentence: `kind` is edge, optimum, width, compare or note; `command` is what to run next, where that follows.
+
+    `curve` names the rate curve that it is about, where there are several.
+    """
+
+    kind: str
+    text: str
+    command: str = ""
+    curve: str = ""
+
+
+def find_all(study: Study, curves: Sequence[RateCurve]) -> list[Finding]:
+    """Everything that the analyses say."""
+    findings = [*_duplicates(study), *_of_curves(study, curves), *_other_edges(study)]
+    for key in study.choices:
+        findings += _comparisons(study, key)
+    return findings
+
+
+def _duplicates(study: Study) -> Iterator[Finding]:
+    more = sum(len(one.runs) - one.repeats.n for one in study.configurations)
+    if more:
+        subject = "1 run is" if more == 1 else f"{more} runs are"
+        yield Finding("note", f"{subject} the same as another under the same seed: they count by their mean.")
+
+
+def _of_curves(study: Study, curves: Sequence[RateCurve]) -> Iterator[Finding]:
+    for curve in curves:
+        for one in _of_curve(study, curve):
+            several = len(curves) > 1
+            yield one._replace(text=f"{curve.name}: {one.text}", curve=curve.name) if several else one
+
+
+def _of_curve(study: Study, curve: RateCurve) -> Iterator[Finding]:
+    edge = curve.edge
+    if edge is not None and edge.extension:
+        where = f"{edge.best:g}, is the {edge.side} end of the grid"
+        text = f"the best rate, {where}, better than its neighbour by {abs(edge.margin):.3g}: extend the grid."
+        more = ",".join(map(format_value, edge.extension))
+        yield Finding("edge", text, _command_with(study, curve.runs, str(study.lr), more))
+    elif edge is not None:
+        text = f"the best rate, {edge.best:g}, is the last with a value: the runs beyond it failed or were pruned."
+        yield Finding("edge", text)
+    if isinstance(curve.fit, Optimum):
+        fit = curve.fit
+        text = f"optimum at {fit.rate:.3g}, 95 % interval {fit.low:.3g} to {fit.high:.3g}"
+        yield Finding("optimum", f"{text}, by a parabola in the log of the rate through {fit.points} runs.")
+    elif edge is None and len(curve.means) > 1:
+        yield Finding("note", f"no interval for the optimum: {curve.fit}.", _command_for_finer_grid(study, curve))
+    if curve.width is not None and curve.is_grid:
+        yield Finding("width", f"{study.metric} stays {_format_width(curve.width)}")
+
+
+def _format_width(width: Width) -> str:
+    least = "at least " if width.open_low or width.open_high else ""
+    ends = {(True, True): ", from end to end of the grid", (True, False): ", from the low end of the grid"}
+    where = {**ends, (False, True): ", to the high end of the grid"}.get((width.open_low, width.open_high), "")
+    span = f"{least}{width.decades:.2g} decades, {width.low:.3g} to {width.high:.3g}{where}"
+    return f"within {100 * width.within:g} % of its best over {span}."
+
+
+def _command_for_finer_grid(study: Study, curve: RateCurve) -> str:
+    """The command for rates between the best and its neighbours, where the rates make a grid."""
+    grid = [rate for rate, _ in curve.means]
+    best = min(curve.means, key=lambda pair: study.sign * pair[1].mean)[0]
+    if not curve.is_grid or curve.best_of_several or not grid[0] < best < grid[-1]:
+        return ""
+    at = grid.index(best)
+    if grid[at + 1] < COARSE * grid[at - 1]:  # here more seeds would help, not more rates
+        return ""
+    return _command_with(study, curve.runs, str(study.lr), ",".join(map(format_value, refine(grid, best))))
+
+
+def _other_edges(study: Study) -> Iterator[Finding]:
+    """Settings other than the rate whose best value is at an end of their grid."""
+    for key in study.settings:
+        if key == study.lr or not study.is_numeric(key):
+            continue
+        bests: dict[float, float] = {}
+        for one in study.configurations:
+            value = float(dict(one.values)[key])
+            bests[value] = min(bests.get(value, float("inf")), study.sign * one.repeats.mean)
+        edge = find_edge(list(bests), list(bests.values()))
+        last = edge is not None and key in BATCH_FACTORS and edge.best == 1  # nothing lies below a batch of one
+        if edge is not None and not last and len(bests) * 2 <= len(study.configurations):
+            yield Finding("edge", f"the best {study.labels[key]}, {edge.best:g}, is the {edge.side} end of the grid.")
+
+
+def _comparisons(study: Study, key: str) -> Iterator[Finding]:
+    """The options of a key against the best one."""
+    rest = [name for name in study.settings if name != key]
+    options: dict[str, dict[Any, list[tuple[Any, float]]]] = {}
+    for run in study.scored:
+        costs = options.setdefault(format_value(study.value(run, key)), {})
+        costs.setdefault(study.values(run, rest), []).append((run.seed, study.cost(run)))
+    found = compare_options({name: {at: by_seed(of) for at, of in costs.items()} for name, costs in options.items()})
+    for comparison in found:
+        yield Finding("compare", f"{study.labels[key]}: {_format_comparison(comparison)}")
+    if found and (unequal := _unequal_budgets(study, key, list(options))):
+        yield Finding("note", f"{study.labels[key]}: {unequal}")
+
+
+def _format_comparison(one: Comparison) -> str:
+    parts = []
+    if one.tuned:
+        parts.append(f"each at its own best settings, {_format_difference(one.tuned, one.level)}")
+    if one.grid and one.shared > 1:
+        where = f"at the same {one.shared} settings"
+        parts.append(f"{where}, {_format_difference(one.grid, one.level)}, and better at {one.wins} of them")
+    return f"{one.option} against {one.other}: {'; '.join(parts) or 'they share no seed'}."
+
+
+def _format_difference(of: Repeats, level: float) -> str:
+    """A paired difference, above zero where the first is better."""
+    word, sign = ("better", 1) if of.mean >= 0 else ("worse", -1)
+    if of.low is None or of.high is None:
+        return f"{word} by {abs(of.mean):.2g} (one seed, so no interval)"
+    low, high = sorted((sign * of.low, sign * of.high))
+    chance = ": may be chance" if low <= 0 else ""
+    return f"{word} by {abs(of.mean):.2g} ({100 * level:.3g} % interval {low:.2g} to {high:.2g}, {of.n} seeds{chance})"
+
+
+def _unequal_budgets(study: Study, key: str, options: Sequence[str]) -> str:
+    """The runs and samples that each option was given, where they differ."""
+    budgets = {}
+    for name in options:
+        runs = [run for run in study.described if format_value(study.value(run, key)) == name]
+        budgets[name] = (len(runs), sum(_samples(run) for run in runs))
+    if len(set(budgets.values())) < 2:
+        return ""
+    given = ", ".join(f"{name} {runs} runs of {samples:,} samples in all" for name, (runs, samples) in budgets.items())
+    return f"the budgets are not equal, so the comparison is not fair: {given}."
+
+
+def _samples(run: Run) -> int:
+    total, batch = run.plan.get("total_updates"), run.plan.get("global_batch")
+    return total * batch if isinstance(total, int) and isinstance(batch, int) else 0
+
+
+def _command_with(study: Study, runs: Sequence[Run], key: str, values: str) -> str:
+    """The command that runs more values of a key, for all other values that these runs had."""
+    overrides = {}
+    for override in runs[0].overrides:
+        typed = override.partition("=")[0]
+        name = typed.lstrip("+~")
+        new = values if name == key else _typed_values(study, name, runs)
+        overrides[name] = f"{typed}={new}" if new else override
+    overrides.setdefault(key, f"{key}={values}")
+    return format_command(overrides.values(), "train.py", "-m")
+
+
+def _typed_values(study: Study, key: str, runs: Sequence[Run]) -> str:
+    """All values that runs had for a key, as they were typed; empty where there is one, or some run did not type it."""
+    texts = {}
+    for run in runs:
+        pairs = (override.partition("=") for override in run.overrides)
+        texts[study.value(run, key)] = next((text for name, _, text in pairs if name.lstrip("+~") == key), "")
+    levels = study.levels(key, runs)
+    return ",".join(texts[level] for level in levels) if len(levels) > 1 and all(texts.values()) else ""
