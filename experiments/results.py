@@ -152,9 +152,9 @@ def trial_of(run: Run, arm: str, tuned: str) -> Trial:
     diverged = run.status == "failed" and str(run.result.get("error", "")).startswith(DIVERGED)
     if run.status != "completed" and not diverged:
         raise RuntimeError(f"{run.folder}: {run.status}: {run.error}")
-    words = {**run.plan, **run.overrides}
+    words = {**run.plan, **run.settings}
     name = re.sub(r"\{([\w./@]+)\}", lambda key: _shown(words.get(key[1])), arm)
-    x = run.overrides.get(tuned) if tuned else None
+    x = run.settings.get(tuned) if tuned else None
     values = {"updates": float(run.result["updates"]), "seconds": float(run.result["seconds"])}
     return Trial(name, int(run.seed), x, {**_scores(run), **values, **_gains(run)}, _curve(run))
 
