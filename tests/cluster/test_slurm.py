@@ -8,6 +8,7 @@ import subprocess
 import pytest
 from conftest import ROOT, until
 
+from benchmarks.stand_in import toy
 from trainer.checkpoint.io import checkpoints_in
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -89,3 +90,24 @@ def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_u
     assert results[0]["test"] != results[1]["test"]
     assert sum("stopped by SIGUSR2" in (folder / "job.log").read_text() for folder in folders) == 1
     assert sum((folder / "config.yaml").exists() for folder in folders) == 2
+
+
+def test_a_first_failure_ends_a_sweep_through_slurm_and_a_search_learns_there(slurm, tmp_path):
+    app = toy(tmp_path / "app")
+
+    def sweep(*words):
+        launch = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.jobs=2"]
+        command = [slurm.environment["PYTHON"], "train.py", "-m", *words, *launch]
+        return subprocess.run(command, env=slurm.environment, cwd=app, capture_output=True, text=True, timeout=400)
+
+    def jobs(name):
+        return json.loads((app / f"outputs/{name}/sweep.json").read_text())["jobs"]
+
+    failing = sweep("name=fails", "act=hang,raise,complete", "hydra.launcher.fail_fast=true")
+    assert failing.returncode == 1, failing.stderr
+    assert [job["status"] for job in jobs("fails")] == ["stopped", "failed", "waiting"]
+    until(lambda: not slurm("squeue", "--noheader"))
+    found = sweep("name=search", "hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=3")
+    assert found.returncode == 0, found.stderr
+    assert [job["status"] for job in jobs("search")] == ["completed"] * 3
+    assert "best: trial " in found.stdout

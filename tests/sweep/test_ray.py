@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stand_in import toy
 from tests.sweep.test_sweep import (
     DEATHS,
     ROOT,
@@ -203,3 +204,15 @@ def test_real_runs_that_start_ranks_of_their_own_train_and_one_that_is_refused_i
     assert re.search(r"^job 2 failed: optimizer.lr=nan: exit code 2: .*optimizer", done.stderr, re.MULTILINE)
     assert done.stderr.splitlines()[-1].startswith("1 of 3 jobs failed: job 2 optimizer.lr=nan; see ")
     assert sum((tmp_path / f"s/{job}/result.json").exists() for job in range(2)) == 2
+
+
+@with_ray
+@pytest.mark.slow
+def test_a_search_gives_its_trials_to_ray(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    app = toy(tmp_path / "app")
+    words = ("hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=3", "hydra.launcher.jobs=2", "sleep=0.1")
+    code, out, err = sweep(app, *words, *RAY, PYTHONPATH=PATHS)
+    assert (code, err) == (0, "")
+    assert [job["status"] for job in summary(app)] == ["completed"] * 3
+    assert "trials: 3 complete\n" in out

@@ -109,7 +109,7 @@ def test_what_shares_nothing_runs_alone_beside_what_does(app: Path) -> None:
     )
     assert (code, err) == (0, "")
     assert begins(app, 4) == [[0], [0], [17], [0]]
-    assert "jobs 0 and 1 share nothing, their curves part at update 1: take one that begins alike" in out
+    assert "jobs 0 and 1 share nothing, their curves differ from update 1 on: take one that begins alike" in out
 
 
 def test_a_killed_driver_goes_on_with_the_source_and_the_shorter_jobs_where_each_of_them_was(app: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,10 +27,14 @@ SLURM = ("hydra/launcher=submitit_slurm", "trainer.accelerator=cpu")
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> SimpleNamespace:
-    """A stand-in for Slurm: the environment that finds it, and its folder."""
+def slurm(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """A stand-in for Slurm: the environment that finds it, and its folder; it leaves no job behind."""
     folder = tmp_path / "slurm"
-    return SimpleNamespace(folder=folder, env=slurm_stand_in.install(folder))
+    yield SimpleNamespace(folder=folder, env=slurm_stand_in.install(folder))
+    for job in folder.glob("job-*"):
+        (job / "cancelled").touch()
+        with suppress(OSError, ValueError):
+            os.killpg(int((job / "group").read_text()), signal.SIGKILL)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where two runs that differ in their length only part: the first update at which their plans do."""
+"""How many updates two runs of different lengths share: up to the first at which their plans differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from trainer.resume.changes import differences, flat
 from trainer.sweep.job import Job
 
 LENGTH = "trainer.duration"
-OF_THE_CURVE = ("warmup", "schedule", "cooldown", "compat", "hyper_schedule", "group_schedule")
-"""What makes the plan and nothing else: plans are compared by their values."""
-OF_NO_BIT = ("name", "trainer.checkpoint", LENGTH)
-"""What changes no weight and no score before the end of a run."""
+CURVE_KEYS = ("warmup", "schedule", "cooldown", "compat", "hyper_schedule", "group_schedule")
+"""Keys that make the plan and nothing else: plans are compared by their values."""
+WITHOUT_EFFECT = ("name", "trainer.checkpoint", LENGTH)
+"""Keys that change no weight and no score before the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -37,58 +37,59 @@ class Planned:
         return plan_of(self.settings)
 
 
-def shared_updates(trunk: Planned, other: Planned) -> tuple[int, str]:
-    """How many updates two runs share from the first on, and why they share none, where it is 0.
+def shared_updates(source: Planned, other: Planned) -> tuple[int, str]:
+    """How many first updates a run, `other`, has in common with the longer `source`; where it is 0, the reason.
 
-    The last update of the shorter one is never shared, so that it is trained and scored in a run of its own; and that
-    curves agree at update 0 alone, where they all begin, is no trunk.
+    The last update of the shorter run is never shared, so that it is trained and scored in a run of its own. Curves
+    that agree at update 0 only, where all begin, share nothing.
     """
-    if unlike := next(_unlike(trunk, other), ""):
-        return 0, unlike
+    if reason := next(_difference(source, other), ""):
+        return 0, reason
     total = other.length.total - 1
-    one, two = trunk.plan, other.plan
-    shared = min(total, *(_alike(one.curves[name], two.curves[name]) for name in one.curves))
+    one, two = source.plan, other.plan
+    shared = min(total, *(_common(one.curves[name], two.curves[name]) for name in one.curves))
     for name, values in one.hyper_schedules.items():
-        shared = min(shared, *(_alike(values[group], two.hyper_schedules[name][group]) for group in values))
+        shared = min(shared, *(_common(values[group], two.hyper_schedules[name][group]) for group in values))
     if shared > 1:
         return shared, ""
-    rises = [planned.plan.policy.warmup.factor(0) for planned in (trunk, other)]
+    rises = [planned.plan.policy.warmup.factor(0) for planned in (source, other)]
     if rises[0] != rises[1]:
-        duration = trunk.settings.curve.warmup.get("duration")
+        duration = source.settings.curve.warmup.get("duration")
         return 0, f"warmup.duration={duration} depends on the length: give it in updates"
-    return 0, f"their curves part at update {shared}: take one that begins alike for each length, as schedule=wsd"
+    advice = "take one that begins alike for each length, as schedule=wsd"
+    return 0, f"their curves differ from update {shared} on: {advice}"
 
 
-def _unlike(trunk: Planned, other: Planned) -> Iterator[str]:
+def _difference(source: Planned, other: Planned) -> Iterator[str]:
     """What makes two runs differ from the start, beside their curves, and what to do."""
-    if is_adascale(trunk.settings.curve.scaling):
+    if is_adascale(source.settings.curve.scaling):
         yield "scaling=adascale counts updates by their gain: take another rule"
-    if trunk.settings.curve.batch_schedule:
+    if source.settings.curve.batch_schedule:
         yield "the batch grows: take batch_schedule=none"
-    one, two = _beside_curve(trunk.settings), _beside_curve(other.settings)
+    one, two = _beside_curve(source.settings), _beside_curve(other.settings)
     for key, (first, second) in differences(one, two).items():
         yield f"{key} follows {LENGTH} ({first}, {second}): give one value"
     for key, value in one.items():
-        if isinstance(value, str) and value.endswith("%") and _updates(value, trunk) != _updates(value, other):
+        if isinstance(value, str) and value.endswith("%") and _updates(value, source) != _updates(value, other):
             yield f"{key}={value} is a share of the length: give it in updates"
 
 
 def _beside_curve(settings: Settings) -> dict[str, Any]:
-    """What a run is told beside its curve, by key."""
-    plain = flat({key: value for key, value in settings.record.items() if key not in OF_THE_CURVE})
-    return {key: value for key, value in plain.items() if key not in OF_NO_BIT}
+    """The settings of a run beside its curve, by key."""
+    plain = flat({key: value for key, value in settings.record.items() if key not in CURVE_KEYS})
+    return {key: value for key, value in plain.items() if key not in WITHOUT_EFFECT}
 
 
 def _updates(text: str, planned: Planned) -> int | None:
-    """A percentage of the length in updates; None for what is no duration."""
+    """A percentage of the length in updates; None where the text is no duration."""
     try:
         return planned.length.updates(text)
     except ConfigError:
         return None
 
 
-def _alike(one: Any, two: Any) -> int:
-    """How many values two curves share from the first on."""
+def _common(one: Any, two: Any) -> int:
+    """How many first values two curves have in common."""
     least = min(len(one), len(two))
     if one[:least] == two[:least]:
         return least
