@@ -122,13 +122,13 @@ def test_a_command_that_extends_the_grid_repeats_other_values_as_they_were_typed
         write_run(tmp_path / str(i), words, {"val/loss": loss(float(lr)) + float(decay)}, events=False)
     (one,) = (f for f in all_findings(tmp_path) if f.command and f.curve == "")
     typed = f"optimizer.lr=0.03,0.1 optimizer.weight_decay={','.join(decays)} +model.norm=null"
-    assert one.command == f"python train.py -m {typed}"
+    assert one.command == f"cadence train -m {typed}"
 
 
 def test_an_edge_comes_with_the_command_that_extends_the_grid(tmp_path):
     write_sweep(tmp_path, rates=(0.001, 0.003, 0.01, 0.03), schedules=("cosine",), more=("model.hidden=[8,8]",))
     (one,) = (f for f in all_findings(tmp_path) if f.kind == "edge")
-    assert one.command == "python train.py -m optimizer.lr=0.1,0.3 schedule=cosine seed=0,1 'model.hidden=[8,8]'"
+    assert one.command == "cadence train -m optimizer.lr=0.1,0.3 schedule=cosine seed=0,1 'model.hidden=[8,8]'"
     assert "0.03, is the high end of the grid" in one.text
 
 

@@ -203,7 +203,7 @@ def _run_view(study: Study, run: Run, places: Places, logged: Curves) -> RunView
         curves=curves_figure(study.metric, [(run, settings or run.name, curves)]) if curves else None,
         command=format_command(run.overrides),
         tensorboard=places.command(run, "tensorboard", "--logdir"),
-        doctor=places.command(run, "python", "scripts/doctor.py"),
+        doctor=places.command(run, "cadence", "doctor"),
     )
 
 

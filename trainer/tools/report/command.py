@@ -3,9 +3,9 @@
 Takes any folder with runs in it or below, also runs copied from elsewhere. Runs that are not done are left out, and the
 page names them. It holds all it needs and reads nothing from the network. Examples:
 
-    python scripts/report.py outputs/NAME
-    python scripts/report.py outputs/NAME --metric val/accuracy --out page
-    python scripts/report.py outputs --within 2       # the range of rates within 2 % of the best
+    cadence report outputs/NAME
+    cadence report outputs/NAME --metric val/accuracy --out page
+    cadence report outputs --within 2       # the range of rates within 2 % of the best
 """
 
 import argparse

@@ -233,10 +233,10 @@ def format_value(value: Any) -> str:
     return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def format_command(overrides: Iterable[str], script: str = "train.py", *more: str) -> str:
+def format_command(overrides: Iterable[str], *options: str) -> str:
     """Overrides as a command to paste, without the name and place of the run that they are from."""
     kept = [override for override in overrides if not is_bookkeeping(override.partition("=")[0].lstrip("+~"))]
-    return shlex.join(["python", script, *more, *kept])
+    return shlex.join(["cadence", "train", *options, *kept])
 
 
 def _product(values: Sequence[Any]) -> float:
