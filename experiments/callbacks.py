@@ -9,6 +9,7 @@ from torch import Tensor
 from data.order import Pick
 from trainer.engine.module import Module
 from trainer.measure.adascale import AdaScale
+from trainer.measure.observers import Observers
 
 AT_ONCE = 4096
 """Samples that are scored at a time."""
@@ -69,8 +70,9 @@ class HeldGain(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
-        pace = pl_module.live.pace
-        assert pace is not None
-        chosen = pace.chosen
-        pace.chosen = Held(chosen.multiple, chosen.base_batch, chosen.smoothing, self.gain)
+        assert isinstance(pl_module.observers, Observers)
+        observer = pl_module.observers.adascale
+        assert observer is not None
+        adascale = observer.adascale
+        observer.adascale = Held(adascale.multiple, adascale.base_batch, adascale.smoothing, self.gain)
         pl_module.control.gain = self.gain

@@ -22,7 +22,7 @@ from experiments.critical import picture  # noqa: E402
 from experiments.critical.hyperbola import Roads, fit, free  # noqa: E402
 from experiments.critical.race import Best, Problem, best, races  # noqa: E402
 from experiments.critical.trail import Point, Run  # noqa: E402
-from experiments.record import Table, check, check_options, measured_by, options_of, publish, told  # noqa: E402
+from experiments.record import Table, check, check_options, measured_by, options_of, publish, summary  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E402
 
@@ -64,7 +64,7 @@ def run(seeds: Sequence[int], processes: int) -> tuple[list[Roads], list[Point]]
 def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) -> Roads:
     """The three roads to the critical batch of one target; B_simple is its mean over the updates to the target."""
     until = [point for point in points if point.loss >= target]
-    told = [point for point in until if point.estimate and point.misstated]
+    estimated = [point for point in until if point.estimate and point.misstated]
     rates = {b: one.lr for b, one in bests.items()}
     return Roads(
         target,
@@ -73,8 +73,8 @@ def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) ->
         fit(rates, -1),
         free(rates),
         fmean(point.exact for point in until),
-        fmean(point.estimate.noise_scale() for point in told if point.estimate),
-        fmean(point.misstated.noise_scale() for point in told if point.misstated),
+        fmean(point.estimate.noise_scale() for point in estimated if point.estimate),
+        fmean(point.misstated.noise_scale() for point in estimated if point.misstated),
     )
 
 
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     }  # fmt: skip
     claims = Claims(TITLE, SOURCE, tuple(verdicts(found, points)), more=more)
     write_claims(folder, claims)
-    print(told(claims))
+    print(summary(claims))
     picture.save(folder / f"{NAME}.png", found, points)
     if options.docs:
         publish(NAME, folder, [folder / f"{NAME}.png"])

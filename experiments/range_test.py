@@ -116,12 +116,12 @@ def tried(task: Task, first: int) -> dict[str, Any]:
     regrets: dict[str, list[float]] = {"edge/8 alone": [], "three runs": []}
     refused = []
     for sweep in sweeps(task, data, first):
-        told = suggestions([sweep])
+        suggested = suggestions([sweep])
         found.setdefault("linear axis (Lightning)", []).append(linear_axis(sweep))
-        if (value := told["edge/8"].value) is None:
-            refused.append(told["edge/8"].refused)
+        if (value := suggested["edge/8"].value) is None:
+            refused.append(suggested["edge/8"].refused)
             continue
-        for name, one in told.items():
+        for name, one in suggested.items():
             assert one.value is not None
             found.setdefault(name, []).append(one.value)
         regrets["edge/8 alone"].append(at(truth["held"], value) / min(truth["held"]) - 1.0)
@@ -189,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     claims, tables = summary(results)
     for table in (*tables, table_of(claims)):
-        print("\n".join(["", table.title, "", *table.lines()]))
+        print("\n".join(["", table.title, "", *table.markdown()]))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         write_claims(

@@ -27,7 +27,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def lines(self) -> list[str]:
+    def markdown(self) -> list[str]:
         """As Markdown, which also reads well on a terminal; numbers to the right."""
         columns = [[str(row[i]) for row in [self.head, *self.rows]] for i in range(len(self.head))]
         shown = []
@@ -77,12 +77,12 @@ def check_options(options: argparse.Namespace, folder: Path) -> None:
         raise ConfigError(f"--out: {folder} cannot be written ({error.strerror}): name another folder.") from error
 
 
-def told(found: Claims) -> str:
+def summary(found: Claims) -> str:
     """What a terminal shows."""
     more = found.more
-    tables = [part for one in more["tables"] for part in ("", one["title"], "", *Table(**one).lines())]
+    tables = [part for one in more["tables"] for part in ("", one["title"], "", *Table(**one).markdown())]
     cost = f"{more['cost']['runs']} runs in {more['cost']['seconds']:.0f} s, {more['cost']['processes']} at a time"
-    return "\n".join([*tables, "", *table_of(found.claims).lines(), "", *more["notes"], cost])
+    return "\n".join([*tables, "", *table_of(found.claims).markdown(), "", *more["notes"], cost])
 
 
 def check(name: str, claims: Sequence[Claim]) -> None:
@@ -121,7 +121,7 @@ def page(records: dict[str, Claims]) -> str:
             "reproduced" if all(c.is_as_it_must for c in one.claims) else "**NOT as claimed**",
             *(f"{sum(own)} of {len(own)}" for own in kinds), str(cost["runs"]), f"{cost['seconds'] / 60:.1f}",
         ])  # fmt: skip
-    parts = [INTRODUCTION.read_text(encoding="utf-8").strip(), "\n".join(Table("", head, rows).lines())]
+    parts = [INTRODUCTION.read_text(encoding="utf-8").strip(), "\n".join(Table("", head, rows).markdown())]
     return "\n\n".join([*parts, *(part for name, one in records.items() for part in _section(name, one))]) + "\n"
 
 
@@ -130,9 +130,9 @@ def _section(name: str, record: Claims) -> list[str]:
     more, title = record.more, record.title
     where, cost = more["machine"], more["cost"]
     parts = [f"## {title}", _filled(more["about"]), _filled(more["setting"])]
-    parts += ["\n".join(table_of(record.claims).lines())]
+    parts += ["\n".join(table_of(record.claims).markdown())]
     for table in more["tables"]:
-        parts += [_filled(f"{table['title']}:"), "\n".join(Table(**table).lines())]
+        parts += [_filled(f"{table['title']}:"), "\n".join(Table(**table).markdown())]
     cost_words = (
         f"{cost['runs']} runs ({more['seeds']} seeds) in {cost['seconds'] / 60:.1f} minutes, {cost['processes']} at a "
         f"time with one thread each, on {where['processor']} ({where['cores']} cores shared with other jobs), Python "

@@ -55,8 +55,9 @@ class Results:
     arms: dict[str, dict[float | None, list[Trial]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.arms.update({trial.arm: {} for trial in self.trials})
         for trial in sorted(self.trials, key=lambda one: (one.x is not None and one.x, one.seed)):
-            self.arms.setdefault(trial.arm, {}).setdefault(trial.x, []).append(trial)
+            self.arms[trial.arm].setdefault(trial.x, []).append(trial)
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -116,8 +117,10 @@ class Results:
         values = [unit * trial.values[name] for trial in self.runs(arm)]
         if not all(map(math.isfinite, values)):
             return "diverges"
-        told = repeats(values)
-        return f"{told.mean:.{digits}f}" + (f" ± {told.std:.{digits}f}" if told.std is not None else "")
+        over_seeds = repeats(values)
+        return f"{over_seeds.mean:.{digits}f}" + (
+            f" ± {over_seeds.std:.{digits}f}" if over_seeds.std is not None else ""
+        )
 
     def _summed(self, name: str, trials: Sequence[Trial]) -> float:
         values = [trial.values.get(name, math.nan) for trial in trials]
@@ -152,9 +155,9 @@ def trial_of(run: Run, arm: str, tuned: str) -> Trial:
     diverged = run.status == "failed" and str(run.result.get("error", "")).startswith(DIVERGED)
     if run.status != "completed" and not diverged:
         raise RuntimeError(f"{run.folder}: {run.status}: {run.error}")
-    words = {**run.plan, **run.overrides}
+    words = {**run.plan, **run.settings}
     name = re.sub(r"\{([\w./@]+)\}", lambda key: _shown(words.get(key[1])), arm)
-    x = run.overrides.get(tuned) if tuned else None
+    x = run.settings.get(tuned) if tuned else None
     values = {"updates": float(run.result["updates"]), "seconds": float(run.result["seconds"])}
     return Trial(name, int(run.seed), x, {**_scores(run), **values, **_gains(run)}, _curve(run))
 

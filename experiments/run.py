@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from experiments.claims import flat, judged_all, with_values  # noqa: E402
-from experiments.record import Table, check, check_options, measured_by, options_of, publish, told  # noqa: E402
+from experiments.record import Table, check, check_options, measured_by, options_of, publish, summary  # noqa: E402
 from experiments.results import Results, Trial, trials_in  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     experiment = read(options.name)
     seeds = experiment.seeds if options.seeds is None else options.seeds
-    folder = options.out / options.name
+    folder = (options.out / options.name).resolve()  # train.py may run in another folder
     check_options(options, folder)
     begun = time.perf_counter()
     results = swept(options.name, experiment, folder, seeds, options.jobs)
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     how = measured_by(words, seeds, len(results.trials), time.perf_counter() - begun, options.jobs)
     found = judged_claims(experiment, results, how)
     write_claims(folder, found)
-    print(told(found), flush=True)
+    print(summary(found), flush=True)
     metric = "test/accuracy" if experiment.metric == "test_error" else "test/train_loss"
     report([str(folder), "--metric", metric])
     if options.docs:

@@ -63,12 +63,12 @@ def _along(panel: Any, found: Sequence[Roads], points: Sequence[Point]) -> None:
     """The exact values as dots over the loss, the estimates as dots with their intervals."""
     panel.plot([p.loss for p in points], [p.exact for p in points], "o", color=GREY, markersize=3, alpha=0.35,
                markeredgewidth=0, label="exact, before every update")  # fmt: skip
-    told = [(p.loss, p.estimate) for p in points if p.estimate and p.estimate.noise]
-    noise = [one.noise or 0.0 for _, one in told]
+    estimates = [(p.loss, p.estimate) for p in points if p.estimate and p.estimate.noise]
+    noise = [one.noise or 0.0 for _, one in estimates]
     panel.errorbar(
-        [loss for loss, _ in told], noise,
-        yerr=[[y - (one.low or 0) for y, (_, one) in zip(noise, told)],
-              [(one.high or 0) - y for y, (_, one) in zip(noise, told)]],
+        [loss for loss, _ in estimates], noise,
+        yerr=[[y - (one.low or 0) for y, (_, one) in zip(noise, estimates)],
+              [(one.high or 0) - y for y, (_, one) in zip(noise, estimates)]],
         color="#222222", fmt="o", markersize=3, linewidth=1, capsize=2, label="estimated, 95 % interval",
     )  # fmt: skip
     for one, color in zip(found, COLORS):

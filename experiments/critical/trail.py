@@ -48,8 +48,8 @@ class Run:
             if t == self.limit:
                 raise ConfigError(f"seed {seed} has not reached a loss of {self.target} in {t} updates: raise --limit.")
             one = {name: value[0] for name, value in weights.items()}
-            told = estimates(problem, one, mix(seed, t), self.factor) if t % self.every == 0 else (None, None)
-            found.append(Point(seed, t, loss, exact(problem, one), *told))
+            found_now = estimates(problem, one, mix(seed, t), self.factor) if t % self.every == 0 else (None, None)
+            found.append(Point(seed, t, loss, exact(problem, one), *found_now))
             chosen = next(draws)
             weights = problem.step(weights, rate, problem.inputs[chosen], problem.targets[chosen])
         return found

@@ -1,14 +1,14 @@
 """The experiments on CIFAR-10 run from end to end on a few of its images; what they show in full takes a GPU."""
 
-import json
-
 import pytest
+import yaml
 from pyarrow import parquet
 
-from experiments import large_batch, photographs, super_convergence, training
+from experiments import run
 from trainer.cli.run_cli import run_cli
+from trainer.tools.report.claims import read_claims
 
-FEW = ("data.samples=256", "data.val_samples=64", "model.width=2", "trainer.steps_per_execution=1")
+FEW = "data.val_samples=64 model.width=2"
 
 
 @pytest.fixture
@@ -20,66 +20,62 @@ def few_images(real_data, tmp_path, monkeypatch):
         parquet.write_table(
             parquet.read_table(real_data / "cifar10" / f"{split}.parquet").slice(0, rows), folder / f"{split}.parquet"
         )
-    monkeypatch.setenv(photographs.FOLDER, str(folder.parent))
-    plain = photographs.setting
-    monkeypatch.setattr(photographs, "setting", lambda: (*plain(), *FEW))
+    monkeypatch.setenv(run.DATA, str(folder.parent))
 
 
-def finished(module, folder):
-    """The report; so short a run need not show anything."""
-    code = run_cli(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder)]))
-    report = json.loads((folder / f"{module.EXPERIMENT.name}.json").read_text())
-    assert code == (0 if report["pass"] else 1)
-    assert (folder / f"{module.EXPERIMENT.name}.png").stat().st_size > 1000
-    assert {row["role"] for row in report["verdicts"]} >= {"claim", "control"}
-    return report
+@pytest.fixture
+def shortened(tmp_path, monkeypatch):
+    """Writes an experiment with its jobs changed by patterns, and runs it with one seed: what it found."""
 
+    def finish(name, changes, more, base=""):
+        text = (run.HERE / f"{name}.yaml").read_text()
+        for words, others in changes.items():
+            assert words in text
+            text = text.replace(words, others)
+        tree = yaml.safe_load(text)
+        for sweep in tree["sweeps"]:
+            given = sweep["jobs"]
+            sweep["jobs"] += f" {FEW} {more}" + ("" if "scaling=none" in given else f" {base}")
+            sweep["jobs"] += "" if "data.samples" in given else " data.samples=256"
+            sweep["jobs"] += "" if "trainer.duration" in given else " 'trainer.duration=512 samples'"
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tree, allow_unicode=True))
+        monkeypatch.setattr(run, "HERE", tmp_path)
+        code = run_cli(lambda: run.main([name, "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out")]))
+        found = read_claims(tmp_path / "out" / name)
+        assert code == (0 if all(one.is_as_it_must for one in found.claims) else 1)  # it need not show anything
+        assert (tmp_path / "out" / name / "report" / "accuracy.png").stat().st_size > 1000
+        assert {one.kind for one in found.claims} >= {"claim", "control"}
+        return found
 
-@pytest.mark.slow
-def test_super_convergence_tunes_each_schedule_and_goes_on_at_its_best_peak(few_images, tmp_path, monkeypatch):
-    peaks = {"one cycle": (0.1, 0.4), "steps": (0.1,), "steps, three times as long": (0.1,)}
-    kinds = {name: (schedule, 20) for name, (schedule, _) in super_convergence.KINDS.items()}
-    for name, value in {"KINDS": kinds, "PEAKS": peaks, "FEWER": ("data.train_limit=128", "data.samples=128")}.items():
-        monkeypatch.setattr(super_convergence, name, value)
-    for name in ("one cycle", "steps"):
-        monkeypatch.setitem(kinds, name, (kinds[name][0], 10))
-    plain = photographs.setting()
-    monkeypatch.setattr(photographs, "setting", lambda: (*plain, "data.batch_size=32"))
-    report = finished(super_convergence, tmp_path)
-    arms = [row[0] for row in report["tables"][0]["rows"]]
-    best = next(name.strip("*").removeprefix("one cycle at ") for name in arms if name.startswith("**one cycle at"))
-    extra = [f"one cycle decay × 10 at {best}", f"one cycle few images at {best}", "steps few images at 0.1"]
-    assert arms[-3:] == extra
-    assert report["cost"]["runs"] == len(arms) == 4 + 3
+    return finish
 
 
 @pytest.mark.slow
-def test_large_batches_are_made_of_micro_batches_of_the_base_batch(few_images, tmp_path, monkeypatch):
-    for name, value in {"MULTIPLES": (4,), "BASE": 16, "SAMPLES": 512, "WARMUP": "25%"}.items():
-        monkeypatch.setattr(large_batch, name, value)
-    small = ("data.batch_size=16", "scaling.base_batch_size=16")
-    plain = photographs.setting()
-    monkeypatch.setattr(photographs, "setting", lambda: (*plain, *small))
-    report = finished(large_batch, tmp_path)
-    [errors, updates] = report["tables"]
-    assert [row[0] for row in errors["rows"]] == ["16", "64"]
-    assert all(errors["rows"][1])
-    [[_, others, adascale]] = updates["rows"]
-    assert others == "8"
-    assert 8 <= int(adascale) <= 32
+def test_super_convergence_tunes_each_schedule_and_goes_on_at_its_best_peak(few_images, shortened):
+    changes = {
+        "duration=1312": "duration=10", "duration=3936": "duration=20", "lr=0.4,0.8,1.6,3.2": "lr=0.1,0.4",
+        "lr=0.05,0.1,0.2,0.4": "lr=0.1", "lr=0.1,0.2": "lr=0.1", "=10000": "=128",
+    }  # fmt: skip
+    found = shortened("super_convergence", changes, "data.batch_size=32")
+    [table] = found.more["tables"]
+    arms = {row[0]: row[1] for row in table["rows"]}
+    assert list(arms)[-3:] == ["one cycle, decay × 10", "one cycle, few images", "steps, few images"]
+    assert arms["one cycle, decay × 10"] == arms["one cycle, few images"] == arms["one cycle"]
+    assert arms["steps, few images"] == "0.1"
+    assert found.more["cost"]["runs"] == 4 + 3
 
 
 @pytest.mark.slow
-def test_a_set_is_scored_in_parts_as_it_is_whole(few_images, monkeypatch):
-    chosen = ("experiment=large_batch", "trainer.duration=256 samples", "data.batch_size=64", *photographs.setting())
-    seen = {}
-
-    def look(assembly):
-        for size in (4096, 100, 1):
-            monkeypatch.setattr(training, "AT_ONCE", size)
-            seen[size] = training.scored(assembly, "test")
-        return {}
-
-    training.train(training.Arm("a", ("~scaling.base_batch_size", *chosen, "scaling=none"), look=look), 0)
-    assert seen[100] == pytest.approx(seen[4096], rel=1e-5)
-    assert seen[1] == pytest.approx(seen[4096], rel=1e-5)
+def test_large_batches_are_made_of_micro_batches_of_the_base_batch(few_images, shortened):
+    changes = {
+        "=4,16,32": "=4", "=0.25,0.0625,0.03125": "=0.25", "5.556%": "25%",
+        "trainer.duration=2624": "trainer.duration=32",
+        "linear 256": "linear 16", " 8192'": " 64'",
+    }  # fmt: skip
+    found = shortened("large_batch", changes, "data.batch_size=16", "scaling.base_batch_size=16")
+    [table] = found.more["tables"]
+    updates = {row[0]: int(row[1]) for row in table["rows"]}
+    assert {arm: made for arm, made in updates.items() if arm != "adascale 64"} == {
+        "linear 16": 32, **{f"{arm} 64": 8 for arm in ("none", "sqrt", "linear", "gradual", "constant")},
+    }  # fmt: skip
+    assert 8 <= updates["adascale 64"] <= 32

@@ -83,7 +83,7 @@ def test_the_verdicts_follow_the_numbers():
             "found": {"edge/4": [0.1 * 10**error], "linear axis (Lightning)": [0.1 * 10**-control]},
             "regrets": {"edge/8 alone": [0.1], "three runs": three},
         }
-        return list(summary([one])["verdicts"].values())
+        return [claim.holds for claim in summary([one])[0]]
 
     assert told(-0.39, [0.04, 0.05, 0.19], 2.5) == [True] * 4
     assert told(0.41, [0.06, 0.07, 0.21], 1.9) == [False] * 4

@@ -1,18 +1,17 @@
-"""The experiments on batches: their parts against a second source, and each from end to end."""
+"""The critical batch: its parts against a second source, and the whole from end to end."""
 
-import dataclasses
-import json
 from statistics import median
 
 import pytest
 import torch
 
 from data.order import mix
-from experiments import adascale, critical_batch, gains, training
+from experiments import critical_batch, record
 from experiments.critical import hyperbola, race, trail
 from models.mlp import MLP
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
+from trainer.tools.report.claims import read_claims
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +115,6 @@ def test_a_run_that_does_not_arrive_is_refused(problem):
         trail.Run(batch=64, lr=0.1, target=0.01, every=2, factor=8, limit=3).points(problem, 0)
 
 
-def finished(module, folder, *words):
-    """The report of an experiment; so short a run need not show anything."""
-    code = run_cli(lambda: module.main(["--seeds", "1", "--jobs", "1", "--out", str(folder), *words]))
-    report = json.loads((folder / f"{module.EXPERIMENT.name}.json").read_text())
-    assert code == (0 if report["pass"] else 1)
-    assert (folder / f"{module.EXPERIMENT.name}.png").read_bytes().startswith(b"\x89PNG")
-    return report
-
-
 def test_the_critical_batch_runs_from_end_to_end(tmp_path, monkeypatch):
     short = {
         "BATCHES": [16, 64, 256],
@@ -134,48 +124,18 @@ def test_the_critical_batch_runs_from_end_to_end(tmp_path, monkeypatch):
     }
     for name, value in short.items():
         monkeypatch.setattr(critical_batch, name, value)
-    report = finished(critical_batch, tmp_path)
-    assert report["cost"]["runs"] == 3 * 4 + 1
-    found = {row["claim"]: row for row in report["verdicts"]}
-    assert sum(row["role"] == "control" for row in found.values()) == 3
-    assert found["run mean of the estimator, relative error"]["pass"]
+    code = run_cli(lambda: critical_batch.main(["--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]))
+    found = read_claims(tmp_path / "critical_batch")
+    assert code == (0 if all(one.is_as_it_must for one in found.claims) else 1)  # so short a run need not show anything
+    assert (tmp_path / "critical_batch" / "critical_batch.png").read_bytes().startswith(b"\x89PNG")
+    assert found.more["cost"]["runs"] == 3 * 4 + 1
+    assert sum(one.kind == "control" for one in found.claims) == 3
+    assert {one.text: one.holds for one in found.claims}["run mean of the estimator, relative error"]
 
 
-SHORT = ("trainer.duration=64",)
-
-
-def arm(name):
-    own = next(one for one in gains.arms() if one.name == name)
-    overrides = [word for word in own.overrides if not word.startswith("trainer.duration")]
-    return dataclasses.replace(own, overrides=(*overrides, *SHORT))
-
-
-def test_adascale_keeps_its_gains_and_one_held_at_s_is_the_linear_rule():
-    paced = training.train(arm("noisy adascale 4"), 0)
-    assert len(paced.seen["gains"]) == paced.updates
-    assert paced.seen["gains"][0] == 1.0
-    assert sum(paced.seen["gains"][:-1]) < 64 <= sum(paced.seen["gains"])
-    slow = training.train(arm("noisy held one 4"), 0)
-    assert (slow.updates, set(slow.seen["gains"])) == (64, {1.0})
-    held = training.train(arm("noisy held S 64"), 0)
-    linear = arm("noisy linear 64")
-    linear = training.train(dataclasses.replace(linear, overrides=(*linear.overrides[:-1], "trainer.duration=1")), 0)
-    assert (held.updates, held.seen["gains"], linear.updates) == (1, [64.0], 1)
-    assert held.train_loss == pytest.approx(linear.train_loss, rel=1e-4)
-
-
-def test_adascale_runs_from_end_to_end(tmp_path, monkeypatch):
-    for module in (adascale, gains):
-        monkeypatch.setattr(module, "TASKS", {"noisy": (128, 0.1)})
-        monkeypatch.setattr(module, "MULTIPLES", (4, 32, 64))
-    report = finished(adascale, tmp_path)
-    assert report["cost"]["runs"] == len(gains.arms()) == 9
-    found = {row["claim"]: row for row in report["verdicts"]}
-    for told in ("least gain of an update", "largest gain / S", "updates · S / T, least over all runs"):
-        assert found[f"noisy: {told}"]["pass"]
-    assert found["noisy: updates with the gain held at 1"]["measured"] == 128
-
-
-@pytest.mark.parametrize("module", [critical_batch, adascale], ids=lambda module: module.EXPERIMENT.name)
-def test_the_docstring_has_a_line_to_copy(module):
-    assert f"\n    python experiments/{module.EXPERIMENT.name}.py --" in module.__doc__
+def test_the_thresholds_of_the_critical_batch_are_those_that_were_frozen():
+    kept = read_claims(record.DOCS / "critical_batch").claims
+    thresholds = [*[3.0, 3.0, 0.25, "10 to 100"] * 3, 1, 0.1, 0.8]
+    assert [one.threshold for one in kept] == thresholds
+    numbers = (critical_batch.APART, critical_batch.ERROR, critical_batch.RATES, critical_batch.ESTIMATE)
+    assert (*numbers, critical_batch.HOLD, critical_batch.FACTOR) == (3.0, 0.25, (10.0, 100.0), 0.10, 0.80, 8)
