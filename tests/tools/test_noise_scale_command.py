@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ def test_a_run_that_is_measured_trains_to_the_same_bits(assembled):
     plain, looked_at = assembled(*chosen), assembled(*chosen, folder="other")
     fit(plain)
     probe = Probe(looked_at, [1, 5], Sampling(updates=2, micro=8, batch=16, seed=1))
-    looked_at.module.spec = replace(looked_at.module.spec, measure=probe.attach)
+    looked_at.module.observers = looked_at.module.observers.with_probe(probe.attach)
     fit(looked_at)
     assert [one.update for one in probe.measured] == [1, 5]
     theirs = looked_at.module.net.state_dict()

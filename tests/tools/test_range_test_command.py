@@ -17,13 +17,11 @@ from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
 from trainer.run import fit
 from trainer.tools.range_test import command as range_test
-from trainer.tools.range_test import tables
-from trainer.tools.range_test.axis import read
-from trainer.tools.range_test.confirm import Confirmed, Trial
-from trainer.tools.range_test.cyclic import bounds
-from trainer.tools.range_test.fingerprint import fingerprint
-from trainer.tools.range_test.one_test import RangeTest, plain
-from trainer.tools.range_test.sweep import Tape, scored_by, sweep
+from trainer.tools.range_test import output
+from trainer.tools.range_test.confirm import Confirmation, Trial
+from trainer.tools.range_test.readings import cycle_bounds, read_sweeps
+from trainer.tools.range_test.steps import RangeTest, finite
+from trainer.tools.range_test.sweep import Tape, fingerprint, scored_by, sweep
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "range_test.py"
 PNG = b"\x89PNG"
@@ -282,7 +280,7 @@ def test_a_run_that_is_refused_leaves_no_file(tested):
 
 
 def test_numbers_that_json_cannot_hold_are_null():
-    assert plain({"a": [math.inf, 1.0, (math.nan,)], 2: None}) == {"a": [None, 1.0, [None]], 2: None}
+    assert finite({"a": [math.inf, 1.0, (math.nan,)], 2: None}) == {"a": [None, 1.0, [None]], 2: None}
 
 
 def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested):
@@ -311,7 +309,7 @@ def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested):
 )
 def test_a_mistake_is_refused_in_one_line(words, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(RangeTest, "told", lambda self: pytest.fail("it has begun to train"))
+    monkeypatch.setattr(RangeTest, "run_sweeps", lambda self: pytest.fail("it has begun to train"))
     if words[:2] == ("--of", "momentum") and "optimizer=sgd" in words:  # which only a sweep can tell
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
@@ -333,7 +331,7 @@ def test_the_command_tells_a_mistake_in_one_line_and_has_its_code(tmp_path, pyth
 def test_momentum_is_read_as_its_memory():
     memories = rates(2.0, 1000.0, 100)
     losses = [2.3 - 1.5 * min(i / 70, 1.0) + 3.0 * max(0, i - 80) for i in range(100)]
-    found, told = read([Sweep([1 - 1 / one for one in memories], losses, None, 0, 100)], "momentum")
+    found, told = read_sweeps([Sweep([1 - 1 / one for one in memories], losses, None, 0, 100)], "momentum")
     assert 1 / (1 - told["edge/8"].value) == pytest.approx(1 / (1 - found[0].rate) / 8)
     assert 0 <= told["edge/8"].interval[0] < told["edge/8"].value < found[0].rate < 1
 
@@ -351,13 +349,13 @@ def test_weight_decay_gets_a_bound_and_nothing_to_paste(tested):
 def test_cycles_go_from_where_the_score_leaves_its_start_to_where_it_falls():
     values = rates(0.005, 1.0, 200, "linear")
     scores = [0.1 if r < 0.1 else min(0.1 + 4 * (r - 0.1), 0.9) if r < 0.6 else 0.3 for r in values]
-    found = bounds(Sweep(values, scores))
+    found = cycle_bounds(Sweep(values, scores))
     assert found.base == pytest.approx(0.12, abs=0.01)
     assert found.highest == pytest.approx(0.6, abs=0.01)
     with pytest.raises(ConfigError, match="still holds at the last rate"):
-        bounds(Sweep(values[:115], scores[:115]))
+        cycle_bounds(Sweep(values[:115], scores[:115]))
     with pytest.raises(ConfigError, match="does not rise"):
-        bounds(Sweep(values, [0.5] * 200))
+        cycle_bounds(Sweep(values, [0.5] * 200))
 
 
 def test_a_score_is_the_accuracy_or_what_the_task_watches(ready):
@@ -366,14 +364,18 @@ def test_a_score_is_the_accuracy_or_what_the_task_watches(ready):
 
 
 def test_a_winner_at_the_end_of_the_bracket_is_told_and_a_broken_training_never_wins():
-    found = Confirmed(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [0.4]), Trial(1.0, [math.inf])])
+    found = Confirmation(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [0.4]), Trial(1.0, [math.inf])])
     assert (found.winner.rate, found.margin) == (0.3, pytest.approx(0.25))
-    text = "\n".join(tables.tried(found, ["optimizer.lr=0.3"]))
+    text = "\n".join(output.format_confirmation(found, ["optimizer.lr=0.3"]))
     assert "0.3 wins by 25 % of its loss" in text
     assert "end of the bracket" not in text
-    alone = Confirmed(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [math.inf]), Trial(1.0, [math.inf])])
-    assert "0.1 alone did not break. paste: optimizer.lr=0.1" in "\n".join(tables.tried(alone, ["optimizer.lr=0.1"]))
-    found = Confirmed(100, "validation loss", [Trial(0.1, [0.3, 0.4]), Trial(0.3, [0.4, 0.4]), Trial(1.0, [0.9, 0.9])])
-    text = "\n".join(tables.tried(found, ["optimizer.lr=0.1"]))
+    alone = Confirmation(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [math.inf]), Trial(1.0, [math.inf])])
+    assert "0.1 alone did not break. paste: optimizer.lr=0.1" in "\n".join(
+        output.format_confirmation(alone, ["optimizer.lr=0.1"])
+    )
+    found = Confirmation(
+        100, "validation loss", [Trial(0.1, [0.3, 0.4]), Trial(0.3, [0.4, 0.4]), Trial(1.0, [0.9, 0.9])]
+    )
+    text = "\n".join(output.format_confirmation(found, ["optimizer.lr=0.1"]))
     assert "the best may lie below it" in text
     assert "(0.3, 0.4)" in text

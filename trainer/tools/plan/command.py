@@ -89,8 +89,8 @@ def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
         whole("--updates", updates, "a run has at least one update.")
         overrides = [*overrides, f"trainer.duration={updates}"]
     cfg = compose_config(overrides, options)
-    told: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
-    lacking = [name for name, value in told.items() if value == "???"]
+    data: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
+    lacking = [name for name, value in data.items() if value == "???"]
     for name in [*lacking, "samples"] if lacking else []:
         cfg.data[name] = None
     return settings_of(cfg)

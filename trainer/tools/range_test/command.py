@@ -29,7 +29,7 @@ RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0
 
 
 def main(words: list[str] | None = None) -> None:
-    """Sweep, tell, and leave the files."""
+    """Sweep, print what was found, and write the files."""
     options = parsed(words)
     values = swept_values(options)
     settings = settings_of(compose_config(options.overrides, options))
@@ -37,16 +37,16 @@ def main(words: list[str] | None = None) -> None:
     if not options.no_files:
         needed_for_pictures()
         check_writable(options.out)
-    from trainer.tools.range_test.one_test import RangeTest  # late: it needs torch
+    from trainer.tools.range_test.steps import RangeTest  # late: it needs torch
 
     test = RangeTest(options, values, settings.seed, partial(made, options))
     try:
-        print("\n".join(test.heading()), flush=True)
-        print("\n".join(test.told()), flush=True)
+        print("\n".join(test.format_heading()), flush=True)
+        print("\n".join(test.run_sweeps()), flush=True)
         if options.cyclic:
-            print("\n" + "\n".join(test.cycled()), flush=True)
+            print("\n" + "\n".join(test.find_cycles()), flush=True)
         if options.confirm is not None:
-            print("\n" + "\n".join(test.confirmed()), flush=True)
+            print("\n" + "\n".join(test.run_confirmation()), flush=True)
     finally:
         if test.sweeps and not options.no_files:
             print(f"\n{test.save()}", flush=True)

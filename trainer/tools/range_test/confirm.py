@@ -33,7 +33,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Confirmed:
+class Confirmation:
     """The trials, the one with the least mean loss, and by what share of it the next one is above."""
 
     updates: int
@@ -51,12 +51,12 @@ class Confirmed:
         best, following = sorted(trial.mean for trial in self.trials)[:2]
         return (following - best) / abs(best) if best else math.inf
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "winner": self.winner.rate, "margin": self.margin}
 
 
-def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, duration: str) -> Confirmed:
+def confirm(made: Made, seeds: int, first: int, value: float, factor: float, duration: str) -> Confirmation:
     """Train at 0.316, 1 and 3.16 times the peak `value`, for `duration` of the run, with its whole schedule."""
     updates, scored = 0, ""
     trials = []
@@ -64,21 +64,21 @@ def confirmed(made: Made, seeds: int, first: int, value: float, factor: float, d
         losses = []
         for seed in range(first, first + seeds):
             with tempfile.TemporaryDirectory() as folder:
-                plain = [f"optimizer.lr={value * step / factor!r}"]
-                length = resolve(made(seed, plain)).horizon
+                rate = [f"optimizer.lr={value * step / factor!r}"]
+                length = resolve(made(seed, rate)).horizon
                 updates = length.updates(duration, "--confirm", least=1)
-                words = [*plain, f"trainer.duration={updates}", f"trainer.validate={updates}"]
-                loss, scored = _trained(build(resolve(made(seed, words)), Path(folder)))
+                overrides = [*rate, f"trainer.duration={updates}", f"trainer.validate={updates}"]
+                loss, scored = _train(build(resolve(made(seed, overrides)), Path(folder)))
                 losses.append(loss)
         trials.append(Trial(value * step, losses))
     if all(math.isinf(trial.mean) for trial in trials):
         raise ConfigError(
             "--confirm: all three trainings broke: the run needs more than a rate, as a warm-up or a clip."
         )
-    return Confirmed(updates, scored, trials)
+    return Confirmation(updates, scored, trials)
 
 
-def _trained(parts: Parts) -> tuple[float, str]:
+def _train(parts: Parts) -> tuple[float, str]:
     """The validation loss at the end of a run; the training loss of its last update where nothing validates."""
     parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
     try:

@@ -1,10 +1,14 @@
 """Trains an assembled run for a few updates while one of its numbers rises, and leaves it as it was."""
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +23,6 @@ from trainer.log.metric_buffer import MetricBuffer, Observation
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
 from trainer.lr.growth import STEADY
 from trainer.lr.range_test import Stop, Sweep
-from trainer.tools.range_test.fingerprint import untouched
 
 OF = ("lr", "weight_decay", "momentum")
 Measure = Callable[[Tensor], float]
@@ -33,12 +36,12 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
     """
     module, trainer = parts.module, parts.trainer
     with untouched(parts):
-        chosen = swept(parts, of, values)
+        policy = sweep_policy(parts, of, values)
         measure = _measure(parts, measured, samples)
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
         module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
-        module.spec = replace(module.spec, policy=chosen, average=NONE, horizon=module.horizon)
-        module.control = LRControl(chosen, attribute_setters(chosen, module.net, module.loss))
+        module.spec = replace(module.spec, policy=policy, average=NONE, horizon=module.horizon)
+        module.control = LRControl(policy, attribute_setters(policy, module.net, module.loss))
         module.observers = module.observers.with_probe(None)
         module.averaging, module.metric_buffer, module.clock.t = Averaging(module.net, NONE), tape, 0
         accumulate = module.spec.accumulate
@@ -56,14 +59,14 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
     return Sweep(list(values[:seen]), tape.losses, broke, parts.resolved.settings.seed, len(values))
 
 
-def swept(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:
+def sweep_policy(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:
     """The policy of a sweep: `of` takes these values, the ratios of groups stay, all else stands as at the peak.
 
     The rates are those of a group with multiplier 1. Scheduled settings hold what they have at the end of the warm-up.
     """
     planned, resolved = parts.resolved.plan.policy, parts.resolved
     peak = min(max(planned.warmup.updates - 1, 0), parts.module.horizon.total - 1)
-    held = {name: _held(dial, peak) for name, dial in planned.hyper_schedules.items()}
+    held = {name: _held(schedule, peak) for name, schedule in planned.hyper_schedules.items()}
     if of == "lr":
         return LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: values[t], planned.groups, hyper_schedules=held)
     bases = [group.get(of) for group in group_settings(resolved.numbers.curve, resolved.groups).values()]
@@ -74,8 +77,9 @@ def swept(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:
     return LRPolicy(planned.peak_lr, 1.0, Warmup(0, lambda t: 1.0), lambda t: 1.0, planned.groups, hyper_schedules=held)
 
 
-def _held(dial: HyperSchedule, peak: int) -> HyperSchedule:
-    return HyperSchedule(lambda t, base, share: dial.rule(peak, base, 1.0), dial.bases)
+def _held(schedule: HyperSchedule, peak: int) -> HyperSchedule:
+    """The same setting, constant at its value of update `peak`."""
+    return HyperSchedule(lambda t, base, share: schedule.rule(peak, base, 1.0), schedule.bases)
 
 
 def scored_by(parts: Parts) -> tuple[str, float]:
@@ -158,3 +162,82 @@ class HeldOut:
         for part, mode in modes:
             part.training = mode
         return outputs, targets
+
+
+def fingerprint(parts: Parts) -> str:
+    """SHA-256 of what a sweep must leave alone.
+
+    Weights, buffers and gradients, what is trained and in which mode, the clock, the average, the data in memory, all
+    random generators, and every file in the run's folder.
+    """
+    digest = hashlib.sha256()
+    module = parts.module
+    for name, value in _tensors(parts):
+        _add(digest, name, value)
+    for name, part in module.net.named_modules():
+        digest.update(f"{name} {part.training}".encode())
+    digest.update(f"{module.clock.t} {module.averaging.count} {len(module.metric_buffer)}".encode())
+    for generator in _generators():
+        _add(digest, "generator", generator)
+    digest.update(repr(random.getstate()).encode() + repr(np.random.get_state()).encode())  # noqa: NPY002 - the global one
+    for path in sorted(parts.folder.rglob("*")):
+        digest.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()
+
+
+@contextmanager
+def untouched(parts: Parts) -> Iterator[None]:
+    """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
+    module: Any = parts.module
+    net, data = module.net, parts.data
+    follows = {name: value for name, value in vars(data).items() if name in ("_run", "_accumulate", "_stages")}
+    kept = [(value, value.detach().clone()) for _, value in _weights(net)]
+    grads = [(weight, weight.grad) for weight in net.parameters()]
+    modes = [(part, part.training) for part in net.modules()]
+    names = ("spec", "horizon", "control", "averaging", "metric_buffer", "observers")
+    pieces = {name: getattr(module, name) for name in names}
+    t, states = module.clock.t, (random.getstate(), np.random.get_state())  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        with torch.no_grad():
+            for value, before in kept:
+                value.copy_(before)
+        for weight, grad in grads:
+            weight.grad = grad
+        for part, mode in modes:
+            part.training = mode
+        for name, value in pieces.items():
+            setattr(module, name, value)
+        module.clock.t = t
+        vars(data).update(follows)
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _weights(net: torch.nn.Module) -> list[tuple[str, Tensor]]:
+    return [*net.named_parameters(), *net.named_buffers()]
+
+
+def _tensors(parts: Parts) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the state by name; data that workers read from files is not in memory."""
+    net = parts.module.net
+    yield from _weights(net)
+    for name, weight in net.named_parameters():
+        yield f"{name} {weight.requires_grad}", weight if weight.grad is None else weight.grad
+    yield from parts.module.averaging.mean.items()
+    for use in ("train", "val", "test"):
+        source = getattr(parts.data.splits, use)
+        for name in ("inputs", "targets"):
+            if isinstance(value := getattr(source, name, None), Tensor):
+                yield f"{use} {name}", value
+
+
+def _generators() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count()))]
+
+
+def _add(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

@@ -75,7 +75,7 @@ def heat_figure(study: Study, heat: HeatMap) -> Figure:
     x_of: Callable[[float], float] = math.log10
     y_of: Callable[[float], float] = math.log10 if heat.is_log else float
 
-    def place(at: Point) -> Point:
+    def placed(at: Point) -> Point:
         return x_of(at[0]), y_of(at[1])
 
     values = {at: one.repeats.mean for at, one in heat.cells.items()}
@@ -89,11 +89,11 @@ def heat_figure(study: Study, heat: HeatMap) -> Figure:
         runs = tuple(one.runs[0].number for one in heat.cells.values())
         texts = tuple(f"{value:.4g}" for value in values.values())
         look = {"mark": "dots", "size": 11, "colors": colors, "runs": runs, "texts": texts, "hover": hover}
-        points = [Series(heat.name, tuple(map(place, values)), **look)]  # type: ignore[arg-type]
-    failed = tuple((*place(at), "✕") for at in sorted(heat.failed))
+        points = [Series(heat.name, tuple(map(placed, values)), **look)]  # type: ignore[arg-type]
+    failed = tuple((*placed(at), "✕") for at in sorted(heat.failed))
     crosses = (Words(failed, hover="failed, pruned or not finite", color=GREY),) if failed else ()
     rules = [
-        Series(name, tuple(map(place, rule)), RULE, dash=dash, width=2.5, opacity=0.75, in_legend=True)
+        Series(name, tuple(map(placed, rule)), RULE, dash=dash, width=2.5, opacity=0.75, in_legend=True)
         for name, rule, dash in (("linear rule", heat.linear, "solid"), ("√κ rule", heat.sqrt, "dash"))
         if rule
     ]

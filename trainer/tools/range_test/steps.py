@@ -1,4 +1,4 @@
-"""One range test from its sweeps to its files."""
+"""The steps of a range test: sweeps, suggestions, cycles, short trainings, files."""
 
 import json
 import math
@@ -20,22 +20,23 @@ from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 from trainer.lr.range_rules import Suggestion
 from trainer.lr.range_test import Edge, Sweep, rates
-from trainer.tools.range_test import axis, confirm, cyclic, tables
-from trainer.tools.range_test.fingerprint import fingerprint
-from trainer.tools.range_test.sweep import scored_by, sweep
+from trainer.tools.range_test import output
+from trainer.tools.range_test.confirm import confirm
+from trainer.tools.range_test.readings import cycle_bounds, median_bounds, read_sweeps, upper_bound
+from trainer.tools.range_test.sweep import fingerprint, scored_by, sweep
 
 Made = Callable[[list[str], int, bool], Settings]
 
 
 class RangeTest:
-    """Sweeps a run with several seeds, and tells what the rules make of it."""
+    """Sweeps a run with several seeds, and applies the rules to the sweeps."""
 
     def __init__(self, options: Namespace, values: Sequence[float], first: int, made: Made) -> None:
         """`first` is the first seed, and `made` gives the settings of overrides and a seed, with or without scoring."""
         self.options, self.values, self.first, self.made = options, values, first, made
         self.sweeps: list[Sweep] = []
         self.scores: list[Sweep] = []
-        self.found: dict[int, Edge] = {}
+        self.edges: dict[int, Edge] = {}
         self.suggestions: dict[str, Suggestion] = {}
         self.states: list[str] = []
         self.results: dict[str, Any] = {}
@@ -47,7 +48,7 @@ class RangeTest:
         if options.confirm is not None:
             self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
-    def heading(self) -> list[str]:
+    def format_heading(self) -> list[str]:
         """What is going to be done."""
         one, last = self.values[0], self.values[-1]
         scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
@@ -58,42 +59,46 @@ class RangeTest:
             "",
         ]
 
-    def told(self) -> list[str]:
-        """Sweep, and say what was found."""
+    def run_sweeps(self) -> list[str]:
+        """Sweep with each seed; the lines that say what was found."""
         options = self.options
         for i in range(options.seeds):
-            self._say(f"sweep {i + 1} of {options.seeds}")
-            self.sweeps.append(self._swept(self.first + i, options.of, self.values, options.loss))
-        self._say("")
-        self.found, self.suggestions = axis.read(self.sweeps, options.of)
+            self._show(f"sweep {i + 1} of {options.seeds}")
+            self.sweeps.append(self._sweep(self.first + i, options.of, self.values, options.loss))
+        self._show("")
+        self.edges, self.suggestions = read_sweeps(self.sweeps, options.of)
         ours = self.suggestions["edge/8"]
-        lines = tables.swept(self.sweeps, self.found, options.of)
+        lines = output.format_sweeps(self.sweeps, self.edges, options.of)
         if options.of == "lr":
-            lines += ["", *tables.suggested(self.suggestions, options.of)]
+            lines += ["", *output.format_suggestions(self.suggestions, options.of)]
         if ours.value is None:
             print("\n".join(lines))
-            axis_told = " (Momentum m is read as its memory, 1 / (1 - m).)" if options.of == "momentum" else ""
-            raise ConfigError(f"no suggestion: {ours.refused}{axis_told}")
+            note = " (Momentum m is read as its memory, 1 / (1 - m).)" if options.of == "momentum" else ""
+            raise ConfigError(f"no suggestion: {ours.refused}{note}")
         if options.of != "lr":
-            self.results["bound"] = axis.bound(self.found.values(), options.of)
-            lines += ["", *tables.bounded(self.results["bound"], options.of)]
+            self.results["bound"] = upper_bound(self.edges.values(), options.of)
+            lines += ["", *output.format_bound(self.results["bound"], options.of)]
             self.suggestions = {}
         else:
-            lines += ["", *tables.to_paste(ours, self.words(ours.value))]
+            lines += ["", *output.format_overrides(ours, self.overrides_for(ours.value))]
         return [*lines, f"state: sha256 {self.states[0][:16]}… before and after each sweep"]
 
-    def cycled(self) -> list[str]:
+    def find_cycles(self) -> list[str]:
         """A linear rise to twice the edge, by the score: base and highest for cycles."""
         options = self.options
         top = 2.0 * 8.0 * (self.suggestions["edge/8"].value or math.nan)
         values = rates(top / options.cyclic_updates, top, options.cyclic_updates, "linear")
-        self.scores = [self._swept(self.first + i, "lr", values, "score") for i in range(options.seeds)]
-        found = cyclic.middle([cyclic.bounds(one) for one in self.scores])
-        words = ["schedule=triangular", f"schedule.floor={found.base / found.highest:.4g}", *self.words(found.highest)]
+        self.scores = [self._sweep(self.first + i, "lr", values, "score") for i in range(options.seeds)]
+        found = median_bounds([cycle_bounds(one) for one in self.scores])
+        words = [
+            "schedule=triangular",
+            f"schedule.floor={found.base / found.highest:.4g}",
+            *self.overrides_for(found.highest),
+        ]
         self.results["cyclic"] = {**asdict(found), "override": words}
-        return tables.cycled(found, options.seeds, self.score, self.sign, words)
+        return output.format_cycles(found, options.seeds, self.score, self.sign, words)
 
-    def confirmed(self) -> list[str]:
+    def run_confirmation(self) -> list[str]:
         """Three short trainings in the bracket."""
         options, value = self.options, self.suggestions["edge/8"].value
         assert value is not None
@@ -101,12 +106,12 @@ class RangeTest:
         def made(seed: int, words: list[str]) -> Settings:
             return self.made([*options.overrides, *words], seed, False)
 
-        of = partial(confirm.confirmed, made, options.confirm_seeds, self.first)
+        of = partial(confirm, made, options.confirm_seeds, self.first)
         found = of(value, self.policy.scale, options.confirm)
-        self.results["confirmed"] = found.told()
-        return tables.tried(found, self.words(found.winner.rate))
+        self.results["confirmed"] = found.as_dict()
+        return output.format_confirmation(found, self.overrides_for(found.winner.rate))
 
-    def words(self, value: float) -> list[str]:
+    def overrides_for(self, value: float) -> list[str]:
         """The overrides that give this peak, which is optimizer.lr times the factor of the batch-size rule."""
         words = [f"optimizer.lr={value / self.policy.scale:.6g}"]
         own = (self.groups.get("optimizer") or {}).get("lr")
@@ -115,32 +120,30 @@ class RangeTest:
         return words
 
     def save(self) -> str:
-        """Write the picture and the numbers; where they are."""
-        from trainer.tools.range_test.picture import draw  # late: it needs matplotlib
-
+        """Write the picture and the numbers. Returns the paths as words for a terminal."""
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
         loss = "training loss of the batch" if options.loss == "train" else "validation loss"
-        draw(self.sweeps, self.found, self.suggestions, name, loss).savefig(f"{options.out}.png", dpi=120)
+        output.draw(self.sweeps, self.edges, self.suggestions, name, loss).savefig(f"{options.out}.png", dpi=120)
         ours = self.suggestions.get("edge/8")
         numbers = {
             "overrides": options.overrides,
             "options": {name: value for name, value in vars(options).items() if name not in ("overrides", "out")},
             "scale": self.policy.scale,
             "sweeps": [asdict(one) for one in self.sweeps],
-            "edges": {seed: asdict(one) for seed, one in self.found.items()},
+            "edges": {seed: asdict(one) for seed, one in self.edges.items()},
             "suggestions": [asdict(one) for one in self.suggestions.values()],
-            "override": self.words(ours.value) if ours and ours.value else None,
+            "override": self.overrides_for(ours.value) if ours and ours.value else None,
             "scores": [asdict(one) for one in self.scores],
             **self.results,
             "state": self.states,
             "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
         }
-        text = json.dumps(plain(numbers), indent=1, allow_nan=False)
+        text = json.dumps(finite(numbers), indent=1, allow_nan=False)
         Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
         return f"{options.out}.png  {options.out}.json"
 
-    def _swept(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
+    def _sweep(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
         """The sweep of a seed, in a run of its own, which it must leave as it was."""
         with tempfile.TemporaryDirectory() as folder:
             parts = self._parts(seed, Path(folder))
@@ -156,16 +159,16 @@ class RangeTest:
         parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
         return parts
 
-    def _say(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         """Progress on a terminal."""
         if sys.stderr.isatty():
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def plain(tree: Any) -> Any:
-    """The same with null for each number that JSON cannot hold."""
+def finite(tree: Any) -> Any:
+    """The same tree, with None for each number that is not finite: JSON has none."""
     if isinstance(tree, dict):
-        return {key: plain(value) for key, value in tree.items()}
+        return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [plain(value) for value in tree]
+        return [finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
