@@ -12,11 +12,12 @@ import hydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from trainer.cli.compose import CONF, absolute_config_path, find_own_packages  # noqa: E402
+from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")
 def train(cfg: DictConfig) -> None:
     """Train the run that the config describes, and leave a result in its folder."""
     from trainer.run import run  # late: composing a config needs no torch

@@ -3,7 +3,7 @@
 `python train.py -m hydra/sweeper=search optimizer.lr='interval(1e-4,1e-1)'`; see `docs/search.md`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -57,32 +57,14 @@ store_option("hydra/sweeper", "search", SearchSweeperConf)
 class SearchSweeper(Sweeper):
     """Asks a study for trials and gives them to the scheduler of the launcher."""
 
-    def __init__(
-        self,
-        params: Any,
-        when: Any,
-        trials: int,
-        sampler: str,
-        seed: int,
-        startup: int,
-        pruner: str,
-        patience: int,
-        reduction: int,
-        metric: Any,
-        direction: Any,
-        storage: str | None,
-        heartbeat: int,
-        retries: int,
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
+        conf = self.conf = SearchSweeperConf(**{name: _plain(value) for name, value in settings.items()})
         least = {"trials": 1, "startup": 0, "patience": 1, "reduction": 2, "heartbeat": 1, "retries": 0}
-        for name, value in zip(least, (trials, startup, patience, reduction, heartbeat, retries)):
-            if value < least[name]:
-                raise ConfigError(f"hydra.sweeper.{name}={value} must be at least {least[name]}")
+        for name, bound in least.items():
+            if getattr(conf, name) < bound:
+                raise ConfigError(f"hydra.sweeper.{name}={getattr(conf, name)} must be at least {bound}")
         needed("optuna", "hydra/sweeper=search")
-        self.params, self.when = _plain(params), _plain(when)
-        self.metric, self.direction = _plain(metric), _plain(direction)
-        self.storage, self.heartbeat = storage, heartbeat
-        self.rules = Rules(trials, sampler, seed, startup, pruner, patience, reduction, retries)
+        self.rules = Rules(**{rule.name: getattr(conf, rule.name) for rule in fields(Rules)})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives, with the launcher, which must be one of ours."""
@@ -100,9 +82,11 @@ class SearchSweeper(Sweeper):
         from trainer.sweep.search.search_space import parse_space
 
         parser = OverridesParser.create(self.context.config_loader)
-        fixed, space = parse_space(self.params, self.when, arguments, parser)
-        question = Question(fixed, space, *objectives(self.metric, self.direction, self.settings.get("task") or {}))
-        search = Search(question, self.rules, self.settings, self.storage, self.heartbeat)
+        fixed, space = parse_space(self.conf.params, self.conf.when, arguments, parser)
+        question = Question(
+            fixed, space, *objectives(self.conf.metric, self.conf.direction, self.settings.get("task") or {})
+        )
+        search = Search(question, self.rules, self.settings, self.conf.storage, self.conf.heartbeat)
         search.run(self.jobs, program_shown(given_flags()))
 
 

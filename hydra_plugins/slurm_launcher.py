@@ -4,7 +4,7 @@ It submits through submitit, an optional package, and not through Hydra's launch
 submitit's process, which requeues on SIGUSR2 without a checkpoint, and composes its config again with another folder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.hydra_internals import store_option
 from trainer.sweep.job import Job
@@ -61,42 +61,29 @@ class SlurmOption(SearchPathPlugin):
 class SlurmLauncher(SweepLauncher):
     """Submits each job to Slurm and waits for it."""
 
-    def __init__(
-        self,
-        timeout_min: int,
-        nodes: int,
-        tasks_per_node: int,
-        cpus_per_task: int | None,
-        gpus_per_node: int | None,
-        mem_gb: float | None,
-        partition: str | None,
-        signal_delay_s: int,
-        setup: Sequence[str] | None,
-        options: DictConfig,
-        jobs: int,
-        timeout: float | None,
-        fail_fast: bool,
-    ) -> None:
-        super().__init__(Limits(jobs, (), timeout, fail_fast))
-        more: Any = OmegaConf.to_container(options, resolve=True)
-        settings = {
-            "timeout_min": timeout_min,
-            "nodes": nodes,
-            "tasks_per_node": tasks_per_node,
-            "cpus_per_task": cpus_per_task,
-            "gpus_per_node": gpus_per_node,
-            "mem_gb": mem_gb,
-            "slurm_partition": partition,
-            "slurm_signal_delay_s": signal_delay_s,
-            "slurm_setup": list(setup) if setup is not None else None,
+    def __init__(self, **settings: Any) -> None:
+        conf = SlurmLauncherConf(**settings)
+        super().__init__(Limits(conf.jobs, (), conf.timeout, conf.fail_fast))
+        more: Any = OmegaConf.to_container(conf.options) if OmegaConf.is_config(conf.options) else conf.options
+        executor = {
+            "timeout_min": conf.timeout_min,
+            "nodes": conf.nodes,
+            "tasks_per_node": conf.tasks_per_node,
+            "cpus_per_task": conf.cpus_per_task,
+            "gpus_per_node": conf.gpus_per_node,
+            "mem_gb": conf.mem_gb,
+            "slurm_partition": conf.partition,
+            "slurm_signal_delay_s": conf.signal_delay_s,
+            "slurm_setup": list(conf.setup) if conf.setup is not None else None,
             "slurm_additional_parameters": {"requeue": True, **more},
         }
-        self.settings = {name: value for name, value in settings.items() if value is not None}
+        self.executor = {name: value for name, value in executor.items() if value is not None}
+        self.slurm: Slurm | None = None
 
     @contextmanager
     def connected(self, root: Path) -> Iterator[Spawn]:
         """Slurm; jobs of batches that follow each other are submitted by the same connection."""
-        self.slurm = getattr(self, "slurm", None) or Slurm(root, str(self.config.hydra.job.name), self.settings)
+        self.slurm = self.slurm or Slurm(root, str(self.config.hydra.job.name), self.executor)
         yield self.slurm
 
     def set_resources(self, job: Job, settings: Any) -> None:

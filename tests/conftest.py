@@ -43,13 +43,11 @@ def compose():
 @pytest.fixture
 def assembled(compose, tmp_path):
     """A run assembled from overrides, in a folder of the test's own, to go on from `resumed`; `fit` it to train."""
-    from trainer.resume.resume_point import ResumePoint
     from trainer.run import assemble
 
     def make(*overrides, folder="run", resumed=None):
         going_on = [f"resume.path={resumed}"] if resumed else []
-        place = tmp_path / folder
-        return assemble(compose(*overrides, *going_on), place, ResumePoint.read(resumed, place) if resumed else None)
+        return assemble(compose(*overrides, *going_on), tmp_path / folder, resumed)
 
     return make
 

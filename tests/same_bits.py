@@ -48,7 +48,11 @@ RENAMED = {
     "hydra.launcher.shared_prefix": "hydra.launcher.trunk",
 }
 """Keys of the config, new to old. `group=option` renames an option. Groups are renamed in tags and fields, too."""
-FIELDS = {r"(^|/)lineage/": r"\1curve_history/"}
+FIELDS = {
+    r"(^|/)lineage/": r"\1curve_history/",
+    r"(^|/)live/pace(/|$)": r"\1observers/adascale\2",
+    r"(^|/)live(/|$)": r"\1observers\2",
+}
 """Patterns in the paths of tags and fields, and what takes their place, in both versions."""
 SKIPPED = (
     r"/config(/|$)|/tables(/|$)|/of$|^(state_dict|optimizer_states|pytorch-lightning_version)(/|$)"

@@ -82,13 +82,13 @@ def test_the_default_run_learns_the_digits_and_leaves_everything_in_its_folder(c
 
 
 @pytest.mark.slow
-def test_a_scaled_run_applies_the_rate_of_its_plan(command, tmp_path):
+def test_a_scaled_run_applies_the_rate_of_its_plan(command, quick, tmp_path):
     chosen = (
         *("optimizer=sgd", "schedule=cosine", "warmup=linear", "warmup.duration=10%", "scaling=linear"),
         *("data.batch_size=256", "scaling.base_batch_size=64", "optimizer.lr=0.05"),
     )
     command("scripts/plan.py", *chosen, "--out", str(tmp_path / "plan"))
-    done = command("train.py", "name=scaled", *chosen)
+    done = quick("train.py", "name=scaled", *chosen)
     planned = json.loads((tmp_path / "plan.json").read_text())
     facts = json.loads((tmp_path / "outputs/scaled/plan.json").read_text())
     assert (facts["kappa"], facts["scale"], facts["peak_lr"], facts["global_batch"]) == (4.0, 4.0, 0.2, 256)
@@ -99,13 +99,22 @@ def test_a_scaled_run_applies_the_rate_of_its_plan(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [("train.py", "--cfg", "job"), ("train.py", "--help"), ("scripts/plan.py", "optimizer=sgd")]
+    "words",
+    [
+        ("train.py", "--cfg", "job"),
+        ("train.py", "--help"),
+        ("scripts/plan.py", "optimizer=sgd"),
+        ("-m", "cadence", "train", "--help"),
+        ("-m", "cadence", "plan", "optimizer=sgd"),
+    ],
+    ids=" ".join,
 )
 def test_composing_helping_and_planning_import_neither_torch_nor_lightning(python, tmp_path, words):
     script, *rest = words
     done = subprocess.run(
-        [python, "-X", "importtime", str(ROOT / script), *rest],
+        [python, "-X", "importtime", script if script == "-m" else str(ROOT / script), *rest],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=100,

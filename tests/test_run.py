@@ -12,7 +12,7 @@ BRIEF = ("trainer.duration=16", "trainer.validate=8", "model.hidden=[16]", "trai
 
 
 def losses(assembly):
-    """Fit, and return the training losses that the journal saw."""
+    """Fit, and return the training losses that the metric buffer got."""
     seen = []
     add = assembly.module.metric_buffer.add
     assembly.module.metric_buffer.add = lambda t, loss, *more: (seen.append(loss), add(t, loss, *more))

@@ -25,6 +25,7 @@ from tests.distributed.worlds import once
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 QUICK = ("trainer.accelerator=cpu", "trainer.threads=1")
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node", "2")
 OWN = {
     "conf/model/tiny.yaml": "_target_: models.tiny.Tiny\n_partial_: true\nwidth: 12\n",
     "conf/data/stripes.yaml": "_target_: data.stripes.Stripes\nbatch_size: 16\nsamples: 160\ntokens_per_sample: null\n"
@@ -227,10 +228,9 @@ def test_a_project_elsewhere_sweeps(cadence, project: Path, fork: str) -> None:
     ("start", "words"),
     [
         (("cadence", "train"), ("trainer=ddp", "trainer.devices=2")),
-        (("python", "-m", "cadence", "train"), ("trainer=ddp", "trainer.devices=2")),
-        (("torchrun", "--nproc-per-node", "2", "-m", "cadence", "train"), ("trainer=torchrun",)),
+        (("python", "-m", *TORCHRUN, "-m", "cadence", "train"), ("trainer=torchrun",)),
     ],
-    ids=lambda words: " ".join(words),
+    ids=["ddp", "torchrun"],
 )
 def test_two_processes_of_the_command_train_one_run(cadence, project: Path, start, words) -> None:
     cadence("--config-dir", "conf", "experiment=own", "name=two", *words, *QUICK, start=start)

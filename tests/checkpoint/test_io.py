@@ -8,7 +8,7 @@ import torch
 
 from trainer.checkpoint.io import BEST, FORMAT, AtomicCheckpointIO, checkpoints_in, read
 from trainer.cli.version import ROOT, git_commit, version
-from trainer.config import run_summary
+from trainer.config.run_summary import write_result
 from trainer.lr import ConfigError
 from trainer.run import fit
 
@@ -27,7 +27,7 @@ def saved(tmp_path):
 def test_every_checkpoint_and_the_result_carry_the_version_and_the_commit(assembled):
     run = assembled(*SMALL, "warmup=none", "trainer.snapshots=[2]")
     fit(run)
-    run_summary.end(run, {"status": "completed", "test": {}}, 1.0)
+    write_result(run, {"status": "completed", "test": {}}, 1.0)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     folder = run.checkpointing.folder
     paths = [folder / BEST, *checkpoints_in(folder), *checkpoints_in(folder / "at-00000002")]

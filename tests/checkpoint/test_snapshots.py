@@ -21,7 +21,7 @@ SMALL = (
 KINDS = {
     "adamw with an average": ("optimizer=adamw", "average=ema", "average.decay=0.9", "schedule.shape=linear"),
     "momentum on a plateau": ("optimizer=momentum", "plateau=count", "plateau.patience=0", "plateau.factor=0.5"),
-    "two curves and a dial": (
+    "two curves and a tied weight decay": (
         "optimizer=adamw",
         "hyper_schedule=weight_decay_tied",
         "schedule=constant",
@@ -30,17 +30,17 @@ KINDS = {
     "a best before the branch": ("optimizer=adamw", "optimizer.lr=0.3", "measure=noise"),
 }
 LONG, SHORT = 40, {"adamw with an average": (15, 27)}
-"""Updates of the trunk, and of the runs that branch off it: 27 where nothing is said."""
+"""Updates of the long run, and of the runs that branch off it: 27 where nothing is said."""
 
 
 @pytest.fixture
 def trained(compose, tmp_path):
-    """A run at its end, branched off `trunk` if it is given, and its scores on the test data."""
+    """A run at its end, branched off `long` if it is given, and its scores on the test data."""
 
-    def make(words, updates, folder, *more, trunk=None):
-        off = [f"resume.snapshot={trunk}"] if trunk else []
+    def make(words, updates, folder, *more, long=None):
+        off = [f"resume.snapshot={long}"] if long else []
         assembly = assemble(
-            compose(*SMALL, *words, f"trainer.duration={updates}", *more, *off), tmp_path / folder, trunk
+            compose(*SMALL, *words, f"trainer.duration={updates}", *more, *off), tmp_path / folder, long
         )
         fit(assembly)
         scores = evaluate(assembly)
@@ -93,11 +93,11 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
     words = KINDS[kind]
     begins = {updates: shared(words, updates)[0] for updates in SHORT.get(kind, (27,))}
     at = f"trainer.snapshots=[{','.join(map(str, begins.values()))}]"
-    trunk, _ = trained(words, LONG, "trunk", at)
+    long, _ = trained(words, LONG, "long", at)
     for updates, begin in begins.items():
         lone, expected = trained(words, updates, f"lone-{updates}")
-        path = snapshot_path(trunk.folder / "checkpoints", begin)
-        branch, scores = trained(words, updates, f"branch-{updates}", trunk=path)
+        path = snapshot_path(long.folder / "checkpoints", begin)
+        branch, scores = trained(words, updates, f"branch-{updates}", long=path)
         assert 4 < begin < updates
         assert same(ending(branch), ending(lone))
         assert scores == expected
@@ -109,9 +109,9 @@ def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, k
         assert summary_of_run(branch.resolved)["changes"] == [{"policy": "branch", "update": begin, "of": str(path)}]
         for name in ("curves", "peak_lr", "last_lr", "total_updates"):
             assert summary_of_run(branch.resolved)[name] == summary_of_run(lone.resolved)[name]
-        assert not same(ending(branch), ending(trunk))
+        assert not same(ending(branch), ending(long))
         if kind == "a best before the branch":
-            assert branch.checkpointing.best["update"] < begin < trunk.checkpointing.best["update"]
+            assert branch.checkpointing.best["update"] < begin < long.checkpointing.best["update"]
 
 
 def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(shared, assembled):
@@ -145,14 +145,14 @@ def test_runs_that_differ_from_the_start_share_nothing_and_say_why(shared, words
 
 def test_a_checkpoint_after_the_curves_part_is_refused(trained):
     words = ("optimizer=adamw", "schedule.decay=20%")
-    trunk, _ = trained(words, LONG, "trunk", "trainer.snapshots=[18]")
-    path = snapshot_path(trunk.folder / "checkpoints", 18)
+    long, _ = trained(words, LONG, "long", "trainer.snapshots=[18]")
+    path = snapshot_path(long.folder / "checkpoints", 18)
     with pytest.raises(ConfigError, match="the curves part at update 17, and the checkpoint is after update 18"):
-        trained(words, 20, "branch", trunk=path)
+        trained(words, 20, "branch", long=path)
     with pytest.raises(ConfigError, match="global batch 128 → 64"):
-        trained(words, 20, "smaller", "trainer.accumulate=1", trunk=path)
+        trained(words, 20, "smaller", "trainer.accumulate=1", long=path)
     with pytest.raises(ConfigError, match="no update left"):
-        trained(words, 18, "shorter", trunk=path)
+        trained(words, 18, "shorter", long=path)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_cannot_be_a_branch_is_refused(assembled, words, why):
         assembled(*SMALL, "trainer.duration=40", *words)
 
 
-def test_keeping_branches_changes_no_bit_and_a_trunk_that_goes_on_keeps_the_same(trained, assembled):
+def test_keeping_branches_changes_no_bit_and_a_long_run_that_goes_on_keeps_the_same(trained, assembled):
     words, at = KINDS["adamw with an average"], "trainer.snapshots=[13,25]"
     plain, expected = trained(words, LONG, "plain")
     whole, scores = trained(words, LONG, "whole", at, "trainer.checkpoint=9", "trainer.keep=0")

@@ -236,4 +236,4 @@ def test_every_experiment_is_tried():
 @pytest.mark.parametrize("name", healthy.DIGITS)
 def test_no_experiment_on_digits_raises_an_alarm(name, tmp_path):
     healthy.train([f"experiment={name}", "trainer.threads=1"], 1, tmp_path)
-    assert examined(recorded(tmp_path / "0")) == []
+    assert examine(read_log(tmp_path / "0")) == []

@@ -31,7 +31,7 @@ def policy(lr=0.1):
 def updater(net, *, kind=torch.optim.SGD, scaler=None, fused=False, treatment=None, **numbers):
     optimizer = kind(net.parameters(), lr=1.0, fused=fused, **numbers)
     control = LRControl(policy())
-    control.watch(optimizer)
+    control.attach(optimizer)
     backward = Backward(torch.device("cpu"), scaler=scaler)
     treatment = treatment or GradientTreatment()
     return Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, treatment)

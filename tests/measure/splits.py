@@ -34,7 +34,7 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
     optimizer = torch.optim.SGD([{"params": group} for group in weights], lr=0.1, momentum=0.9)
     factors = compose(Horizon(UPDATES, 1), no_warmup, linear)
     control = LRControl(LRPolicy(0.1, 1.0, *factors, groups={"w": 1, "b": 1}))
-    control.watch(optimizer)
+    control.attach(optimizer)
     ddp = DistributedDataParallel(net, gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=0.0001)
 
     def prepare(_: torch.Tensor) -> None:

@@ -282,7 +282,7 @@ def test_scaled_gradients_and_sharded_ones_cannot_be_measured(what):
 def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_updates(assembled, compose):
     plan = planned(settings_of(compose(*SMALL, "trainer.duration=2ep")))
     assert plan.horizon.total == 2 * (1257 // 16) == len(plan.curve)
-    head = tables.head(plan)
+    head = tables.format_head(plan)
     assert "T = 156 scale-invariant iterations of 16 samples, 78 an epoch, in 39 to 156 updates" in head
     assembly = assembled(*SMALL, "trainer.duration=2ep")
     told = dict(format_run(summary_of_run(assembly.resolved)))
@@ -310,7 +310,8 @@ def test_plan_and_table_count_scale_invariant_iterations_and_the_result_counts_u
 def test_the_plan_warns_of_a_gain_for_an_optimizer_that_divides_by_second_moments(compose, words, whose):
     """AdaScale is derived for SGD: for Adam's kind the gain is too much, and nothing else would say so."""
     given = {word.partition("=")[0]: word for word in (*SMALL, "data.samples=1257", *words)}
-    told = [line for line in tables.findings(planned(settings_of(compose(*given.values()))), []) if "adap" in line]
+    plan = planned(settings_of(compose(*given.values())))
+    told = [line for line in tables.format_findings(plan, []) if "adap" in line]
     assert len(told) == (whose is not None)
     if whose:
         assert f"warning  adaptive-gain: scaling=adascale multiplies the rate of {whose}, which divides" in told[0]

@@ -62,7 +62,7 @@ def updater(net, kind=torch.optim.SGD, measurement=None, clip=None, noise=None, 
     others = [p for p in net.parameters() if p.ndim < 2]
     optimizer = kind([{"params": weights, "name": "w"}, {"params": others, "name": "b"}], lr=1.0, **numbers)
     control = LRControl(POLICY)
-    control.watch(optimizer)
+    control.attach(optimizer)
     loss, backward = nn.MSELoss(), Backward(torch.device("cpu"))
     observer = measurement and NormObserver(measurement, net, loss, optimizer)
     treatment = GradientTreatment(clip=clip, gradient_noise=noise, seed=1)

@@ -1,4 +1,4 @@
-"""A sweep over lengths that shares its trunks: who starts from where, and what a kill, a failure or a mistake does.
+"""A sweep over lengths that share a prefix: which job starts from where, and what a kill, a failure or an error does.
 
 The driver is real, with the real config; the jobs are stand-ins that only count updates. One sweep at the end trains.
 """
@@ -16,6 +16,7 @@ from benchmarks.stand_in import DRIVER
 from tests.sweep.test_sweep import start, summary, sweep, wait_until_free
 from tests.test_every_launch import ROOT, train
 from trainer.checkpoint.io import checkpoints_in, read
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.sweep.job import Job
 from trainer.sweep.shared_prefix import share
@@ -27,19 +28,19 @@ from pathlib import Path
 def job(words):
     given = dict(word.lstrip("+").split("=", 1) for word in words if "=" in word)
     folder, total = Path(given["hydra.run.dir"].strip("'")), int(given["trainer.duration"])
-    own, trunk = folder / "checkpoints", given.get("resume.snapshot", "").strip("'")
+    own, snapshot = folder / "checkpoints", given.get("resume.snapshot", "").strip("'")
     own.mkdir(parents=True, exist_ok=True)
-    there = sorted(own.glob("update-*.ckpt")) or ([trunk] if trunk else [])
+    there = sorted(own.glob("update-*.ckpt")) or ([snapshot] if snapshot else [])
     begin = int(re.findall(r"update-0*(\\d+)", str(there[-1]))[0]) if there else 0
     assert not there or Path(there[-1]).exists()
-    branches = json.loads(given.get("trainer.snapshots", "[]"))
+    snapshots = json.loads(given.get("trainer.snapshots", "[]"))
     with (folder / "starts").open("a") as file:
         file.write(json.dumps({"begin": begin, "pid": os.getpid(), "time": time.time()}) + "\\n")
-    branched = [{"policy": "branch", "update": begin, "of": trunk}] if trunk and begin else []
-    (folder / "plan.json").write_text(json.dumps({"total_updates": total, "changes": branched}))
+    changes = [{"policy": "branch", "update": begin, "of": snapshot}] if snapshot and begin else []
+    (folder / "plan.json").write_text(json.dumps({"total_updates": total, "changes": changes}))
     for t in range(begin + 1, total + 1):
         time.sleep(0.02)
-        if t in branches:
+        if t in snapshots:
             kept = own / f"at-{t:08d}"
             kept.mkdir(exist_ok=True)
             (kept / f"update-{t:08d}.ckpt").touch()
@@ -59,7 +60,7 @@ WORDS = (
 )
 LENGTHS = "trainer.duration=20,40,80"
 PARTS = {20: 17, 40: 33}
-"""After how many updates each length parts from 80: where the second update of its last fifth is lower."""
+"""How many updates each length shares with 80: up to the second update of its last fifth, whose rate is lower."""
 
 
 @pytest.fixture
@@ -86,19 +87,19 @@ def ended(app: Path, job: int) -> float:
     return float(json.loads((app / f"outputs/s/{job}/result.json").read_text())["ended"])
 
 
-def test_each_rate_has_one_trunk_and_its_shorter_jobs_start_from_it_while_it_still_runs(app: Path) -> None:
+def test_each_rate_has_one_source_and_its_shorter_jobs_start_from_it_while_it_still_runs(app: Path) -> None:
     code, out, err = sweep(app, *WORDS, LENGTHS, "optimizer.lr=0.1,0.2", "hydra.launcher.jobs=3")
     assert (code, err) == (0, "")
     assert begins(app, 6) == [[17], [17], [33], [33], [0], [0]]
-    for trunk, branch in ((4, 0), (5, 1)):
-        assert starts(app, branch)[0]["time"] < ended(app, trunk)
+    for source, shorter in ((4, 0), (5, 1)):
+        assert starts(app, shorter)[0]["time"] < ended(app, source)
     assert starts(app, 4)[0]["time"] < starts(app, 0)[0]["time"]
-    assert "job 0 branches off job 4 after update 17\n" in out
-    assert "job 3 branches off job 5 after update 33\n" in out
-    assert out.splitlines()[-1] == "trunk: 280 updates asked, 180 trained"
+    assert "job 0 starts from job 4 after update 17\n" in out
+    assert "job 3 starts from job 5 after update 33\n" in out
+    assert out.splitlines()[-1] == "shared prefix: 280 updates asked, 180 trained"
     assert [job["overrides"][-2:] for job in summary(app)][0] == ["trainer.duration=20", "optimizer.lr=0.1"]
     assert [job["status"] for job in summary(app)] == ["completed"] * 6
-    assert [job.get("trunk") for job in summary(app)][1:5:3] == [{"job": 5, "update": 17}, None]
+    assert [job.get("shared_prefix") for job in summary(app)][1:5:3] == [{"job": 5, "updates": 17}, None]
 
 
 def test_what_shares_nothing_runs_alone_beside_what_does(app: Path) -> None:
@@ -111,7 +112,7 @@ def test_what_shares_nothing_runs_alone_beside_what_does(app: Path) -> None:
     assert "jobs 0 and 1 share nothing, their curves part at update 1: take one that begins alike" in out
 
 
-def test_a_killed_driver_goes_on_with_its_trunk_and_its_branches_where_each_of_them_was(app: Path) -> None:
+def test_a_killed_driver_goes_on_with_the_source_and_the_shorter_jobs_where_each_of_them_was(app: Path) -> None:
     hang = {"PLANT_80_60": "hang", "PLANT_40_37": "hang"}
     driver = start(app, "-m", "name=s", *WORDS, LENGTHS, "hydra.launcher.jobs=3", **hang)
     until = time.monotonic() + 90
@@ -127,15 +128,15 @@ def test_a_killed_driver_goes_on_with_its_trunk_and_its_branches_where_each_of_t
     assert (code, err) == (0, "")
     assert begins(app, 3) == [[17], [33, 33], [0, 60]]
     assert "job 0 was completed before\n" in out
-    assert out.splitlines()[-1] == "trunk: 140 updates asked, 90 trained"
+    assert out.splitlines()[-1] == "shared prefix: 140 updates asked, 90 trained"
 
 
-def test_the_branches_of_a_trunk_that_fails_before_them_are_not_run_and_a_later_start_runs_them(app: Path) -> None:
+def test_jobs_whose_source_fails_before_their_snapshot_are_not_run_and_a_later_start_runs_them(app: Path) -> None:
     code, _, err = sweep(app, *WORDS, LENGTHS, "hydra.launcher.jobs=2", PLANT_80_25="raise")
     assert code == 1
     assert [job["status"] for job in summary(app)] == ["completed", "stopped", "failed"]
-    assert summary(app)[1]["error"] == "not run: job 2, its trunk, failed before update 33"
-    assert "job 1 stopped: trainer.duration=40: not run: job 2, its trunk, failed before update 33" in err
+    assert summary(app)[1]["error"] == "not run: job 2, which it starts from, failed before update 33"
+    assert "job 1 stopped: trainer.duration=40: not run: job 2, which it starts from, failed before update 33" in err
     assert err.splitlines()[-1].startswith("1 of 3 jobs failed: job 2 trainer.duration=80, 1 more did not run to their")
     assert begins(app, 3) == [[17], [], [0]]
     code, _, err = sweep(app, *WORDS, LENGTHS, "resume=auto", "hydra.launcher.fail_fast=true")
@@ -143,7 +144,7 @@ def test_the_branches_of_a_trunk_that_fails_before_them_are_not_run_and_a_later_
     assert begins(app, 3) == [[17], [33], [0, 20]]
 
 
-def test_a_first_failure_ends_the_branches_that_wait_too(app: Path) -> None:
+def test_a_first_failure_ends_the_jobs_that_wait_for_a_snapshot_too(app: Path) -> None:
     words = (*WORDS, LENGTHS, "hydra.launcher.jobs=2", "hydra.launcher.fail_fast=true")
     code, _, err = sweep(app, *words, PLANT_80_10="raise")
     assert code == 1
@@ -151,7 +152,7 @@ def test_a_first_failure_ends_the_branches_that_wait_too(app: Path) -> None:
     assert "2 more did not run to their end" in err
 
 
-def test_a_signal_ends_the_sweep_while_branches_wait(app: Path) -> None:
+def test_a_signal_ends_the_sweep_while_jobs_wait_for_a_snapshot(app: Path) -> None:
     driver = start(app, "-m", "name=s", *WORDS, LENGTHS, PLANT_80_5="hang")
     until = time.monotonic() + 60
     while not (app / "outputs/s/2/hangs").exists() and time.monotonic() < until:
@@ -167,16 +168,16 @@ def test_a_signal_ends_the_sweep_while_branches_wait(app: Path) -> None:
     [
         (
             ("trainer.duration=20,40", "warmup.duration=10%"),
-            "trunk=true: jobs 0 and 1 share nothing, warmup.duration=10%",
+            "prefix=true: jobs 0 and 1 share nothing, warmup.duration=10%",
         ),
-        (("trainer.duration=20,40", "hydra.sweeper.max_batch_size=1"), "trunk=true takes all jobs of a grid at once"),
+        (("trainer.duration=20,40", "hydra.sweeper.max_batch_size=1"), "prefix=true takes all jobs of a grid at once"),
         (
             ("trainer.duration=20", "optimizer.lr=interval(0.1,0.2)", "hydra/sweeper=search"),
-            "trunk=true shares what a grid trains",
+            "prefix=true shares what a grid trains",
         ),
     ],
 )
-def test_a_trunk_that_nothing_can_share_is_refused_before_anything_starts(
+def test_a_prefix_that_nothing_can_share_is_refused_before_anything_starts(
     app: Path, words: tuple[str, ...], told: str
 ) -> None:
     given = {word.partition("=")[0]: word for word in (*WORDS, *words)}
@@ -197,25 +198,25 @@ def test_a_trunk_that_nothing_can_share_is_refused_before_anything_starts(
         (["trainer.duration=3ep", "data.samples=null"], "data.samples is not known"),
     ],
 )
-def test_what_the_trunk_decides_and_what_cannot_be_planned_is_refused(
+def test_what_the_launcher_decides_and_what_cannot_be_planned_is_refused(
     compose: Any, words: list[str], told: str
 ) -> None:
     plain = [word for word in WORDS if not word.startswith("hydra")]
     lengths = ("trainer.duration=20", "trainer.duration=40")
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
     with pytest.raises(ConfigError, match=told):
-        share(jobs, [compose(*plain, length, *words) for length in lengths])
+        share(jobs, [settings_of(compose(*plain, length, *words)) for length in lengths])
 
 
-def test_jobs_that_differ_in_more_than_their_length_share_no_trunk(compose: Any) -> None:
+def test_jobs_that_differ_in_more_than_their_length_share_no_prefix(compose: Any) -> None:
     plain = [word for word in WORDS if not word.startswith("hydra")]
     jobs = [Job(i, [], Path("nowhere"), []) for i in range(2)]
     with pytest.raises(ConfigError, match=r"no two jobs differ in trainer\.duration only"):
-        share(jobs, [compose(*plain, f"trainer.duration={20 * i}", f"seed={i}") for i in (1, 2)])
+        share(jobs, [settings_of(compose(*plain, f"trainer.duration={20 * i}", f"seed={i}")) for i in (1, 2)])
 
 
 @pytest.mark.slow
-def test_a_sweep_that_shares_its_trunk_trains_to_the_bits_of_lone_runs(tmp_path: Path) -> None:
+def test_a_sweep_that_shares_a_prefix_trains_to_the_bits_of_lone_runs(tmp_path: Path) -> None:
     words = (
         *("model.hidden=[8]", "model.dropout=0.2", "data.batch_size=64", "schedule=wsd", "warmup=linear"),
         *("warmup.duration=4", "average=ema", "average.decay=0.9", "trainer.validate=7", "trainer.threads=1"),
@@ -224,17 +225,17 @@ def test_a_sweep_that_shares_its_trunk_trains_to_the_bits_of_lone_runs(tmp_path:
     own = ("hydra.launcher.shared_prefix=true", "hydra.launcher.fork=true", "hydra.launcher.jobs=2")
     done = train(tmp_path, "-m", "name=s", "trainer.duration=30,60", *own, *words)
     assert done.returncode == 0, done.stderr
-    assert "job 0 branches off job 1 after update 25\n" in done.stdout
-    assert done.stdout.splitlines()[-1] == "trunk: 90 updates asked, 65 trained"
+    assert "job 0 starts from job 1 after update 25\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == "shared prefix: 90 updates asked, 65 trained"
     done = train(tmp_path, "name=lone", "trainer.duration=30", *words)
     assert done.returncode == 0, done.stderr
-    branch, lone = tmp_path / "outputs/s/0", tmp_path / "outputs/lone"
-    one, two = (read(checkpoints_in(folder / "checkpoints")[-1]) for folder in (branch, lone))
+    shorter, lone = tmp_path / "outputs/s/0", tmp_path / "outputs/lone"
+    one, two = (read(checkpoints_in(folder / "checkpoints")[-1]) for folder in (shorter, lone))
     assert one["state_dict"].keys() == two["state_dict"].keys()
     assert all(torch.equal(one["state_dict"][key], two["state_dict"][key]) for key in one["state_dict"])
-    results = [json.loads((folder / "result.json").read_text()) for folder in (branch, lone)]
+    results = [json.loads((folder / "result.json").read_text()) for folder in (shorter, lone)]
     for key in ("metrics", "best", "test", "updates", "total_updates"):
         assert results[0][key] == results[1][key], key
-    plan = json.loads((branch / "plan.json").read_text())
+    plan = json.loads((shorter / "plan.json").read_text())
     kept = tmp_path / "outputs/s/1/checkpoints/at-00000025/update-00000025.ckpt"
     assert plan["changes"] == [{"policy": "branch", "update": 25, "of": str(kept)}]

@@ -331,7 +331,7 @@ def test_fail_fast_ends_the_sweep_at_the_first_failure(app: Path) -> None:
 
 
 def wait_until_free(folder: Path) -> None:
-    """Until the guardian of the sweep in a folder has gone, which is at once when the last job has."""
+    """Until the watchdog of the sweep in a folder has gone, which is at once when the last job has."""
     held, until = os.open(folder, os.O_RDONLY), time.monotonic() + 10
     while time.monotonic() < until:
         with suppress(BlockingIOError):

@@ -13,10 +13,9 @@ from trainer.lr import ConfigError
 from trainer.measure.noise_interval import estimate
 from trainer.run import fit
 from trainer.tools.noise_scale import command as noise_scale
-from trainer.tools.noise_scale import tables
-from trainer.tools.noise_scale.picture import draw
-from trainer.tools.noise_scale.probe import Point, Probe
-from trainer.tools.noise_scale.sampling import Sampling
+from trainer.tools.noise_scale import output
+from trainer.tools.noise_scale.output import draw
+from trainer.tools.noise_scale.probe import Point, Probe, Sampling
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "noise_scale.py"
 PNG = b"\x89PNG"
@@ -45,7 +44,7 @@ def point(update, square, trace, spread, names=("all parameters", "all")):
 def test_help_shows_examples_to_copy(python):
     told = subprocess.run([python, SCRIPT, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert told.stdout.count("\n    python scripts/noise_scale.py ") >= 3
+    assert told.stdout.count("\n    cadence noise-scale ") >= 3
 
 
 def test_on_digits_it_starts_at_tens_of_samples_grows_as_the_loss_falls_and_leaves_its_files(measured):
@@ -129,12 +128,12 @@ def test_groups_are_told_where_there_are_several_and_batch_norm_is_remarked_upon
 
 
 def test_advice_has_twice_the_fewest_updates_and_twice_the_fewest_samples_at_b_simple():
-    told = tables.advice([point(0, 1.0, 100.0, 0.1), point(5, 1.0, 300.0, 0.1)], batch=50)
+    told = output.advise([point(0, 1.0, 100.0, 0.1), point(5, 1.0, 300.0, 0.1)], batch=50)
     assert told["noise"] == 200
     rows = {row["what"]: row for row in told["batches"]}
     assert (rows["B_simple"]["updates"], rows["B_simple"]["samples"], rows["B_simple"]["lr"]) == (2, 2, 2.5)
     assert (rows["a quarter of B_simple"]["updates"], rows["a quarter of B_simple"]["samples"]) == (5, 1.25)
-    text = "\n".join(tables.advised(told, 50))
+    text = "\n".join(output.format_advice(told, 50))
     assert "A range to choose from: 50 to 800." in text
     assert "scaling.base_batch_size=50 scaling.noise_batch=200" in text
     assert "2505.23971" in text
@@ -142,13 +141,13 @@ def test_advice_has_twice_the_fewest_updates_and_twice_the_fewest_samples_at_b_s
 
 def test_what_is_not_resolved_is_said_bounded_and_left_out_of_the_advice():
     lost, seen = point(9, 1.0, 100.0, 0.8), point(0, 1.0, 100.0, 0.1)
-    text = "\n".join(tables.measured([seen, lost]))
+    text = "\n".join(output.format_points([seen, lost]))
     assert "not resolved  above 37.7" in text
     assert "update 9 is not resolved, the interval of |G|² includes 0: try --updates 1,153 or so" in text
-    assert tables.advice([seen, lost], 32)["resolved"] == 1
-    assert "the mean of 1 of 2 points" in "\n".join(tables.advised(tables.advice([seen, lost], 32), 32))
-    assert tables.advice([lost], 32) is None
-    assert tables.advised(None, 32)[0].startswith("No advice")
+    assert output.advise([seen, lost], 32)["resolved"] == 1
+    assert "the mean of 1 of 2 points" in "\n".join(output.format_advice(output.advise([seen, lost], 32), 32))
+    assert output.advise([lost], 32) is None
+    assert output.format_advice(None, 32)[0].startswith("No advice")
     assert any(label.get_text().startswith("not resolved") for label in draw([seen, lost], 32, 10).axes[0].texts)
 
 

@@ -10,7 +10,8 @@ import pytest
 from trainer.lr import ConfigError
 from trainer.lr.trace import Values
 from trainer.tools.plan import command as plan
-from trainer.tools.plan import picture
+from trainer.tools.plan import files
+from trainer.tools.plan.files import decimate
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "plan.py"
 PNG = b"\x89PNG"
@@ -37,7 +38,7 @@ def row(text, *words):
 def test_help_shows_examples_to_copy(python):
     told = subprocess.run([python, SCRIPT, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert told.stdout.count("\n    python scripts/plan.py ") >= 4
+    assert told.stdout.count("\n    cadence plan ") >= 4
 
 
 def test_the_table_has_the_rate_momentum_and_decay_of_each_group_and_their_areas(shown):
@@ -160,19 +161,19 @@ def test_a_folder_of_no_run_is_refused_and_so_are_other_settings_beside_one(show
 def test_a_long_curve_is_drawn_by_its_lowest_and_highest_points():
     values = Values("d", [1.0 + (t % 7) / 10 for t in range(100_000)])
     values[54_321] = 9.0
-    places, drawn = picture.decimated(values, columns=100)
+    places, drawn = decimate(values, columns=100)
     assert len(places) <= 202
     assert places == sorted(places)
     assert (places[0], places[-1]) == (0, 99_999)
     assert drawn == [values[t] for t in places]
     assert 54_321 in places
     assert (min(drawn), max(drawn)) == (1.0, 9.0)
-    assert picture.decimated(values[:150], columns=100) == (list(range(150)), list(values[:150]))
+    assert decimate(values[:150], columns=100) == (list(range(150)), list(values[:150]))
 
 
 def test_the_plan_of_a_million_updates_with_its_files_imports_no_torch(python, tmp_path):
     words = ("schedule=hard_restarts", "warmup=linear", "--updates", "1000000", "--csv")
-    code = "import sys; from scripts import plan; plan.main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    code = "from trainer.tools.plan import command; command.main(sys.argv[1:]); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [python, "-c", f"import sys; sys.path.insert(0, {str(SCRIPT.parents[1])!r}); {code}", *words],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
@@ -196,7 +197,7 @@ def test_a_batch_that_grows_is_shown_in_the_table_the_numbers_and_the_picture(sh
 
 def test_a_batch_that_grows_is_drawn_beside_one_that_stays(shown, monkeypatch):
     drawn = []
-    monkeypatch.setattr(picture, "_lines", lambda panel, curves: drawn.append(list(curves)) or [])
+    monkeypatch.setattr(files, "_draw_curves", lambda panel, curves: drawn.append(list(curves)) or [])
     shown(
         "schedule=multi_step",
         "--compare",

@@ -225,7 +225,7 @@ def test_on_least_squares_a_default_sweep_of_the_heavy_ball_breaks_within_a_quar
 def test_help_shows_examples_to_copy(python):
     told = subprocess.run([python, SCRIPT, "--help"], capture_output=True, text=True)
     assert told.returncode == 0
-    assert told.stdout.count("\n    python scripts/range_test.py ") >= 3
+    assert told.stdout.count("\n    cadence range-test ") >= 3
 
 
 def test_it_suggests_confirms_and_gives_cycles_and_what_to_paste_gives_that_peak(tested, compose):

@@ -110,7 +110,7 @@ class Checkpointing(pl.Callback):
 
     def _stop_if_asked(self, trainer: pl.Trainer, module: Module, validation_due: bool) -> None:
         if signum := self.stop_signal.received():
-            module.averaging.leave()
+            module.averaging.swap_out()
             self._validation_due = validation_due
             self._save(trainer, module)
             self.stopped_by = signum  # only after the save: a run that could not be saved has failed
@@ -143,7 +143,7 @@ class Checkpointing(pl.Callback):
             self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
             self._adopted = None
             trainer.save_checkpoint(self.folder / BEST)
-        pl_module.averaging.leave()
+        pl_module.averaging.swap_out()
         self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -10,9 +10,9 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate as hydra_instantiate
 
 from trainer.cli.extras import missing_extra
+from trainer.cli.hydra_internals import instantiate_allowed
 from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
@@ -57,7 +57,7 @@ def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
         check_names(path, called, part, more)
         check_values(path, called, part)
     with refusing(key):
-        return hydra_instantiate(dict(node), _convert_="all", **more)
+        return instantiate_allowed(dict(node), (*ALLOWED, *allow), **more)
 
 
 def expect(key: str, made: Any, kind: type) -> Any:

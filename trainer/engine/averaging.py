@@ -112,7 +112,7 @@ def averages(optimizer: Optimizer) -> bool:
 class Averaging:
     """Averages the weights of `net`, and puts averaged weights in their place to be scored.
 
-    The average may be the optimizer's own. `enter` copies the weights that train to `held`, and `leave` copies them
+    The average may be the optimizer's own. `swap_in` copies the weights that train to `held`, `swap_out` copies them
     back, so that scoring changes no bit of the training. A checkpoint written between the two has both.
     """
 
@@ -155,7 +155,7 @@ class Averaging:
         """Whether averaged weights are to be scored in place of those that train."""
         return bool(self.mean) or self._optimizer is not None
 
-    def enter(self, batches: Iterable[Tensor]) -> None:
+    def swap_in(self, batches: Iterable[Tensor]) -> None:
         """Put the averaged weights in place; `batches` are inputs of training batches, for BatchNorm."""
         if self.held or not self.due:
             return
@@ -168,7 +168,7 @@ class Averaging:
         if norms:
             recalibrate(self.net, batches)
 
-    def leave(self) -> None:
+    def swap_out(self) -> None:
         """Put the weights that train back in place."""
         if self.held and self._optimizer is not None:
             self._optimizer.train()  # type: ignore[attr-defined]

@@ -59,8 +59,8 @@ class LRControl(pl.Callback):
         for name, setter in self.setters.items():
             setter(self.policy.hyper_schedules[name].bases[0])
 
-    def watch(self, optimizer: Optimizer) -> None:
-        """Read the learning rates of `optimizer` before each of its steps from now on."""
+    def attach(self, optimizer: Optimizer) -> None:
+        """Verify the values of `optimizer` before each of its steps from now on."""
         optimizer.register_step_pre_hook(self._verify)
 
     def _verify(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

@@ -55,7 +55,7 @@ class Module(pl.LightningModule):
     def on_fit_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
-        self.control.watch(optimizer)
+        self.control.attach(optimizer)
         self.observers.begin(self.net, self.loss, optimizer, self.trainer.strategy.model)
         self.updater = Updater(
             net=self.net,
@@ -111,12 +111,12 @@ class Module(pl.LightningModule):
         self.flush()
 
     def on_train_end(self) -> None:
-        self._enter()
+        self._swap_in()
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.flush()
-            self._enter()
+            self._swap_in()
         self._prepare_scoring()
 
     def on_test_epoch_start(self) -> None:
@@ -132,7 +132,7 @@ class Module(pl.LightningModule):
         self._publish("val")
 
     def on_validation_end(self) -> None:
-        self.averaging.leave()
+        self.averaging.swap_out()
 
     def on_test_epoch_end(self) -> None:
         self._publish("test")
@@ -154,12 +154,12 @@ class Module(pl.LightningModule):
         self.averaging.load_state_dict(checkpoint["averaging"])
         self.observers.load_state_dict(checkpoint.get("observers", {}))
 
-    def _enter(self) -> None:
+    def _swap_in(self) -> None:
         """Put averaged weights in place of those that train, where there are any."""
         count, precision = self.spec.average.recalibrate, self.trainer.precision_plugin
         inputs = recent(self.trainer.train_dataloader, self.clock, count, self.spec.micro_batches)
         with precision.forward_context():
-            self.averaging.enter(map(precision.convert_input, inputs))
+            self.averaging.swap_in(map(precision.convert_input, inputs))
 
     def _prepare_scoring(self) -> None:
         """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""

@@ -176,7 +176,7 @@ def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningD
     optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
     module.averaging.begin(optimizer)
     count = module.spec.average.recalibrate
-    module.averaging.enter(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
+    module.averaging.swap_in(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
 
 
 def _status(folder: Path) -> str | None:

@@ -15,10 +15,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer.cli.command import check_launcher, program
 from trainer.cli.hydra_internals import given_flags
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.sweep.device_pool import devices_needed, threads_per_process
 from trainer.sweep.job import Job
@@ -135,7 +136,8 @@ class SweepLauncher(Launcher):
                 "hydra.launcher.shared_prefix=true takes all jobs of a grid at once: leave out "
                 "hydra.sweeper.max_batch_size and other sweepers"
             )
-        share(batch, self.configs)
+        plain = (OmegaConf.masked_copy(one, [str(key) for key in one if key != "hydra"]) for one in self.configs)
+        share(batch, [settings_of(one) for one in plain])
 
 
 def _refuse_shared_folders(batch: Sequence[Job]) -> None:

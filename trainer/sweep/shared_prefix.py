@@ -9,10 +9,9 @@ import json
 from collections.abc import Iterator, Sequence
 
 from hydra.core.override_parser.types import Quote, QuotedString
-from omegaconf import DictConfig, OmegaConf
 
 from trainer.checkpoint.snapshots import has_checkpoint, snapshot_path
-from trainer.config.settings import Settings, settings_of
+from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.sweep.first_difference import LENGTH, Planned, shared_updates
@@ -21,17 +20,16 @@ from trainer.sweep.job import Job, SharedPrefix
 SWITCH = "hydra.launcher.shared_prefix=true"
 
 
-def share(batch: Sequence[Job], configs: Sequence[DictConfig]) -> None:
+def share(batch: Sequence[Job], settings: Sequence[Settings]) -> None:
     """Let each job start from the longest of those that differ from it in their length only.
 
     Raises:
         ConfigError: no two jobs share anything, or a job says itself where it starts from.
     """
     by_config: dict[str, list[Planned]] = {}
-    for job, config in zip(batch, configs):
-        settings = settings_of(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
-        _check(settings)
-        by_config.setdefault(_without_length(settings), []).append(Planned(job, settings))
+    for job, its_own in zip(batch, settings):
+        _check(its_own)
+        by_config.setdefault(_without_length(its_own), []).append(Planned(job, its_own))
     reasons = [line for alike in by_config.values() if len(alike) > 1 for line in _share_among(alike)]
     if not any(job.prefix for job in batch):
         why = reasons[0] if reasons else f"no two jobs differ in {LENGTH} only"

@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import OmegaConf
 
 from trainer.cli.compose import CONF
+from trainer.cli.hydra_internals import initialized
 from trainer.cli.run_id import register_run_id
 from trainer.config.instantiate import Node
 from trainer.config.resolve import plan_of
@@ -63,7 +64,7 @@ def exhibits() -> list[Exhibit]:
     """All that there is, by families in the order of the page."""
     register_run_id()
     found = []
-    with _files() as place, initialize_config_dir(str(CONF), version_base="1.3"):
+    with _files() as place, initialized(CONF):
         for group, settings in (
             ("schedule", SCHEDULES),
             ("warmup", WARMUPS),

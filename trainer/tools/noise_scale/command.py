@@ -25,22 +25,23 @@ from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import whole
-from trainer.tools.noise_scale.sampling import Sampling
 
 
 def main(words: list[str] | None = None) -> None:
-    """Train to the points, measure there, and tell what was found."""
+    """Train to the points, measure there, and print what was found."""
     options = parsed(words)
     settings = quiet(options)
-    sampling = sampled(options, settings)
+    sizes = sampling_sizes(options, settings)
     if not options.no_files:
         needed_for_pictures()
         check_writable(options.out)
     from trainer.config.components import build
     from trainer.config.resolve import resolve
     from trainer.run import fit
-    from trainer.tools.noise_scale import tables  # late: these need torch
-    from trainer.tools.noise_scale.probe import Probe
+    from trainer.tools.noise_scale import output  # late: these need torch
+    from trainer.tools.noise_scale.probe import Probe, Sampling
+
+    sampling = Sampling(*sizes)
 
     with tempfile.TemporaryDirectory() as folder:
         parts = build(resolve(settings), Path(folder))
@@ -48,14 +49,14 @@ def main(words: list[str] | None = None) -> None:
         probe = Probe(parts, updates_of(options.at, length), sampling)
         parts.module.observers = parts.module.observers.with_probe(probe.attach)
         parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
-        notes = remarks(parts.module.net, sampling)
-        print("\n".join(heading(length, sampling, notes)), flush=True)
+        notes = remarks(parts.module.net, sampling.micro)
+        print("\n".join(heading(length, sizes, notes)), flush=True)
         fit(parts)
     print("\r\033[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-    told = tables.advice(probe.measured, length.batch_size)
-    print("\n".join([*tables.measured(probe.measured), "", *tables.advised(told, length.batch_size)]))
+    advice = output.advise(probe.measured, length.batch_size)
+    print("\n".join([*output.format_points(probe.measured), "", *output.format_advice(advice, length.batch_size)]))
     if not options.no_files:
-        print(f"\n{save(options, probe, told, notes)}")
+        print(f"\n{save(options, probe, advice, notes)}")
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
@@ -92,8 +93,8 @@ def quiet(options: argparse.Namespace) -> Settings:
     return settings_of(cfg)
 
 
-def sampled(options: argparse.Namespace, settings: Settings) -> Sampling:
-    """The sizes of what is measured."""
+def sampling_sizes(options: argparse.Namespace, settings: Settings) -> tuple[int, int, int, int]:
+    """How many batches are measured at a point, the samples of a micro-batch and of a batch, and the seed."""
     why = "it is a number of samples, at least 1."
     micro = whole("--micro", settings.data["batch_size"] if options.micro is None else options.micro, why)
     batch = 16 * micro if options.batch is None else whole("--batch", options.batch, why)
@@ -104,7 +105,7 @@ def sampled(options: argparse.Namespace, settings: Settings) -> Sampling:
         )
     whole("--updates", options.updates, "an interval needs at least 2; try 50.", low=2)
     whole("--seed", options.seed, "give a number from 0.", low=0, high=2**32 - 1)
-    return Sampling(options.updates, micro, batch, options.seed)
+    return options.updates, micro, batch, options.seed
 
 
 def updates_of(at: str, length: Horizon) -> list[int]:
@@ -117,18 +118,19 @@ def updates_of(at: str, length: Horizon) -> list[int]:
     return points
 
 
-def heading(length: Horizon, sampling: Sampling, notes: list[str]) -> list[str]:
+def heading(length: Horizon, sizes: tuple[int, int, int, int], notes: list[str]) -> list[str]:
     """What is going to be done."""
+    updates, micro, batch, _ = sizes
     return [
         f"a run of T = {length.total:,} updates of {length.batch_size:,} samples; at each point "
-        f"{sampling.updates} batches of {sampling.batch:,} in micro-batches of {sampling.micro:,}",
+        f"{updates} batches of {batch:,} in micro-batches of {micro:,}",
         *notes,
         "",
     ]
 
 
-def remarks(net: Any, sampling: Sampling) -> list[str]:
-    """What makes the numbers of this net mean something else."""
+def remarks(net: Any, micro: int) -> list[str]:
+    """Remarks on nets whose numbers mean something else."""
     from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
@@ -136,7 +138,7 @@ def remarks(net: Any, sampling: Sampling) -> list[str]:
         return []
     return [
         f"note: BatchNorm ({norms[0]}{' and others' if len(norms) > 1 else ''}) ties the samples of a micro-batch "
-        f"together: these are the numbers of the loss with statistics over {sampling.micro} samples. They hold for "
+        f"together: these are the numbers of the loss with statistics over {micro} samples. They hold for "
         "larger batches that are made of such micro-batches; give --micro what one device sees."
     ]
 
@@ -151,11 +153,11 @@ def check_writable(stem: Path) -> None:
         raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
 
 
-def save(options: argparse.Namespace, probe: Any, told: dict[str, Any] | None, notes: list[str]) -> str:
+def save(options: argparse.Namespace, probe: Any, advice: dict[str, Any] | None, notes: list[str]) -> str:
     """Write the picture and the numbers; where they are."""
     import torch
 
-    from trainer.tools.noise_scale.picture import draw
+    from trainer.tools.noise_scale.output import draw
 
     length = probe.parts.module.horizon
     draw(probe.measured, length.batch_size, length.total).savefig(f"{options.out}.png", dpi=120)
@@ -166,7 +168,7 @@ def save(options: argparse.Namespace, probe: Any, told: dict[str, Any] | None, n
         "total": length.total,
         "notes": notes,
         "points": [asdict(point) for point in probe.measured],
-        "advice": told,
+        "advice": advice,
         "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
     }
     Path(f"{options.out}.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Looks at a run at a few of its updates: gradients of many micro-batches at the weights of that moment."""
+"""Measures the gradients of many micro-batches at a few updates of a run, with the weights of that update."""
 
 import sys
 import time
@@ -16,7 +16,16 @@ from data.order import Pick, mix
 from trainer.config.components import Parts
 from trainer.engine.protocols import MicroBatch
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
-from trainer.tools.noise_scale.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many batches of what size are measured at a point; `batch` is a multiple of `micro`."""
+
+    updates: int
+    micro: int
+    batch: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Probe:
         data: Any = self.parts.data
         self.augment = data.augment
         self.source = data.splits.train.to(self.parts.trainer.strategy.root_device)
-        self.said = 0.0
+        self.last_shown = 0.0
         return self
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
@@ -56,7 +65,7 @@ class Probe:
         if t in self.points:
             self.measured.append(self._measure(t))
             self.parts.trainer.should_stop = t == max(self.points)
-        self._say(f"training: update {t} of {self.parts.module.horizon.total}")
+        self._show(f"training: update {t} of {self.parts.module.horizon.total}")
 
     def after(self, t: int) -> None:
         """Nothing is to be logged."""
@@ -68,7 +77,7 @@ class Probe:
         with self._unchanged():
             batches = self._batches(t)
             for done in range(sampling.updates):
-                self._say(f"measuring at update {t}: batch {done} of {sampling.updates}")
+                self._show(f"measuring at update {t}: batch {done} of {sampling.updates}")
                 micros = islice(batches, sampling.batch // sampling.micro)
                 scale.add(*squares((self._gradient(*micro) for micro in micros), owners))
         names = ["all parameters", *(group.get("name", f"group {i}") for i, group in enumerate(groups))]
@@ -80,7 +89,7 @@ class Probe:
         draw = torch.Generator().manual_seed(mix(sampling.seed, t))
         size, count = (sampling.micro,), sampling.updates * (sampling.batch // sampling.micro)
         indices = (torch.randint(len(self.source), size, generator=draw) for _ in range(count))
-        picks = (Pick(0, chosen.to(self.source.home)) for chosen in indices)
+        picks = (Pick(0, drawn.to(self.source.home)) for drawn in indices)
         for i, (inputs, targets) in enumerate(self.source.batches(picks)):
             seed = mix(sampling.seed, t, i)
             yield augment(inputs, seed) if augment else inputs, targets, seed
@@ -95,7 +104,7 @@ class Probe:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """What a forward pass in training mode changes is put back: running statistics and random state."""
+        """Put back what a forward pass in training mode changes: running statistics and random state."""
         kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
             yield
@@ -103,9 +112,9 @@ class Probe:
             for buffer, value in kept:
                 buffer.copy_(value)
 
-    def _say(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         """Progress on stderr: in place on a terminal, now and then elsewhere."""
         live = sys.stderr.isatty()
-        if time.monotonic() - self.said > (0.1 if live else 10):
-            self.said = time.monotonic()
+        if time.monotonic() - self.last_shown > (0.1 if live else 10):
+            self.last_shown = time.monotonic()
             print(f"\r\033[K{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)

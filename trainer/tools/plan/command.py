@@ -42,7 +42,7 @@ def main(words: list[str] | None = None) -> None:
     else:
         settings, log = composed(options.overrides, options), {}
         plan = planned(settings)
-    print("\n".join(tables.single(plan, settings.lint_ignore)))
+    print("\n".join(tables.format_plan(plan, settings.lint_ignore)))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
     return None
@@ -77,7 +77,7 @@ def compare(options: argparse.Namespace) -> None:
         settings = composed([*options.overrides, *shlex.split(text)], options)
         plans[text] = planned(settings)
         ignores.append(settings.lint_ignore)
-    print("\n".join(tables.several(plans, ignores)))
+    print("\n".join(tables.format_plans(plans, ignores)))
     if not options.no_files:
         print(f"\n{files.save(plans, options.out, options.csv)}")
 

@@ -1,4 +1,4 @@
-"""Plans for a terminal: tables, sketches, and what lint says of them."""
+"""Plans for a terminal: tables, sketches, and the findings of lint."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,24 +6,24 @@ from trainer.lr import Plan, lint
 from trainer.lr.trace import RUN
 
 
-def single(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
+def format_plan(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
     """One plan: its length, its curves, the numbers of each group, milestones, factors and findings."""
     return [
-        head(plan),
+        format_head(plan),
         "",
-        *sketches(plan),
+        *format_sketches(plan),
         "",
-        *aligned([("group", "value", "first", "at the peak", "last", "∑lr", "∑lr·λ"), *values(plan)], words=2),
+        *align([("group", "value", "first", "at the peak", "last", "∑lr", "∑lr·λ"), *group_rows(plan)], words=2),
         "",
-        *milestones(plan),
-        *batches(plan),
-        *factors(plan),
+        *format_milestones(plan),
+        *format_batches(plan),
+        *format_factors(plan),
         "",
-        *findings(plan, ignore),
+        *format_findings(plan, ignore),
     ]
 
 
-def several(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) -> list[str]:
+def format_plans(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) -> list[str]:
     """Several plans beside each other, by the numbers of the first group of each."""
     rows: list[tuple[str, ...]] = [("", "T", "W", "first", "peak", "at", "last", "∑lr", "∑lr·λ", "lint")]
     lines = []
@@ -34,11 +34,11 @@ def several(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) -> list
         numbers = (course.first, course.peak, course.peak_update, course.last, course.area, plan.decay_area(group))
         length = (plan.horizon.total, plan.policy.warmup.updates)
         rows.append((str(i), *map(_number, (*length, *numbers)), ", ".join(rules) or "nothing"))
-        lines += ["", f"{i}  {name}", *sketches(plan, height=6)]
-    return [*aligned(rows, words=1, last=True), *lines]
+        lines += ["", f"{i}  {name}", *format_sketches(plan, height=6)]
+    return [*align(rows, words=1, last=True), *lines]
 
 
-def head(plan: Plan) -> str:
+def format_head(plan: Plan) -> str:
     """How long the run is, and how high it goes."""
     facts = plan.facts()
     growth, start, most = plan.horizon.growth, plan.horizon.batch_size, plan.policy.most_gain
@@ -53,7 +53,7 @@ def head(plan: Plan) -> str:
     )
 
 
-def sketches(plan: Plan, height: int = 10) -> list[str]:
+def format_sketches(plan: Plan, height: int = 10) -> list[str]:
     """A sketch for each schedule: the groups that follow it differ by a factor only."""
     lines: list[str] = []
     for groups in plan.alike():
@@ -66,42 +66,42 @@ def sketches(plan: Plan, height: int = 10) -> list[str]:
     return lines
 
 
-def values(plan: Plan) -> Iterator[tuple[str, ...]]:
-    """For each group a row for its learning rate, its momentum or β1, its weight decay, and all that changes."""
+def group_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
+    """For each group a row for its learning rate, its momentum or β1, its weight decay, and each scheduled setting."""
     for group, course in plan.courses.items():
         yield (group, "lr", *map(_number, (course.first, course.peak, course.last, course.area)), "")
         for name in _names(plan, group):
             ends = _ends(plan, name, group)
             area = plan.decay_area(group) if name == "weight_decay" else None
             yield ("", name, *map(_number, ends), "", _number(area))
-    for name, owners in plan.hyper_schedules.items():
-        if RUN in owners:
+    for name, by_group in plan.hyper_schedules.items():
+        if RUN in by_group:
             yield (RUN, name, *map(_number, _ends(plan, name, next(iter(plan.courses)))), "", "")
 
 
-def milestones(plan: Plan) -> list[str]:
-    """Where something happens."""
+def format_milestones(plan: Plan) -> list[str]:
+    """The updates at which something changes."""
     rows = plan.milestones()
     return [f"{'milestone':>10}", *(f"{t:>10}  {what}" for t, what in rows), ""] if rows else []
 
 
-def batches(plan: Plan) -> list[str]:
-    """Where the batch grows, and what is left to the learning rate."""
+def format_batches(plan: Plan) -> list[str]:
+    """The updates at which the batch grows, and the factor that the schedule has there."""
     rows = plan.batches()
     if not rows:
         return []
-    whole, epoch = plan.horizon.reference, plan.horizon.updates_per_epoch
-    told = f"{'batch':>10}  in place of {whole.total} updates of {whole.batch_size} samples"
+    fixed, epoch = plan.horizon.reference, plan.horizon.updates_per_epoch
+    head = f"{'batch':>10}  in place of {fixed.total} updates of {fixed.batch_size} samples"
     lines = [
         f"{row['batch']:>10}  from update {row['update']}"
-        + (f", epoch {row['samples'] / (epoch * whole.batch_size):.4g}" if epoch else "")
+        + (f", epoch {row['samples'] / (epoch * fixed.batch_size):.4g}" if epoch else "")
         + f", schedule {row['schedule']:.4g}"
         for row in rows
     ]
-    return [told, *lines, ""]
+    return [head, *lines, ""]
 
 
-def factors(plan: Plan) -> list[str]:
+def format_factors(plan: Plan) -> list[str]:
     """The factors of the first group at the updates that matter."""
     policy = plan.policy
     names = "  ".join(f"{name:>10}" for name in policy.explain(0))
@@ -114,18 +114,18 @@ def factors(plan: Plan) -> list[str]:
     ]
 
 
-def findings(plan: Plan, ignore: Sequence[str]) -> list[str]:
-    """What lint has found, and what becomes of it."""
+def format_findings(plan: Plan, ignore: Sequence[str]) -> list[str]:
+    """The findings of lint, and whether each is ignored, refused or a warning."""
     lint.check_names(ignore)
     lines = []
     for rule, level, message in lint.lint(plan):
-        what = "ignored" if rule in ignore else "refused" if level == lint.ERROR else level
-        lines.append(f"{what:>10}  {rule}: {message}")
+        outcome = "ignored" if rule in ignore else "refused" if level == lint.ERROR else level
+        lines.append(f"{outcome:>10}  {rule}: {message}")
     return lines or [f"{'lint':>10}  nothing found"]
 
 
-def aligned(rows: Sequence[tuple[str, ...]], words: int, last: bool = False) -> list[str]:
-    """Rows with their columns below each other: the first `words` to the left, and the last one where asked."""
+def align(rows: Sequence[tuple[str, ...]], words: int, last: bool = False) -> list[str]:
+    """Rows as lines with aligned columns: the first `words` columns to the left, and the last one where asked."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     left = {*range(words), *([len(widths) - 1] if last else [])}
     return [
@@ -137,20 +137,20 @@ def aligned(rows: Sequence[tuple[str, ...]], words: int, last: bool = False) -> 
 
 
 def _names(plan: Plan, group: str) -> list[str]:
-    """The settings of a group to show; a dial that is called momentum turns β1 where there are betas."""
+    """The settings of a group to show; a schedule of momentum sets β1 where there are betas."""
     known = plan.settings.get(group, {})
     first = "beta1" if "beta1" in known and "momentum" not in plan.hyper_schedules else "momentum"
-    turned = [name for name, owners in plan.hyper_schedules.items() if group in owners]
+    scheduled = [name for name, by_group in plan.hyper_schedules.items() if group in by_group]
     names = [name for name in (first, "weight_decay") if name in known]
-    return [*names, *(name for name in turned if name not in names)]
+    return [*names, *(name for name in scheduled if name not in names)]
 
 
 def _ends(plan: Plan, name: str, group: str) -> tuple[float | None, ...]:
     """A setting at the first update, at the peak of the group's learning rate, and at the last update."""
-    found = plan.setting(name, group)
-    if found is None or isinstance(found, float | int):
-        return (found, found, found)
-    return (found[0], found[plan.courses[group].peak_update], found[-1])
+    value = plan.setting(name, group)
+    if value is None or isinstance(value, float | int):
+        return (value, value, value)
+    return (value[0], value[plan.courses[group].peak_update], value[-1])
 
 
 def _number(value: float | None) -> str:

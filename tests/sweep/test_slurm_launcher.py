@@ -17,11 +17,10 @@ os.environ.setdefault("SLURM_STAND_IN", "/nowhere")
 
 from benchmarks.stand_in import toy
 from tests.sweep import slurm_stand_in
-from tests.sweep.test_sweep import DEATHS, alive, app, check_deaths, hanging, results, start, summary, sweep
+from tests.sweep.test_sweep import alive, results, start, summary, sweep
 from trainer.sweep import slurm_cluster
 from trainer.sweep.slurm_cluster import JOB_ID, Slurm, SlurmProcess
 
-__all__ = ["app"]
 SLURM = ("hydra/launcher=submitit_slurm", "trainer.accelerator=cpu")
 
 
@@ -32,52 +31,63 @@ def slurm(tmp_path: Path) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, env=slurm_stand_in.install(folder))
 
 
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    return toy(tmp_path / "toy app")
+
+
 def submitted(slurm: SimpleNamespace) -> int:
     return len(list(slurm.folder.glob("job-*")))
 
 
-def wait_for_hanging(app: Path, driver: "subprocess.Popen[str]", job: int = 0) -> list[int]:
-    until = time.monotonic() + 120
-    while len(pids := hanging(app, job)) < 2 and time.monotonic() < until and driver.poll() is None:
+def wait_for_start(app: Path, driver: "subprocess.Popen[str]", job: int = 0) -> int:
+    """The process id of a job, once it runs."""
+    starts, until = app / f"outputs/s/{job}/starts", time.monotonic() + 120
+    while not starts.exists() and time.monotonic() < until and driver.poll() is None:
         time.sleep(0.1)
-    assert len(pids) == 2, driver.communicate()
-    return pids
+    assert starts.exists(), driver.communicate()
+    time.sleep(slurm_cluster.POLL + 1)  # until the driver knows
+    return int(starts.read_text().split()[0])
 
 
 @pytest.mark.slow
 def test_jobs_die_alone_each_with_its_reason_and_leave_nothing_behind(app: Path, slurm: SimpleNamespace) -> None:
-    code, _, err = sweep(app, DEATHS, "hydra.launcher.timeout=25", *SLURM, **slurm.env)
+    words = ("act=raise,code,kill,leave,hang,complete", "hydra.launcher.timeout=20")
+    code, _, err = sweep(app, *words, *SLURM, **slurm.env)
     assert code == 1, err
-    check_deaths(app, timeout=25)
-    assert err.splitlines()[-1].startswith("6 of 7 jobs failed: job 0 act=raise, job 1 act=vanish")
+    assert [job["status"] for job in summary(app)] == ["failed"] * 5 + ["completed"]
+    reasons = [job["error"] for job in summary(app)]
+    assert reasons[0] == "exit code 1: ZeroDivisionError: division by zero"
+    assert reasons[1].startswith("exit code 3: ")
+    assert reasons[2].startswith("killed by SIGKILL")
+    assert reasons[3] == "exit code 0: no result.json"
+    assert reasons[4] == "took longer than 20 s"
+    assert err.splitlines()[-1].startswith("5 of 6 jobs failed: job 0 act=raise, job 1 act=code")
     assert not list((app / "outputs/s").glob(f"*/{JOB_ID}"))
+    assert not alive(int((app / "outputs/s/4/starts").read_text()))
 
 
 @pytest.mark.slow
-def test_the_first_failure_ends_what_runs_and_what_waits_where_that_is_asked_for(
-    app: Path, slurm: SimpleNamespace
-) -> None:
+def test_the_first_failure_ends_what_runs_and_submits_no_more(app: Path, slurm: SimpleNamespace) -> None:
     words = ("act=hang,raise,complete", "hydra.launcher.fail_fast=true", "hydra.launcher.jobs=2")
     code, _, err = sweep(app, *words, *SLURM, **slurm.env)
-    assert code == 1
+    assert code == 1, err
     assert [job["status"] for job in summary(app)] == ["stopped", "failed", "waiting"]
     assert "stopped by the failure of job 1" in summary(app)[0]["error"]
     assert submitted(slurm) == 2
-    assert not any(alive(pid) for pid in hanging(app, 0))
+    assert all((job / "ended").exists() for job in slurm.folder.glob("job-*"))
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_sweep_ends_the_jobs_that_run_and_those_that_wait_in_slurm(
-    app: Path, slurm: SimpleNamespace
-) -> None:
+def test_a_signal_ends_the_jobs_that_run_and_those_that_wait_in_slurm(app: Path, slurm: SimpleNamespace) -> None:
     driver = start(app, "-m", "name=s", "act=hang", "x=1,2,3", *SLURM, **slurm.env)
-    pids = [*wait_for_hanging(app, driver), *wait_for_hanging(app, driver, 1)]
-    time.sleep(slurm_cluster.POLL + 1)
+    pids = [wait_for_start(app, driver, job) for job in (0, 1)]
     driver.send_signal(signal.SIGINT)
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 128 + signal.SIGINT, err
     assert not any(alive(pid) for pid in pids)
     assert err.splitlines()[-1] == "SIGINT stopped the sweep: 0 of 3 completed, 3 stopped"
+    assert not (app / "outputs/s/2/starts").exists()
     assert all((job / "ended").exists() for job in slurm.folder.glob("job-*"))
 
 
@@ -85,25 +95,21 @@ def test_a_signal_to_the_sweep_ends_the_jobs_that_run_and_those_that_wait_in_slu
 def test_jobs_outlive_a_killed_driver_and_the_next_one_waits_for_them_and_submits_only_the_others(
     app: Path, slurm: SimpleNamespace
 ) -> None:
-    words = ("act=once,complete", "x=1", "resume.path=auto", *SLURM)
+    words = ("act=hang,complete", "resume.path=auto", *SLURM)
     driver = start(app, "-m", "name=s", *words, **slurm.env)
-    pids = wait_for_hanging(app, driver)
+    pid = wait_for_start(app, driver)
     driver.kill()
     driver.communicate(timeout=60)
-    time.sleep(1)
-    assert all(alive(pid) for pid in pids)
+    assert alive(pid)
     again = start(app, "-m", "name=s", *words, **slurm.env)
-    time.sleep(3)
-    until = time.monotonic() + 60
-    while f"outputs/s/0: Slurm job {1}" not in (seen := (app / "outputs/s/sweep.json").read_text()) and (
-        time.monotonic() < until and '"running"' not in seen
-    ):
-        time.sleep(0.1)
-    time.sleep(5)
-    os.kill(pids[0], signal.SIGKILL)
-    out, err = again.communicate(timeout=120)
+    assert again.stdout is not None
+    lines = [next(again.stdout)]
+    while "Slurm job" not in lines[-1]:
+        lines.append(next(again.stdout))
+    assert lines[-1] == f"{app}/outputs/s/0: Slurm job 1\n"
+    os.kill(pid, signal.SIGKILL)
+    _, err = again.communicate(timeout=120)
     assert again.returncode == 1, err
-    assert f"{app}/outputs/s/0: Slurm job 1\n" in out
     assert [job["status"] for job in summary(app)] == ["failed", "completed"]
     assert submitted(slurm) == 2
     assert sweep(app, *words, **slurm.env)[0] == 0
@@ -113,10 +119,9 @@ def test_jobs_outlive_a_killed_driver_and_the_next_one_waits_for_them_and_submit
 
 @pytest.mark.slow
 def test_a_search_gives_its_trials_to_slurm_and_learns_from_those_that_have_ended(
-    tmp_path: Path, slurm: SimpleNamespace
+    app: Path, slurm: SimpleNamespace
 ) -> None:
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
-    app = toy(tmp_path / "app")
     words = ("hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=3", "hydra.launcher.jobs=2", "sleep=0.1")
     code, out, err = sweep(app, *words, *SLURM, **slurm.env)
     assert (code, err) == (0, "")

@@ -1,0 +1,51 @@
+"""Runs `train.py` with the words of the command, and counts calls of product code by a profile hook, as JSON.
+
+python tests/config/counted.py COUNTS.json optimizer=sgd …
+"""
+
+import json
+import runpy
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+COUNTED = {
+    "settings_of": "trainer/config/settings.py",
+    "tuned_hyperparameters": "trainer/config/tuned_hyperparameters.py",
+    "scaled_numbers": "trainer/config/batch_scaling.py",
+    "lr_policy": "trainer/config/lr_policy.py",
+    "_plan": "trainer/config/resolve.py",
+    "read": "trainer/checkpoint/io.py",
+    "load": "torch/serialization.py",
+}
+"""Functions, and the ends of the paths of their files. Of those that read a file, each is counted by its file."""
+
+
+def main(out: Path, words: list[str]) -> None:
+    """Train, and leave the counts."""
+    counts: Counter[str] = Counter()
+
+    def hook(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.endswith(COUNTED.get(code.co_qualname, "none")):
+            path = frame.f_locals.get("path" if code.co_name == "read" else "f")
+            name = f" {Path(path).name}" if isinstance(path, str | Path) else ""
+            counts[f"{code.co_name}{name}"] += 1
+
+    sys.argv = ["train.py", *words]
+    threading.setprofile(hook)
+    sys.setprofile(hook)
+    try:
+        runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    finally:
+        sys.setprofile(None)
+        out.write_text(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,103 @@
+"""A run resolves its config once and reads each checkpoint once; the config itself goes nowhere else."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.config.resolve import plan_of, resolve
+from trainer.config.settings import settings_of
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    *("data=synthetic", "data.samples=64", "data.batch_size=8", "data.val_samples=8", "model.hidden=[4]", "name=x"),
+    *("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.duration=8", "trainer.validate=4"),
+    *("trainer.checkpoint=2", "trainer.keep=0", "scaling=adam_sde", "scaling.base_batch_size=4", "warmup=linear"),
+    *("warmup.duration=2", "hyper_schedule=weight_decay_tied"),
+)
+ONCE = {"settings_of": 1, "tuned_hyperparameters": 1, "scaled_numbers": 1, "lr_policy": 1, "_plan": 1}
+"""Calls of a run, whether it is a new one or a resumed one."""
+ROOMS = ("trainer/config", "trainer/run.py", "trainer/cli", "trainer/sweep/launcher.py", "hydra_plugins", "cadence")
+"""Where a function may take the config: the launcher of sweeps is a plugin of Hydra."""
+
+
+def counted(folder, *words):
+    """How often a real run has called what is counted."""
+    out = folder.with_suffix(".json")
+    command = [sys.executable, str(ROOT / "tests/config/counted.py"), str(out), *SMALL, f"hydra.run.dir={folder}"]
+    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+def test_numbers_curve_and_plan_are_made_once_and_each_checkpoint_is_read_once(tmp_path):
+    new = counted(tmp_path / "new")
+    assert {name: count for name, count in new.items() if name in ONCE} == ONCE
+    assert {name: count for name, count in new.items() if name not in ONCE} == {
+        "read best.ckpt": 1,
+        "load best.ckpt": 1,
+    }
+    middle = tmp_path / "new" / "checkpoints" / "update-00000006.ckpt"
+    resumed = counted(tmp_path / "resumed", f"resume.path={middle}")
+    reads = {f"{name} {file}": 1 for name in ("read", "load") for file in (middle.name, "best.ckpt")}
+    if {name for name in resumed if "best" in name and resumed[name] == 2}:  # a better one came after the resume
+        reads |= {f"{name} best.ckpt": 2 for name in ("read", "load")}
+    assert resumed == {**ONCE, **reads}
+
+
+def test_a_best_from_before_the_resume_is_read_once(tmp_path):
+    counted(tmp_path / "new", "optimizer.lr=0.1", "schedule=constant", "task.monitor=loss", "task.mode=max")
+    newest = tmp_path / "new" / "checkpoints" / "update-00000008.ckpt"
+    resumed = counted(
+        *(tmp_path / "resumed", "optimizer.lr=0.1", "schedule=constant", "task.monitor=loss", "task.mode=max"),
+        f"resume.path={newest}",
+    )
+    assert resumed == {
+        **ONCE,
+        **{f"{name} {file}": 1 for name in ("read", "load") for file in (newest.name, "best.ckpt")},
+    }
+
+
+def test_training_and_the_plan_command_have_the_same_plan(compose):
+    settings = settings_of(compose(*SMALL))
+    trained, planned = resolve(settings).plan, plan_of(settings)
+    assert list(planned.curves) == list(trained.curves)
+    assert all(planned.curves[name].tolist() == trained.curves[name].tolist() for name in trained.curves)
+    assert planned.settings == trained.settings
+
+
+def test_what_was_resolved_cannot_be_changed(compose):
+    resolved = resolve(settings_of(compose(*SMALL)))
+    for value, name in ((resolved, "plan"), (resolved.settings, "seed"), (resolved.numbers, "scale")):
+        with pytest.raises(AttributeError, match="cannot assign"):
+            setattr(value, name, None)
+
+
+def test_few_functions_take_the_config_and_all_where_it_is_resolved():
+    taking = {}
+    for path in (path for room in (*ROOMS, "trainer", "scripts") for path in files(ROOT / room)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and takes_config(node):
+                taking[f"{path.relative_to(ROOT)}:{node.name}"] = path
+    assert len(taking) <= 15, sorted(taking)
+    assert [name for name in taking if not name.startswith(ROOMS)] == []
+
+
+def files(place):
+    return [place] if place.is_file() else sorted(place.rglob("*.py"))
+
+
+def takes_config(node):
+    """Whether an argument of a function is annotated as a config."""
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return any(one.annotation is not None and "DictConfig" in ast.unparse(one.annotation) for one in arguments)
+
+
+def test_a_function_that_takes_a_config_is_found():
+    (function,) = ast.parse("def f(a, cfg: list[DictConfig]): ...").body
+    assert takes_config(function)
+    (function,) = ast.parse("def f(a) -> DictConfig: ...").body
+    assert not takes_config(function)
