@@ -188,7 +188,7 @@ def _gains(run: Run) -> dict[str, float]:
 def _curve(run: Run) -> Curve:
     batch = run.plan.get("global_batch", 1)
     points = scalars(run.folder, ("train_set/loss",)).get("train_set/loss", [])
-    return [((t + 1) * batch, loss) for t, loss in points]
+    return tuple(((t + 1) * batch, loss) for t, loss in points)
 
 
 def _distance(curve: Curve, base: Curve) -> float:
