@@ -18,7 +18,7 @@ from rich.table import Table
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from benchmarks.loops import Spent
-from trainer.lr import Horizon, LRPolicy, Plan, compose, cooldown, cosine, linear_warmup, place, wsd
+from trainer.lr import Horizon, LRPolicy, Plan, compose, compose_schedule, cooldown, cosine, linear_warmup, wsd
 from trainer.lr.lint import lint
 
 PEAK_LR, GROUPS = 1e-3, {"matrices": 1.0, "embeddings": 0.5, "vectors": 1.0, "head": 0.1}
@@ -66,7 +66,7 @@ def policy(updates: int, own: bool = False) -> LRPolicy:
     """Four groups, linear warm-up, cosine and cooldown; with `own`, one of them has a plateau and a decay."""
     horizon, cool = Horizon(updates, 1), partial(cooldown, duration="20%")
     rise, fall = compose(horizon, partial(linear_warmup, duration="5%"), cosine, "prefix", cool)
-    other = {"head": place(horizon, rise.updates, wsd, "prefix", cool)} if own else {}
+    other = {"head": compose_schedule(horizon, rise.updates, wsd, "prefix", cool)} if own else {}
     return LRPolicy(PEAK_LR, 1.0, rise, fall, GROUPS, other)
 
 

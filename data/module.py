@@ -1,6 +1,7 @@
 """The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -8,10 +9,10 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from data.bounds import integer
-from data.order import Layout, Order, Pick, permutation
+from data.order import Layout, Order, Pick, mix, permutation
 from data.shard import Shard
-from data.source import Source, Workers
-from data.stream import Clock, Loop, Stream, Transform
+from data.source import Batch, Source, Workers
+from data.stream import Clock, Loop, MicroBatch, Stream, Transform
 
 
 class Splits(NamedTuple):
@@ -109,6 +110,24 @@ class DataModule(LightningDataModule):
     def test_dataloader(self) -> Shard | list:
         """This rank's part of the test split; an empty list where there is none."""
         return self._evaluation(self.splits.test)
+
+    def validation_samples(self, count: int) -> Batch:
+        """Inputs and targets of the first `count` validation samples, on the device of the run."""
+        source = self.splits.val
+        if source is None:
+            raise RuntimeError("there is no validation data.")
+        source = source.to(self._device)
+        return next(source.batches([Pick(0, torch.arange(count, device=source.home))]))
+
+    def random_batches(self, seed: int, t: int, size: int, count: int) -> Iterator[MicroBatch]:
+        """`count` micro-batches of `size` training samples, drawn one by one with replacement by (seed, t)."""
+        source = self.splits.train.to(self._device)
+        draw = torch.Generator().manual_seed(mix(seed, t))
+        indices = (torch.randint(len(source), (size,), generator=draw) for _ in range(count))
+        picks = (Pick(0, drawn.to(source.home)) for drawn in indices)
+        for i, (inputs, targets) in enumerate(source.batches(picks)):
+            own = mix(seed, t, i)
+            yield MicroBatch(self.augment(inputs, own) if self.augment else inputs, targets, own)
 
     def claims(self) -> dict[str, str]:
         """What this rank trains on, in short texts by name: all ranks must have the same, whatever part they take."""

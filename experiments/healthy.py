@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
-from trainer.lr.bounds import whole  # noqa: E402
+from trainer.lr.bounds import integer  # noqa: E402
 from trainer.tools.doctor import main as doctor  # noqa: E402
 
 DIGITS = ("adam_sqrt", "adascale", "critical_batch", "goyal", "increase_batch", "schedules", "warmup")
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     data = os.environ.get("CADENCE_DATA")
     if data is None and {*names} & {*LARGER}:
         raise ConfigError("the larger experiments need their data: name its folder, as in CADENCE_DATA=FOLDER.")
-    whole("--seeds", options.seeds, "give 1 to 100.", high=100)
+    integer("--seeds", options.seeds, "give 1 to 100.", high=100)
     with tempfile.TemporaryDirectory() as root:
         for name in names:
             words = [word.format(data=data) for word in LARGER.get(name, ())]

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.report import machine
 from trainer.lr import ConfigError
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import integer
 from trainer.tools.report.claims import CLAIMS, Claim, Claims, read_claims
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "experiments"
@@ -67,8 +67,8 @@ def options_of(description: str | None, seeds: int | None = None) -> argparse.Ar
 def check_options(options: argparse.Namespace, folder: Path) -> None:
     """Refuse what makes no sense, and a place that cannot be written, before anything is trained."""
     if options.seeds is not None:
-        whole("--seeds", options.seeds, "give how many.")
-    whole("--jobs", options.jobs, "give how many.")
+        integer("--seeds", options.seeds, "give how many.")
+    integer("--jobs", options.jobs, "give how many.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (probe := folder / ".writable").touch()

@@ -102,6 +102,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
                 "optuna",
                 "rich",
                 "tensorboard",
+                "google",
+                "yaml",
             },
         )
     ],

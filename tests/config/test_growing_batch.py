@@ -233,18 +233,18 @@ def test_the_plan_of_a_run_says_where_the_batch_grows_and_every_update_logs_it(a
         (["trainer.accumulate=1", "resume.policy=continue"], "global batch 8 → 4"),
     ],
 )
-def test_a_resume_with_another_growth_is_refused_in_one_line(assembled, trunk, words, says):
+def test_a_resume_with_another_growth_is_refused_in_one_line(assembled, first, words, says):
     given = {word.partition("=")[0]: word for word in (*SMALL, *GROW, *words)}
     if "batch_schedule=none" in words:
         del given["batch_schedule.max_batch_size"]
     with pytest.raises(ConfigError) as refusal:
-        assembled(*given.values(), folder="other", resumed=trunk)
+        assembled(*given.values(), folder="other", resumed=first)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory):
+def first(tmp_path_factory):
     """A checkpoint of a run whose batch has grown."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -257,7 +257,7 @@ def trunk(tmp_path_factory):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])
-    assembly = assemble(cfg, tmp_path_factory.mktemp("trunk"))
+    assembly = assemble(cfg, tmp_path_factory.mktemp("first"))
     fit(assembly)
     path = checkpoint_path(assembly.checkpointing.folder, 52)
     assert read(path)["cadence"]["updates"] == 52

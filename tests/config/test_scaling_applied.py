@@ -56,7 +56,7 @@ def own_word(batch_size: int, base_batch_size: int | None = None) -> str:
     return "twice"
 
 
-def test_adam_steps_with_the_rescaled_numbers_in_every_group(assembled):
+def test_adam_steps_with_the_scaled_numbers_in_every_group(assembled):
     chosen = ("scaling=adam_sde", "scaling.base_batch_size=1", "scaling.weight_decay=sqrt", "optimizer.lr=0.001")
     seen = watched(assembled(*SMALL, *chosen))
     assert len(seen) == 10
@@ -75,7 +75,7 @@ def test_the_global_batch_counts_accumulation(assembled):
     assert group["betas"] == pytest.approx((0.6, 0.996), rel=1e-12)
 
 
-def test_rmsprop_steps_with_the_rescaled_alpha_and_eps(assembled):
+def test_rmsprop_steps_with_the_scaled_alpha_and_eps(assembled):
     chosen = ("optimizer=rmsprop", "scaling=rmsprop_sde", "scaling.base_batch_size=1")
     (group, *_), *_ = watched(assembled(*SMALL, *chosen))
     assert (group["alpha"], group["eps"], group["lr"]) == pytest.approx((0.96, 5e-9, 2e-3), rel=1e-12)
@@ -116,7 +116,7 @@ def test_auto_looks_at_the_class_where_no_number_tells_and_the_user_has_the_last
         assert plan_of(settings_of(cfg)).policy.scale == scale
 
 
-def test_the_optimizer_of_a_group_is_rescaled_too_and_one_factor_must_fit_all(assembled):
+def test_the_optimizer_of_a_group_is_scaled_too_and_one_factor_must_fit_all(assembled):
     muon = ("optimizer=muon", "model.hidden=[8,8]", "scaling.base_batch_size=1")
     assembly = assembled(*SMALL, *muon, "scaling=sqrt", "scaling.weight_decay=sqrt")
     seen = watched(assembly)
@@ -130,7 +130,7 @@ def test_the_optimizer_of_a_group_is_rescaled_too_and_one_factor_must_fit_all(as
         assembled(*SMALL, *muon, "scaling=auto")
 
 
-def test_the_weight_decay_and_the_optimizer_of_a_pattern_are_rescaled(assembled):
+def test_the_weight_decay_and_the_optimizer_of_a_pattern_are_scaled(assembled):
     patterns = (
         "groups.patterns=[{name: head, match: '*4.weight', weight_decay: 0.3}, {name: vectors, match: '*.bias', "
         "optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 0.003, betas: [0.8, 0.99], eps: 1e-6}}]"
@@ -151,7 +151,7 @@ def test_a_group_with_a_weight_decay_of_its_own_follows_the_switch(assembled):
     assert 0.04 in seen.values()
 
 
-def test_a_scheduled_number_starts_from_the_rescaled_one(assembled):
+def test_a_scheduled_number_starts_from_the_scaled_one(assembled):
     chosen = (
         "scaling=adam_sde",
         "scaling.base_batch_size=1",
@@ -165,7 +165,7 @@ def test_a_scheduled_number_starts_from_the_rescaled_one(assembled):
     assert [row[0]["betas"] for row in seen] == [pytest.approx((0.6, 0.996), rel=1e-12)] * 10
 
 
-def test_a_warmup_of_auto_length_follows_the_rescaled_beta2(compose):
+def test_a_warmup_of_auto_length_follows_the_scaled_beta2(compose):
     cfg = compose(*SMALL, "warmup=auto", "scaling=adam_sde", "scaling.base_batch_size=1", "optimizer.betas=[0.9,0.99]")
     cfg.trainer.duration = 1000
     assert plan_of(settings_of(cfg)).policy.warmup.updates == 50  # 2 / (1 - 0.96), not 2 / (1 - 0.99)

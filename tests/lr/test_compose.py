@@ -8,12 +8,12 @@ from trainer.lr import (
     Horizon,
     annotations,
     compose,
+    compose_schedule,
     constant,
     cooldown,
     linear,
     linear_warmup,
     no_cooldown,
-    place,
     product,
     repeat,
     sequence,
@@ -39,7 +39,7 @@ def test_replaced_a_schedule_spans_the_run_and_stays_at_one_during_the_warmup():
 
 
 def test_prefixed_marks_are_told_on_the_clock_of_the_run():
-    fall = place(RUN, 4, lambda h: step(h, every=3), "prefix")
+    fall = compose_schedule(RUN, 4, lambda h: step(h, every=3), "prefix")
     assert values(fall, (0, 6, 7, 9, 10)) == near([1, 1, 0.1, 0.1, 0.01])
     assert annotations(fall)["jumps"][:2] == (7, 10)
 

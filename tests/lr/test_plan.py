@@ -83,7 +83,7 @@ def test_warmup_and_each_schedule_are_evaluated_once_per_update():
     rule = HyperSchedule(lambda t, base, share: base * share, [0.1] * 4)
     rates = LRPolicy(0.1, 1.0, Warmup(0, counting("warmup")), counting("common"), GROUPS, {"head": counting("own")})
     made = Plan(LRPolicy(**{**vars(rates), "hyper_schedules": {"weight_decay": rule}}), Horizon(1000, 1))
-    made.facts(), made.sketch(), made.milestones(), made.hyper_schedules
+    made.summary(), made.sketch(), made.milestones(), made.hyper_schedules
     assert seen == {"warmup": 1000, "common": 1000, "own": 1000}
 
 
@@ -99,7 +99,7 @@ def test_a_group_is_told_by_its_first_highest_and_last_rate_and_their_sum():
     made = plan(linear, 12, lambda h: linear_warmup(h, duration=4), base_lr=1.0, groups={"all": 1.0, "head": 0.5})
     assert made.courses["all"] == pytest.approx((0.25, 1.0, 3, 0.125, 2.5 + 4.5))
     assert made.courses["head"] == pytest.approx((0.125, 0.5, 3, 0.0625, 3.5))
-    facts = made.facts()
+    facts = made.summary()
     assert facts["curves"]["head"] == {**made.courses["head"]._asdict(), "decay_area": None}
     assert facts["mean_lr"] == pytest.approx(7 / 12)
 

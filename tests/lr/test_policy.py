@@ -109,7 +109,7 @@ def test_an_unknown_composition_is_refused_with_the_known_ones():
 
 def test_a_plan_knows_its_peak_its_ends_and_its_area():
     plan = Plan(policy(lambda h: linear_warmup(h, duration=4), linear, total=12, base_lr=1.0), Horizon(12, 1))
-    facts = plan.facts()
+    facts = plan.summary()
     assert (facts["peak_lr"], facts["peak_update"], facts["first_lr"], facts["last_lr"]) == (4.0, 3, 1.0, 0.5)
     assert facts["mean_lr"] == pytest.approx(4.0 * (2.5 + 4.5) / 12)
     assert plan.landmarks() == [0, 3, 4, 6, 9, 11]

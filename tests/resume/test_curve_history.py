@@ -18,9 +18,9 @@ AT, TOTAL = 20, 40
 
 
 @pytest.fixture(scope="module")
-def trunk(tmp_path_factory):
+def first(tmp_path_factory):
     """A run of 40 updates with a checkpoint at each tenth."""
-    folder = tmp_path_factory.mktemp("trunk")
+    folder = tmp_path_factory.mktemp("first")
     assembly = assemble(config(), folder)
     fit(assembly)
     return folder, assembly.module.spec.policy
@@ -40,9 +40,9 @@ def config(*overrides):
         return compose("train", list(given.values()))
 
 
-def resumed(trunk, folder, *overrides, at=AT):
+def resumed(first, folder, *overrides, at=AT):
     """The policy of a run that goes on from update `at`, with what it applied."""
-    path = next(path for path in checkpoints_in(trunk[0] / "checkpoints") if path.stem.endswith(f"{at:08d}"))
+    path = next(path for path in checkpoints_in(first[0] / "checkpoints") if path.stem.endswith(f"{at:08d}"))
     assembly = assemble(config(f"resume.path={path}", *overrides), folder, path)
     seen = []
     configure = assembly.module.configure_optimizers
@@ -91,19 +91,19 @@ CASES = list(itertools.product(EDITS, POLICIES))
 
 
 @pytest.mark.parametrize(("edit", "policy"), CASES, ids=[f"{' '.join(edit[0])} {policy}" for edit, policy in CASES])
-def test_an_edited_config_does_what_its_policy_says_or_is_refused(trunk, tmp_path, edit, policy):
+def test_an_edited_config_does_what_its_policy_says_or_is_refused(first, tmp_path, edit, policy):
     overrides, kept, curve = edit
     chosen = [*overrides, *([f"resume.policy={policy}"] if policy else [])]
     if policy is None or (policy in KEEP and not kept):
         with pytest.raises(ConfigError) as refusal:
-            resumed(trunk, tmp_path, *chosen)
+            resumed(first, tmp_path, *chosen)
         assert "→" in str(refusal.value)
         assert "\n" not in str(refusal.value)
         return
-    assembly, seen = resumed(trunk, tmp_path, *chosen)
+    assembly, seen = resumed(first, tmp_path, *chosen)
     total, plan = assembly.module.horizon.total, assembly.module.spec.policy
     assert seen == [plan.lrs(t) for t in range(AT, total)]
-    expected = [by_definition(policy, trunk[1].lr, curve, t, total) for t in range(AT, total)]
+    expected = [by_definition(policy, first[1].lr, curve, t, total) for t in range(AT, total)]
     assert [lrs[0] for lrs in seen] == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
@@ -121,19 +121,19 @@ def by_definition(policy, old, curve, t, total):
 BATCH = ["data.batch_size=8", "trainer.duration=20"]
 
 
-def test_another_batch_without_a_policy_is_refused(trunk, tmp_path):
+def test_another_batch_without_a_policy_is_refused(first, tmp_path):
     with pytest.raises(ConfigError, match=r"global batch 4 → 8"):
-        resumed(trunk, tmp_path, *BATCH)
+        resumed(first, tmp_path, *BATCH)
 
 
-def test_with_another_batch_the_curve_goes_on_at_each_sample(trunk, tmp_path):
-    assembly, seen = resumed(trunk, tmp_path, *BATCH, "resume.policy=continue")
+def test_with_another_batch_the_curve_goes_on_at_each_sample(first, tmp_path):
+    assembly, seen = resumed(first, tmp_path, *BATCH, "resume.policy=continue")
     assert assembly.module.horizon.total == 20
-    assert [lrs[0] for lrs in seen] == [trunk[1].lr(2 * t) for t in range(10, 20)]
+    assert [lrs[0] for lrs in seen] == [first[1].lr(2 * t) for t in range(10, 20)]
 
 
-def test_another_batch_may_override_the_curve(trunk, tmp_path):
-    _, seen = resumed(trunk, tmp_path, *BATCH, "resume.policy=override")
+def test_another_batch_may_override_the_curve(first, tmp_path):
+    _, seen = resumed(first, tmp_path, *BATCH, "resume.policy=override")
     assert [lrs[0] for lrs in seen] == pytest.approx([0.1 * line(t, 20) for t in range(10, 20)], rel=1e-12)
 
 
@@ -141,28 +141,28 @@ def test_there_are_fifty_one_edits():
     assert len(CASES) + 3 == 51
 
 
-def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(trunk, tmp_path):
+def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(first, tmp_path):
     with pytest.raises(ConfigError, match="between two updates of 12"):
-        resumed(trunk, tmp_path, "data.batch_size=12", "trainer.duration=20", "resume.policy=override", at=10)
+        resumed(first, tmp_path, "data.batch_size=12", "trainer.duration=20", "resume.policy=override", at=10)
 
 
-def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(trunk, tmp_path):
+def test_a_run_resumed_again_goes_on_with_the_curve_that_its_first_resume_made(first, tmp_path):
     words = ("trainer.duration=80", "optimizer.lr=0.05", "resume.policy=rewarm")
-    first, seen = resumed(trunk, tmp_path, *words)
+    once, seen = resumed(first, tmp_path, *words)
     path = next(path for path in checkpoints_in(tmp_path / "checkpoints") if path.stem.endswith("50"))
     for again in (words, words[:2]):
         second = assemble(config("resume.path=x", *again), tmp_path / "again", path).module.spec
-        assert [second.policy.lrs(t) for t in range(80)] == [first.module.spec.policy.lrs(t) for t in range(80)]
+        assert [second.policy.lrs(t) for t in range(80)] == [once.module.spec.policy.lrs(t) for t in range(80)]
         assert len(second.origin["curve_history"]) == 2
     assert seen[30:] == [second.policy.lrs(t) for t in range(50, 80)]
 
 
-def test_a_cooldown_branches_off_any_checkpoint_of_a_trunk(trunk, tmp_path):
+def test_a_cooldown_branches_off_any_checkpoint_of_a_first_run(first, tmp_path):
     for at in (10, 20, 30):
         _, seen = resumed(
-            trunk, tmp_path / f"{at}", f"trainer.duration={at + 10}", "resume.policy=branch_cooldown", at=at
+            first, tmp_path / f"{at}", f"trainer.duration={at + 10}", "resume.policy=branch_cooldown", at=at
         )
-        high = trunk[1].lr(at)
+        high = first[1].lr(at)
         assert [lrs[0] for lrs in seen] == pytest.approx([high * (1 - math.sqrt(k / 10)) for k in range(10)], rel=1e-12)
 
 
@@ -178,9 +178,9 @@ def test_a_cooldown_branches_off_any_checkpoint_of_a_trunk(trunk, tmp_path):
         (["resume.policy=stretch", *BATCH], "take continue or override"),
     ],
 )
-def test_a_policy_that_cannot_be_followed_is_refused(trunk, tmp_path, overrides, says):
+def test_a_policy_that_cannot_be_followed_is_refused(first, tmp_path, overrides, says):
     with pytest.raises(ConfigError, match=says):
-        resumed(trunk, tmp_path, *overrides)
+        resumed(first, tmp_path, *overrides)
 
 
 def test_a_policy_without_a_checkpoint_is_refused(tmp_path):
@@ -188,8 +188,8 @@ def test_a_policy_without_a_checkpoint_is_refused(tmp_path):
         assemble(config("resume.policy=rewarm"), tmp_path)
 
 
-def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkpoint(trunk, tmp_path, capsys):
-    assembly, _ = resumed(trunk, tmp_path, "trainer.clip=0.5", "optimizer.betas=[0.8,0.99]")
+def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkpoint(first, tmp_path, capsys):
+    assembly, _ = resumed(first, tmp_path, "trainer.clip=0.5", "optimizer.betas=[0.8,0.99]")
     told = capsys.readouterr().err
     assert "from there on trainer.clip: None → 0.5" in told
     saved = read(checkpoints_in(tmp_path / "checkpoints")[-1])["cadence"]
@@ -197,9 +197,9 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
     assert assembly.module.updater.treatment.clip == 0.5
 
 
-def test_a_scheduled_setting_starts_from_the_present_number(trunk, tmp_path):
+def test_a_scheduled_setting_starts_from_the_present_number(first, tmp_path):
     tied = ("hyper_schedule=weight_decay_tied", "resume.policy=override")
-    first, _ = resumed(trunk, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
+    first, _ = resumed(first, tmp_path / "first", *tied, "optimizer.weight_decay=0.1")
     path = checkpoints_in(tmp_path / "first" / "checkpoints")[0]
     again = assemble(config("resume.path=x", *tied, "optimizer.weight_decay=0.3"), tmp_path / "again", path)
     policies = (first.module.spec.policy, again.module.spec.policy)
@@ -216,7 +216,7 @@ def stable(tmp_path_factory):
     return folder, assembly.module.spec.policy
 
 
-def test_a_cooldown_branches_off_a_stable_trunk_to_an_end_before_its_own_decay(stable, tmp_path):
+def test_a_cooldown_branches_off_a_stable_first_run_to_an_end_before_its_own_decay(stable, tmp_path):
     words = ("schedule=wsd", "warmup.duration=16", "resume.policy=branch_cooldown", "trainer.duration=28")
     _, seen = resumed(stable, tmp_path, *words)
     assert [lrs[0] for lrs in seen] == pytest.approx([0.1 * (1 - math.sqrt(k / 8)) for k in range(8)], rel=1e-12)
@@ -242,11 +242,11 @@ def test_a_table_that_was_edited_is_another_curve(tmp_path):
         assemble(config("resume.path=x", *words), tmp_path / "other", path)
 
 
-def test_a_larger_batch_needs_a_folder_of_its_own(trunk):
-    path = checkpoints_in(trunk[0] / "checkpoints")[-1]
+def test_a_larger_batch_needs_a_folder_of_its_own(first):
+    path = checkpoints_in(first[0] / "checkpoints")[-1]
     words = ("resume.path=x", "data.batch_size=8", "trainer.duration=40", "resume.policy=continue")
     with pytest.raises(ConfigError, match="give the run another name"):
-        assemble(config(*words), trunk[0], path)
+        assemble(config(*words), first[0], path)
 
 
 def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):

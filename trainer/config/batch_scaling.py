@@ -11,7 +11,7 @@ from trainer.config.instantiate import instantiate, refusing
 from trainer.config.settings import CurveSettings, Settings
 from trainer.config.tuned_hyperparameters import LINKED, Tuned, adaptive, tuned_hyperparameters
 from trainer.lr import ConfigError, Horizon
-from trainer.lr.bounds import number, whole
+from trainer.lr.bounds import integer, number
 from trainer.lr.scaling import Scaled
 from trainer.lr.scaling_average import scaled_decay
 
@@ -38,7 +38,7 @@ def scaled_numbers(curve: CurveSettings, length: Horizon) -> ScaledNumbers:
     rule = instantiate(curve.scaling, "scaling", curve.allow)
     reference = curve.scaling.get("base_batch_size")
     if reference is not None:
-        whole("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
+        integer("scaling.base_batch_size", reference, "it is the global batch at which optimizer.lr was tuned.")
     takes = inspect.signature(rule).parameters if callable(rule) else {}
     main, *others = tuned_hyperparameters(curve)
     first = _applied(curve, rule, main, length.batch_size)

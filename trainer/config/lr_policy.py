@@ -11,7 +11,17 @@ from trainer.config.instantiate import Node, expect, instantiate, refusing
 from trainer.config.nested_schedules import expanded, named
 from trainer.config.settings import RUN_VALUES, CurveSettings
 from trainer.config.tuned_hyperparameters import is_number
-from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy, Schedule, Warmup, auto_updates, compose, place
+from trainer.lr import (
+    ConfigError,
+    Horizon,
+    HyperSchedule,
+    LRPolicy,
+    Schedule,
+    Warmup,
+    auto_updates,
+    compose,
+    compose_schedule,
+)
 from trainer.lr.bounds import number, positive
 
 
@@ -43,7 +53,11 @@ def lr_policy(numbers: ScaledNumbers, groups: Groups, most_gain: float | None = 
     warmup_mode, cool = compat.warmup_mode(curve.warmup_mode), _cooldown(curve, compat, base * scale)
     rise = _warmup(curve, compat, read, scale, base * scale)
     _, common = compose(read, lambda _: rise, next(iter(made.values())), warmup_mode, cool)
-    own = {name: place(read, rise.updates, one, warmup_mode, cool) for name, one in list(made.items())[1:] if one}
+    own = {
+        name: compose_schedule(read, rise.updates, one, warmup_mode, cool)
+        for name, one in list(made.items())[1:]
+        if one
+    }
     policy = LRPolicy(
         base,
         scale,

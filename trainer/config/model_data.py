@@ -18,7 +18,7 @@ from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.settings import CurveSettings, Settings, TrainerSettings
 from trainer.engine.sync_norm import synced
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, positive, whole
+from trainer.lr.bounds import integer, number, positive
 from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage
 from trainer.optim.sgd import GradientDescent
@@ -40,7 +40,7 @@ class Model:
 
 def prepare(settings: TrainerSettings, seed: int) -> None:
     """Seeds, threads and quiet."""
-    whole("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
+    integer("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
     _check_machine(settings)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ from trainer.config.instantiate import refusing
 from trainer.config.lr_policy import Groups, assumed_groups, group_settings, lr_policy
 from trainer.config.settings import CurveSettings, Settings, declared_samples
 from trainer.lr import ConfigError, Horizon, LRPolicy, Plan
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import integer
 from trainer.resume.curve_history import Segment, curve_history, first_segment
 from trainer.resume.resumed_curve import resumed_curve
 
@@ -94,7 +94,7 @@ def horizon_of(settings: Settings, samples: int | None = None) -> Horizon:
         samples = declared_samples(settings.data, settings.allow)
     tokens = settings.data.get("tokens_per_sample")
     if tokens is not None:
-        whole("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
+        integer("data.tokens_per_sample", tokens, "give the number of tokens in a sample, or null.")
     duration, batch = settings.trainer.duration, counted_batch(settings)
     length = Horizon.of(duration, samples=samples, batch_size=batch, tokens_per_sample=tokens)
     if length.total > LONGEST:

@@ -107,7 +107,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
             for key, node in {**nodes, "plateau": settings.plateau, "average": settings.average}.items()
         },
         "gradients": run.gradients.settings(),
-        **plan.facts(),
+        **plan.summary(),
         "epochs": plan.horizon.reference.epochs,
         "groups": [
             {
@@ -147,7 +147,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("warm-up", f"W = {summary['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
-        *(("trunk", change["of"]) for change in summary["changes"] if "of" in change),
+        *(("snapshot", change["of"]) for change in summary["changes"] if "of" in change),
         *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
         *zip(["groups", *[""] * len(groups)], groups),
     ]

@@ -12,7 +12,7 @@ from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, positive, whole
+from trainer.lr.bounds import integer, number, positive
 from trainer.resume.curve_history import ResumeSettings
 
 GROUPS = (
@@ -64,14 +64,16 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "steps_per_execution", "log_every"):
-            whole(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
-        whole("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
+            integer(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
+        integer("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
         if self.threads is not None:
             cores = os.cpu_count() or 1
-            whole("trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores)
+            integer(
+                "trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores
+            )
         positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
         if self.max_idle_restarts is not None:
-            whole(
+            integer(
                 "trainer.max_idle_restarts",
                 self.max_idle_restarts,
                 "give up a Slurm job after so many, or null for never.",
@@ -164,7 +166,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     source: Any = OmegaConf.to_container(cfg)
     trainer = _trainer_settings(config)
-    batch = whole("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
+    batch = integer("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
     nodes = ("data", "model", "task", "plateau", "average", "measure", "logger", "callbacks")
     return Settings(
         **{name: config[name] for name in ("name", "seed", "allow", *nodes)},
@@ -231,11 +233,11 @@ def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
     data = config["data"]
     samples, batch = (
         declared_samples(data, config["allow"]),
-        whole("data.batch_size", data.get("batch_size"), "it is at least 1."),
+        integer("data.batch_size", data.get("batch_size"), "it is at least 1."),
     )
     if samples is None:
         raise ConfigError("trainer.accumulate=all: the number of training samples is not known: set data.samples.")
-    world = whole("trainer.devices", values["devices"], "it is a number of processes.") * whole(
+    world = integer("trainer.devices", values["devices"], "it is a number of processes.") * integer(
         "trainer.nodes", values["nodes"], "it is a number of machines."
     )
     if samples % (batch * world):
@@ -254,7 +256,7 @@ def declared_samples(data: Node, allow: Sequence[str]) -> int | None:
     samples = data.get("samples")
     if isinstance(samples, Mapping):
         samples = instantiate(samples, "data.samples", allow)
-    return None if samples is None else whole("data.samples", samples, "an epoch has at least one sample.")
+    return None if samples is None else integer("data.samples", samples, "an epoch has at least one sample.")
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

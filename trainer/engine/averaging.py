@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.clock import Clock
 from trainer.lr import ConfigError, Duration, Horizon
-from trainer.lr.bounds import number, whole
+from trainer.lr.bounds import integer, number
 from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
 from trainer.optim.shards import local, shard
@@ -40,7 +40,7 @@ class Average:
     growth: Growth = STEADY
 
     def __post_init__(self) -> None:
-        whole("average.recalibrate", self.recalibrate, _BATCHES, low=0)
+        integer("average.recalibrate", self.recalibrate, _BATCHES, low=0)
 
     def times(self, updates: int) -> int:
         """How often the weights after so many updates count in the average: 0 where they are not averaged."""

@@ -14,7 +14,7 @@ from trainer.lr.anneal import (
 from trainer.lr.bounds import ConfigError
 from trainer.lr.chebyshev import chebyshev
 from trainer.lr.combine import product, repeat, sequence, stretch
-from trainer.lr.compose import Cooldown, compose, cooldown, cooled, no_cooldown, place
+from trainer.lr.compose import Cooldown, compose, compose_schedule, cooldown, cooled, no_cooldown
 from trainer.lr.constant import constant, constant_until
 from trainer.lr.convention import OURS, Convention
 from trainer.lr.cycles import cyclic, hard_restarts, restarts
@@ -119,7 +119,7 @@ __all__ = [
     "one_cycle_stairs",
     "one_minus_sqrt_warmup",
     "piecewise",
-    "place",
+    "compose_schedule",
     "polynomial",
     "polynomial_warmup",
     "power_law",

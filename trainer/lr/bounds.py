@@ -31,7 +31,7 @@ def fraction(name: str, value: object, why: str) -> float:
     return number(name, value, why, low=0.0, high=1.0)
 
 
-def whole(name: str, value: object, why: str, low: int = 1, high: float = math.inf) -> int:
+def integer(name: str, value: object, why: str, low: int = 1, high: float = math.inf) -> int:
     """`value` if it is an int in [low, high]."""
     number(name, value, why, low, high)
     if not isinstance(value, int):

@@ -2,7 +2,7 @@
 
 import math
 
-from trainer.lr.bounds import ConfigError, positive, whole
+from trainer.lr.bounds import ConfigError, integer, positive
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import Schedule, annotate
 
@@ -19,7 +19,7 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     [1.0, 0.139, 0.355, 0.186]
     """
     left = horizon.total - horizon.start
-    count = whole("steps", steps, f"each stair has at least one of the {left} updates of the schedule.", 1, left)
+    count = integer("steps", steps, f"each stair has at least one of the {left} updates of the schedule.", 1, left)
     if count & (count - 1):
         raise ConfigError(f"steps={steps} is not a power of two: give 4, 8, 16, …")
     low = positive("condition", condition, "it is the smallest curvature as a share of the largest.")

@@ -10,8 +10,8 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from trainer.lr.bounds import ConfigError, number, positive, whole
-from trainer.lr.compose import part
+from trainer.lr.bounds import ConfigError, integer, number, positive
+from trainer.lr.compose import sub_horizon
 from trainer.lr.cycles import geometric
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import Schedule, annotate, annotations
@@ -34,7 +34,7 @@ def sequence(horizon: Horizon, *, parts: Sequence[Mapping[str, Any]]) -> Schedul
     begins, made, begin = [], [], 0
     for i, entry in enumerate(parts):
         of, length, scale = _entry(horizon, i, entry, rest=horizon.span - begin, last=i == len(parts) - 1)
-        made.append(_scaled(of(part(horizon, length)), scale))
+        made.append(_scaled(of(sub_horizon(horizon, length)), scale))
         begins.append(begin)
         begin += length
     return _joined(begins, made, begin)
@@ -64,12 +64,12 @@ def repeat(
     >>> [saw(t) for t in (0, 2, 4, 6)]
     [1.0, 0.5, 0.5, 0.25]
     """
-    whole("cycles", cycles, "give the number of repetitions.", low=1)
+    integer("cycles", cycles, "give the number of repetitions.", low=1)
     positive("length_mult", length_mult, "each cycle is so many times as long as the one before.")
     positive("peak_mult", peak_mult, "each cycle is so many times as high as the one before.")
     bounds = geometric(horizon.span, cycles, length_mult)
     made = [
-        _scaled(of(part(horizon, later - earlier)), peak_mult**i)
+        _scaled(of(sub_horizon(horizon, later - earlier)), peak_mult**i)
         for i, (earlier, later) in enumerate(zip(bounds, bounds[1:]))
     ]
     return _joined(bounds[:-1], made, horizon.span, ends=bounds[1:])
@@ -93,7 +93,7 @@ def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple
     if entry.get("duration") is None and not last:
         raise ConfigError(f"{name}.duration is not set: only the last part has the rest of the run.")
     given = entry.get("duration")
-    length = rest if given is None else part(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
+    length = rest if given is None else sub_horizon(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
     if length < 1:
         raise ConfigError(f"{name} has no update left: the parts before it take the whole span of {horizon.span}.")
     return entry["of"], length, scale

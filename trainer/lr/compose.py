@@ -19,7 +19,7 @@ def compose(
     warmup_mode: str = "prefix",
     cooldown: Cooldown | None = None,
 ) -> tuple[Warmup, Schedule]:
-    """Warm-up and schedule over one run, as functions of the run's `t`; see `place` for the warmup_mode."""
+    """Warm-up and schedule over one run, as functions of the run's `t`; see `compose_schedule` for the warmup_mode."""
     rise = warmup(horizon)
     if horizon.span < 1:
         raise ConfigError(f"a run of {horizon.total} updates has no decay that ends at T-1: lengthen trainer.duration.")
@@ -28,10 +28,10 @@ def compose(
             f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
             "shorten warmup.duration or lengthen trainer.duration."
         )
-    return rise, place(horizon, rise.updates, schedule, warmup_mode, cooldown)
+    return rise, compose_schedule(horizon, rise.updates, schedule, warmup_mode, cooldown)
 
 
-def place(
+def compose_schedule(
     horizon: Horizon,
     width: int,
     schedule: Callable[[Horizon], Schedule],
@@ -113,6 +113,6 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     return annotate(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
 
 
-def part(horizon: Horizon, length: int) -> Horizon:
+def sub_horizon(horizon: Horizon, length: int) -> Horizon:
     """A piece of a run as a run of its own: percent in it are of its length, and it ends where it ends."""
     return replace(horizon, total=length, start=0, convention=replace(horizon.convention, early=0))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from trainer.lr.bounds import ConfigError, whole
+from trainer.lr.bounds import ConfigError, integer
 
 RAMPS = {"(t+1)/W": (1, 0), "t/W": (0, 0), "(t+1)/(W+1)": (1, 1)}
 
@@ -25,8 +25,8 @@ class Convention:
     def __post_init__(self) -> None:
         if self.ramp not in RAMPS:
             raise ConfigError(f"compat.ramp={self.ramp!r} is not known: choose one of {', '.join(RAMPS)}.")
-        whole("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
-        whole("compat.shift", self.shift, "it is by how many updates a stair misses its milestone.", low=-(10**9))
+        integer("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
+        integer("compat.shift", self.shift, "it is by how many updates a stair misses its milestone.", low=-(10**9))
 
     @property
     def joins_early(self) -> bool:

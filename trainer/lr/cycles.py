@@ -5,7 +5,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 
-from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, one_of
 
@@ -157,7 +157,7 @@ def geometric(span: int, cycles: int, mult: float) -> list[int]:
 
 
 def _cycles(horizon: Horizon, cycles: int | None) -> int:
-    return whole(
+    return integer(
         "cycles", cycles, f"the schedule has {horizon.span} updates, and a cycle at least 2.", 1, horizon.span // 2
     )
 

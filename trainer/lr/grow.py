@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from trainer.lr.bounds import ConfigError, number, whole
+from trainer.lr.bounds import ConfigError, integer, number
 from trainer.lr.growth import Growth
 from trainer.lr.horizon import Horizon
 from trainer.lr.hyper_schedule import HyperSchedule, Rule
@@ -48,7 +48,7 @@ def grow(
         1.0,
     )
     if noise_batch is not None:
-        whole("noise_batch", noise_batch, "it is the noise scale, in samples, or null.")
+        integer("noise_batch", noise_batch, "it is the noise scale, in samples, or null.")
     most = _most(horizon, max_batch_size)
     stairs = list(_stairs(schedule, horizon.total))
     high = stairs[0][1]
@@ -92,7 +92,7 @@ def _most(horizon: Horizon, size: int) -> int:
     """The largest ratio: `size`, in samples, as so many starting batches."""
     start, epoch = horizon.batch_size, horizon.updates_per_epoch
     why = f"the batch begins at {start} samples and grows in multiples of that."
-    most, rest = divmod(whole("max_batch_size", size, why), start)
+    most, rest = divmod(integer("max_batch_size", size, why), start)
     if not most:
         raise ConfigError(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
     if most == 1 and not rest:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from trainer.lr.bounds import ConfigError, whole
+from trainer.lr.bounds import ConfigError, integer
 from trainer.lr.convention import OURS, Convention
 from trainer.lr.growth import STEADY, Growth
 
@@ -52,10 +52,10 @@ class Horizon:
 
         An epoch has `samples // batch_size` updates; the rest of its shuffle is left out.
         """
-        whole("batch_size", batch_size, "the global batch is a number of samples, at least 1.")
+        integer("batch_size", batch_size, "the global batch is a number of samples, at least 1.")
         epoch = None
         if samples is not None:
-            epoch = whole("samples", samples, "an epoch has at least one sample.") // batch_size
+            epoch = integer("samples", samples, "an epoch has at least one sample.") // batch_size
             if epoch == 0:
                 raise ConfigError(
                     f"the global batch of {batch_size} is larger than the {samples} training samples: "

@@ -1,6 +1,6 @@
 """Decays along a power of time, which need no end of the run: inverse square root, Noam, power law."""
 
-from trainer.lr.bounds import ConfigError, fraction, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, integer, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, Schedule, annotate
 
@@ -63,7 +63,7 @@ def noam(horizon: Horizon, *, warmup: Duration = "10%", width: int | None = None
     """
     peak = 1.0
     if width is not None:
-        size = whole("width", width, "it is the width of the model, d_model; null for a peak of 1.", 1, 10**9)
+        size = integer("width", width, "it is the width of the model, d_model; null for a peak of 1.", 1, 10**9)
         peak = (size * horizon.updates(warmup, "warmup", least=1)) ** -0.5
     return _hill(horizon, warmup, 0, 0.5, 0.0, peak)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import NormalDist
 
-from trainer.lr.bounds import ConfigError, positive, whole
+from trainer.lr.bounds import ConfigError, integer, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import Schedule, annotate, annotations
 
@@ -40,7 +40,7 @@ def noisy(
             f"limit={limit!r} is out of range: the noise stays below the learning rate, so give less than 1."
         )
     law = _law(kind, std, limit)
-    key = _mixed(whole("seed", seed, "give a whole number from 0 on.", 0, _WORD) + _STEP)
+    key = _mixed(integer("seed", seed, "give a whole number from 0 on.", 0, _WORD) + _STEP)
     begin, end, schedule = max(horizon.updates(start, "start"), 1), horizon.span, of(horizon)
 
     def factor(t: int) -> float:

@@ -130,7 +130,7 @@ class Plan:
             for t, at, ratio in self.horizon.growth.stages
         ]
 
-    def facts(self) -> dict[str, object]:
+    def summary(self) -> dict[str, object]:
         """What a reader wants to know of the curves, as plain numbers; those without a group are the first one's."""
         first, horizon = next(iter(self.courses.values())), self.horizon
         return {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, ClassVar
 
-from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 
 Verdict = tuple[float, str]
 """What the factor shall be, and why."""
@@ -91,8 +91,8 @@ class Counting(Plateau, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("patience", self.patience, "it is a number of validations, 0 or more.", low=0, high=_MOST)
-        whole("cooldown", self.cooldown, "it is a number of validations, 0 or more.", low=0, high=_MOST)
+        integer("patience", self.patience, "it is a number of validations, 0 or more.", low=0, high=_MOST)
+        integer("cooldown", self.cooldown, "it is a number of validations, 0 or more.", low=0, high=_MOST)
         number("threshold", self.threshold, "it is how much better than the best counts as better.", low=0.0)
         if self.threshold_mode not in ("rel", "abs"):
             raise ConfigError(f"threshold_mode={self.threshold_mode!r} is not known: choose rel or abs.")
@@ -176,7 +176,7 @@ class Greedy(Counting):
     def __post_init__(self) -> None:
         super().__post_init__()
         number("highest", self.highest, "it is a share of the curve, from 1 to 1000.", low=1.0, high=1000.0)
-        whole("smooth", self.smooth, "it is a number of validations, 1 for no smoothing.", high=_MOST)
+        integer("smooth", self.smooth, "it is a number of validations, 1 for no smoothing.", high=_MOST)
         self.good, self.recent = 0, list[float]()
 
     def _judge(self, cost: float, t: int) -> Verdict | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from trainer.lr.bounds import ConfigError, positive, whole
+from trainer.lr.bounds import ConfigError, integer, positive
 
 SPACINGS = ("exponential", "linear")
 BETA = 0.98
@@ -26,7 +26,7 @@ def rates(start: float, end: float, updates: int, spacing: str = "exponential") 
     """
     positive("--start", start, "it is the first value of the sweep.")
     positive("--end", end, "it is the last value of the sweep.")
-    whole("--updates", updates, f"a sweep has at least {FEWEST} updates; try 100.", low=FEWEST)
+    integer("--updates", updates, f"a sweep has at least {FEWEST} updates; try 100.", low=FEWEST)
     if not start < end:
         raise ConfigError(f"--start={start:g} is not below --end={end:g}: a sweep goes up.")
     if spacing not in SPACINGS:

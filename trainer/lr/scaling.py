@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trainer.lr.bounds import ConfigError, number, whole
+from trainer.lr.bounds import ConfigError, integer, number
 
 Connection = Literal["keep", "sqrt", "linear", "timescale"]
 """What becomes of the weight decay."""
@@ -144,7 +144,7 @@ def ratio(batch_size: int, base_batch_size: int | None) -> float:
     why = "it is the global batch at which optimizer.lr was tuned, a number of samples."
     if base_batch_size is None:
         raise ConfigError(f"scaling.base_batch_size is not set: {why} Set it, or take scaling=none.")
-    return whole("batch_size", batch_size, why) / whole("scaling.base_batch_size", base_batch_size, why)
+    return integer("batch_size", batch_size, why) / integer("scaling.base_batch_size", base_batch_size, why)
 
 
 def linked(scale: float, kappa: float, link: Connection, tuned: Mapping[str, float] | None) -> float | Scaled:

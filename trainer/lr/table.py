@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer.lr.bounds import ConfigError, number, whole
+from trainer.lr.bounds import ConfigError, integer, number
 from trainer.lr.horizon import Horizon
 from trainer.lr.schedule import SHAPES, Schedule, annotate
 from trainer.lr.stairs import HIGHEST, joined
@@ -64,7 +64,7 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
         if not isinstance(row, list) or len(row) != 2:
             raise ConfigError(f"path={path}: row {i} is {_short(row)}, not a pair of t and value: {FORM}")
         name = f"path={path}: in row {i}, t"
-        time = horizon.updates(whole(name, row[0], "it counts the updates from 0 on.", 0, 10**15), name)
+        time = horizon.updates(integer(name, row[0], "it counts the updates from 0 on.", 0, 10**15), name)
         if time <= points[-1][0] if points else time:
             raise ConfigError(
                 f"{name}={row[0]} does not go on from the row before: the first t is 0, and each is larger."

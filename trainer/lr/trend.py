@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist
 
-from trainer.lr.bounds import ConfigError, number, whole
+from trainer.lr.bounds import ConfigError, integer, number
 from trainer.lr.plateau import Plateau, Verdict
 
 
@@ -33,7 +33,7 @@ class TrendPlateau(Plateau):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("window", self.window, "it is a number of validations, from 2 to 1000.", low=2, high=1000)
+        integer("window", self.window, "it is a number of validations, from 2 to 1000.", low=2, high=1000)
         number("confidence", self.confidence, "it is how sure an improvement must be, 0.5 to 0.9999.", 0.5, 0.9999)
         if chance([float(-i) for i in range(self.window)]) > 1.0 - self.confidence:
             raise ConfigError(

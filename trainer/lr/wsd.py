@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from trainer.lr.bounds import ConfigError, fraction, number, positive, whole
+from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import HIGHEST
@@ -124,7 +124,7 @@ def _bounds(horizon: Horizon, periods: int | Sequence[Duration]) -> list[int]:
     """The updates at which the periods begin, and the end of the last one: at the end of the schedule, or after it."""
     span = horizon.span
     if isinstance(periods, str) or not isinstance(periods, Sequence) or not periods:
-        count = whole("periods", periods, f"give how many, up to the {span} updates of the schedule.", 1, span)
+        count = integer("periods", periods, f"give how many, up to the {span} updates of the schedule.", 1, span)
         return [-(-i * span // count) for i in range(count + 1)]
     bounds = [0]
     for i, end in enumerate(periods):

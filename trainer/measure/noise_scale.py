@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, positive, whole
+from trainer.lr.bounds import integer, number, positive
 from trainer.measure.noise_interval import Estimate, estimate, student
 
 _STATE = ("weight", "squared_weight", "means", "products")
@@ -34,8 +34,8 @@ class NoiseScale:
     """
 
     def __init__(self, small: int, big: int, decay: float | None = None, confidence: float = 0.95) -> None:
-        self.small = whole("small", small, "it is the samples of a micro-batch.")
-        self.big = whole("big", big, "it is the samples of the whole batch, above those of a micro-batch.", small + 1)
+        self.small = integer("small", small, "it is the samples of a micro-batch.")
+        self.big = integer("big", big, "it is the samples of the whole batch, above those of a micro-batch.", small + 1)
         if decay is not None:
             number("decay", decay, "it is the share of a mean that an update keeps, from 0 to below 1, or null.", 0, 1)
             if decay == 1:

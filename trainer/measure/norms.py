@@ -16,7 +16,7 @@ from trainer.engine.protocols import Loss, MicroBatch
 from trainer.engine.update import Backward
 from trainer.log.metric_buffer import Observation
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, whole
+from trainer.lr.bounds import integer, number
 from trainer.optim.shards import local, norms
 
 Setting = tuple[float, float | None]
@@ -52,12 +52,12 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            whole("measure.every", self.every, "1 measures every update, n each n-th, null none.")
+            integer("measure.every", self.every, "1 measures every update, n each n-th, null none.")
         if self.noise is not None:
             number("measure.noise", self.noise, "it is the share of its means that each update keeps.", 0.8, 0.99999)
-        whole("measure.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
+        integer("measure.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
         if self.sharpness is not None:
-            whole("measure.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
+            integer("measure.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
         if self.every is self.sharpness is self.noise is None:
             raise ConfigError("measure with every, sharpness and noise null measures nothing: take measure=none.")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, positive, whole
+from trainer.lr.bounds import integer, number, positive
 from trainer.optim.shards import local
 
 _SINCE = "lookahead_since"
@@ -38,7 +38,7 @@ class Lookahead(Optimizer):
         k: int = 5,
         alpha: float = 0.5,
     ) -> None:
-        self.k = whole("optimizer.k", k, "it is the updates between two of the slow weights; try 5.")
+        self.k = integer("optimizer.k", k, "it is the updates between two of the slow weights; try 5.")
         self.alpha = positive("optimizer.alpha", alpha, "it is the step of the slow weights, up to 1; try 0.5.")
         number("optimizer.alpha", alpha, "it is the step of the slow weights, up to 1; try 0.5.", high=1.0)
         self.base = base(params, lr=lr, weight_decay=weight_decay)

@@ -3,7 +3,7 @@
 from torch import nn
 
 from trainer.lr import ConfigError
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import integer
 from trainer.optim.groups import Group, Make, own_lr_mult, own_weight_decay, trainable
 from trainer.optim.kinds import EMBEDDING, MATRIX, kinds, no_decay
 from trainer.optim.layers import stages
@@ -88,7 +88,7 @@ def width_groups(
     >>> [(group.name, group.lr_mult) for group in width_groups(net, 0.0, 1.0)]
     [('hidden', 0.25), ('head', 0.25), ('rest', 1.0)]
     """
-    whole("groups.base_width", base_width, "it is the width of the first layer of the model that lr was tuned on.")
+    integer("groups.base_width", base_width, "it is the width of the first layer of the model that lr was tuned on.")
     mult = base_width / _width(net)
     kind, found = kinds(net), stages(net)
     first, last = ({id(parameter) for parameter in found[i]} for i in (0, -1))

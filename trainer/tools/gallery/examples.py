@@ -67,7 +67,7 @@ class Combination(NamedTuple):
 
     name: str
     title: str
-    told: str
+    note: str
     words: list[str]
 
 

@@ -51,7 +51,7 @@ class Exhibit(NamedTuple):
     stem: str
     family: str
     title: str
-    told: str
+    note: str
     formula: str
     words: list[str]
     yaml: str
@@ -76,7 +76,7 @@ def exhibits() -> list[Exhibit]:
         for one in COMBINATIONS:
             curve, plan = planned(one.words, place)
             yaml = experiment(one.words)
-            words = (f"combined-{one.name}", COMBINED, one.title, one.told, "", one.words, yaml, "")
+            words = (f"combined-{one.name}", COMBINED, one.title, one.note, "", one.words, yaml, "")
             found.append(Exhibit(*words, _floor(curve), plan))
     families = [*dict.fromkeys(FAMILIES.values()), OTHERS, WARMUP, COOLDOWN, COMBINED, HYPER]
     return sorted(found, key=lambda exhibit: families.index(exhibit.family))
@@ -107,8 +107,8 @@ def experiment(words: list[str]) -> str:
             chosen.append(f"  - override /{key}: {value}\n")
         else:
             OmegaConf.update(settings, key, OmegaConf.create(f"_: {value}")._)
-    told = OmegaConf.to_yaml(settings) if settings else ""
-    return "# @package _global_\ndefaults:\n" + "".join(chosen) + ("\n" + told if told else "")
+    overrides = OmegaConf.to_yaml(settings) if settings else ""
+    return "# @package _global_\ndefaults:\n" + "".join(chosen) + ("\n" + overrides if overrides else "")
 
 
 def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
@@ -119,7 +119,7 @@ def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
     elif group == "cooldown":
         words = ["schedule=constant", words[0], *([] if name == "none" else ["cooldown.duration=50%"])]
     text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
-    told, _, yaml = text.partition("\n")
+    note, _, yaml = text.partition("\n")
     curve, plan = planned(words, place)
     node = next(iter(curve.hyper_schedule.values())) if group == "hyper_schedule" else getattr(curve, group)
     target = _target(node)
@@ -128,7 +128,7 @@ def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
         stem=f"{group}-{name}",
         family=families.get(group) or FAMILIES.get(target.__module__.rpartition(".")[2], OTHERS),
         title=f"{group}={name}",
-        told=told.lstrip("# "),
+        note=note.lstrip("# "),
         formula=(inspect.getdoc(target) or "").partition("\n")[0],
         words=words,
         yaml=yaml,

@@ -62,11 +62,11 @@ def _contents(family: str, members: list[Exhibit]) -> str:
 
 def _shown(one: Exhibit) -> str:
     """The heading, what it is, the picture and the YAML side by side, and the command."""
-    told = [one.told, _plain(one.formula)] if one.formula else [one.told]
+    note = [one.note, _plain(one.formula)] if one.formula else [one.note]
     command = " ".join(map(shlex.quote, one.words))
     parts = [
         f"### {one.title}\n",
-        "\n\n".join(told) + "\n",
+        "\n\n".join(note) + "\n",
         f'<table><tr><td><img src="gallery/{one.stem}.svg" width="{WIDTH}" alt="{one.title}"></td><td>\n',
         f"```yaml\n{wrapped(one.yaml)}\n```\n",
         "</td></tr></table>\n",

@@ -49,7 +49,7 @@ def drawn(plan: Plan, floor: float = 0.0) -> Figure:
         panel.plot(curve, color=color, linewidth=1.5, solid_joinstyle="round", clip_on=False)
     panel.set_ylim(0, max(TOP, 1.02 * max(map(max, distinct))))
     for name, values in list(hyper_schedules.items())[:1]:
-        _dial(panel, name, next(iter(values.values())))
+        _second_axis(panel, name, next(iter(values.values())))
     return figure
 
 
@@ -70,7 +70,7 @@ def _axes(panel: Any, plan: Plan, floor: float) -> None:
     panel.tick_params(colors=DARK, width=0.6, length=2, pad=2, color=GREY)
 
 
-def _dial(panel: Any, name: str, values: Sequence[float]) -> None:
+def _second_axis(panel: Any, name: str, values: Sequence[float]) -> None:
     """Another hyper-parameter on an axis of its own, at the right."""
     side = panel.twinx()
     side.plot(values, color=ORANGE, linewidth=1.5, linestyle=(0, (3, 1)), clip_on=False)

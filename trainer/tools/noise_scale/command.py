@@ -24,7 +24,7 @@ from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import integer
 
 
 def main(words: list[str] | None = None) -> None:
@@ -96,15 +96,15 @@ def quiet(options: argparse.Namespace) -> Settings:
 def sampling_sizes(options: argparse.Namespace, settings: Settings) -> tuple[int, int, int, int]:
     """How many batches are measured at a point, the samples of a micro-batch and of a batch, and the seed."""
     why = "it is a number of samples, at least 1."
-    micro = whole("--micro", settings.data["batch_size"] if options.micro is None else options.micro, why)
-    batch = 16 * micro if options.batch is None else whole("--batch", options.batch, why)
+    micro = integer("--micro", settings.data["batch_size"] if options.micro is None else options.micro, why)
+    batch = 16 * micro if options.batch is None else integer("--batch", options.batch, why)
     if batch % micro or batch == micro:
         raise ConfigError(
             f"--batch={batch} is not made of two or more micro-batches of {micro}: give a multiple of --micro, "
             f"as {max(2, batch // micro) * micro}."
         )
-    whole("--updates", options.updates, "an interval needs at least 2; try 50.", low=2)
-    whole("--seed", options.seed, "give a number from 0.", low=0, high=2**32 - 1)
+    integer("--updates", options.updates, "an interval needs at least 2; try 50.", low=2)
+    integer("--seed", options.seed, "give a number from 0.", low=0, high=2**32 - 1)
     return options.updates, micro, batch, options.seed
 
 

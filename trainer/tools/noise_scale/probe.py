@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from data.order import Pick, mix
 from trainer.config.components import Parts
 from trainer.engine.protocols import MicroBatch
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
@@ -54,9 +53,6 @@ class Probe:
     def attach(self, net: nn.Module, loss: Any, optimizer: Optimizer) -> "Probe":
         """The observer of an updater."""
         self.net, self.loss, self.optimizer = net, loss, optimizer
-        data: Any = self.parts.data
-        self.augment = data.augment
-        self.source = data.splits.train.to(self.parts.trainer.strategy.root_device)
         self.last_shown = 0.0
         return self
 
@@ -83,16 +79,11 @@ class Probe:
         names = ["all parameters", *(group.get("name", f"group {i}") for i, group in enumerate(groups))]
         return Point(t, groups[0]["lr"], dict(zip(names, scale.estimates())))
 
-    def _batches(self, t: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Micro-batches without end; each has a seed for what is random in it."""
-        sampling, augment = self.sampling, self.augment
-        draw = torch.Generator().manual_seed(mix(sampling.seed, t))
-        size, count = (sampling.micro,), sampling.updates * (sampling.batch // sampling.micro)
-        indices = (torch.randint(len(self.source), size, generator=draw) for _ in range(count))
-        picks = (Pick(0, drawn.to(self.source.home)) for drawn in indices)
-        for i, (inputs, targets) in enumerate(self.source.batches(picks)):
-            seed = mix(sampling.seed, t, i)
-            yield augment(inputs, seed) if augment else inputs, targets, seed
+    def _batches(self, t: int) -> Iterator[Any]:
+        """The micro-batches of a point, with the seed of what is random in each."""
+        sampling, data = self.sampling, self.parts.data
+        count = sampling.updates * (sampling.batch // sampling.micro)
+        return data.random_batches(sampling.seed, t, sampling.micro, count)
 
     def _gradient(self, inputs: Tensor, targets: Tensor, seed: int) -> tuple[Tensor | None, ...]:
         torch.manual_seed(seed)

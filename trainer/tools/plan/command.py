@@ -25,7 +25,7 @@ from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Plan, rules
-from trainer.lr.bounds import whole
+from trainer.lr.bounds import integer
 from trainer.tools.plan import files, tables
 
 
@@ -86,7 +86,7 @@ def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
     """The settings that cadence train would see; with --updates, data that is not there is not asked for."""
     updates = options.updates
     if updates is not None:
-        whole("--updates", updates, "a run has at least one update.")
+        integer("--updates", updates, "a run has at least one update.")
         overrides = [*overrides, f"trainer.duration={updates}"]
     cfg = compose_config(overrides, options)
     data: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}

@@ -26,7 +26,7 @@ def save(plans: Mapping[str, Plan], stem: Path, table: bool = False, log: Mappin
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         draw(plans, log).savefig(f"{stem}.png", dpi=120)
-        numbers = {name: {**plan.facts(), "lr": plan.curve.tolist()} for name, plan in plans.items()}
+        numbers = {name: {**plan.summary(), "lr": plan.curve.tolist()} for name, plan in plans.items()}
         text = json.dumps(numbers if len(plans) > 1 else next(iter(numbers.values())))
         Path(f"{stem}.json").write_text(text + "\n", encoding="utf-8")
         if table:

@@ -40,7 +40,7 @@ def format_plans(plans: Mapping[str, Plan], ignores: Sequence[Sequence[str]]) ->
 
 def format_head(plan: Plan) -> str:
     """How long the run is, and how high it goes."""
-    facts = plan.facts()
+    facts = plan.summary()
     growth, start, most = plan.horizon.growth, plan.horizon.batch_size, plan.policy.most_gain
     epoch = f", {facts['updates_per_epoch']} an epoch" if facts["updates_per_epoch"] and not growth.grows else ""
     sizes = f"{start} to {start * growth.largest.ratio}" if growth.grows else f"{start}"

@@ -21,7 +21,7 @@ from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
-from trainer.lr.bounds import number, whole
+from trainer.lr.bounds import integer, number
 from trainer.lr.range_test import SPACINGS, rates
 
 RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0.999)}
@@ -112,11 +112,11 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
         )
     if settings.resume.path is not None:
         raise ConfigError(f"resume.path={settings.resume.path}: a sweep starts from the beginning: take resume=none.")
-    whole("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
-    whole("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
-    whole("--val-samples", options.val_samples, "give a number of samples, at least 1.")
-    whole("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)
-    whole("--cyclic-updates", options.cyclic_updates, "a rise takes at least 20 updates; try 400.", low=20)
+    integer("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    integer("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
+    integer("--val-samples", options.val_samples, "give a number of samples, at least 1.")
+    integer("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)
+    integer("--cyclic-updates", options.cyclic_updates, "a rise takes at least 20 updates; try 400.", low=20)
     if options.of != "lr" and (options.confirm is not None or options.cyclic):
         raise ConfigError(f"--of={options.of} has no --confirm and no --cyclic: these are for the learning rate.")
 

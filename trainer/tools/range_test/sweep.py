@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.order import Pick
 from trainer.config.components import Parts
 from trainer.config.lr_policy import group_settings
 from trainer.engine.averaging import NONE, Averaging
@@ -121,7 +120,7 @@ def _measure(parts: Parts, measured: str, samples: int) -> Measure:
     if source is None:
         target = parts.resolved.settings.data["_target_"]
         raise ConfigError(f"--loss={measured}: {target} has no validation data: take --loss train.")
-    held_out = HeldOut(parts, source, min(samples, len(source)))
+    held_out = HeldOut(parts, min(samples, len(source)))
     return held_out.loss if measured == "val" else held_out.score
 
 
@@ -130,7 +129,6 @@ class HeldOut:
     """The first validation samples, scored after each update in evaluation mode."""
 
     parts: Parts
-    source: Any
     count: int
     batch: tuple[Tensor, Tensor] | None = None
 
@@ -152,8 +150,8 @@ class HeldOut:
     def _outputs(self) -> tuple[Tensor, Tensor]:
         module, precision = self.parts.module, self.parts.trainer.precision_plugin
         if self.batch is None:
-            source = self.source.to(module.device)
-            (self.batch,) = source.batches([Pick(0, torch.arange(self.count, device=source.home))])
+            data: Any = self.parts.data
+            self.batch = data.validation_samples(self.count)
         modes = [(part, part.training) for part in module.net.modules()]
         module.net.eval()
         inputs, targets = self.batch
