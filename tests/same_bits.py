@@ -258,8 +258,9 @@ def write_data(folder: Path) -> None:
 
 def measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run the chosen cases, and tell of each as it ends."""
-    python = options.python or str(options.root / ".venv/bin/python")
-    runner = Runner(options.root.resolve(), python, work.resolve(), options.old_names, tuple(options.also))
+    root = options.root.resolve()
+    python = Path(shutil.which(options.python or root / ".venv/bin/python") or sys.executable).absolute()
+    runner = Runner(root, str(python), work.resolve(), options.old_names, tuple(options.also))
     write_data(runner.work / "data")
     names = options.only or list(CASES)
     print(f"{'case':<24}", *(f"{part:<12}" for part in PARTS), flush=True)
@@ -279,11 +280,11 @@ def row(name: str, outcome: dict[str, Any]) -> str:
     return " ".join([f"{name:<24}", *(f"{outcome['hashes'].get(part, '-')[:12]:<12}" for part in PARTS)]).rstrip()
 
 
-def compare(paths: list[Path]) -> int:
-    """Print two tables side by side, and what differs; how many parts do."""
+def compare(paths: list[Path], only: list[str] | None) -> int:
+    """Print two tables side by side, and what differs; how many parts do. A case that one of them lacks differs."""
     one, two = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     count = 0
-    for name in dict.fromkeys([*one, *two]):
+    for name in only or dict.fromkeys([*one, *two]):
         pair = [table.get(name, {"failed": "is missing"}) for table in (one, two)]
         for outcome, path in zip(pair, paths, strict=True):
             if "failed" in outcome:
@@ -316,7 +317,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="the version to run: a folder with train.py")
     parser.add_argument("--out", type=Path, help="write the table to this JSON file")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--python", help="the interpreter; default ROOT/.venv/bin/python")
+    parser.add_argument("--python", help="the interpreter; default ROOT/.venv/bin/python, or else this one")
     parser.add_argument(
         "--old-names", action="store_true", help="give the commands in the keys from before they changed"
     )
@@ -326,7 +327,7 @@ def main() -> int:
     parser.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="print two tables side by side instead")
     options = parser.parse_args()
     if options.compare:
-        return 1 if compare(options.compare) else 0
+        return 1 if compare(options.compare, options.only) else 0
     with tempfile.TemporaryDirectory() as temporary:
         found = measured(options, options.work or Path(temporary, "runs"))
     if options.out:
