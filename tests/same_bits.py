@@ -157,7 +157,8 @@ def left_by_plan(folder: Path) -> dict[str, Leaves]:
     columns = {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     known = {name: {key: facts[key] for key in (*PLAN, "lr") if key in facts} for name, facts in plans.items()}
-    return {"log": printed({name: repr(column) for name, column in columns.items()}), "numbers": printed(known)}
+    texts = {name: hashlib.sha256(repr(column).encode()).hexdigest()[:16] for name, column in columns.items()}
+    return {"log": printed(texts), "numbers": printed(known)}
 
 
 def left(folder: Path) -> dict[str, Leaves]:
@@ -306,7 +307,7 @@ def differences(before: Leaves, now: Leaves, most: int = 6) -> None:
     """Print the first values that differ."""
     paths = [path for path in dict.fromkeys([*before, *now]) if before.get(path) != now.get(path)]
     for path in paths[:most]:
-        print(f"    {path}: {before.get(path, 'absent')} → {now.get(path, 'absent')}")
+        print(f"    {path}: {before.get(path, 'absent')[:60]} → {now.get(path, 'absent')[:60]}")
     if len(paths) > most:
         print(f"    … and {len(paths) - most} more")
 
