@@ -161,7 +161,8 @@ def left_by_plan(folder: Path) -> dict[str, Leaves]:
     columns = {name: list(column) for name, column in zip(header, zip(*rows, strict=True), strict=True)}
     plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     known = {name: {key: facts[key] for key in (*PLAN, "lr") if key in facts} for name, facts in plans.items()}
-    return {"log": printed({name: repr(column) for name, column in columns.items()}), "numbers": printed(known)}
+    texts = {name: hashlib.sha256(repr(column).encode()).hexdigest()[:16] for name, column in columns.items()}
+    return {"log": printed(texts), "numbers": printed(known)}
 
 
 def left(folder: Path) -> dict[str, Leaves]:
@@ -262,8 +263,9 @@ def write_data(folder: Path) -> None:
 
 def measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run the chosen cases, and tell of each as it ends."""
-    python = options.python or str(options.root / ".venv/bin/python")
-    runner = Runner(options.root.resolve(), python, work.resolve(), options.old_names, tuple(options.also))
+    root = options.root.resolve()
+    python = Path(shutil.which(options.python or root / ".venv/bin/python") or sys.executable).absolute()
+    runner = Runner(root, str(python), work.resolve(), options.old_names, tuple(options.also))
     write_data(runner.work / "data")
     names = options.only or list(CASES)
     print(f"{'case':<24}", *(f"{part:<12}" for part in PARTS), flush=True)
@@ -283,11 +285,11 @@ def row(name: str, outcome: dict[str, Any]) -> str:
     return " ".join([f"{name:<24}", *(f"{outcome['hashes'].get(part, '-')[:12]:<12}" for part in PARTS)]).rstrip()
 
 
-def compare(paths: list[Path]) -> int:
-    """Print two tables side by side, and what differs; how many parts do."""
+def compare(paths: list[Path], only: list[str] | None) -> int:
+    """Print two tables side by side, and what differs; how many parts do. A case that one of them lacks differs."""
     one, two = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     count = 0
-    for name in dict.fromkeys([*one, *two]):
+    for name in only or dict.fromkeys([*one, *two]):
         pair = [table.get(name, {"failed": "is missing"}) for table in (one, two)]
         for outcome, path in zip(pair, paths, strict=True):
             if "failed" in outcome:
@@ -309,7 +311,7 @@ def differences(before: Leaves, now: Leaves, most: int = 6) -> None:
     """Print the first values that differ."""
     paths = [path for path in dict.fromkeys([*before, *now]) if before.get(path) != now.get(path)]
     for path in paths[:most]:
-        print(f"    {path}: {before.get(path, 'absent')} → {now.get(path, 'absent')}")
+        print(f"    {path}: {before.get(path, 'absent')[:60]} → {now.get(path, 'absent')[:60]}")
     if len(paths) > most:
         print(f"    … and {len(paths) - most} more")
 
@@ -320,7 +322,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="the version to run: a folder with train.py")
     parser.add_argument("--out", type=Path, help="write the table to this JSON file")
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--python", help="the interpreter; default ROOT/.venv/bin/python")
+    parser.add_argument("--python", help="the interpreter; default ROOT/.venv/bin/python, or else this one")
     parser.add_argument(
         "--old-names", action="store_true", help="give the commands in the keys from before they changed"
     )
@@ -330,7 +332,7 @@ def main() -> int:
     parser.add_argument("--compare", nargs=2, type=Path, metavar="JSON", help="print two tables side by side instead")
     options = parser.parse_args()
     if options.compare:
-        return 1 if compare(options.compare) else 0
+        return 1 if compare(options.compare, options.only) else 0
     with tempfile.TemporaryDirectory() as temporary:
         found = measured(options, options.work or Path(temporary, "runs"))
     if options.out:
