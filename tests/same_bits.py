@@ -50,6 +50,7 @@ RENAMED = {
 """Keys of the config, new to old. `group=option` renames an option. Groups are renamed in tags and fields, too."""
 FIELDS = {
     r"(^|/)lineage/": r"\1curve_history/",
+    r"(^|/)owing$": r"\1validation_due",
     r"(^|/)live/pace(/|$)": r"\1observers/adascale\2",
     r"(^|/)live(/|$)": r"\1observers\2",
 }
