@@ -65,7 +65,7 @@ def test_the_tools_that_train_take_it(project: Path, how: tuple[str, ...], tool,
     monkeypatch.chdir(project)
     words = [
         "--no-files",
-        *(["--updates", "2", "--at", "0"] if tool is noise_scale else ["--updates", "20", "--seeds", "1"]),
+        *(["--updates", "2", "--at", "0"] if tool is noise_scale else ["--updates", "40", "--seeds", "1"]),
     ]
     assert run_cli(lambda: tool.main([*how, *words, "schedule=half", "trainer.threads=1"])) == 0, capsys.readouterr()
 
