@@ -179,7 +179,7 @@ def assembled(options: Namespace, folder: Path) -> Parts:
     """A ResNet-9 of a quarter of its width, on two processes."""
     updates = planned(options)
     words = [
-        *("name=benchmark", "allow=[scripts]", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
+        *("name=benchmark", "allow=[benchmarks]", "model=resnet9", f"model.width={WIDTH}", "optimizer=momentum"),
         *(f"optimizer.lr={LR}", "schedule=constant", "warmup=none", "callbacks=none", "trainer=ddp"),
         *("trainer.accelerator=cpu", f"trainer.devices={WORLD}", "trainer.threads=1", f"trainer.duration={updates}"),
         *(f"trainer.validate={updates}", f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),

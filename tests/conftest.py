@@ -46,7 +46,7 @@ def assembled(compose, tmp_path):
     from trainer.run import assemble
 
     def make(*overrides, folder="run", resumed=None):
-        going_on = [f"resume.path={resumed}"] if resumed else []
+        going_on = [f"resume.path='{resumed}'"] if resumed else []
         return assemble(compose(*overrides, *going_on), tmp_path / folder, resumed)
 
     return make

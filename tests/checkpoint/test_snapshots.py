@@ -8,6 +8,7 @@ import torch
 from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.checkpoint.snapshots import snapshot_path
 from trainer.config.run_summary import summary_of_run
+from trainer.config.settings import settings_of
 from trainer.log.validations import read_validations
 from trainer.lr import ConfigError
 from trainer.run import assemble, evaluate, fit
@@ -56,7 +57,7 @@ def shared(compose):
 
     def find(words, updates):
         return shared_updates(
-            *(Planned(None, compose(*SMALL, *words, f"trainer.duration={n}")) for n in (LONG, updates))
+            *(Planned(None, settings_of(compose(*SMALL, *words, f"trainer.duration={n}"))) for n in (LONG, updates))
         )
 
     return find

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,7 +196,7 @@ def test_blocks_of_large_batches_have_fewer_updates(assembled):
 
 def test_data_that_gives_another_batch_than_planned_stops_the_run(assembled):
     assembly = assembled(*SMALL, *GROW)
-    assembly.data._stages = [(0, 1), (50, 2)]
+    assembly.data._loop = replace(assembly.data._loop, stages=[(0, 1), (50, 2)])
     with pytest.raises(RuntimeError, match="update 50 has 4 micro-batches where 6 are planned"):
         fit(assembly)
 

@@ -37,7 +37,7 @@ def overrides(schedule: str, warmup: str, accumulate: int, processes: int) -> li
     ]
 
 
-def applied(parts: Parts, resumed: Path | None) -> list[list[float]]:
+def applied(parts: Parts) -> list[list[float]]:
     """Fit, and return the learning rates that stood in the parameter groups at each optimizer step."""
     seen: list[list[float]] = []
     configure = parts.module.configure_optimizers

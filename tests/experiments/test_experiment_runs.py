@@ -224,7 +224,7 @@ def test_where_the_batch_grows_the_rate_stays_and_their_ratio_is_that_of_the_dec
         found = scalars(place / "0", ("lr/",))
         rates[arm] = list(dict.fromkeys(rate for _, rate in found[min(found)]))
         [one] = find_runs(place)
-        batches[arm] = [stage["batch_size"] for stage in one.plan["batches"]]
+        batches[arm] = [stage["batch"] for stage in one.plan["batches"]]
     assert rates["decay"] == pytest.approx([0.02 / 4**k for k in range(4)])
     assert rates["batch"] == rates["constant"] == pytest.approx([0.02])
     assert rates["hybrid"] == pytest.approx([0.02, 0.02 / 4, 0.02 / 16])

@@ -188,7 +188,7 @@ def untouched(parts: Parts) -> Iterator[None]:
     """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
     module: Any = parts.module
     net, data = module.net, parts.data
-    follows = {name: value for name, value in vars(data).items() if name in ("_run", "_accumulate", "_stages")}
+    follows = {name: value for name, value in vars(data).items() if name in ("_clock", "_loop")}
     kept = [(value, value.detach().clone()) for _, value in _weights(net)]
     grads = [(weight, weight.grad) for weight in net.parameters()]
     modes = [(part, part.training) for part in net.modules()]
