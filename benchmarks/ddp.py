@@ -27,6 +27,7 @@ from benchmarks.loops import CONF, Spent
 from data.module import DataModule, Splits
 from data.order import Layout, Order
 from data.source import Memory
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
@@ -185,7 +186,7 @@ def assembled(options: Namespace, folder: Path) -> Parts:
         *(f"trainer.validate={updates}", f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),
     ]
     register_run_id()
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF, **VERSION_BASE):
         cfg = compose("train", words)
     data = {"_target_": "benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}
     with flag_override(cfg, "struct", False):

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.loops import CONF, Spent
 from data.order import Layout, Order
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
@@ -113,7 +114,7 @@ def assembled(options: Namespace, folder: Path) -> Parts:
         *("warmup.duration=5%", f"trainer.validate={250 if options.full else updates}"),
     ]
     register_run_id()
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF, **VERSION_BASE):
         cfg = compose("train", overrides)
     cfg.data.path = str(options.data.resolve())  # not an override: a path may hold what Hydra's grammar does not
     return assemble(cfg, folder)

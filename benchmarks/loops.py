@@ -19,6 +19,7 @@ from data.order import permutation
 from data.source import Memory
 from data.synthetic import Synthetic
 from models.mlp import MLP
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.engine.module import Module
 from trainer.log.eventfile import float32
@@ -146,7 +147,7 @@ def cadence(work: Work, folder: Path) -> Outcome:
         f"trainer.threads={work.threads} trainer.duration={work.updates} trainer.validate={work.updates}"
     )
     register_run_id()
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF, **VERSION_BASE):
         assembly = assemble(compose("train", overrides.split()), folder)
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()

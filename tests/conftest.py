@@ -32,12 +32,13 @@ def compose():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
+    from trainer.cli.hydra_internals import VERSION_BASE
     from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
         register_run_id()
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
             return hydra_compose("train", [*QUIET, *overrides])
 
     return make

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cadence.train import train
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.config.instantiate import fits
 
@@ -193,7 +194,7 @@ def enter(words: str, folder: Path) -> int:
     Hydra composes the config once only to learn its mode; that is left out here, for it takes half of the time.
     """
     GlobalHydra.instance().clear()
-    main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="train")(train.__wrapped__)
+    main = hydra.main(**VERSION_BASE, config_path=str(ROOT / "conf"), config_name="train")(train.__wrapped__)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", *arguments(words, folder)])
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.engine.update import Diverged
 from trainer.run import assemble, fit
@@ -55,7 +56,7 @@ def names() -> list[str]:
 def composed(*overrides: str) -> DictConfig:
     """The config that train.py would see."""
     register_run_id()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return compose("train", [*QUIET, *overrides])
 
 

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from trainer.cli.compose import CONF
 from trainer.cli.hydra_internals import (
     RUN_JOB,
+    VERSION_BASE,
     given_flags,
     hydra_raises,
     initialized,
@@ -56,7 +57,7 @@ def test_hydra_runs_its_parts_through_the_function_that_is_replaced(monkeypatch:
 
     monkeypatch.setattr(hydra._internal.utils, "run_and_report", run_and_report)
     monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "hydra.run.dir=nowhere"])
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(lambda cfg: None)()
+    hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")(lambda cfg: None)()
     assert len(seen) >= 2  # where configs lie, the config
 
 

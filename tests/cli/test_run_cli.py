@@ -12,6 +12,7 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.messages import user_error_message
 from trainer.cli.run_cli import run_cli
 from trainer.distributed.launch.signals import Stopped
@@ -36,11 +37,12 @@ hydra: {run: {dir: out}, output_subdir: null, job_logging: {root: {handlers: [co
 PROGRAM = """
 import os, sys
 import hydra
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 from trainer.distributed.launch.signals import Stopped
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(**VERSION_BASE, config_path="conf", config_name="train")
 def main(cfg):
     if cfg.act == "refuse":
         raise ConfigError("lr=-1 must be above zero")
@@ -113,7 +115,7 @@ def test_a_mistake_in_the_command_is_one_line_with_what_was_meant(
     app: Path, words: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
-    main = hydra.main(version_base="1.3", config_path=str(app / "conf"), config_name="train")(lambda cfg: None)
+    main = hydra.main(**VERSION_BASE, config_path=str(app / "conf"), config_name="train")(lambda cfg: None)
     assert run_cli(main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(told)

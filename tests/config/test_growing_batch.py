@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.config.batch_schedule import with_growing_batch
 from trainer.config.resolve import horizon_of, plan_of
 from trainer.config.run_summary import summary_of_run
@@ -256,7 +257,7 @@ def first(tmp_path_factory):
 
     register_run_id()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         cfg = compose("train", [*QUIET, *SMALL, *GROW, "trainer.checkpoint=55%"])
     assembly = assemble(cfg, tmp_path_factory.mktemp("first"))
     fit(assembly)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.engine import gradients
 from trainer.run import assemble, fit
@@ -47,7 +48,7 @@ def train(folder: Path, processes: int) -> dict[str, list[str]]:
         *(f"trainer.devices={processes}", f"trainer.accumulate={2 // processes}", "trainer.accelerator=cpu"),
         *("trainer.threads=1", "callbacks=none", "logger=none", "name=x"),
     ]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         assembly = assemble(compose("train", words), folder)
     try:
         fit(assembly)

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from tests.distributed.worlds import ROOT
 from tests.engine.equality import assembled, weights
 from trainer.checkpoint.io import checkpoint_path, read
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.config.model_data import build_model
 from trainer.config.settings import settings_of
 from trainer.config.sharding import check_sharded
@@ -156,7 +157,7 @@ def summed(assembly: Parts) -> None:
 
 def stepped(name: str, rank: int) -> dict[str, float]:
     """How far an optimizer of parts is from one of the whole: after 10 steps, in its state, and 5 steps on from it."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         cfg = compose("train", [f"optimizer={name}", "trainer=fsdp", "name=x"])
     mesh, nets, optimizers = init_device_mesh("cpu", (2,)), [], []
     for shared in (False, True, True):

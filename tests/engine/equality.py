@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from tests.distributed.worlds import ROOT
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.distributed.consistency import ConsistencyCheck
 from trainer.optim.shards import gather
@@ -47,7 +48,7 @@ def assembled(folder: Path, world: int, accumulate: int, *words: str, resumed: P
             "name=x",
         ),
     ]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         return assemble(compose("train", [*common, *words]), folder, resumed)
 
 

@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.run import Parts, assemble, fit
 
@@ -60,7 +61,7 @@ def train_all(folder: Path, processes: int, combinations: Sequence[tuple[str, st
     rows = []
     for schedule, warmup, accumulate in combinations:
         where = folder / f"{schedule}-{warmup}-{accumulate}"
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
             cfg = compose("train", overrides(schedule, warmup, accumulate, processes))
         first = assemble(cfg, where)
         row = {"name": where.name, "fresh": applied(first)}

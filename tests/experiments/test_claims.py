@@ -10,6 +10,7 @@ from experiments import run
 from experiments.claims import WORDS, evaluated, flat, judged, judged_all, with_values
 from experiments.record import NotReproduced, check
 from experiments.results import Results, Trial
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
 
@@ -77,7 +78,7 @@ def jobs_of(words):
 def test_every_arm_composes(name, tmp_path):
     register_run_id()
     experiment, count = run.read(name), 0
-    with initialize_config_dir(str(run.ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(run.ROOT / "conf"), **VERSION_BASE):
         for sweep in run.sweeps(experiment):
             jobs = sweep.jobs.replace("{best one cycle}", "0.8").replace("{best steps}", "0.2")
             words = run.command(name, experiment, jobs, tmp_path, seeds=1, jobs=1)[3:]

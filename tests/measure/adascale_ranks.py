@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from tests.distributed.ranks import ROOT, fingerprint
 from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.run import assemble, fit
 
@@ -28,7 +29,7 @@ def train(folder: Path, *overrides: str, resumed: Path | None = None) -> dict[st
     register_run_id()
     GlobalHydra.instance().clear()
     going_on = [f"resume.path={resumed}"] if resumed else []
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         assembly = assemble(compose("train", [*WORDS, *overrides, *going_on]), folder, resumed)
     fit(assembly)
     module = assembly.module

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from trainer.checkpoint.io import checkpoints_in, read
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.lr import ConfigError
 from trainer.run import assemble, fit
 
@@ -36,7 +37,7 @@ def config(*overrides):
     register_run_id()
     GlobalHydra.instance().clear()
     given = {override.partition("=")[0]: override for override in (*QUIET, *SMALL, "trainer.duration=40", *overrides)}
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         return compose("train", list(given.values()))
 
 

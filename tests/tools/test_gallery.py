@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.lr import ConfigError
 from trainer.lr.lint import ERROR, lint
 from trainer.tools.gallery import command as gallery
@@ -99,7 +100,7 @@ def test_each_command_trains_as_it_stands(shown):
 def test_a_combination_is_the_same_as_a_command_and_as_an_experiment(shown, tmp_path):
     combined = [one for one in shown if one.family == exhibit.COMBINED]
     (tmp_path / "experiment").mkdir()
-    with initialize_config_dir(str(exhibit.CONF), version_base="1.3"):
+    with initialize_config_dir(str(exhibit.CONF), **VERSION_BASE):
         for one in combined:
             (tmp_path / "experiment" / f"{one.stem}.yaml").write_text(one.yaml)
             words = [f"hydra.searchpath=[file://{tmp_path}]", f"experiment={one.stem}"]
