@@ -25,24 +25,25 @@ def page(trials: list[Trial], facts: dict[str, Any]) -> str:
     """The whole page."""
     where, versions = facts["machine"], facts["machine"]["versions"]
     paragraphs = [
-        "Each name is a choice: `python train.py optimizer=NAME`. The file `conf/optimizer/NAME.yaml` says what it is, "
-        "where it is from, its usual rates and what it needs. One of your own: [own_optimizer.md](own_optimizer.md).",
-        f"Made by `{facts['command']}` on {where['processor']}, {where['threads']} thread of {where['cores']} cores "
-        f"shared with other jobs, with Python {versions['python']}, torch {versions['torch']}, pytorch_optimizer "
+        "This page lists the optimizers with what each reaches on digits, its time and its memory. Choose one by "
+        "`cadence train optimizer=NAME`. `conf/optimizer/NAME.yaml` gives its source, its usual rates and what it "
+        "needs. To write one, see [own_optimizer.md](own_optimizer.md).",
+        f"Measured by `{facts['command']}` on {where['processor']}, {where['threads']} thread of {where['cores']} "
+        f"cores shared with other jobs, with Python {versions['python']}, torch {versions['torch']}, pytorch_optimizer "
         f"{versions['pytorch-optimizer']}.",
-        f"**Loss and accuracy** are those of the validation data at the end of {facts['updates']} updates of the "
-        "digits (an MLP with two hidden layers of 128, batches of 64, one seed), each optimizer with the schedule and "
-        "the warm-up that it brings, at its best rate of a grid: its own rate times powers of √10, two each way, and "
-        f"up to three more where the best was at an end. A constant guess has a loss of {GUESS:.2f}; with the labels "
-        f"smoothed by 0.1, no loss is below {LEAST:.2f}. So short a run on so small a task ranks nothing: it shows "
+        f"**Loss and accuracy** are those of the validation data after {facts['updates']} updates on digits (an MLP "
+        "with two hidden layers of 128, batches of 64, one seed). Each optimizer has its own default schedule and "
+        "warm-up, and the best rate of a grid: its default rate times powers of √10, two each way, and up to three "
+        f"more if the best was at an end. A constant guess has a loss of {GUESS:.2f}. The labels are smoothed by 0.1, "
+        f"so that no loss is below {LEAST:.2f}. So short a run on so small a task does not rank optimizers; it shows "
         "that each trains.",
-        "**Time** is that of a whole update, forward and backward pass with the step, over that of SGD: the median of "
+        "**Time** is that of a whole update, with forward and backward pass, divided by that of SGD: the median of "
         f"{facts['rounds']} rounds in turn, on a net so small that each call of the step counts "
         f"({1e6 * facts['base']:.0f} µs with SGD). "
-        "**Bytes** are those of the optimizer's state per parameter of this net (4 is one number of 32 bits).",
-        "gd takes the whole training set in each update, twenty times the data of the others; its time is that of its "
-        "step on one batch. sgd_noise has trainer.gradient_noise=0.01, which its time is without. For muon the rate is "
-        "that of the hidden matrices; AdamW steps the rest at 3e-3.",
+        "**Bytes** are those of the optimizer's state per parameter of this net (a 32-bit number has 4).",
+        "gd takes the whole training set in each update, twenty times the data of the others; its time is that of a "
+        "step on one batch. sgd_noise has trainer.gradient_noise=0.01, which its time does not include. For muon the "
+        "rate is that of the hidden matrices; AdamW trains the rest at 3e-3.",
     ]
     parts = ["# Optimizers", *(fill(text, 119, break_long_words=False, break_on_hyphens=False) for text in paragraphs)]
     left = {trial.name: trial for trial in trials}

@@ -30,7 +30,7 @@ def command(tmp_path, monkeypatch):
     (tmp_path / "signum.py").write_text(block("python"))
     monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(block("bash").replace("\\\n", ""))
-    assert words[:2] == ["python", "train.py"]
+    assert words[:2] == ["cadence", "train"]
     return words[2:]
 
 
