@@ -127,28 +127,31 @@ def tables(found: Sequence[Roads]) -> list[Table]:
     return [
         Table("Updates to a loss, and the rate that takes the fewest (median of the seeds)", ["batch", *batches],
               [[name, *cells] for name, cells in races]),
-        Table(f"Three roads to the critical batch, in samples; B_simple along runs at {ALONG}", head, roads),
+        Table(f"Three estimates of the critical batch, in samples; B_simple along runs at {ALONG}", head, roads),
     ]  # fmt: skip
 
 
 NOTES = (
-    "All rates and seeds of a batch train as one stack of nets, outside of train.py; a test holds it to torch's own "
-    "SGD. Updates are counted in fractions, the loss interpolated between its readings; samples are drawn with "
+    "All rates and seeds of a batch size train as one stack of nets, outside of train.py; a test compares it with "
+    "torch's own SGD. Numbers of updates are interpolated between readings of the loss. Samples are drawn with "
     "replacement.",
-    "The estimator is that of `scripts/noise_scale.py`: micro-batches of 16 in batches of 256, 30 of them at a point.",
-    "The first full run, with all pixels centred by one mean, missed two thresholds of 15: to 0.40 the best rate rose "
-    "6.6-fold only, and to 0.08 the roads were 3.8 apart. With each pixel centred they are 3.1 apart to 0.08, still "
-    "above the threshold, which was not moved: that claim became a note. B_simple grows fast towards the end.",
+    "B_crit is fitted to the updates, B_noise to the best rates; B_simple is computed from the gradients of all "
+    'samples. "Estimated" is B_simple by the estimator of `cadence noise-scale`: micro-batches of 16 in batches '
+    "of 256, 30 of them at a point.",
+    "The first full run centred all pixels by one mean, and missed two thresholds of 15: to 0.40 the best rate "
+    "rose only 6.6-fold, and to 0.08 the three values were a factor of 3.8 apart. With each pixel centred the "
+    "factor is 3.1, still above the threshold. The threshold was not changed; the claim became a note. B_simple "
+    "grows fast towards the end.",
 )
 
 TITLE = "The critical batch size"
 ABOUT = (
-    "Beyond a critical batch more samples save few updates; the noise of the gradient foretells it, and the best rate "
-    "stops rising there."
+    "Beyond a critical batch, more samples save few updates. The noise scale of the gradient predicts that batch, "
+    "and the best rate stops rising there."
 )
 SETTING = (
-    "Digits, a perceptron 64-32-10 with PyTorch's initialisation, plain SGD at constant rates from 2^-7 to 4 in steps "
-    "of √2, batches from 2 to 1,024, until the loss of the whole training set is below 0.40, 0.15 and 0.08."
+    "Digits, an MLP 64-32-10 with PyTorch's initialisation, plain SGD at constant rates from 2^-7 to 4 in steps of "
+    "√2, batches from 2 to 1,024, until the loss of the whole training set is below 0.40, 0.15 and 0.08."
 )
 
 

@@ -4,8 +4,9 @@ import argparse
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -122,30 +123,40 @@ def page(records: dict[str, Claims]) -> str:
             *(f"{sum(own)} of {len(own)}" for own in kinds), str(cost["runs"]), f"{cost['seconds'] / 60:.1f}",
         ])  # fmt: skip
     parts = [INTRODUCTION.read_text(encoding="utf-8").strip(), "\n".join(Table("", head, rows).markdown())]
-    return "\n\n".join([*parts, *(part for name, one in records.items() for part in _section(name, one))]) + "\n"
+    machines = {_machine(one) for one in records.values()}
+    if same := len(machines) == 1:
+        parts.append(_filled(f"All were measured {machines.pop()}."))
+    parts += [part for name, one in records.items() for part in _section(name, one, same)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _section(name: str, record: Claims) -> list[str]:
+def _section(name: str, record: Claims, same_machine: bool) -> list[str]:
     """The paragraphs of one experiment."""
     more, title = record.more, record.title
-    where, cost = more["machine"], more["cost"]
-    parts = [f"## {title}", _filled(more["about"]), _filled(more["setting"])]
-    parts += ["\n".join(table_of(record.claims).markdown())]
+    cost = more["cost"]
+    [(source, _)] = Counter(one.source for one in record.claims).most_common(1)
+    claims = [replace(one, source="") if one.source == source else one for one in record.claims]
+    setting = f"{more['setting']} Source, unless the table names another: {source}." if source else more["setting"]
+    parts = [f"## {title}", _filled(more["about"]), _filled(setting)]
+    parts += ["\n".join(table_of(claims).markdown())]
     for table in more["tables"]:
         parts += [_filled(f"{table['title']}:"), "\n".join(Table(**table).markdown())]
-    cost_words = (
-        f"{cost['runs']} runs ({more['seeds']} seeds) in {cost['seconds'] / 60:.1f} minutes, {cost['processes']} at a "
-        f"time with one thread each, on {where['processor']} ({where['cores']} cores shared with other jobs), Python "
-        f"{where['versions']['python']}, torch {where['versions']['torch']}."
+    how = (
+        f"`{more['command']}`{' (older program)' if more.get('before') else ''}: {cost['runs']} runs "
+        f"({more['seeds']} seeds) in {cost['seconds'] / 60:.1f} minutes, {cost['processes']} at a time with one thread "
+        f"each{'' if same_machine else ', ' + _machine(record)}."
     )
-    how = f"`{more['command']}`: {cost_words}"
-    if more.get("before"):
-        how = (
-            f"`{more['command']}` measures it anew. The figures above are those of the program that it replaced, which "
-            f"trained many arms in a process: {cost_words}"
-        )
     pictures = [f"![{title}](experiments/{name}/{picture})" for picture in more["pictures"]]
     return [*parts, *pictures, *map(_filled, more["notes"]), _filled(how)]
+
+
+def _machine(record: Claims) -> str:
+    """Where a record was measured, in words."""
+    where = record.more["machine"]
+    return (
+        f"on {where['processor']} ({where['cores']} cores shared with other jobs), Python "
+        f"{where['versions']['python']}, torch {where['versions']['torch']}"
+    )
 
 
 def records_in(folder: Path) -> dict[str, Claims]:
