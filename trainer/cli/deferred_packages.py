@@ -1,0 +1,74 @@
+"""Packages of torchmetrics that run their own code only when somebody asks for what is in it.
+
+`import pytorch_lightning` imports torchmetrics, and that imports scipy.signal and, where it is installed, transformers:
+two seconds and more a process, for metrics that are seldom used. A deferred package has its path, so that its
+submodules can be imported by themselves (`torchmetrics.metric`), and runs its own code at the first other name.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+DEFERRED = ("torchmetrics", "torchmetrics.functional")
+SUBMODULES = {
+    "torchmetrics.Metric": "torchmetrics.metric",
+    "torchmetrics.MetricCollection": "torchmetrics.collections",
+    "torchmetrics.SumMetric": "torchmetrics.aggregation",
+}
+"""What Lightning and the trainer take of torchmetrics, and the submodule that has it."""
+
+
+class DeferredPackage(ModuleType):
+    """A package whose own code has not run yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__version__":
+            return importlib.import_module("torchmetrics.__about__").__version__
+        if name == "_logger":  # torchmetrics.utilities takes it
+            return logging.getLogger("torchmetrics")
+        if name.startswith("__"):
+            raise AttributeError(name)
+        importlib.import_module("torchmetrics.utilities")  # torchmetrics.metric cannot be imported before it
+        full_name = f"{self.__name__}.{name}"
+        if full_name in SUBMODULES:
+            return getattr(importlib.import_module(SUBMODULES[full_name]), name)
+        if importlib.util.find_spec(full_name):
+            return importlib.import_module(full_name)
+        module: ModuleType = self
+        assert module.__spec__ is not None
+        assert isinstance(module.__spec__.loader, _DeferredLoader)
+        module.__class__ = ModuleType
+        module.__spec__.loader.loader.exec_module(module)
+        return getattr(module, name)
+
+
+class _DeferredLoader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__class__ = DeferredPackage
+
+
+class _DeferredFinder(importlib.abc.MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in DEFERRED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _DeferredLoader(spec.loader)
+        return spec
+
+
+def defer_packages() -> None:
+    """From now on the packages in `DEFERRED` wait; one that is imported already stays as it is."""
+    if not any(isinstance(finder, _DeferredFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _DeferredFinder())
