@@ -1,15 +1,15 @@
-"""Two processes that exchange gradients: Cadence, a bare DDP loop, and one process at their global batch, in turns."""
+"""Data parallelism on two processes: Cadence, a bare DDP loop, and one process at their global batch, in turn."""
 
 import json
 import multiprocessing
 import os
 import random
 import socket
+import tempfile
 import threading
 import time
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,23 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from hydra import compose, initialize_config_dir
 from omegaconf import flag_override
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.loops import CONF, Spent
+from benchmarks.loops import Spent, batches
 from data.module import DataModule, Splits
-from data.order import Layout, Order
+from data.order import Layout
 from data.source import Memory
-from trainer.cli.hydra_internals import VERSION_BASE
-from trainer.cli.run_id import register_run_id
+from trainer.cli.compose import compose_config
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Parts, assemble, fit
 
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
-"""Updates that Cadence makes between two looks of the trainer."""
+"""Updates per call of Lightning's loop."""
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
     f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."
@@ -43,7 +41,7 @@ NOTE = (
 
 
 class Images(DataModule):
-    """Random images (3, 32, 32) of ten classes: the size of CIFAR-10, where its files are not at hand."""
+    """Random images (3, 32, 32) of ten classes, as large as those of CIFAR-10."""
 
     @property
     def shape(self) -> dict[str, int]:
@@ -56,7 +54,7 @@ class Images(DataModule):
 
 
 class Bare:
-    """A loop of PyTorch alone; over all processes with `layout.world` above 1, with so many threads."""
+    """A loop of PyTorch alone with so many threads; over all processes if `layout.world` is above 1."""
 
     def __init__(self, assembly: Parts, layout: Layout, threads: int) -> None:
         self.net: nn.Module = deepcopy(assembly.module.net)
@@ -85,17 +83,19 @@ class Bare:
 
 
 class Turns(pl.Callback):
-    """After each block of updates of the fit, gives every other loop its turn, all processes together; times each.
+    """After each block of updates of the fit, runs a block of every other loop, all processes together; times each.
 
-    Their order is drawn anew for each block, the same in all processes, so that none always follows the same one.
+    The order of the others is drawn anew for each block, the same in all processes.
     """
 
-    def __init__(self, block: int) -> None:
+    def __init__(self, assembly: Parts, rank: int, block: int) -> None:
+        self.assembly, self.rank = assembly, rank
         self.block, self.blocks = block, list[dict[str, Spent]]()
-        self.everywhere: dict[str, Bare] = {}
-        self.alone: dict[str, Bare] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.everywhere = {"bare": Bare(self.assembly, Layout(BATCH, 1, WORLD, self.rank), 1)}
+        cores = {"alone, 1 core": 1, "alone, 2 cores": 2}
+        self.alone = {name: Bare(self.assembly, Layout(WORLD * BATCH), threads) for name, threads in cores.items()}
         dist.barrier()
         self.begun = Spent.now()
 
@@ -108,7 +108,7 @@ class Turns(pl.Callback):
         others = [*self.everywhere.items(), *self.alone.items()]
         for name, loop in random.Random(len(self.blocks)).sample(others, len(others)):
             begun = Spent.now()
-            if name in self.everywhere or trainer.global_rank == 0:
+            if name in self.everywhere or self.rank == 0:
                 loop.advance(self.block)
             dist.barrier()
             times[name] = (Spent.now() - begun) / self.block
@@ -116,8 +116,13 @@ class Turns(pl.Callback):
         self.begun = Spent.now()
 
 
-def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
-    """What an update took in each block of every loop. ConfigError, or RuntimeError where a process fails."""
+def measured(options: Namespace) -> dict[str, Any]:
+    """The time of an update in each block of every loop.
+
+    Raises:
+        ConfigError: the blocks do not fit the updates.
+        RuntimeError: a process fails, or ends with other weights.
+    """
     updates = planned(options)
     if options.block % CALL or updates % options.block or updates < 2 * options.block:
         raise ConfigError(
@@ -127,14 +132,15 @@ def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     fresh = multiprocessing.get_context("spawn")
-    processes = [fresh.Process(target=_rank, args=(rank, port, options, folder)) for rank in range(WORLD)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    if any(process.exitcode for process in processes):
-        raise RuntimeError("a process of the benchmark failed: its message is above.")
-    report = json.loads((folder / "times.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [fresh.Process(target=_rank, args=(rank, port, options, Path(folder))) for rank in range(WORLD)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            raise RuntimeError("a process of the benchmark failed: its message is above.")
+        report = json.loads(Path(folder, "times.json").read_text())
     times = [{name: Spent(*spent) for name, spent in block.items()} for block in report.pop("times")]
     return {**report, "times": times[1:], "note": NOTE}  # the first block warms up
 
@@ -145,16 +151,8 @@ def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")
-    assembly, turns = assembled(options, folder), Turns(options.block)
-    start = turns.on_train_start
-
-    def begin(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        turns.everywhere = {"bare": Bare(assembly, Layout(BATCH, 1, WORLD, rank), 1)}
-        for name, threads in {"alone, 1 core": 1, "alone, 2 cores": 2}.items():
-            turns.alone[name] = Bare(assembly, Layout(WORLD * BATCH), threads)
-        start(trainer, module)
-
-    turns.on_train_start = begin  # type: ignore[method-assign,assignment]
+    assembly = assembled(options, folder)
+    turns = Turns(assembly, rank, options.block)
     assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     fit(assembly)
     if not all(map(torch.equal, turns.everywhere["bare"].net.parameters(), assembly.module.net.parameters())):
@@ -185,17 +183,7 @@ def assembled(options: Namespace, folder: Path) -> Parts:
         *("trainer.accelerator=cpu", f"trainer.devices={WORLD}", "trainer.threads=1", f"trainer.duration={updates}"),
         *(f"trainer.validate={updates}", f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),
     ]
-    register_run_id()
-    with initialize_config_dir(CONF, **VERSION_BASE):
-        cfg = compose("train", words)
-    data = {"_target_": "benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}
+    cfg = compose_config(words)
     with flag_override(cfg, "struct", False):
-        cfg.data = data
+        cfg.data = {"_target_": "benchmarks.ddp.Images", "samples": 2048, "batch_size": BATCH}
     return assemble(cfg, folder)
-
-
-def batches(assembly: Parts, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of a layout in the order of the run."""
-    source = assembly.data.splits.train  # type: ignore[attr-defined]
-    order = Order(len(source), assembly.data.seed, layout)  # type: ignore[attr-defined]
-    return source.batches(order.picks(0, assembly.module.horizon.total))

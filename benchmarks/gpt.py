@@ -1,27 +1,25 @@
-"""A character GPT in Cadence and in a bare loop, block by block in turn: the same model, batches and updates."""
+"""The same updates of a character GPT in Cadence and in a bare loop, block by block in turn."""
 
+import tempfile
 from argparse import Namespace
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.loops import CONF, Spent
-from data.order import Layout, Order
-from trainer.cli.hydra_internals import VERSION_BASE
-from trainer.cli.run_id import register_run_id
+from benchmarks.loops import Spent, batches
+from data.order import Layout
+from trainer.cli.compose import compose_config
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Parts, assemble, fit
 
 CALL = 5
-"""Updates that Cadence makes between two looks of the trainer: the experiment's own number."""
+"""Updates per call of Lightning's loop, as in the experiment."""
 
 
 class Bare:
@@ -32,9 +30,9 @@ class Bare:
         matrices = [parameter for parameter in self.net.parameters() if parameter.ndim >= 2]
         vectors = [parameter for parameter in self.net.parameters() if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-        self.parameters = [*matrices, *vectors]  # clipped in the order of the groups: another order, another rounding
+        self.parameters = [*matrices, *vectors]  # the order of the groups, which decides the rounding of the norm
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
-        self.batches, self.t = batches(assembly), 0
+        self.batches, self.t = batches(assembly, Layout(assembly.data.batch_size)), 0  # type: ignore[attr-defined]
 
     def advance(self, updates: int) -> None:
         """Make the next `updates` updates."""
@@ -51,7 +49,7 @@ class Bare:
 
 
 class Turns(pl.Callback):
-    """After each block of updates of the fit, gives the bare loop its turn; times both, without validation."""
+    """After each block of updates of the fit, runs a block of the bare loop; times both, without validation."""
 
     def __init__(self, bare: Bare, block: int) -> None:
         self.bare, self.block = bare, block
@@ -77,17 +75,19 @@ class Turns(pl.Callback):
         self.begun = Spent.now() - self.paused
 
 
-def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
-    """What an update took in each block of both loops, the validation loss, and the seconds of both in all.
+def measured(options: Namespace) -> dict[str, Any]:
+    """The time of an update in each block of both loops, the validation loss, and the seconds of both in all.
 
-    RuntimeError where the two nets end with different weights: then they did not do the same work.
+    Raises:
+        RuntimeError: the two nets end with different weights.
     """
-    assembly = assembled(options, folder)
-    turns = Turns(Bare(assembly), options.block)
-    assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
-    begun = Spent.now()
-    fit(assembly)
-    whole = Spent.now() - begun
+    with tempfile.TemporaryDirectory() as folder:
+        assembly = assembled(options, Path(folder))
+        turns = Turns(Bare(assembly), options.block)
+        assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
+        begun = Spent.now()
+        fit(assembly)
+        total = Spent.now() - begun
     if not all(map(torch.equal, turns.bare.net.parameters(), assembly.module.net.parameters())):
         raise RuntimeError("Cadence ends with other weights than the bare loop: it did not do the same work.")
     seconds = {name: options.block * sum(block[name].wall for block in turns.blocks) for name in ("bare", "cadence")}
@@ -96,7 +96,7 @@ def side_by_side(options: Namespace, folder: Path) -> dict[str, Any]:
         "times": turns.blocks,
         "unit": f"blocks of {options.block}",
         "val_loss": assembly.checkpointing.best["value"],
-        "seconds": {**seconds, "cadence_with_validation": whole.wall - seconds["bare"]},
+        "seconds": {**seconds, "cadence_with_validation": total.wall - seconds["bare"]},
     }
 
 
@@ -113,15 +113,6 @@ def assembled(options: Namespace, folder: Path) -> Parts:
         *(f"trainer.threads={options.threads}", f"trainer.duration={updates}", f"trainer.steps_per_execution={CALL}"),
         *("warmup.duration=5%", f"trainer.validate={250 if options.full else updates}"),
     ]
-    register_run_id()
-    with initialize_config_dir(CONF, **VERSION_BASE):
-        cfg = compose("train", overrides)
+    cfg = compose_config(overrides)
     cfg.data.path = str(options.data.resolve())  # not an override: a path may hold what Hydra's grammar does not
     return assemble(cfg, folder)
-
-
-def batches(assembly: Parts) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches that the fit trains on, in its order."""
-    source = assembly.data.splits.train  # type: ignore[attr-defined]
-    order = Order(len(source), assembly.data.seed, Layout(assembly.data.batch_size))  # type: ignore[attr-defined]
-    return source.batches(order.picks(0, assembly.module.horizon.total))

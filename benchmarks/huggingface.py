@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from benchmarks.loops import Outcome, Spent, Work
 
-if importlib.util.find_spec("accelerate") is None:  # its Trainer would ask for it late
+if importlib.util.find_spec("accelerate") is None:  # the Trainer itself would raise only when it is used
     raise ImportError("transformers.Trainer needs accelerate")
 
 

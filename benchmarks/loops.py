@@ -10,22 +10,19 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from data.order import permutation
+from data.order import Layout, Order, permutation
 from data.source import Memory
 from data.synthetic import Synthetic
 from models.mlp import MLP
-from trainer.cli.hydra_internals import VERSION_BASE
-from trainer.cli.run_id import register_run_id
+from trainer.cli.compose import compose_config
 from trainer.engine.module import Module
 from trainer.log.eventfile import float32
-from trainer.run import assemble, fit
+from trainer.run import Parts, assemble, fit
 
-CONF = str(Path(__file__).resolve().parents[1] / "conf")
 FEATURES, WIDTH, CLASSES, SAMPLES, BATCH = 64, 32, 10, 4096, 32
 PEAK_LR, WEIGHT_DECAY = 3e-3, 0.01
 
@@ -82,7 +79,7 @@ class Work:
 
 
 class Spent(NamedTuple):
-    """Seconds on the wall, and seconds of all threads of this process on a processor."""
+    """Seconds of wall time, and of CPU time of all threads of this process."""
 
     wall: float
     cpu: float
@@ -99,7 +96,7 @@ class Spent(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the updates took, from the first until the last is logged on disk, and the trained net."""
+    """The time from the first update until the last is logged on disk, and the trained net."""
 
     spent: Spent
     net: nn.Module
@@ -138,7 +135,7 @@ def bare(work: Work, folder: Path) -> Outcome:
 
 
 def cadence(work: Work, folder: Path) -> Outcome:
-    """A run assembled from the config, every update logged; RuntimeError where the event file lacks one."""
+    """A run of Cadence that logs every update; RuntimeError if the event file lacks one."""
     overrides = (
         f"name=benchmark data=synthetic data.features={FEATURES} data.classes={CLASSES} data.samples={SAMPLES} "
         f"data.batch_size={BATCH} data.val_samples=0 data.test_samples=0 model.hidden=[{WIDTH}] "
@@ -146,9 +143,7 @@ def cadence(work: Work, folder: Path) -> Outcome:
         f"schedule=cosine_warmup warmup.duration={work.warmup} callbacks=none trainer=cpu "
         f"trainer.threads={work.threads} trainer.duration={work.updates} trainer.validate={work.updates}"
     )
-    register_run_id()
-    with initialize_config_dir(CONF, **VERSION_BASE):
-        assembly = assemble(compose("train", overrides.split()), folder)
+    assembly = assemble(compose_config(overrides.split()), folder)
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()
     assembly.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
@@ -158,7 +153,7 @@ def cadence(work: Work, folder: Path) -> Outcome:
 
 
 def prove(work: Work, folder: Path) -> None:
-    """The event file holds the loss and the exact float32 rate of every update, as TensorBoard reads it."""
+    """Check that the event file holds the loss and the exact float32 rate of every update, as TensorBoard reads it."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     rates = float32(PEAK_LR * work.factor(t) for t in range(work.updates)).tolist()
     for tag in ("train/loss", "lr/decay", "lr/no_decay"):
@@ -167,3 +162,10 @@ def prove(work: Work, folder: Path) -> None:
             raise RuntimeError(f"{tag} was logged {len(points)} times in {work.updates} updates.")
         if tag != "train/loss" and [point.value for point in points] != rates:
             raise RuntimeError(f"{tag} in the event file is not the rate of the formula.")
+
+
+def batches(assembly: Parts, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of the run's training data in a layout, in the order of the run."""
+    source = assembly.data.splits.train  # type: ignore[attr-defined]
+    order = Order(len(source), assembly.data.seed, layout)  # type: ignore[attr-defined]
+    return source.batches(order.picks(0, assembly.module.horizon.total))

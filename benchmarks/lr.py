@@ -1,4 +1,4 @@
-"""What one learning rate of a policy costs, beside a step of torch's and transformers' schedulers; and a long plan."""
+"""The time of one learning rate of a policy, beside a step of torch's and transformers' schedulers; and of a plan."""
 
 import gc
 import math
@@ -32,8 +32,8 @@ NAMES = {
 }
 
 
-def evaluations(options: Namespace) -> dict[str, Any]:
-    """What an update's learning rates of four groups took in each round, in shuffled order; and the plan of a run."""
+def measured(options: Namespace) -> dict[str, Any]:
+    """The time of an update's learning rates for four groups in each round, in shuffled order; and of a run's plan."""
     updates = options.updates or 10_000
     makers, skipped = available(updates)
     agree(updates, makers)
@@ -80,7 +80,7 @@ def evaluated(of: LRPolicy, updates: int) -> Spent:
 
 
 def written(of: LRPolicy, updates: int) -> Spent:
-    """The same, and write them where an optimizer has them."""
+    """The same, and write them into the groups of an optimizer."""
     rates, groups = of.lrs, optimizer().param_groups
     begun = Spent.now()
     for t in range(updates):
@@ -108,7 +108,7 @@ def optimizer() -> torch.optim.SGD:
 
 
 def available(updates: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """What makes each peer's scheduler, and why one is missing."""
+    """The function that makes each peer's scheduler, and the reason if one is missing."""
     width = round(updates * 0.05)
 
     def sequential(of: torch.optim.Optimizer) -> SequentialLR:
@@ -120,12 +120,12 @@ def available(updates: int) -> tuple[dict[str, Any], dict[str, str]]:
     except ImportError as error:
         reason = f"{' '.join(str(error).split())}: pip install transformers brings it"
         return {"torch": sequential}, {"transformers": reason}
-    warm = partial(cosine_with_warmup, num_warmup_steps=width, num_training_steps=updates)
-    return {"torch": sequential, "transformers": warm}, {}
+    cosine_peer = partial(cosine_with_warmup, num_warmup_steps=width, num_training_steps=updates)
+    return {"torch": sequential, "transformers": cosine_peer}, {}
 
 
 def agree(updates: int, makers: dict[str, Any]) -> None:
-    """RuntimeError where a peer draws another curve between the warm-up and the cooldown, which only Cadence has."""
+    """Raise RuntimeError if a peer has other rates between the warm-up and the cooldown, which only Cadence has."""
     ours = policy(updates)
     for name, make in makers.items():
         with warnings.catch_warnings(action="ignore"):
@@ -149,7 +149,7 @@ def planning(updates: int) -> tuple[float, float]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print what was found."""
+    """Print the table, the plan and what was skipped."""
     console, where, rows = Console(highlight=False, soft_wrap=True), report["machine"], report["rows"]
     table = Table(box=SIMPLE)
     table.add_column("µs, four groups", no_wrap=True)

@@ -27,8 +27,8 @@ NAMES = {
 }
 
 _ALL = (
-    "All loops end with the same weights to the bit; all but the bare one log every update's loss and learning rate to "
-    "TensorBoard, if not said otherwise."
+    "All loops end with the same weights to the bit; all but the bare one log loss and learning rate of every update "
+    "to TensorBoard, unless stated otherwise."
 )
 
 
@@ -49,7 +49,7 @@ def summary(times: Sequence["Spent"], bare: Sequence["Spent"]) -> dict[str, Any]
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Where and how this was measured."""
+    """The machine, the versions and the command of a measurement."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -68,7 +68,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the table, and what else was found."""
+    """Print the table, what was skipped, and the other numbers."""
     console, where, rows = Console(highlight=False, soft_wrap=True), report["machine"], report["rows"]
     table = Table("µs per update", box=SIMPLE)
     for title in ("median", "min", "max", "× bare", "of a round", "CPU time"):
@@ -92,7 +92,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The name of the processor, if the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A program to sweep over whose jobs start within a moment, and die, hang, validate or complete as they are told."""
+"""A program to sweep over in tests: its jobs start at once, and crash, hang or complete as their overrides say."""
 
 import os
 import subprocess
@@ -12,17 +12,18 @@ if "hydra.mode=RUN" in sys.argv:
     sys.exit(0)
 
 import hydra
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.cli.run_id import register_run_id
 register_run_id()
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(config_path="conf", config_name="train", **VERSION_BASE)
 def main(cfg):
     raise AssertionError("the jobs do not come here")
 
 sys.exit(run_cli(main))
 """
-"""The end of a program whose jobs are its function `job`, called with their words, and whose sweep is a real one."""
+"""The end of a program: a job calls its function `job` with the overrides, and the sweep is a real one."""
 PROGRAM = """
 import json, os, signal, sys, time
 
@@ -51,7 +52,7 @@ def job(words):
     path = os.path.join(folder, "result.json")
     with open(path + ".draft", "w") as file:
         json.dump({"status": "completed", "metrics": {"val/loss": float(given.get("x", 0))}, "pid": os.getpid()}, file)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # what is counted and what is done are one
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # so that the count and the result agree
     with open(os.path.join(folder, "completions"), "a") as file:
         file.write(f"{os.getpid()}\\n")
     os.replace(path + ".draft", path)
@@ -76,7 +77,7 @@ hydra:
 
 
 def toy(folder: Path) -> Path:
-    """The program of the jobs and of their driver, in a folder of its own."""
+    """Write the program and its config into `folder`."""
     (folder / "conf").mkdir(parents=True)
     (folder / "train.py").write_text(PROGRAM + DRIVER)
     (folder / "conf" / "train.yaml").write_text(CONFIG)
@@ -84,7 +85,7 @@ def toy(folder: Path) -> Path:
 
 
 def driver(app: Path, *words: str) -> "subprocess.Popen[bytes]":
-    """Start the driver of the sweep `s`; what it prints goes to a file."""
+    """Start the driver of the sweep `s`; its output goes to driver.log."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CADENCE_RUN_ID", "SLURM_", "HYDRA_"))}
     given = {word.partition("=")[0]: word for word in ("resume.path=auto", "hydra.launcher.jobs=4", *words)}
     command = [sys.executable, "train.py", "-m", "name=s", *given.values()]

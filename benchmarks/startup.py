@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything: medians of fresh processes, interleaved. Example:
+"""The time that a command takes to start: medians of fresh processes, interleaved. Example:
 
 python benchmarks/startup.py --rounds 9
 """
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(words: list[str], folder: str) -> float:
-    """Seconds that a fresh interpreter takes over `words`."""
+    """Seconds of a fresh interpreter with these arguments."""
     begun = time.perf_counter()
     subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True)
     return time.perf_counter() - begun

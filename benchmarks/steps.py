@@ -1,4 +1,4 @@
-"""What a step of AdamW costs in each of torch's implementations, and whether they end with the same weights."""
+"""The time of a step of AdamW in each of torch's implementations, and whether they end with the same weights."""
 
 import random
 from argparse import Namespace
@@ -18,11 +18,11 @@ VARIANTS: dict[str, dict[str, bool | None]] = {
     "fused": {"fused": True},
 }
 SIZES = {"1M": (64, 128), "10M": (160, 256)}
-"""Matrices, and their width: as many numbers as the name says, and a vector beside each matrix."""
+"""How many square matrices, and their width; a vector goes with each matrix."""
 
 
-def steps(options: Namespace) -> dict[str, Any]:
-    """Milliseconds of a step of each variant in each round, in shuffled order; and how far the weights come apart."""
+def measured(options: Namespace) -> dict[str, Any]:
+    """Milliseconds of a step of each variant in each round, in shuffled order, and the difference of the weights."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found: dict[str, Any] = {}
     for size, (count, width) in SIZES.items():
@@ -53,7 +53,7 @@ def made(count: int, width: int, device: str, choice: dict[str, Any]) -> tuple[l
 
 
 def stepped(optimizer: torch.optim.Optimizer, updates: int, device: str) -> float:
-    """Milliseconds of a step, over so many."""
+    """Milliseconds of a step, as the mean of `updates` steps."""
     begun = perf_counter()
     for _ in range(updates):
         optimizer.step()
@@ -63,7 +63,7 @@ def stepped(optimizer: torch.optim.Optimizer, updates: int, device: str) -> floa
 
 
 def show(report: dict[str, Any]) -> None:
-    """The table on the terminal; ours is the fused one."""
+    """Print the table; Cadence uses the fused variant."""
     table = Table("numbers, variant", "ms", "least to most", "× default", "apart from the loop", box=SIMPLE)
     for name, row in report["variants"].items():
         base = median(report["variants"][f"{name.split()[0]} default"]["ms"])

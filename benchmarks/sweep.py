@@ -1,10 +1,10 @@
-"""Jobs per minute for 16 short digits jobs, by what starts them, in one run:
+"""Jobs per minute of 16 short runs on digits, for each way to start them:
 
-    python benchmarks/sweep.py               2 at once; --jobs 16, --only warm fresh
+    python benchmarks/sweep.py               2 at once; --jobs 16, --only fork fresh
 
-bare: `python train.py` by hand, 2 at a time. fresh, warm: the process launcher without and with hydra.launcher.fork.
-in-process, joblib: Hydra's own multirun and its joblib launcher, around the same training; both run jobs inside one
-process each, where a job's death ends the others and trainer=ddp is not possible, so train.py refuses them.
+bare: `python train.py` by hand, 2 at a time. fresh, fork: the process launcher without and with hydra.launcher.fork.
+in-process, joblib: Hydra's own multirun and its joblib launcher with the same training. train.py refuses both: they run
+several jobs in one process, where one crash ends the others and trainer=ddp is not possible.
 """
 
 import argparse
@@ -26,10 +26,11 @@ sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 register_run_id()
 
-@hydra.main(version_base="1.3", config_path={str(ROOT / "conf")!r}, config_name="train")
+@hydra.main(config_path={str(ROOT / "conf")!r}, config_name="train", **VERSION_BASE)
 def main(cfg):
     from trainer.run import assemble, evaluate, fit
     assembly = assemble(cfg, Path(HydraConfig.get().runtime.output_dir))
@@ -39,7 +40,7 @@ def main(cfg):
 
 main()
 """
-ENGINES = ("bare", "fresh", "warm", "in-process", "joblib")
+ENGINES = ("bare", "fresh", "fork", "in-process", "joblib")
 
 
 def main() -> None:
@@ -60,9 +61,9 @@ def main() -> None:
                     sys.exit(f"{engine}: {done} of {given.jobs} jobs have a result")
             print(f"{engine:12} {rates[engine][-1]:6.2f} jobs per minute", file=sys.stderr, flush=True)
     base = max(rates.get("fresh", [0.0]))
-    for engine, all_of_it in rates.items():
-        ratio = f"{max(all_of_it) / base:5.2f} x fresh" if base else ""
-        print(f"{engine:12} {min(all_of_it):6.2f} to {max(all_of_it):6.2f} jobs per minute  {ratio}")
+    for engine, per_round in rates.items():
+        ratio = f"{max(per_round) / base:5.2f} x fresh" if base else ""
+        print(f"{engine:12} {min(per_round):6.2f} to {max(per_round):6.2f} jobs per minute  {ratio}")
 
 
 def _sweep(engine: str, jobs: int, folder: Path) -> None:
@@ -70,7 +71,7 @@ def _sweep(engine: str, jobs: int, folder: Path) -> None:
     train = str(ROOT / "train.py")
     launcher = {
         "fresh": [train, "-m", "hydra.launcher.jobs=2"],
-        "warm": [train, "-m", "hydra.launcher.jobs=2", "hydra.launcher.fork=true"],
+        "fork": [train, "-m", "hydra.launcher.jobs=2", "hydra.launcher.fork=true"],
         "in-process": ["inside.py", "-m", "hydra/launcher=basic"],
         "joblib": ["inside.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     }

@@ -1,10 +1,10 @@
-"""Kill the driver of a sweep at random moments, again and again, while its jobs die in six ways; count what is left.
+"""Kill the driver of a sweep at random moments while its jobs fail in six ways; count lost and doubled jobs.
 
     python benchmarks/sweep_endurance.py                   24 jobs, 50 kills
     python benchmarks/sweep_endurance.py --search          # the same for a search of 24 trials
 
-Each of the jobs dies when it is first started and completes when it is started again, as long as nobody kills it. The
-driver, its launcher, watchdog, device pool and records are the real ones; a job is a stand-in that starts at once.
+Each job fails at its first start and completes at its second, unless it is killed. The driver, launcher, watchdog,
+device pool and records are the real ones; a job is a stand-in that starts at once.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.stand_in import driver, toy  # noqa: E402
+from trainer.sweep.watchdog import lock  # noqa: E402
 
 DEATHS = ("raise", "code", "kill", "term", "hang", "leave")
 GRID = (f"act={','.join(DEATHS)}", "x=linspace(1,4,4)", "hydra.launcher.jobs=6")
@@ -31,7 +32,7 @@ SEARCH = ("hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=24", 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a sweep came to that was killed `kills` times, over `starts` starts of its driver."""
+    """The outcome of a sweep whose driver was killed `kills` times and started `starts` times."""
 
     jobs: int
     kills: int
@@ -44,7 +45,7 @@ class Figures:
 
 
 def endure(app: Path, words: tuple[str, ...], kills: int, seed: int, longest: float = 3.0) -> Figures:
-    """Kill the driver up to `kills` times, each at a random moment, then let it go on until nothing is left to do."""
+    """Kill the driver up to `kills` times, each at a random moment, then let it run until the sweep is complete."""
     draw, begun, starts, killed = random.Random(seed), time.monotonic(), 0, 0
     died: Counter[str] = Counter()
     while True:
@@ -52,7 +53,7 @@ def endure(app: Path, words: tuple[str, ...], kills: int, seed: int, longest: fl
         process = driver(app, *words, "hydra.launcher.timeout=2")
         if killed < kills:
             try:
-                code = process.wait(draw.uniform(0.2, longest))
+                process.wait(draw.uniform(0.2, longest))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -61,8 +62,6 @@ def endure(app: Path, words: tuple[str, ...], kills: int, seed: int, longest: fl
                 continue
         code = process.wait()
         died.update(" ".join(job["error"].split()[:3]) for job in _jobs(app) if job["status"] == "failed")
-        if code == 0 and killed < kills:  # it was faster: there is nothing left to kill
-            break
         if code == 0 or starts > kills + 10:
             break
     seconds = round(time.monotonic() - begun, 1)
@@ -84,19 +83,16 @@ def endure(app: Path, words: tuple[str, ...], kills: int, seed: int, longest: fl
 
 
 def _wait_until_free(app: Path) -> None:
-    """Until the jobs of a killed driver have been ended."""
-    import fcntl
-
+    """Wait until the jobs of a killed driver have been ended."""
     folder = app / "outputs" / "s"
     while folder.exists():
         held = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(0.05)
+            if lock(held):
+                return
         finally:
             os.close(held)
+        time.sleep(0.05)
 
 
 def _jobs(app: Path) -> list[dict[str, str]]:
@@ -110,7 +106,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def main() -> None:
-    """Print the figures, and what the drivers have said where they are not as they should be."""
+    """Print the figures; if a job is lost or doubled, also the output of the drivers, and exit with code 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

@@ -84,15 +84,17 @@ def _groups(given: Any) -> list[list[str]]:
 
 
 def _zip(axes: dict[str, list[list[str]]], group: Sequence[str]) -> None:
-    """Make one axis, at the place of the first, of the axes that the keys name."""
+    """Join the axes of these keys into one, at the place of the first."""
     by_name = {key.lstrip("+~"): key for key in axes}
     if missing := [name for name in group if name not in by_name]:
-        raise ConfigError(f"hydra.sweeper.zip names {missing[0]}, which this command gives no values: give it as many")
+        raise ConfigError(
+            f"hydra.sweeper.zip names {missing[0]}, which this command gives no values: give it as many as the others"
+        )
     keys = [by_name[name] for name in group]
     lengths = {name: len(axes[key]) for name, key in zip(group, keys)}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ConfigError(f"hydra.sweeper.zip: {counts} values: keys that advance together need as many each")
+        raise ConfigError(f"hydra.sweeper.zip: {counts} values: keys that advance together need the same number")
     axes[keys[0]] = [list(itertools.chain(*parts)) for parts in zip(*(axes[key] for key in keys))]
     for key in keys[1:]:
         del axes[key]

@@ -19,7 +19,7 @@ class ProcessLauncherConf:
 
     `jobs`: how many run at once, as far as there are devices. `devices`: the GPUs that they share, as [0,1,3]; each
     belongs to one job at a time, which has as many as its trainer.devices. `timeout`: seconds after which a job is
-    ended, null for never. `fail_fast`: the first failure ends all. `fork`: fork each job from a process that has
+    ended, null for never. `fail_fast`: the first failure ends the sweep. `fork`: fork each job from a process that has
     imported what it needs, which saves most of the seconds before the first update. `shared_prefix`: of jobs that
     differ in trainer.duration only, the longest is trained whole, and the others start from it at the last update
     that both have in common.

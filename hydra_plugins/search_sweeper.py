@@ -31,7 +31,7 @@ class SearchSweeperConf:
     `reduction`: asha and hyperband let one trial of so many go on. `metric`: the value that judges a job, as val/loss;
     several in a list. null: the monitor of the task. `direction`: min or max, for each metric. `storage`: null for a
     journal in the sweep's folder, or postgresql://USER@HOST/DATABASE for many machines. `heartbeat`: seconds between
-    two signs of life there; after five times that a trial is begun anew, `retries` times at most.
+    two signs of life there; after five times as long without one, a trial is started again, at most `retries` times.
     """
 
     _target_: str = "hydra_plugins.search_sweeper.SearchSweeper"

@@ -1,4 +1,4 @@
-"""What an optimizer costs: the time of an update beside SGD's, and the memory of its state."""
+"""The cost of an optimizer: the time of an update relative to SGD, and the memory of its state."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from trainer.config.model_data import build_model, build_net
 from trainer.config.settings import settings_of
 
 BLOCK = 20
-"""Updates of one optimizer before it is another's turn."""
+"""Updates of one optimizer before the next has its turn."""
 
 
 class Loop:
@@ -30,7 +30,7 @@ class Loop:
         self.targets = torch.randint(10, (64,), generator=draw)
 
     def advance(self, updates: int) -> float:
-        """The seconds that one of so many updates takes."""
+        """Seconds of an update, as the mean of `updates` updates."""
         begun = time.perf_counter()
         for _ in range(updates):
             cross_entropy(self.net(self.inputs), self.targets).backward()
@@ -46,9 +46,9 @@ class Loop:
 
 
 def measure(trials: list[Trial], rounds: int) -> float:
-    """Fill in the time of each optimizer relative to SGD, and its memory; the seconds of an update with SGD.
+    """Set the time of each optimizer relative to SGD, and its memory. Returns the seconds of an update with SGD.
 
-    In every round each optimizer has its block, and SGD one just before it: the ratio is the median of the rounds.
+    In every round each optimizer has a block of updates, and SGD one just before it; the time is the median ratio.
     """
     torch.manual_seed(0)
     net = build_net(settings_of(composed()), {"in_features": 64, "classes": 10})

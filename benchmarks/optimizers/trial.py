@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from trainer.cli.hydra_internals import VERSION_BASE
-from trainer.cli.run_id import register_run_id
+from trainer.cli.compose import CONF, compose_config
 from trainer.engine.update import Diverged
 from trainer.run import assemble, fit
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 QUIET = (
     *("callbacks=none", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=optimizers"),
     *("trainer.steps_per_execution=20", "lint.ignore=[huge-lr]"),
@@ -25,7 +22,7 @@ NEEDS = {
     "gd": ["trainer.accumulate=all", "data.batch_size=419"],
     "sgd_noise": ["trainer.gradient_noise=0.01", "hyper_schedule=gradient_noise_annealed"],
 }
-"""What an optimizer needs beside its name."""
+"""Overrides that an optimizer needs beside its name."""
 FACTOR = math.sqrt(10)
 FURTHER = 3
 """How often the grid grows at an end where the loss still falls."""
@@ -49,15 +46,13 @@ class Trial:
 
 
 def names() -> list[str]:
-    """Every optimizer with a name of its own."""
+    """The options of `optimizer`, without `own`, which takes a class of the user."""
     return sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml") if file.stem != "own")
 
 
 def composed(*overrides: str) -> DictConfig:
     """The config that train.py would see."""
-    register_run_id()
-    with initialize_config_dir(str(CONF), **VERSION_BASE):
-        return compose("train", [*QUIET, *overrides])
+    return compose_config([*QUIET, *overrides])
 
 
 def search(name: str, updates: int, points: int, tell: Callable[[str], Any] = print) -> Trial:
@@ -81,7 +76,9 @@ def search(name: str, updates: int, points: int, tell: Callable[[str], Any] = pr
 def _train(trial: Trial, lr: float, updates: int, tell: Callable[[str], Any]) -> None:
     lr = float(f"{lr:.2g}")
     length = (f"trainer.duration={updates}", f"trainer.validate={updates}")
-    cfg = composed(f"optimizer={trial.name}", f"optimizer.lr={lr}", *_data(trial.name), *length)
+    cfg = composed(
+        f"optimizer={trial.name}", f"optimizer.lr={lr}", *NEEDS.get(trial.name, ["data.batch_size=64"]), *length
+    )
     scores = {"val/loss": math.inf, "val/accuracy": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -95,10 +92,6 @@ def _train(trial: Trial, lr: float, updates: int, tell: Callable[[str], Any]) ->
 
 
 def _finite(trainer: pl.Trainer) -> dict[str, float]:
-    """The scores of the last validation; none where the loss is no number."""
+    """The scores of the last validation; none if the loss is not finite."""
     scores = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
     return scores if math.isfinite(scores["val/loss"]) else {}
-
-
-def _data(name: str) -> list[str]:
-    return NEEDS.get(name, ["data.batch_size=64"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import benchmark, lr, report
+from benchmarks import benchmark, lr, report, updates
 from benchmarks.loops import PEAK_LR, Outcome, Spent, Work, bare, prove
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
@@ -101,7 +101,7 @@ def test_a_loop_that_does_other_work_is_not_compared():
         return Outcome(spent, net)
 
     with pytest.raises(RuntimeError, match="lazy ends with other weights"):
-        benchmark.measure(Work.of(3, 1), {"bare": bare, "lazy": lazy}, rounds=1)
+        updates.measure(Work.of(3, 1), {"bare": bare, "lazy": lazy}, rounds=1)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,10 @@ def test_two_lengths_share_what_their_curves_share_and_not_one_update_more(share
     ("words", "why"),
     [
         (("warmup.duration=10%",), "warmup.duration=10% depends on the length: give it in updates"),
-        (("schedule=cosine", "warmup.duration=0"), "their curves differ from update 1 on: take one that begins alike"),
+        (
+            ("schedule=cosine", "warmup.duration=0"),
+            "their curves differ from update 1 on: take one whose start does not depend",
+        ),
         (("trainer.validate=10%",), "trainer.validate=10% is a share of the length: give it in updates"),
         (("average=swa", "schedule.floor=0.5"), "average.start=75% is a share of the length: give it in updates"),
         (("trainer.validate=${trainer.duration}",), "trainer.validate follows trainer.duration (40, 20): give one"),

@@ -58,8 +58,8 @@ def test_digits_round_on_request_only() -> None:
     ("word", "told"),
     [
         ("x=logspace(0,1,5)", "both ends of a logarithmic axis must be above zero"),
-        ("x=logspace(1e-4,inf,5)", "inf is no finite number"),
-        ("x=linspace(nan,1,5)", "nan is no finite number"),
+        ("x=logspace(1e-4,inf,5)", "inf is not a finite number"),
+        ("x=linspace(nan,1,5)", "nan is not a finite number"),
         ("x=logspace(1e-4,1e-1,1)", "1 values do not span the ends"),
         ("x=logspace(1e-4,1e-1,-3)", "-3 values do not span the ends"),
         ("x=linspace(1,1,3)", "both ends are the same"),

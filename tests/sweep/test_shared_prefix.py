@@ -109,7 +109,9 @@ def test_what_shares_nothing_runs_alone_beside_what_does(app: Path) -> None:
     )
     assert (code, err) == (0, "")
     assert begins(app, 4) == [[0], [0], [17], [0]]
-    assert "jobs 0 and 1 share nothing, their curves differ from update 1 on: take one that begins alike" in out
+    assert (
+        "jobs 0 and 1 share nothing, their curves differ from update 1 on: take one whose start does not depend" in out
+    )
 
 
 def test_a_killed_driver_goes_on_with_the_source_and_the_shorter_jobs_where_each_of_them_was(app: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_signal_ends_the_sweep_while_jobs_wait_for_a_snapshot(app: Path) -> No
         (("trainer.duration=20,40", "hydra.sweeper.max_batch_size=1"), "prefix=true takes all jobs of a grid at once"),
         (
             ("trainer.duration=20", "optimizer.lr=interval(0.1,0.2)", "hydra/sweeper=search"),
-            "prefix=true shares what a grid trains",
+            "prefix=true is for the jobs of a grid",
         ),
     ],
 )

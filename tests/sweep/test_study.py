@@ -207,15 +207,15 @@ def test_a_positive_interval_over_a_decade_is_logarithmic_unless_it_says_otherwi
     ("words", "when", "told"),
     [
         (("x=1",), {}, "has nothing to search"),
-        (("x=interval(2,1)",), {}, "from 2 to 1 is no interval"),
-        (("x=interval(0,inf)",), {}, "is no interval"),
+        (("x=interval(2,1)",), {}, "from 2 to 1 is not an interval"),
+        (("x=interval(0,inf)",), {}, "is not an interval"),
         (("x=tag(log,interval(0,1))",), {}, "a logarithmic interval must begin above zero"),
         (("x=tag(lgo,interval(1,2))",), {}, "the tag lgo is not known"),
         (("x=tag(log,range(1,64))",), {}, "log is for an interval, as in int"),
         (("x=tag(log,choice(1,8,64))",), {}, "log is for an interval"),
         (("x=a,a",), {}, "holds a value twice"),
-        (("x=range(1,2)",), {}, "a range to search holds two values or more"),
-        (("x=a,b",), {"y=a": {"z": "interval(1,2)"}}, "y is no choice of this search"),
+        (("x=range(1,2)",), {}, "a range to search needs two values or more"),
+        (("x=a,b",), {"y=a": {"z": "interval(1,2)"}}, "y is not a choice of this search"),
         (("x=a,b",), {"x=c": {"z": "interval(1,2)"}}, "c is not among the choices of x: a, b"),
         (("x=a,b",), {"x": {"z": "interval(1,2)"}}, "must be KEY=VALUE"),
         (("x=a,b",), {"x=a": {"z": "1,2"}, "x=a,b": {"z": "3,4"}}, "hold at the same time"),
@@ -245,7 +245,7 @@ def test_the_goal_comes_from_the_task_and_an_unknown_one_needs_a_direction() -> 
     assert objectives(["val/loss", "val/accuracy"], None, task) == (["val/loss", "val/accuracy"], ["min", "max"])
     assert objectives("test/f1", "max", task) == (["test/f1"], ["max"])
     for metric, direction, told in (
-        ("val/f1", None, "say what is good"),
+        ("val/f1", None, "has no known direction"),
         ("val/f1", "up", "must be min or max"),
         (["a", "b"], "min", "for each of a, b"),
         ([], None, "must name one metric"),

@@ -24,6 +24,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.cli.run_id import register_run_id
 
@@ -48,7 +49,7 @@ def act(cfg, folder):
             os._exit(3)
         time.sleep(600)
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(config_path="conf", config_name="train", **VERSION_BASE)
 def main(cfg):
     begun = time.time()
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -266,9 +267,9 @@ def test_a_folder_with_an_earlier_result_is_refused_before_anything_starts(app: 
         (["x=1,2"], {"OMPI_COMM_WORLD_SIZE": "2"}, "one of 2 ranks"),
         (["x=1,2", "hydra/launcher=basic"], {}, "BasicLauncher runs jobs inside processes of its own"),
         (["x=1,2", "hydra.launcher.timeout=nan"], {}, "hydra.launcher.timeout=nan must be above zero"),
-        (["x=1,2", "hydra.launcher.devices=2"], {}, "hydra.launcher.devices=2 is no list: give auto, or a list"),
+        (["x=1,2", "hydra.launcher.devices=2"], {}, "hydra.launcher.devices=2 is not a list: give auto, or a list"),
         (["x=1,2", "hydra.launcher.devices=[0,0]"], {}, "holds 0 twice: two jobs would share it"),
-        (["x=1,2", "hydra.launcher.devices=[0,-1]"], {}, "-1 is no device"),
+        (["x=1,2", "hydra.launcher.devices=[0,-1]"], {}, "-1 is not a device"),
         (
             ["trainer.devices=1,3", "hydra.launcher.devices=[0,1]"],
             {},

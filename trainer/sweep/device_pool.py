@@ -1,7 +1,7 @@
-"""Which job of a sweep may start, and on which devices. Pure but for `visible_devices`, which asks the machine.
+"""Which job of a sweep may start, and on which devices.
 
 A job needs a number of devices (GPUs), which may be 0. At most `slots` jobs run at once and no device belongs to two
-jobs. Jobs start in their order and none is overtaken, so a job that needs many devices is never starved by small ones.
+jobs. Jobs start in their order, so a job that needs many devices never waits for later, smaller ones.
 """
 
 import os
@@ -64,7 +64,7 @@ class DevicePool:
         del self.held[job]
 
     def close(self) -> None:
-        """No job starts any more."""
+        """Start no more jobs."""
         self._waiting.clear()
 
     @property
@@ -83,12 +83,12 @@ def parse_devices(devices: Any) -> list[str]:
     if devices == "auto":
         return visible_devices()
     if not isinstance(devices, list):
-        raise ConfigError(f"hydra.launcher.devices={devices} is no list: {ADVICE}")
+        raise ConfigError(f"hydra.launcher.devices={devices} is not a list: {ADVICE}")
     names = [str(device) for device in devices]
     for device, name in zip(devices, names):
         number = isinstance(device, int) and not isinstance(device, bool) and device >= 0
         if not number and not (isinstance(device, str) and name and not set(name) & set(", ")):
-            raise ConfigError(f"hydra.launcher.devices={devices}: {device!r} is no device: {ADVICE}")
+            raise ConfigError(f"hydra.launcher.devices={devices}: {device!r} is not a device: {ADVICE}")
         if names.count(name) > 1:
             raise ConfigError(f"hydra.launcher.devices={devices} holds {name} twice: two jobs would share it; {ADVICE}")
     return names
@@ -109,7 +109,7 @@ def visible_devices() -> list[str]:
 def devices_needed(settings: Any, devices: Sequence[str]) -> int:
     """How many devices a job with these `trainer` settings takes: none on the CPU, or where there are none.
 
-    A setting that is no whole number counts as 1: the job itself refuses it and says why.
+    A setting that is not a whole number counts as 1: the job itself refuses it.
     """
     accelerator, wanted = settings.get("accelerator", "auto"), settings.get("devices", 1)
     if accelerator == "cpu" or (accelerator == "auto" and not devices):

@@ -1,4 +1,4 @@
-"""How many updates two runs of different lengths share: up to the first at which their plans differ."""
+"""How many first updates two runs of different lengths have in common: those before their plans differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from trainer.sweep.job import Job
 
 LENGTH = "trainer.duration"
 CURVE_KEYS = ("warmup", "schedule", "cooldown", "compat", "hyper_schedule", "group_schedule")
-"""Keys that make the plan and nothing else: plans are compared by their values."""
+"""Keys that decide nothing but the plan, whose values are compared instead."""
 WITHOUT_EFFECT = ("name", "trainer.checkpoint", LENGTH)
 """Keys that change no weight and no score before the end of a run."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A job with its settings, and how long it is."""
+    """A job with its settings, and the length and the plan that follow from them."""
 
     job: Job
     settings: Settings
 
     @cached_property
     def length(self) -> Horizon:
-        """Its length, on the clock of its curve."""
+        """The length of the run, on the clock of its curve."""
         return horizon_of(self.settings)
 
     @cached_property
     def plan(self) -> Plan:
-        """Its whole curve; where the groups depend on the model, the data is read and the model built."""
+        """The plan of the run. If the groups depend on the model, this reads the data and builds the model."""
         return plan_of(self.settings)
 
 
 def shared_updates(source: Planned, other: Planned) -> tuple[int, str]:
-    """How many first updates a run, `other`, has in common with the longer `source`; where it is 0, the reason.
+    """How many first updates `other` has in common with `source`, a longer run, and the reason where it is 0.
 
-    The last update of the shorter run is never shared, so that it is trained and scored in a run of its own. Curves
-    that agree at update 0 only, where all begin, share nothing.
+    The last update of the shorter run is never shared: it is trained and validated in a run of its own. Curves that
+    agree at update 0 only share nothing.
     """
     if reason := next(_difference(source, other), ""):
         return 0, reason
@@ -56,12 +56,12 @@ def shared_updates(source: Planned, other: Planned) -> tuple[int, str]:
     if rises[0] != rises[1]:
         duration = source.settings.curve.warmup.get("duration")
         return 0, f"warmup.duration={duration} depends on the length: give it in updates"
-    advice = "take one that begins alike for each length, as schedule=wsd"
+    advice = "take one whose start does not depend on the length, as schedule=wsd"
     return 0, f"their curves differ from update {shared} on: {advice}"
 
 
 def _difference(source: Planned, other: Planned) -> Iterator[str]:
-    """What makes two runs differ from the start, beside their curves, and what to do."""
+    """What makes two runs differ from the start, apart from their curves, and what to do."""
     if is_adascale(source.settings.curve.scaling):
         yield "scaling=adascale counts updates by their gain: take another rule"
     if source.settings.curve.batch_schedule:
@@ -75,7 +75,7 @@ def _difference(source: Planned, other: Planned) -> Iterator[str]:
 
 
 def _beside_curve(settings: Settings) -> dict[str, Any]:
-    """The settings of a run beside its curve, by key."""
+    """The settings of a run that do not belong to its curve, by key."""
     plain = flat({key: value for key, value in settings.record.items() if key not in CURVE_KEYS})
     return {key: value for key, value in plain.items() if key not in WITHOUT_EFFECT}
 

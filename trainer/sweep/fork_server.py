@@ -26,7 +26,7 @@ MODULES = "CADENCE_PRELOAD"
 """The variable that names the modules which the fork server imports."""
 HEAVY = ("hydra", "rich.table", "torch", "pytorch_lightning", "trainer.run", "trainer.log.tensorboard")
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "CUDA_MODULE_LOADING": "LAZY"}
-"""What keeps an import from starting threads."""
+"""Environment variables that keep imports from starting threads."""
 UNKNOWN = 255
 """The exit code that the standard library reports where the fork server died before the job."""
 
@@ -106,13 +106,13 @@ def run_job(ready: Connection, arguments: list[str], environment: dict[str, str]
     _redirect(log)
     os.environ.clear()
     os.environ.update(environment)
-    multiprocessing.set_start_method(None, force=True)  # workers of a data loader as ever
+    multiprocessing.set_start_method(None, force=True)  # data loader workers start by the default method
     if threads := environment.get("OMP_NUM_THREADS", ""):
         sys.modules["torch"].set_num_threads(int(threads))  # the variable is read at the import only
     try:
         run_program(arguments)
     finally:
-        atexit._run_exitfuncs()  # a process of `multiprocessing` leaves without them
+        atexit._run_exitfuncs()  # `multiprocessing` itself does not call them
 
 
 def why_not_fork() -> str:
@@ -125,7 +125,7 @@ def why_not_fork() -> str:
 
 
 def modules_of(config: Any) -> list[str]:
-    """The modules of this project that the `_target_`s of a config name, which every job is likely to need."""
+    """The modules of this project that the `_target_`s of a config name; most jobs need them."""
     if isinstance(config, dict):
         own = str(config.get("_target_", "")).rpartition(".")[0]
         found = {own} if own.split(".")[0] in ("trainer", "models", "data") else set()
@@ -134,7 +134,7 @@ def modules_of(config: Any) -> list[str]:
 
 
 def _redirect(log: str) -> None:
-    """Input from nowhere, output and errors into the log."""
+    """Read from /dev/null; write output and errors to the log."""
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (file, 1), (file, 2)):
@@ -146,7 +146,7 @@ def _redirect(log: str) -> None:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Let a forked process not run this program's script: it runs that of the job, once."""
+    """Keep `multiprocessing` from running this program's script in the forked process, which runs that of the job."""
     before = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

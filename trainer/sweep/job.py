@@ -30,8 +30,8 @@ class Job:
     """One job; `status` goes from waiting to running to completed, failed, stopped or pruned.
 
     A job is completed where its exit code is 0 and its `result.json` says so. One that was killed, or that left early
-    with exit code 0, has failed. `label` shows a reader what is particular to it. `need` is how many devices it takes
-    and `devices` are those that it was given. `threads`: how many each of its processes may use (None: all).
+    with exit code 0, has failed. `label` shows what tells it from the others. `need` is how many devices it takes and
+    `devices` are those that it was given. `threads`: how many each of its processes may use (None: all).
     """
 
     number: int
@@ -81,7 +81,7 @@ class Job:
         return bool(self._cause)
 
     def adopt(self) -> bool:
-        """Take the result of an earlier start of the sweep, if that completed the job; whether it did."""
+        """Take the result of an earlier start of the sweep, if it completed the job. Returns whether it did."""
         result = self._read_result()
         if result.get("status") == "completed":
             self.status, self.result, self.seconds = "completed", result, float(result.get("seconds", 0.0))
@@ -142,7 +142,7 @@ class Job:
         }
 
     def _enforce(self, timeout: float | None, now: float) -> None:
-        """Kill a job that has not heeded its signal, and end one whose time is up."""
+        """Kill a job that still runs after its grace period, and end one that has run for longer than `timeout`."""
         if now > self._kill_at:
             self.end(signal.SIGKILL, self._cause)
         elif timeout is not None and self.seconds > timeout and not self._cause:

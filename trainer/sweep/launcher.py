@@ -1,8 +1,8 @@
-"""What all launchers of sweeps share: from the overrides of the jobs to jobs, and from the jobs to a scheduler.
+"""What all launchers of sweeps share: they make jobs from overrides and give them to a scheduler.
 
 `python train.py -m lr=1,2` starts `python train.py lr=1 hydra.run.dir=<sweep>/0` and so on, and reads each
-`result.json`. Hydra's own launcher runs all jobs in one process: there Lightning's ranks would run the whole sweep
-again, and one death would end all jobs. How a job is started is left to each launcher (`Spawn`).
+`result.json`. Hydra's own launcher runs all jobs in one process, where Lightning's ranks would run the whole sweep
+again and one crash would end all jobs. Each launcher decides how a job is started (`Spawn`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,10 +30,10 @@ from trainer.sweep.summary import SweepFailed, print_table, sweep_failed
 from trainer.sweep.sweep_resume import own_first_free, own_folder
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
-"""Overrides that say how a sweep runs, and that its jobs do not get."""
+"""Overrides that configure the sweep itself and are not passed on to its jobs."""
 GRID = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.grid_sweeper.GridSweeper")
 MakeJob = Callable[[int, list[str]], tuple[Job, bool]]
-"""Makes a job from its number and its overrides, and says whether it may go on where it stopped."""
+"""Makes a job from its number and its overrides, and says whether it may resume."""
 
 
 class SweepLauncher(Launcher):
@@ -54,7 +54,7 @@ class SweepLauncher(Launcher):
         self.configs: list[DictConfig] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives; the task itself runs in the jobs only."""
+        """Keep Hydra's config and its loader; the task itself runs only in the jobs."""
         check_launcher(config.hydra.launcher)
         self.loader, self.config = hydra_context.config_loader, config
 
@@ -90,7 +90,7 @@ class SweepLauncher(Launcher):
         """Run the jobs that a source gives until it is over, in the first of the folders that no other sweep holds."""
         if self.shared_prefix:
             raise ConfigError(
-                "hydra.launcher.shared_prefix=true shares what a grid trains, and a search draws its jobs: leave it out"
+                "hydra.launcher.shared_prefix=true is for the jobs of a grid, not for a search: leave it out"
             )
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         with own_first_free(roots) as (root, held), self.connected(root) as spawn:
@@ -100,7 +100,7 @@ class SweepLauncher(Launcher):
         return scheduler
 
     def make_job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
-        """The job with its folder by Hydra's naming and the command that starts it, and whether it may go on."""
+        """The job with its folder by Hydra's naming and the command that starts it, and whether it may resume."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
@@ -120,7 +120,7 @@ class SweepLauncher(Launcher):
         return job, (config.get("resume") or {}).get("path") == "auto"
 
     def set_resources(self, job: Job, settings: Any) -> None:
-        """Set what a job takes of the machine, from its settings of `trainer`."""
+        """Set the devices and threads of a job from its `trainer` settings."""
         job.need = devices_needed(settings, self.limits.devices)
         job.threads = threads_per_process(settings, self.limits.slots) if self.limits.slots > 1 else None
 

@@ -1,8 +1,8 @@
-"""Imported once, by the fork server of a sweep and by nothing else: makes it ready to fork jobs.
+"""Imported only by the fork server of a sweep, once: prepares it to fork jobs.
 
 The standard library starts the fork server and imports this module in it (`set_forkserver_preload`). It imports what
 every job needs and does nothing else: no thread, no device, no config. So a fork of it is as good as a fresh
-interpreter. `REFUSED` says why it is not, where an import has started a thread or opened a CUDA device.
+interpreter. Where an import has started a thread or opened a CUDA device it is not, and `REFUSED` says so.
 """
 
 import gc
@@ -16,7 +16,7 @@ from trainer.sweep.fork_server import MODULES, why_not_fork
 os.setsid()  # signals to the driver's process group do not reach it: it ends when the driver and all jobs have ended
 for signum in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(signum, signal.SIG_IGN)
-os.dup2(2, 1)  # what an import prints is no output of the sweep
+os.dup2(2, 1)  # what imports print goes to stderr
 for name in os.environ.pop(MODULES).split():
     with suppress(ImportError):  # the job itself reports it
         importlib.import_module(name)

@@ -1,6 +1,6 @@
 """Jobs through Ray: the driver submits them, sends signals through Ray, and asks it how they have ended.
 
-Ray is an optional package, and only decides where and when a job runs. The run is no task inside a worker of Ray but a
+Ray is an optional package, and only decides where and when a job runs. The run is not a task inside a Ray worker but a
 process beside it (see `ray_job`).
 """
 
@@ -23,7 +23,7 @@ from trainer.sweep.spawn import python_path
 
 POLL, ANSWER = 0.25, 10.0
 STORE = 80 * 2**20
-"""Bytes for the objects of a Ray that the sweep starts; they are only exit codes."""
+"""Bytes of object store of a Ray that the sweep starts; its objects are only exit codes."""
 
 
 class Ray:
@@ -49,7 +49,7 @@ class Ray:
             ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, OverflowError, RuntimeError, ValueError) as error:
             raise ConfigError(
-                f"hydra.launcher.address={self.address}: no Ray answers there ({error}): start one, or null"
+                f"hydra.launcher.address={self.address}: no Ray answers there ({error}): start one, or give null"
             ) from None
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
         self._ray = ray
@@ -84,7 +84,7 @@ class Ray:
             process = self._jobs.pop(known)
             try:
                 process.set_answer(self._ray.get(known))
-            except Exception as error:  # of whatever kind: a worker, a machine or the project's folder is not there
+            except Exception as error:  # any kind: the worker, the machine or the project's folder may be missing
                 process.set_lost(getattr(error, "cause", None) or error)
 
     def forget(self, handle: Any) -> None:
@@ -103,7 +103,7 @@ class Ray:
 
 
 class RayProcess:
-    """A job submitted to Ray: no process of this machine, so its id is 0."""
+    """A job submitted to Ray. It is not a process of this machine, so its id is 0."""
 
     pid = 0
 
@@ -137,14 +137,14 @@ class RayProcess:
             self._end(-signum)
 
     def set_answer(self, answer: str | int) -> None:
-        """It has begun on a machine (its host name), or ended (its exit code)."""
+        """Note an answer: a host name when the job has begun, an exit code when it has ended."""
         if isinstance(answer, str):
             self._begun = time.monotonic()
         else:
             self._end(answer)
 
     def set_lost(self, error: BaseException) -> None:
-        """It has ended without an exit code: write the reason to its log."""
+        """Note that the job has ended without an exit code, and write the reason to its log."""
         if self._code is None:
             with self._log.open("a") as log:
                 log.write(f"lost by Ray: {' '.join(str(error).split())}\n")

@@ -28,9 +28,9 @@ class RayActor:
         self._begun = threading.Event()
 
     def run(self, program: Sequence[str], environment: Mapping[str, str], gpus: bool, cwd: str) -> int:
-        """Run the program below in the folder `cwd` to its end; the exit code of the job, -n where signal n ended it.
+        """Run `program` (see `main`) in the folder `cwd` and return the job's exit code, -n where signal n ended it.
 
-        The job sees the GPUs that Ray gives it, none where it asked for none.
+        The job sees the GPUs that Ray gives it, or none if it asked for none.
         """
         visible = os.environ.get(VISIBLE) if gpus else ""
         self._process = subprocess.Popen(

@@ -71,7 +71,7 @@ def _check(kind: str, start: Number, stop: Number, num: int, digits: int) -> str
     name = f"{kind}({start},{stop},{num})"
     for value in (start, stop):
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise ConfigError(f"{name}: {value} is no finite number: give two ends, as in {kind}(0.001,0.1,5)")
+            raise ConfigError(f"{name}: {value} is not a finite number: give two ends, as in {kind}(0.001,0.1,5)")
     if isinstance(num, bool) or not isinstance(num, int) or num < 2:
         raise ConfigError(f"{name}: {num} values do not span the ends: give a whole number of at least 2")
     if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 17:
@@ -102,7 +102,7 @@ def _values(at: Callable[[Decimal], Decimal], start: Number, stop: Number, num: 
 
 
 def _near(value: Decimal) -> Decimal:
-    """The value without the noise of the last places."""
+    """The value rounded to fewer places, without the rounding errors of the last ones."""
     with localcontext() as context:
         context.prec = PLACES - 10
         return +value

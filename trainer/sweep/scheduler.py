@@ -1,4 +1,4 @@
-"""The jobs of a sweep at work: each starts when there is room for it, and is observed to its end."""
+"""Runs the jobs of a sweep: each starts when a slot and its devices are free, and is observed to its end."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ THREADS = "OMP_NUM_THREADS"
 
 
 class TrialSource(Protocol):
-    """Gives a scheduler one job after the other and judges them while they run, as a search does."""
+    """Gives a scheduler one job after the other and may stop them while they run, as a search does."""
 
     over: bool
 
@@ -37,7 +37,7 @@ class TrialSource(Protocol):
         """The running jobs that should end, each with the cause."""
 
     def ended(self, job: Job) -> None:
-        """A job has ended, and `sweep.json` says so."""
+        """Take note of a job that has ended and is recorded in `sweep.json`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass
 class Scheduler:
-    """Runs batches of jobs in the folder `root` of a sweep; `jobs` are all that it was ever given."""
+    """Runs batches of jobs in the folder `root` of a sweep; `jobs` are those of all batches."""
 
     root: Path
     limits: Limits
@@ -86,7 +86,7 @@ class Scheduler:
             raise SystemExit(128 + self.received[0])
 
     def run(self, batch: Sequence[Job], keep: Sequence[int], source: TrialSource | None = None) -> None:
-        """Run all jobs of a batch to their end, or to the signal that stops the sweep; then none of them is left.
+        """Run all jobs of a batch until they have ended or a signal stops the sweep; no process of them is left then.
 
         The files `keep` stay open until then, even where this process is killed. `source` gives more jobs until it is
         over.
@@ -118,7 +118,7 @@ class Scheduler:
                     job.end(signal.SIGKILL, "stopped with the sweep")
 
     def write(self) -> None:
-        """Write `sweep.json` as things are."""
+        """Write the present state to `sweep.json`."""
         write_summary(self.jobs, self.root, self.previous.records.values(), self.search)
 
     def _make_queue(self, batch: Sequence[Job]) -> DevicePool:
@@ -173,7 +173,7 @@ class Scheduler:
                 source.ended(job)
 
     def _conclude(self, job: Job) -> None:
-        """Report how a job has ended."""
+        """Report how a job has ended; with `fail_fast`, stop the others after a failure."""
         print_outcome(job)
         self.write()
         if self.limits.fail_fast and job.status == "failed":

@@ -1,8 +1,8 @@
 """Jobs of a sweep that differ in their length only: the shorter ones start from a snapshot of the longest.
 
-Data, augmentation and dropout are functions of (seed, update). So up to the first update at which two planned curves
-differ, the shorter run and the longer one have the same bits, and one training serves both. That part is the shared
-prefix of the shorter job; the longer job is its source.
+Data, augmentation and dropout are functions of (seed, update). So the shorter run and the longer one are the same to
+the bit until their planned curves differ, and this part is trained once. It is the shared prefix of the shorter job;
+the longer job is its source.
 """
 
 import json
@@ -24,7 +24,7 @@ def share(batch: Sequence[Job], settings: Sequence[Settings]) -> None:
     """Let each job start from the longest of those that differ from it in their length only.
 
     Raises:
-        ConfigError: no two jobs share anything, or a job says itself where it starts from.
+        ConfigError: no two jobs share anything, or a job sets where it starts from.
     """
     by_config: dict[str, list[Planned]] = {}
     for job, its_own in zip(batch, settings):
@@ -47,7 +47,7 @@ class WaitingForPrefix:
         self.jobs = [job for job in batch if job.prefix is not None and job.status != "completed"]
 
     def ready(self) -> Iterator[Job]:
-        """The jobs that wait no longer: they may start, or are stopped since their source has failed."""
+        """The jobs that need not wait any longer: they may start, or are stopped because their source has failed."""
         for job in list(self.jobs):
             if self._is_ready(job):
                 self.jobs.remove(job)
@@ -106,7 +106,7 @@ def _check(settings: Settings) -> None:
     resume, snapshots = settings.resume, settings.trainer.snapshots
     if resume.path not in (None, "none", "auto") or resume.snapshot is not None or resume.policy is not None:
         raise ConfigError(
-            f"{SWITCH} says itself where jobs start from: leave out resume.path, resume.snapshot, resume.policy"
+            f"{SWITCH} decides where jobs start from: leave out resume.path, resume.snapshot, resume.policy"
         )
     if snapshots:
         raise ConfigError(f"{SWITCH} sets trainer.snapshots itself: leave out trainer.snapshots={snapshots}")

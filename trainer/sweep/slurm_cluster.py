@@ -45,7 +45,7 @@ class Slurm:
         os.environ["PYTHONPATH"] = python_path(os.environ.get("PYTHONPATH"))  # sbatch passes it on
         self.processes: dict[str, SlurmProcess] = {}
         self.silent = False
-        """Whether squeue has not answered for so long that this driver gives up; the jobs go on."""
+        """Whether this driver has given up because squeue does not answer; the jobs go on."""
         self._executor: Any = None
         self._asked, self._failures = 0.0, 0
 
@@ -103,7 +103,7 @@ class Slurm:
         return executor
 
     def _earlier(self, folder: Path) -> Any:
-        """The Slurm job that an earlier driver has submitted for this folder and that has not ended; None: no such."""
+        """The Slurm job that an earlier driver has submitted for this folder and that has not ended, if any."""
         if not (folder / JOB_ID).exists():
             return None
         while (states := self._states()) is None:
@@ -114,7 +114,7 @@ class Slurm:
         return self._submitit.SlurmJob(self.folder, job_id, tuple(tasks))
 
     def _submit(self, command: list[str], environment: dict[str, str], log: Path) -> Any:
-        """Submit a job; None where Slurm refuses it, which its log then says."""
+        """Submit a job. None where Slurm refuses it: the reason is then in its log."""
         printed = io.StringIO()
         try:
             with redirect_stderr(printed):
@@ -131,7 +131,7 @@ class Slurm:
 
 
 class SlurmProcess:
-    """A job in Slurm: no process of this machine, so its id is 0."""
+    """A job in Slurm. It is not a process of this machine, so its id is 0."""
 
     pid = 0
 
@@ -154,7 +154,7 @@ class SlurmProcess:
             self._waited += seconds
 
     def poll(self) -> int | None:
-        """The exit code, once each task has left its own: the highest of them; 1 where the job is gone without."""
+        """The highest exit code of the tasks, once each has left one; 1 where the job is gone without."""
         if self._code is None:
             self._slurm.update()
             tasks = [self._handle.task(number) for number in range(self._handle.num_tasks)]
@@ -173,7 +173,7 @@ class SlurmProcess:
         return self._code is None
 
     def send(self, signum: int) -> None:
-        """Send SIGTERM to a job that runs: the run saves itself. Cancel one that waits, or that SIGKILL shall end."""
+        """Send SIGTERM to a job that runs, and then saves itself; cancel one that waits, or for SIGKILL."""
         if self._code is not None or self._slurm.silent:
             return
         kill = signum == signal.SIGKILL
@@ -200,8 +200,8 @@ class SlurmProcess:
 def run_task(command: list[str], environment: dict[str, str], log: str) -> int:
     """Run a command in a task of a Slurm job, with its output in the log, and return its exit code.
 
-    Signals are passed on, in place of submitit's own answer to them: the run saves itself. A job that Slurm will start
-    again leaves no result.
+    Signals are passed on to the run, which saves itself; submitit's own handlers are replaced. A job that Slurm will
+    start again leaves no result.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with Path(log).open("ab") as file:
@@ -222,5 +222,5 @@ def _exit_code(task: Any) -> int:
     """The exit code of a task; 1 where submitit could not run it, as in a folder that cannot be written."""
     try:
         return int(task.result())
-    except Exception:  # of whatever kind: the log has it
+    except Exception:  # any kind: the log has it
         return 1

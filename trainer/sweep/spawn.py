@@ -1,4 +1,4 @@
-"""How the driver of a sweep starts a job: what every way of starting has in common, and the plainest of them.
+"""How the driver of a sweep starts a job: what all ways have in common, and the simplest of them.
 
 A scheduler starts jobs by a `Spawn`: here a fresh interpreter, in `fork_server` a fork of a process that has imported
 everything, in `ray_cluster` and `slurm_cluster` a process on another machine.

@@ -10,11 +10,11 @@ from typing import Any
 from trainer.sweep.job import Job
 
 EVERY = 0.5
-"""Seconds between two pictures."""
+"""Seconds between two redraws."""
 
 
 class StatusTable:
-    """A table below the lines that the sweep prints; nothing where stdout is no terminal, or not `live`."""
+    """A table below the lines that the sweep prints; shows nothing without a terminal, or where not `live`."""
 
     def __init__(self, jobs: Sequence[Job], live: bool) -> None:
         self.jobs, self._next = jobs, 0.0

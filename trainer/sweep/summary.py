@@ -1,4 +1,4 @@
-"""What a sweep says of its jobs: a line for each that ends, a table at the end, and `sweep.json`."""
+"""What a sweep reports of its jobs: a line for each that ends, a table at the end, and `sweep.json`."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def set_labels(jobs: Sequence[Job]) -> None:
 
 
 def print_outcome(job: Job) -> None:
-    """Print one line: on stdout for a job that is done, on stderr for one that is not."""
+    """Print one line: on stdout for a job that is completed or pruned, else on stderr."""
     if job.status == "completed":
         print(f"job {job.number} completed in {job.seconds:.1f} s", flush=True)
     elif job.status == "pruned":
@@ -45,9 +45,9 @@ def sweep_failed(jobs: Sequence[Job], folder: Path) -> SweepFailed:
 def write_summary(
     jobs: Sequence[Job], folder: Path, later: Iterable[dict[str, Any]] = (), search: Mapping[str, Any] | None = None
 ) -> None:
-    """Replace `sweep.json` in one step, so that no reader meets half of it.
+    """Replace `sweep.json` in one step, so that no reader sees a part of it.
 
-    `later`: records of jobs that this start has not come to, kept as they were. `search`: what a search adds.
+    `later`: records of jobs that this start has not reached yet, kept as they were. `search`: what a search adds.
     """
     records = sorted([*(job.record() for job in jobs), *later], key=lambda record: record["number"])
     draft = folder / f".{SUMMARY}"

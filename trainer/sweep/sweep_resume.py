@@ -1,4 +1,4 @@
-"""Going on with a sweep: who owns its folder, what it was, and which of its jobs are completed."""
+"""Resuming a sweep: the lock on its folder, its earlier jobs, and which of them are completed."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def own_first_free(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
 
 
 class PreviousJobs:
-    """The records of `sweep.json` from before this start; `records` are those of jobs that this start has not met."""
+    """The records of `sweep.json` from before this start; `records` are those of jobs not taken up yet."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.records = root, _read_records(root)
@@ -118,5 +118,5 @@ def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
 
 
 def _without_resume(overrides: Sequence[str]) -> list[str]:
-    """The overrides without those that only say that a run goes on."""
+    """The overrides without those of `resume`."""
     return [override for override in overrides if override.partition("=")[0].lstrip("+~") not in RESUME_KEYS]

@@ -1,4 +1,4 @@
-"""A small process that outlives the driver of a sweep, and ends its jobs where the driver was killed.
+"""A small process that outlives the driver of a sweep, and ends its jobs if the driver was killed.
 
 The driver holds the other end of a pipe and writes to it which process groups are its jobs. The pipe closes when the
 driver ends, whatever the cause. Then the watchdog sends SIGTERM to the groups that are left, and SIGKILL after `GRACE`
@@ -34,15 +34,15 @@ class Watchdog:
         )
 
     def add(self, group: int) -> None:
-        """A job has started."""
+        """Note that a job has started."""
         self._write(f"+{group}\n")
 
     def remove(self, group: int) -> None:
-        """A job has ended, with all its processes."""
+        """Note that a job has ended, with all its processes."""
         self._write(f"-{group}\n")
 
     def close(self) -> None:
-        """No job is left."""
+        """End the watchdog: no job is left."""
         with suppress(OSError, subprocess.TimeoutExpired):
             self._process.communicate(timeout=2 * GRACE)
 

@@ -1,4 +1,4 @@
-"""A search from its settings to its best trial: one driver, alone or one of several that share a study."""
+"""A driver of a search, which runs trials and reports the best. Several drivers may share a study."""
 
 import socket
 import sys
@@ -39,7 +39,7 @@ class Question:
         return " and ".join(f"the {d}imum of {m}" for m, d in zip(self.metrics, self.directions))
 
     def identity(self) -> dict[str, list[str]]:
-        """What two starts of the same search have in common."""
+        """What must stay the same when a search is started again."""
         return {
             "space": [str(parameter) for parameter in self.space.parameters],
             "metric": [f"{direction} {metric}" for metric, direction in zip(self.metrics, self.directions)],
@@ -98,7 +98,7 @@ class Search:
             yield root / f"on-{socket.gethostname()}{f'-{number}' if number > 1 else ''}"
 
     def _start(self, scheduler: Scheduler, make_job: MakeJob) -> Trials:
-        """The trials of the study; nothing is written before each choice was seen to make a config."""
+        """The trials of the study; writes nothing before a config has been composed with each choice."""
         root, question = scheduler.root, self.question
         resumes = (self.config.get("resume") or {}).get("path") == "auto"
         if not resumes and (scheduler.previous.records or (root / JOURNAL).exists()):
@@ -120,7 +120,8 @@ class Search:
         for parameter in self.question.space.parameters:
             print(f"  {parameter}")
         if rules.sampler in LEARNING and 1 < rules.trials <= slots:
-            print(f"all {rules.trials} trials start at once, and {rules.sampler} learns from none: lower the jobs")
+            at_once = f"all {rules.trials} trials start at once, and {rules.sampler} learns from none"
+            print(f"{at_once}: lower hydra.launcher.jobs")
         sys.stdout.flush()
 
     def _print_best(self, summary: dict[str, Any]) -> None:

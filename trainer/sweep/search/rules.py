@@ -1,4 +1,4 @@
-"""What a search is told: how many trials it has, what draws and ends them, and which metrics judge them."""
+"""The settings of a search: how many trials it has, what draws and prunes them, and which metrics judge them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ PRUNERS = ("none", "median", "asha", "hyperband")
 
 @dataclass(frozen=True)
 class Rules:
-    """How many trials a search has, and what draws and ends them.
+    """How many trials a search has, and what draws and prunes them.
 
     `startup`: how many trials are drawn at random before tpe or cmaes learns, and end before median judges.
     `patience`: how many validations each trial has before it is judged. `reduction`: asha and hyperband let one trial
@@ -47,7 +47,7 @@ def objectives(metric: Any, direction: Any, task: Any) -> tuple[list[str], list[
         known = {monitor: task.get("mode", "min")} | {one: "min" for one in metrics if one.endswith("loss")}
         if unknown := [one for one in metrics if one not in known]:
             raise ConfigError(
-                f"hydra.sweeper.metric={unknown[0]}: say what is good: hydra.sweeper.direction=min or max"
+                f"hydra.sweeper.metric={unknown[0]} has no known direction: give hydra.sweeper.direction=min or max"
             )
         return metrics, [known[one] for one in metrics]
     directions = direction if isinstance(direction, list) else [direction]

@@ -127,7 +127,7 @@ def _check(one: Parameter, free: Mapping[str, Parameter]) -> None:
             raise ConfigError(f"{one.name} holds a value twice: {', '.join(one.choices)}: keep each once")
     elif not (math.isfinite(one.low) and math.isfinite(one.high) and one.low < one.high):
         raise ConfigError(
-            f"{one.name}: from {one.low:g} to {one.high:g} is no interval: give its lower and its upper end"
+            f"{one.name}: from {one.low:g} to {one.high:g} is not an interval: give its lower and its upper end"
         )
     elif one.log and one.low <= 0:
         raise ConfigError(f"{one.name}: a logarithmic interval must begin above zero, not at {one.low:g}")
@@ -136,7 +136,7 @@ def _check(one: Parameter, free: Mapping[str, Parameter]) -> None:
     parent = free.get(one.when.key) or free.get(f"+{one.when.key}")
     if parent is None or not parent.choices:
         raise ConfigError(
-            f"{one.name}: {one.when.key} is no choice of this search without a condition: add it to params"
+            f"{one.name}: {one.when.key} is not a choice of this search without a condition: add it to params"
         )
     if unknown := [value for value in one.when.values if value not in parent.choices]:
         raise ConfigError(
@@ -221,7 +221,9 @@ def _interval(override: Override, value: IntervalSweep, when: Condition | None) 
 def _range(override: Override, value: RangeSweep, when: Condition | None) -> Parameter:
     numbers = sorted(value.range())
     if len(numbers) < 2:
-        raise ConfigError(f"{override.input_line}: a range to search holds two values or more, and this {len(numbers)}")
+        raise ConfigError(
+            f"{override.input_line}: a range to search needs two values or more, and this has {len(numbers)}"
+        )
     step = abs(float(value.step))
     whole = all(isinstance(number, int) for number in numbers)
     return Parameter(override.get_key_element(), float(numbers[0]), float(numbers[-1]), step, whole, when=when)

@@ -17,7 +17,7 @@ from trainer.lr import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 ATTEMPTS = 6
-"""How often a driver tries to make the tables of a database: several may start at once, and one of them wins."""
+"""How often a driver tries to make the tables of a database: of several that start at once, only one can."""
 
 
 class NoLock(BaseJournalFileLock):
@@ -48,7 +48,7 @@ def database(url: str, heartbeat: int) -> RDBStorage:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     if "://" not in url:
-        raise ConfigError(f"hydra.sweeper.storage={url} is no URL: give postgresql://USER@HOST/DATABASE, or null")
+        raise ConfigError(f"hydra.sweeper.storage={url} is not a URL: give postgresql://USER@HOST/DATABASE, or null")
     plain = f"postgresql+psycopg{url.removeprefix('postgresql')}" if url.startswith("postgresql://") else url
     for attempt in range(ATTEMPTS):
         try:

@@ -142,17 +142,17 @@ class Study:
         return self._frozen(trial).state is TrialState.RUNNING
 
     def complete(self, trial: Trial, values: Sequence[float]) -> bool:
-        """The trial has these values; false where it no longer belongs to this driver."""
+        """Complete the trial with these values; false where it no longer belongs to this driver."""
         if not all(math.isfinite(value) for value in values):
             return self.failed(trial, f"its metric is {values[0] if len(values) == 1 else list(values)}")
         return self._finish(trial, values=list(values))
 
     def pruned(self, trial: Trial) -> bool:
-        """The pruner has ended the trial."""
+        """Record that the pruner has ended the trial."""
         return self._finish(trial, state=TrialState.PRUNED)
 
     def failed(self, trial: Trial, error: str) -> bool:
-        """The trial has failed."""
+        """Record that the trial has failed."""
         if self._frozen(trial).state is TrialState.RUNNING:
             trial.set_user_attr("error", error)
         return self._finish(trial, state=TrialState.FAIL)

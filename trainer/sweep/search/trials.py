@@ -16,7 +16,7 @@ from trainer.sweep.search.study import Study
 
 LOOK = 0.5
 """Seconds between two looks at the running jobs, and between two requests for a trial where there was none."""
-PRUNED, LOST = "pruned", "stopped, since another driver took its trial for lost"
+PRUNED, LOST = "pruned", "stopped, because another driver has given up its trial as lost"
 
 
 @dataclass
