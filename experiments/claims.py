@@ -1,4 +1,4 @@
-"""Claims as the YAML of an experiment says them, and the judgement of what was measured.
+"""Claims as the YAML of an experiment states them, and their judgement by what was measured.
 
 A claim is an expression over arms with a threshold, as in `experiments/goyal.yaml`:
 
@@ -45,8 +45,8 @@ def judged(
 ) -> Claim:
     """A number beside its threshold: `relation` is at_most, at_least or between, which takes a pair.
 
-    A "claim" must hold, a "control" must not, a "note" decides nothing (what the source says, and this setting is known
-    not to show). A number that is NaN passes nothing: a claim fails, and a control counts as if it held.
+    A "claim" must hold, a "control" must not, and a "note" decides nothing: it is a statement of the source that this
+    setting is known not to show. NaN never passes: a claim fails, and a control counts as if it held.
     """
     holds = kind == "control" if math.isnan(measured) else bool(RELATIONS[relation](measured, threshold))
     shown = " to ".join(f"{end:g}" for end in threshold) if relation == "between" else threshold
@@ -58,13 +58,12 @@ def judged(
 
 def judged_all(tree: Sequence[Mapping[str, Any]], source: str, functions: Functions) -> list[Claim]:
     """The claims of a YAML beside what was measured."""
-    return [
-        judged(
-            one["says"], evaluated(one["value"], functions), (relation := _relation(one)), one[relation],
-            one.get("source", source), kind=one.get("kind", "claim"),
-        )
-        for one in flat(tree)
-    ]  # fmt: skip
+    found = []
+    for one in flat(tree):
+        relation, measured = next(name for name in RELATIONS if name in one), evaluated(one["value"], functions)
+        claim_source, kind = one.get("source", source), one.get("kind", "claim")
+        found.append(judged(one["says"], measured, relation, one[relation], claim_source, kind=kind))
+    return found
 
 
 def flat(tree: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -94,7 +93,7 @@ def evaluated(text: str, functions: Functions) -> float:
     0.75
 
     Raises:
-        ConfigError: it cannot be read, or holds what no expression may.
+        ConfigError: it cannot be parsed, or holds anything else than an expression may.
     """
     try:
         return float(_value(ast.parse(text.strip(), mode="eval").body, {**_BUILTIN, **functions}))
@@ -111,10 +110,6 @@ def with_values(text: str, functions: Functions) -> str:
     'it is 3.00.'
     """
     return re.sub(r"\{([^{}]+):([^:{}]+)\}", lambda found: format(evaluated(found[1], functions), found[2]), text)
-
-
-def _relation(claim: Mapping[str, Any]) -> str:
-    return next(name for name in RELATIONS if name in claim)
 
 
 def _value(node: ast.expr, functions: Functions) -> Any:

@@ -1,4 +1,4 @@
-"""The critical batch: three roads to the number of samples beyond which a larger batch saves few updates.
+"""The critical batch, beyond which more samples save few updates: three estimates of it.
 
 Plain SGD, a perceptron 64-32-10, digits. For batches of 2 to 1,024 and rates 2^(k/2): the updates until the loss of the
 whole training set is below a target. B_crit is read from how the updates fall with the batch, B_noise from how the best
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.claims import judged  # noqa: E402
 from experiments.critical import picture  # noqa: E402
-from experiments.critical.hyperbola import Roads, fit, free  # noqa: E402
+from experiments.critical.hyperbola import CriticalBatch, fit, free  # noqa: E402
 from experiments.critical.race import Best, Problem, best, races  # noqa: E402
 from experiments.critical.trail import Point, Run  # noqa: E402
 from experiments.record import Table, check, check_options, measured_by, options_of, publish, summary  # noqa: E402
@@ -27,7 +27,7 @@ from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E402
 
 NAME = "critical_batch"
-# Frozen before the first full run, and not moved since; what two of them did not allow is told in NOTES.
+# Frozen before the first full run, and not moved since; NOTES says which two were missed.
 APART = 3.0
 """B_crit, B_noise and the mean B_simple lie within this factor of each other, to 0.40 and to 0.15."""
 ERROR = 0.25
@@ -50,8 +50,8 @@ ALONG = 64  # the batch of the run along which B_simple is measured, at its best
 LIMIT = 20_000  # updates
 
 
-def run(seeds: Sequence[int], processes: int) -> tuple[list[Roads], list[Point]]:
-    """Race all rates at every batch, and look at the gradients along one run of each seed."""
+def run(seeds: Sequence[int], processes: int) -> tuple[list[CriticalBatch], list[Point]]:
+    """Race all rates at every batch, and measure the gradients along one run of each seed."""
     problem = Problem.digits()
     steps = races(BATCHES, LRS, seeds, TARGETS, LIMIT, processes)
     bests = {target: {b: best(steps[b][target]) for b in BATCHES} for target in TARGETS}
@@ -61,12 +61,12 @@ def run(seeds: Sequence[int], processes: int) -> tuple[list[Roads], list[Point]]
     return [summed(target, bests[target], points) for target in TARGETS], points
 
 
-def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) -> Roads:
-    """The three roads to the critical batch of one target; B_simple is its mean over the updates to the target."""
+def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) -> CriticalBatch:
+    """The three estimates of the critical batch of one target; B_simple is its mean over the updates to the target."""
     until = [point for point in points if point.loss >= target]
     estimated = [point for point in until if point.estimate and point.misstated]
     rates = {b: one.lr for b, one in bests.items()}
-    return Roads(
+    return CriticalBatch(
         target,
         bests,
         fit({b: one.steps for b, one in bests.items()}, 1),
@@ -78,18 +78,16 @@ def summed(target: float, bests: Mapping[int, Best], points: Sequence[Point]) ->
     )
 
 
-def verdicts(found: Sequence[Roads], points: Sequence[Point]) -> list[Claim]:
+def verdicts(found: Sequence[CriticalBatch], points: Sequence[Point]) -> list[Claim]:
     """Every claim against its threshold, the control among them."""
     made = []
     for one in found:
         at, rise = f"to {one.target:.2f}", one.best[BATCHES[-1]].lr / one.best[BATCHES[0]].lr
         kind, control = "note" if one.target < MIDDLE else "claim", "control: a forgotten world size"
-        roads, wrong = (
-            f"{at}: B_crit, B_noise, B_simple apart by a factor",
-            f"{at}: the same, batches mis-stated by {FACTOR}",
-        )
+        says = f"{at}: B_crit, B_noise, B_simple apart by a factor"
+        wrong = f"{at}: the same, batches mis-stated by {FACTOR}"
         made += [
-            judged(roads, one.apart(one.exact), "at_most", APART, SOURCE, kind=kind),
+            judged(says, one.apart(one.exact), "at_most", APART, SOURCE, kind=kind),
             judged(wrong, one.apart(one.misstated), "at_most", APART, control, kind="control"),
             judged(f"{at}: rms ln(updates / hyperbola)", one.steps.error, "at_most", ERROR, SOURCE),
             judged(f"{at}: best rate, batch {BATCHES[-1]} / {BATCHES[0]}", rise, "between", RATES, SOURCE),
@@ -108,15 +106,15 @@ def verdicts(found: Sequence[Roads], points: Sequence[Point]) -> list[Claim]:
     ]
 
 
-def tables(found: Sequence[Roads]) -> list[Table]:
-    """The updates and rates by batch, and the three roads."""
+def tables(found: Sequence[CriticalBatch]) -> list[Table]:
+    """The updates and rates by batch, and the three estimates."""
     batches = [f"{b:,}" for b in BATCHES]
     races = [
         (f"{what} to {one.target:.2f}", [f"{getattr(one.best[b], name):{shown}}" for b in BATCHES])
         for one in found
         for what, name, shown in (("updates", "steps", ".1f"), ("best rate", "lr", ".3f"))
     ]
-    roads = [
+    estimates = [
         [
             f"{one.target:.2f}", f"{one.steps.batch:.0f}", f"{one.rate.batch:.0f}", f"{one.exact:.0f}",
             f"{one.estimated:.0f}", f"{one.misstated:.0f}", f"{-one.free.power:.2f}",

@@ -1,7 +1,7 @@
-"""What the doctor says of the run of each experiment config, which should be nothing that is not so.
+"""Run the doctor on a run of each experiment config, to look for false findings.
 
-Trains each of them by train.py as it stands, but for the larger ones, which are shortened, and has the doctor look at
-the runs. No threshold is judged, so that this is no experiment in YAML. Examples:
+Trains each of them by train.py as it is, the larger ones shortened, and runs the doctor on the results. It judges no
+threshold, so it is not an experiment in YAML. Examples:
 
     python experiments/healthy.py                                  # those on digits: a few minutes
     python experiments/healthy.py schedules warmup --seeds 3 --measure norms
@@ -34,11 +34,11 @@ LARGER = {
     "super_convergence": (*SMALL, "optimizer.lr=0.2"),
     "shakespeare_char": ("data.path={data}/tinyshakespeare/input.txt", "trainer.duration=500", "trainer.validate=50"),
 }
-"""What makes the larger ones short: 300 updates of a small net on a part of the photographs, 500 of the GPT."""
+"""Overrides that shorten the larger ones: 300 updates of a small net on a part of the photographs, 500 of the GPT."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train each, and tell."""
+    """Train each, and print the findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="experiments; else all on digits")
     parser.add_argument("--larger", action="store_true", help="the larger ones, too")
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     names = options.names or [*DIGITS, *(LARGER if options.larger else ())]
     if unknown := sorted({*names} - {*DIGITS, *LARGER}):
         known = ", ".join((*DIGITS, *LARGER))
-        raise ConfigError(f"{unknown[0]} is no experiment that the doctor is tried on: choose from {known}.")
+        raise ConfigError(f"{unknown[0]} is not one of these experiments: choose from {known}.")
     data = os.environ.get("CADENCE_DATA")
     if data is None and {*names} & {*LARGER}:
         raise ConfigError("the larger experiments need their data: name its folder, as in CADENCE_DATA=FOLDER.")
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train(words: list[str], seeds: int, folder: Path) -> None:
-    """A run of each seed. RuntimeError where one fails."""
+    """Train a run of each seed. Raises RuntimeError where one fails."""
     plain = ["callbacks=none", "trainer.accelerator=cpu", f"hydra.sweep.dir={folder}", "hydra.launcher.fork=true"]
     command = [sys.executable, str(ROOT / "train.py"), "-m", *words, f"seed=range(0,{seeds})", *plain]
     ended = subprocess.run(command, capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""Thirteen small tasks on digits, and many trainings of one at once: each replica has a rate and a seed of its own.
+"""Thirteen small tasks on digits, and many trainings of a task at once: each replica has its own rate and seed.
 
 All replicas of a task are one batched net: their weights have a leading dimension, and `bmm` multiplies them. They
-share no number, so that the gradient of the sum of their losses is the gradient of each.
+share no weight, so that the gradient of the sum of their losses is the gradient of each.
 """
 
 import math
@@ -29,7 +29,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """As it stands in the tables."""
+        """The name in the tables."""
         return f"{self.net} {self.optimizer} B={self.batch} noise {100 * self.noise:g} %"
 
 
@@ -138,7 +138,7 @@ class Steps:
 
     @torch.no_grad()
     def __call__(self, rates: Tensor) -> None:
-        """One update at these rates (R,); the gradients are taken away."""
+        """One update at these rates (R,); the gradients are cleared."""
         self.count += 1
         grads = [parameter.grad for parameter in self.parameters]
         for parameter, grad, first, second in zip(self.parameters, grads, self.first, self.second):

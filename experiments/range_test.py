@@ -1,12 +1,12 @@
-"""Does the range test find the rate? Thirteen tasks on digits, each with the whole curve of its rates to compare with.
+"""Does the range test find the rate? Thirteen tasks on digits, compared with the final losses at all rates.
 
     python experiments/range_test.py --out outputs/range_accuracy        # minutes on two cores
     python experiments/range_test.py --tasks 2
 
 The truth of a task: 20 epochs, linearly to zero, at 21 rates from 1e-4 to 10 with 3 seeds; the best rate for the
 training loss and for held-out samples. Against it: 9 sweeps of 100 updates from 1e-7 to 10, each read by all rules.
-The thresholds below were fixed before the first full run. This is no sweep of train.py: the 63 trainings of a task are
-one batched net, in a thirtieth of the time.
+The thresholds below were fixed before the first full run. This is not a sweep of train.py: the 63 trainings of a task
+are one batched net, which takes a thirtieth of the time.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from trainer.tools.report.claims import Claim, Claims, write_claims  # noqa: E40
 EDGE_ERROR = 0.4
 """The median of |log10(edge/4 / best rate for training)| is at most this."""
 REGRET_MEDIAN, REGRET_P90 = 0.05, 0.20
-"""Of the best of three runs in the bracket: how much more held-out loss than at the best rate of the whole curve."""
+"""Held-out loss of the best of three runs in the bracket, above that at the best of all rates, as a share."""
 CONTROL = 2.0
 """The linear-axis gradient rule misses the best rate by at least so many decades, in the median."""
 
@@ -81,7 +81,7 @@ def sweeps(task: Task, data: Data, first: int) -> list[Sweep]:
 
 
 def linear_axis(sweep: Sweep) -> float:
-    """What Lightning's own code makes of a sweep: the steepest fall of the loss against the rate, not its logarithm."""
+    """The suggestion of Lightning's own code: where the loss falls steepest against the rate, not its logarithm."""
     from pytorch_lightning.tuner.lr_finder import _LRFinder
 
     finder = _LRFinder("exponential", 1e-7, 10.0, UPDATES)
@@ -92,7 +92,7 @@ def linear_axis(sweep: Sweep) -> float:
 
 
 def regret(curve: Sequence[float], value: float, draw: random.Random) -> float:
-    """Of the best of three rates around `value`, as far as runs with 2 % of noise tell: its share above the least."""
+    """How far the best of three rates around `value` is above the lowest loss, chosen by losses with 2 % of noise."""
     truth = [at(curve, value * step) for step in STEPS]
     seen = [loss * math.exp(draw.gauss(0.0, NOISE)) for loss in truth]
     return truth[seen.index(min(seen))] / min(curve) - 1.0
@@ -107,7 +107,7 @@ def at(curve: Sequence[float], rate: float) -> float:
 
 
 def tried(task: Task, first: int) -> dict[str, Any]:
-    """The truth of a task, and what each rule makes of each sweep."""
+    """The losses at all rates of a task, and the suggestion of each rule for each sweep."""
     data = digits(task.noise)
     truth = curves(task, data, first)
     best = {name: GRID[curve.index(min(curve))] for name, curve in truth.items()}

@@ -1,4 +1,4 @@
-"""What an experiment found, as it is printed, kept in a JSON file, and shown in docs/experiments.md."""
+"""The results of an experiment: printed, kept in a JSON file, and shown in docs/experiments.md."""
 
 import argparse
 import math
@@ -66,7 +66,7 @@ def options_of(description: str | None, seeds: int | None = None) -> argparse.Ar
 
 
 def check_options(options: argparse.Namespace, folder: Path) -> None:
-    """Refuse what makes no sense, and a place that cannot be written, before anything is trained."""
+    """Refuse bad options and a folder that cannot be written, before anything is trained."""
     if options.seeds is not None:
         integer("--seeds", options.seeds, "give how many.")
     integer("--jobs", options.jobs, "give how many.")
@@ -79,7 +79,7 @@ def check_options(options: argparse.Namespace, folder: Path) -> None:
 
 
 def summary(found: Claims) -> str:
-    """What a terminal shows."""
+    """The results as text for a terminal."""
     more = found.more
     tables = [part for one in more["tables"] for part in ("", one["title"], "", *Table(**one).markdown())]
     cost = f"{more['cost']['runs']} runs in {more['cost']['seconds']:.0f} s, {more['cost']['processes']} at a time"
@@ -87,7 +87,7 @@ def summary(found: Claims) -> str:
 
 
 def check(name: str, claims: Sequence[Claim]) -> None:
-    """Raises `NotReproduced`, exit code 1, where something is not as claimed."""
+    """Raise `NotReproduced`, exit code 1, where a claim fails or a control holds."""
     missed = [one.text for one in claims if not one.is_as_it_must]
     if missed:
         raise NotReproduced(f"{name}: {len(missed)} of {len(claims)} not as claimed: {missed[0]}")

@@ -1,4 +1,4 @@
-"""What the runs of an experiment reached, read from their folders: the functions that claims are made of."""
+"""The results of an experiment's runs, read from their folders, and the functions that claims call."""
 
 import fnmatch
 import math
@@ -20,7 +20,7 @@ DIVERGED = "Diverged"
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run reached. One that diverged has the losses inf and the errors 1.
+    """The results of a run. One that diverged has losses of inf and errors of 1.
 
     `x` is the value of the key that an arm tunes, None where it tunes nothing. `values`:
 
@@ -42,10 +42,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Results:
-    """The trials of an experiment; what follows is what a claim can ask for.
+    """The trials of an experiment, and the functions that claims may call.
 
-    `metric` judges: an arm that tunes a key stands for its runs at the value of that key where `tuned_by` (else the
-    metric) is least. `summary` says how the seeds of an arm are summed up: "mean" or "median".
+    An arm that tunes a key is represented by its runs at the value of that key where `tuned_by`, or else `metric`, is
+    lowest. `summary` says how the seeds of an arm are summed up: "mean" or "median".
     """
 
     trials: Sequence[Trial]
@@ -105,7 +105,7 @@ class Results:
     def arm(self, name: str) -> dict[float | None, list[Trial]]:
         """The trials of an arm by the value of its key, in the order of the seeds."""
         if name not in self.arms:
-            raise ConfigError(f"{name!r} is no arm: the arms are {', '.join(self.arms)}.")
+            raise ConfigError(f"{name!r} is not an arm: the arms are {', '.join(self.arms)}.")
         return self.arms[name]
 
     def runs(self, name: str) -> list[Trial]:
@@ -172,7 +172,7 @@ def _scores(run: Run) -> dict[str, float]:
 
 
 def _gains(run: Run) -> dict[str, float]:
-    """What a run with AdaScale tells of its gains; nothing of others."""
+    """The gains of a run with AdaScale; empty for other runs."""
     largest = run.plan.get("most_gain")
     if largest is None:
         return {}

@@ -1,4 +1,4 @@
-"""Run an experiment: its sweep by train.py, its claims judged, its page and pictures by the report.
+"""Run an experiment: train its sweeps by train.py, judge its claims, and write a report with its pictures.
 
 An experiment is a file experiments/NAME.yaml. Runs, claims.json and the report go to FOLDER/NAME; what is there already
 is not trained again. The exit code is 1 where it is not as claimed. Examples:
@@ -39,7 +39,7 @@ QUIET = [
     "lint.ignore=[huge-lr,unreached]", "allow=[experiments]",
     "+callbacks.training_set._target_=experiments.callbacks.TrainingSet",
 ]  # fmt: skip
-"""What every run is told beside its experiment: nothing watches it, and the whole training set is scored at its end."""
+"""Overrides of every run: no callback but the one that scores the whole training set at its end."""
 DATA = "CADENCE_DATA"
 """The environment variable that may name a folder with the data of the larger experiments."""
 
@@ -54,7 +54,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as its YAML says it.
+    """An experiment as its YAML describes it.
 
     `curve` is the interval at which the loss over the training set is logged, `tuned` the key that each arm is tuned
     by, `summary` how seeds are summed up, `columns` are expressions with `{arm}` for the table, `data` the data set of
@@ -106,14 +106,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def names() -> list[str]:
-    """The experiments that there are."""
+    """The names of all experiments."""
     return sorted(path.stem for path in HERE.glob("*.yaml"))
 
 
 def read(name: str) -> Experiment:
-    """An experiment from its file; refused where it is not known, or the file is not as it should be."""
+    """An experiment from its file. Raises ConfigError where it is not known, or its file is not valid."""
     if name not in names():
-        raise ConfigError(f"{name} is no experiment: choose from {', '.join(names())}.")
+        raise ConfigError(f"{name} is not an experiment: choose from {', '.join(names())}.")
     tree = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
     known = {one.name for one in fields(Experiment)}
     if unknown := sorted(tree.keys() - known):
@@ -124,7 +124,7 @@ def read(name: str) -> Experiment:
 
 
 def swept(name: str, experiment: Experiment, folder: Path, seeds: int, jobs: int) -> Results:
-    """Run the sweeps one after the other, each in a folder of its own; what all of them reached."""
+    """Run the sweeps one after the other, each in a folder of its own. Returns the results of all."""
     trials: list[Trial] = []
     for number, sweep in enumerate(sweeps(experiment)):
         place = folder / f"sweep-{number}"
@@ -150,7 +150,7 @@ def results(experiment: Experiment, trials: Sequence[Trial]) -> Results:
 
 
 def command(name: str, experiment: Experiment, words: str, place: Path, seeds: int, jobs: int) -> list[str]:
-    """What trains one sweep."""
+    """The command that trains one sweep."""
     interval = experiment.curve or "${trainer.duration}"
     return [
         sys.executable, str(ROOT / "train.py"), "-m", f"experiment={name}", *QUIET, *machine_words(experiment),
@@ -161,7 +161,7 @@ def command(name: str, experiment: Experiment, words: str, place: Path, seeds: i
 
 
 def machine_words(experiment: Experiment) -> list[str]:
-    """The device, and where the data of a larger experiment lie."""
+    """The overrides for the device and for the data of a larger experiment."""
     if not experiment.data:
         return ["trainer.accelerator=cpu"]
     import torch  # late: it takes seconds

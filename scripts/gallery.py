@@ -1,4 +1,4 @@
-"""A door to `trainer.tools.gallery.command`; see `python scripts/gallery.py --help`."""
+"""Runs `trainer.tools.gallery.command` from a checkout; see `python scripts/gallery.py --help`."""
 
 import sys
 from pathlib import Path

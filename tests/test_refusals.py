@@ -68,7 +68,7 @@ COMMANDS = [
     ("name=", "name= cannot name the run's folder"),
     ("allow=os", "allow=os is not a list"),
     ("warmup_mode=x", "warmup_mode='x'"),
-    ("hydra.run.dir=", "hydra.run.dir= is no folder"),
+    ("hydra.run.dir=", "hydra.run.dir= is not a folder"),
     ("hydra.run.dir={inputs}/a_file/run", "{inputs}/a_file/run: Not a directory"),
     ("hydra/launcher=lsf -m seed=1,2", "hydra/launcher=lsf: no such option"),
     ("-m seed=1,2 hydra.launcher.jobs=0", "hydra.launcher.jobs=0"),

@@ -10,7 +10,7 @@ from trainer.lr import ConfigError
 
 @dataclass(frozen=True)
 class Fit:
-    """y(B) = limit · (1 + batch / B)^power; `error` is the root mean square of the logarithm of what is left."""
+    """y(B) = limit · (1 + batch / B)^power; `error` is the root mean square of ln(measured / y)."""
 
     limit: float
     batch: float
@@ -22,8 +22,8 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Roads:
-    """Three roads to the critical batch of one target: the `steps`, the best `rate`, the noise scale; in samples."""
+class CriticalBatch:
+    """Estimates of the critical batch of one target, in samples: by the `steps`, the best `rate`, the noise scale."""
 
     target: float
     best: Mapping[int, Best]
@@ -35,9 +35,9 @@ class Roads:
     misstated: float
 
     def apart(self, simple: float) -> float:
-        """The largest of the three roads over the smallest, with `simple` for the noise scale."""
-        roads = (self.steps.batch, self.rate.batch, simple)
-        return max(roads) / min(roads)
+        """The largest of the three estimates over the smallest, with `simple` for the noise scale."""
+        estimates = (self.steps.batch, self.rate.batch, simple)
+        return max(estimates) / min(estimates)
 
 
 def fit(points: Mapping[int, float], power: float) -> Fit:
@@ -68,7 +68,7 @@ def free(points: Mapping[int, float]) -> Fit:
 
 
 def _limit(points: Mapping[int, float], noise: float, power: float) -> Fit:
-    """The best limit for this batch, which is a mean, and how far the points are from the curve."""
+    """The fit for this batch: in logarithms, its limit is a mean."""
     apart = [math.log(y) - power * math.log1p(noise / batch) for batch, y in points.items()]
     mean = sum(apart) / len(apart)
     return Fit(math.exp(mean), noise, power, math.sqrt(sum((one - mean) ** 2 for one in apart) / len(apart)))

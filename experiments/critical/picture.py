@@ -1,4 +1,4 @@
-"""Three roads to the critical batch, as a picture."""
+"""The three estimates of the critical batch, as a picture."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from experiments.critical.hyperbola import Fit, Roads
+from experiments.critical.hyperbola import CriticalBatch, Fit
 from experiments.critical.trail import Point
 
 COLORS = ("#2a6f97", "#3a8f5c", "#e07a1f")
 GREY = "#8a8a8a"
 
 
-def save(path: Path, found: Sequence[Roads], points: Sequence[Point]) -> None:
+def save(path: Path, found: Sequence[CriticalBatch], points: Sequence[Point]) -> None:
     """Updates by batch, best rate by batch, and B_simple as the loss falls; a diamond at each critical batch."""
     figure = Figure(figsize=(13.0, 4.3), layout="constrained")
     FigureCanvasAgg(figure)
@@ -25,7 +25,7 @@ def save(path: Path, found: Sequence[Roads], points: Sequence[Point]) -> None:
         _law(steps, {b: best.steps for b, best in one.best.items()}, one.steps, color, name)
         _law(rates, {b: best.lr for b, best in one.best.items()}, one.rate, color, name)
         _mark(steps, one.steps, color, (8, 4), "left")
-        low = one.target < found[0].target  # the laws of low losses lie on one another: their numbers do not
+        low = one.target < found[0].target  # the curves of low losses overlap, so their numbers are moved apart
         _mark(rates, one.rate, color, (9, -6 - 13 * place) if low else (-9, 4), "left" if low else "right")
     steps.set(title="updates: $S(B) = S_{min}\\,(1 + B_{crit}/B)$", ylabel="updates")
     rates.set(title="best rate: $\\eta(B) = \\eta_{max}\\,/\\,(1 + B_{noise}/B)$", ylabel="learning rate")
@@ -52,14 +52,14 @@ def _law(panel: Any, points: dict[int, float], law: Callable[[float], float], co
 
 
 def _mark(panel: Any, law: Fit, color: str, shift: tuple[int, int], side: str) -> None:
-    """Where the law bends: twice the fewest updates, half the largest rate."""
+    """Mark the critical batch: twice the fewest updates, half the largest rate."""
     x, y = law.batch, law(law.batch)
     panel.plot([x], [y], "D", color="white", markeredgecolor=color, markeredgewidth=1.8, markersize=8, zorder=3)
     panel.annotate(f"{x:.0f}", (x, y), xytext=shift, textcoords="offset points", color=color, fontsize=10,
                    weight="bold", ha=side)  # fmt: skip
 
 
-def _along(panel: Any, found: Sequence[Roads], points: Sequence[Point]) -> None:
+def _along(panel: Any, found: Sequence[CriticalBatch], points: Sequence[Point]) -> None:
     """The exact values as dots over the loss, the estimates as dots with their intervals."""
     panel.plot([p.loss for p in points], [p.exact for p in points], "o", color=GREY, markersize=3, alpha=0.35,
                markeredgewidth=0, label="exact, before every update")  # fmt: skip

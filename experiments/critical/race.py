@@ -1,4 +1,4 @@
-"""Updates to a loss, for every learning rate and seed at once: one batched network in place of hundreds of runs."""
+"""Updates to a loss, for every learning rate and seed at once: one batched net instead of hundreds of runs."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """The training set, and the net in stacks: standardised digits, the weights of models.mlp.MLP with 64-32-10."""
+    """The training set, standardised digits, and the net, models.mlp.MLP with 64-32-10, in stacks of weights."""
 
     inputs: Tensor
     targets: Tensor
@@ -107,10 +107,10 @@ def _race(
 def race(
     problem: Problem, batch: int, lrs: Sequence[float], seeds: Sequence[int], targets: Sequence[float], limit: int
 ) -> dict[float, dict[float, float]]:
-    """For each target, the median over `seeds` of the updates that each rate takes; inf where it does not arrive.
+    """For each target, the median over `seeds` of the updates that each rate takes; inf where it fails to get there.
 
-    The loss of the whole training set is read before every update, from update 50 on at every 50th part of the way,
-    and is interpolated between. It ends at 1.5 times the updates of the first rate that reaches the last target, or
+    The loss of the whole training set is read before every update, from update 50 on each time t has grown by 2 %,
+    and interpolated between. It ends at 1.5 times the updates of the first rate that reaches the last target, or
     at `limit`.
     """
     start = problem.weights(seeds)

@@ -1,4 +1,4 @@
-"""B_simple along a run at a tuned rate: exactly, from every sample's gradient, and as the house estimates it."""
+"""B_simple along a run at a tuned rate: exact, from the gradient of every sample, and as Cadence estimates it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ SMALL, BIG, UPDATES = 16, 256, 30
 
 @dataclass(frozen=True)
 class Point:
-    """Before an update: the loss of the training set, the exact B_simple, and where it was made, the estimates."""
+    """Before an update: the loss of the training set, the exact B_simple, and the estimates if they were made."""
 
     seed: int
     update: int
@@ -27,9 +27,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """Plain SGD at `batch` and `lr` until the loss of the training set is below `target`; looked at `every` so often.
+    """Plain SGD at `batch` and `lr` until the loss of the training set is below `target`; estimates every `every` updates.
 
-    `factor` is by how much both sizes of batch are mis-stated in the control: a launcher that forgets its processes.
+    `factor`: how far both batch sizes are mis-stated in the control, as where the world size is forgotten.
     """
 
     batch: int
@@ -40,7 +40,7 @@ class Run:
     limit: int
 
     def points(self, problem: Problem, seed: int) -> list[Point]:
-        """B_simple before every update, its estimates before every few. Refused where the loss is not reached."""
+        """B_simple before every update, and its estimates. Raises ConfigError where the loss is not reached."""
         weights, draws, found = problem.weights([seed]), problem.batches(self.batch, [seed]), list[Point]()
         rate = torch.tensor([self.lr])
         while not (loss := problem.full_losses(weights).item()) < self.target:

@@ -151,7 +151,7 @@ def test_a_checkpoint_after_the_curves_part_is_refused(trained):
     words = ("optimizer=adamw", "schedule.decay=20%")
     long, _ = trained(words, LONG, "long", "trainer.snapshots=[18]")
     path = snapshot_path(long.folder / "checkpoints", 18)
-    with pytest.raises(ConfigError, match="the curves part at update 17, and the checkpoint is after update 18"):
+    with pytest.raises(ConfigError, match="the curves differ at update 17, and the checkpoint is after update 18"):
         trained(words, 20, "branch", long=path)
     with pytest.raises(ConfigError, match="global batch 128 → 64"):
         trained(words, 20, "smaller", "trainer.accumulate=1", long=path)

@@ -68,8 +68,8 @@ def test_a_closed_connection_is_a_lost_rank_to_either_end(ends):
     client.connection.socket.shutdown(socket.SHUT_RDWR)
     assert server.known.wait(10)
     assert client.known.wait(10)
-    assert server.lost.text == "rank 1 on b is gone: process 2 ended without a word"
-    assert client.lost.text == "rank 0 on a is gone: process 1 ended without a word"
+    assert server.lost.text == "rank 1 on b is gone: process 2 ended without a message"
+    assert client.lost.text == "rank 0 on a is gone: process 1 ended without a message"
 
 
 def test_a_rank_that_does_not_beat_is_lost_after_the_silence_and_one_that_beats_is_not(ends):
@@ -77,7 +77,7 @@ def test_a_rank_that_does_not_beat_is_lost_after_the_silence_and_one_that_beats_
     begin(server)  # the client has said who it is, and does not beat
     assert server.known.wait(10)
     says = "rank 1 on b has not answered for 2 s: process 2 hangs or is stopped"
-    assert server.lost.text == f"{says}; if it was only starved, raise trainer.timeout=4"
+    assert server.lost.text == f"{says}; if it was only slow, raise trainer.timeout=4"
     client.start()
     assert client.known.wait(10)
     assert client.lost == server.lost

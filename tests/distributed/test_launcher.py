@@ -60,7 +60,11 @@ def test_a_trainer_that_its_launcher_has_not_started_is_refused(compose, started
 
 def test_as_many_processes_on_each_node_or_a_refusal(compose, started):
     started(SRUN, SLURM_STEP_TASKS_PER_NODE="2(x2),1", SLURM_STEP_NUM_TASKS="5")
-    refused("SLURM_STEP_TASKS_PER_NODE=2(x2),1 tasks are not as many on each node", "trainer=slurm", compose=compose)
+    refused(
+        "SLURM_STEP_TASKS_PER_NODE=2(x2),1: the nodes do not have the same number of tasks",
+        "trainer=slurm",
+        compose=compose,
+    )
     os.environ.clear()
     started(TORCHRUN, WORLD_SIZE="3", LOCAL_WORLD_SIZE="1")
     refused("3 processes on 2 nodes, 1 of them on this one", "trainer=torchrun", compose=compose)

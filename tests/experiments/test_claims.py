@@ -188,7 +188,7 @@ def test_a_distance_is_the_mean_of_logarithms_at_the_same_samples():
         ("2 ** 3", "is not known in an expression"),
         ("train_loss('a'", "has no value"),
         ("train_loss()", "has no value"),
-        ("train_loss('b')", "'b' is no arm: the arms are a"),
+        ("train_loss('b')", "'b' is not an arm: the arms are a"),
         ("least('train_loss', 'b*')", "no arm fits 'b"),
     ],
 )

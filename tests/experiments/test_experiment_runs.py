@@ -99,7 +99,7 @@ def test_an_experiment_runs_from_end_to_end_and_goes_on_where_it_was(tiny, tmp_p
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, says):
     with pytest.raises(ConfigError, match=says):
         run.main(["goyal", *words])
-    with pytest.raises(ConfigError, match="nothing is no experiment: choose from adam_sqrt"):
+    with pytest.raises(ConfigError, match="nothing is not an experiment: choose from adam_sqrt"):
         run.main(["nothing"])
 
 

@@ -229,7 +229,7 @@ def test_a_run_that_only_lacks_its_test_is_tested_and_one_that_is_done_is_refuse
         (["trainer.accumulate=4"], "gains of batches of 64 samples, not of 32"),
         (["optimizer.lr=0.01", "resume.policy=override"], "optimizer.lr 0.05 → 0.01"),
         (["resume.policy=rewarm"], "resume.policy=rewarm"),
-        (["scaling=linear", "scaling.base_batch_size=16"], "scaling=adascale none can be joined"),
+        (["scaling=linear", "scaling.base_batch_size=16"], "scaling=adascale a run keeps its curve"),
     ],
 )
 def test_a_resume_that_changes_the_curve_is_refused_in_one_line(assembled, module_folder, compose, overrides, says):

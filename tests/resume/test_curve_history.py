@@ -143,7 +143,7 @@ def test_there_are_fifty_one_edits():
 
 
 def test_a_checkpoint_between_two_updates_of_the_new_batch_is_refused(first, tmp_path):
-    with pytest.raises(ConfigError, match="between two updates of 12"):
+    with pytest.raises(ConfigError, match="not whole updates of 12"):
         resumed(first, tmp_path, "data.batch_size=12", "trainer.duration=20", "resume.policy=override", at=10)
 
 

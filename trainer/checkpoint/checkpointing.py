@@ -1,4 +1,4 @@
-"""Keeps the best and the newest checkpoints of a run, and saves and stops it where a signal asks for that."""
+"""Keeps the best and the newest checkpoints of a run, and saves and stops it when a signal asks for that."""
 
 import math
 from collections.abc import Callable, Collection
@@ -88,7 +88,7 @@ class Checkpointing(pl.Callback):
         return checkpoint["callbacks"].get(self.state_key, {}).get("validation_due", False)
 
     def final_error(self, error: BaseException) -> BaseException:
-        """The error that the run ends with, the same on all ranks: `RestartLimitReached` where its job is given up."""
+        """The error that the run ends with, the same on all ranks: `RestartLimitReached` if its job may not restart."""
         if not isinstance(error, Stopped):
             return error
         signum = error.signum
@@ -98,7 +98,7 @@ class Checkpointing(pl.Callback):
         return RestartLimitReached(restart_limit_message(signum))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make up for a validation that is due, as if the run had not been stopped."""
+        """Run a validation that is due, as if the run had not been stopped."""
         assert isinstance(pl_module, Module)
         self._stop_if_asked(trainer, pl_module, self._validation_due)
         if self._validation_due:
@@ -127,7 +127,7 @@ class Checkpointing(pl.Callback):
         self._stop_if_asked(trainer, pl_module, validates_next and sum(trainer.num_val_batches) > 0)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
-        """All ranks have the same number of batches (`data.shard`); after the last one the scores are reduced."""
+        """Stop between two batches, as many on all ranks (`data.shard`); not after the last one."""
         assert isinstance(pl_module, Module)
         if trainer.state.fn == "fit" and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._stop_if_asked(trainer, pl_module, validation_due=True)

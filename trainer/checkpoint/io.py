@@ -2,8 +2,8 @@
 
 Each checkpoint carries the number of its format, the version of Cadence that wrote it, and the git commit where there
 is one, as `format`, `version` and `commit` of its `cadence` entry. The format number rises whenever an older Cadence
-could not read the new content rightly, or a newer one the old content. A checkpoint of another format, older or newer,
-is refused with one line that names the version that wrote it: nothing is converted.
+could not read the new content correctly, or a newer one the old content. A checkpoint of another format, older or
+newer, is refused with one line that names the version that wrote it: nothing is converted.
 """
 
 import copy
@@ -87,15 +87,15 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _check_format(path: str | Path, saved: dict[str, Any]) -> None:
     found = saved.get("format")
-    if found != FORMAT:
-        has = "has no checkpoint format number" if found is None else f"has checkpoint format {found}"
-        age = "newer" if isinstance(found, int) and found > FORMAT else "older"
-        writer = f"an {age} Cadence" if age == "older" else f"a {age} Cadence"
-        writer += f", {saved['version']}" if "version" in saved else ""
-        raise ConfigError(
-            f"resume.path={path} {has}, and this Cadence reads format {FORMAT}: go on with the version that wrote it "
-            f"({writer}), or start a new run."
-        )
+    if found == FORMAT:
+        return
+    has = "has no checkpoint format number" if found is None else f"has checkpoint format {found}"
+    writer = "a newer Cadence" if isinstance(found, int) and found > FORMAT else "an older Cadence"
+    writer += f", {saved['version']}" if "version" in saved else ""
+    raise ConfigError(
+        f"resume.path={path} {has}, and this Cadence reads format {FORMAT}: go on with the version that wrote it "
+        f"({writer}), or start a new run."
+    )
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
@@ -116,7 +116,7 @@ def checkpoint_path(folder: Path, update: int) -> Path:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The checkpoints of single updates in a folder, the oldest first: by their number, never by a file's time."""
+    """The checkpoints of single updates in a folder, the oldest first, by the number in their name."""
     found = {int(match[1]): path for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
     return [found[update] for update in sorted(found)]
 

@@ -34,7 +34,7 @@ def save_records(run: Path, folder: Path, best: Path | None) -> None:
 
 
 def restore_records(checkpoint: Path, run: Path) -> None:
-    """Begin the records of a run with those of the snapshot that it starts from, where `checkpoint` is of one."""
+    """Copy the records of a snapshot into the run that starts from it, if `checkpoint` is that of a snapshot."""
     if checkpoint.parent.name.startswith("at-"):
         run.mkdir(parents=True, exist_ok=True)
         for record in _records(checkpoint.parent):

@@ -1,4 +1,4 @@
-"""The command that started a run: what Hydra lets pass and would be lost, and how to start it again."""
+"""The command that started a run: mistakes that Hydra does not notice, and how to start the program again."""
 
 import os
 import runpy
@@ -23,7 +23,7 @@ RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE
 def check_launcher(launcher: Any) -> None:
     """Refuse, before any job starts, a sweep that each rank would run, and a launcher whose jobs cannot be distributed.
 
-    A job that another launcher runs inside a process of its own is none that Lightning's children can start again.
+    Other launchers run a job inside a process of their own, and Lightning's child processes cannot start it again.
     """
     ranks = max(int(given) if (given := os.environ.get(name, "")).isdecimal() else 1 for name in RANKS)
     if ranks > 1:
@@ -50,7 +50,7 @@ def check_command(job: Any) -> None:
     if "RANK" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:  # Lightning's launcher repeats hydra.run.dir
         _check_once([*of_hydra, *overrides(job)])
     if not job.run.dir.strip():
-        raise ConfigError(f"hydra.run.dir={job.run.dir} is no folder: name one, or leave it out.")
+        raise ConfigError(f"hydra.run.dir={job.run.dir} is not a folder: name one, or leave it out.")
     for override in of_hydra:
         if override.startswith(("+hydra.", "++hydra.")):
             _check_key(job, override.partition("=")[0].lstrip("+"))
@@ -75,7 +75,7 @@ def _plain(given: Any) -> list[str]:
 
 
 def _check_key(node: Any, key: str) -> None:
-    """A part of Hydra's settings that has a schema takes no other keys."""
+    """Refuse a key that the schema of Hydra's settings does not have."""
     _, *parts = key.split(".")
     for part in parts:
         if not isinstance(node, DictConfig):
@@ -105,7 +105,7 @@ def program(flags: Any) -> list[str]:
 
 
 def program_shown(flags: Any) -> list[str]:
-    """The same as a person would type it."""
+    """The same words as a person would type them."""
     words = program(flags)[1:]
     return ["cadence", "train", *words[2:]] if words[:2] == ["-m", "cadence.train"] else ["python", *words]
 

@@ -21,8 +21,8 @@ CONF = next((place for place in (ROOT / "cadence" / "conf", ROOT / "conf") if pl
 def find_own_packages() -> None:
     """Let the packages in the working folder be imported, after those of Cadence.
 
-    A user's `models` and `data` then join the shipped ones, which are open packages. In front, they would hide them:
-    `python -m` puts the working folder there.
+    A user's `models` and `data` then join the shipped ones, which are open packages. First on the path, where
+    `python -m` puts the working folder, they would hide the shipped ones.
     """
     here = str(Path.cwd())
     if here != str(ROOT):
@@ -49,7 +49,7 @@ def compose_config(overrides: Iterable[str], options: argparse.Namespace | None 
 
     Raises:
         ConfigError: the folder of --config-dir does not exist.
-        HydraException: what the overrides ask for does not exist; `run_cli` tells it in one line.
+        HydraException: what the overrides ask for does not exist; `run_cli` reports it in one line.
     """
     config_dir: Path | None = options.config_dir if options else None
     if config_dir is not None and not config_dir.is_dir():

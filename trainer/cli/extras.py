@@ -39,12 +39,12 @@ def needed(module: str, what: str) -> Any:
 
 
 def needed_for_pictures() -> None:
-    """Refuse, before anything is trained, a command that could not draw its picture in the end."""
+    """Refuse, before anything is trained, a command that cannot draw its picture at the end."""
     needed("matplotlib", "the picture (--no-files leaves it out)")
 
 
 def missing_extra(error: ModuleNotFoundError, what: str = "") -> str | None:
-    """The line that tells which extra brings the package that is missing; None: no extra does."""
+    """The line that names the extra with the missing package; None where no extra has it."""
     package = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(package)
     if extra is None:

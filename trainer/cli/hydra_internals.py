@@ -30,18 +30,18 @@ from trainer.cli.command import check_launcher
 from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-"""What Hydra 1.3 must be told to behave as its own version, and what Hydra 1.4 deprecates."""
+"""The argument that makes Hydra 1.3 behave as its own version. Hydra 1.4 deprecates it."""
 RUN_JOB = ("run_job", "_run_job")
 """The functions of Hydra that call the task: a traceback that has one of them comes from inside a job."""
 
 
 @contextmanager
 def hydra_raises() -> Iterator[None]:
-    """Replace what would print an error over several lines and leave with exit code 1, so that it raises.
+    """Replace the parts of Hydra that print an error over several lines and exit with code 1: they raise instead.
 
-    - `run_and_report` prints, and leaves: now it marks an error that came before the job has begun, and raises it.
+    - `run_and_report` prints, and exits: now it marks an error that came before the job has begun, and raises it.
     - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
-    - `ArgumentParser.error` prints the usage and leaves: now it raises a `ConfigError`.
+    - `ArgumentParser.error` prints the usage and exits: now it raises a `ConfigError`.
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
     """
     replaced: list[tuple[Any, str, Any]] = [
@@ -61,7 +61,7 @@ def hydra_raises() -> Iterator[None]:
 
 
 def _run_and_raise(func: Callable[[], Any]) -> Any:
-    """Run a part of Hydra; an error before the job has begun is given the groups of the config."""
+    """Run a part of Hydra; an error before the job has begun gets the config groups as `groups`."""
     try:
         return func()
     except (ConfigCompositionException, ValueError, TypeError, OSError) as error:
@@ -95,7 +95,7 @@ def _checked_launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Lau
 def initialized(conf: Path, config_dir: Path | None = None) -> Iterator[None]:
     """As `hydra.initialize_config_dir`, with the folder `config_dir` searched where `--config-dir` would be.
 
-    Only Hydra's own command line knows `--config-dir`; its compose API has no word for it.
+    Only Hydra's own command line knows `--config-dir`; its compose API has no such argument.
     """
     with initialize_config_dir(str(conf), **VERSION_BASE):
         if config_dir is not None:

@@ -1,4 +1,4 @@
-"""A user's mistake in one line: what Hydra and OmegaConf say over several, and what was probably meant."""
+"""One line for a mistake of the user, where Hydra and OmegaConf print several, and what was probably meant."""
 
 import difflib
 import re
@@ -27,11 +27,11 @@ NOTHING = ";"
 
 
 class RunFailed(RuntimeError):
-    """A run failed, and its message is all there is to say: no traceback, exit code 1."""
+    """A run failed: exit code 1, and the message without a traceback."""
 
 
 def user_error_message(error: BaseException) -> str | None:
-    """The line that tells what the user can mend, or None where `error` is no mistake of the user's."""
+    """The line that says what to correct, or None where `error` is not a mistake of the user."""
     for cause in _causes(error):
         if isinstance(cause, ConfigError):
             return one_line(str(cause))

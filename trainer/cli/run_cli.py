@@ -1,7 +1,7 @@
 """From an error to one line and an exit code.
 
 0: done. 1: the run failed. 2: the user's mistake. 130: stopped by Ctrl-C. 143, 138, 140: stopped by SIGTERM,
-SIGUSR1, SIGUSR2. Whether Slurm has requeued the job is told, and changes no code: what is not done is no success.
+SIGUSR1, SIGUSR2. A job that Slurm has requeued keeps this code: its run is not done.
 """
 
 import os
@@ -24,10 +24,10 @@ LONGEST = 500
 
 
 def run_cli(main: Callable[[], object]) -> int:
-    """Run `main` and return the exit code; what went wrong is told in one line on stderr.
+    """Run `main`, print an error in one line on stderr, and return the exit code.
 
-    `HYDRA_FULL_ERROR=1` shows the traceback above that line and changes no code. Leaving a job through
-    `sys.exit()` is no success: only a job that returns is done.
+    `HYDRA_FULL_ERROR=1` shows the traceback above that line and changes no code. A job that leaves through
+    `sys.exit()` has failed: only one that returns is done.
     """
     try:
         with hydra_raises():
@@ -44,7 +44,7 @@ def run_cli(main: Callable[[], object]) -> int:
 
 
 def _exited(leaving: SystemExit) -> int:
-    """The code of `sys.exit(code)`; inside a job, leaving without an error code counts as a failure."""
+    """The code of `sys.exit(code)`; a job that exits without an error code has failed, too."""
     if isinstance(leaving.__context__, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
     if isinstance(leaving, signals.Stopped):
@@ -71,7 +71,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, RunFailed | RestartLimitReached):
         return _print(str(error), FAILED)
     if line := user_error_message(error):
-        child = "RANK" not in os.environ and launcher() is None  # of rank 0: it meets what rank 0 did not
+        child = "RANK" not in os.environ and launcher() is None  # started by rank 0, which has not met this error
         return _print(line, MISTAKE, first=child)
     text = one_line(f"{type(error).__name__}: {error}")
     folder = getattr(error, "run_folder", None)
@@ -92,7 +92,7 @@ def _append(path: Path, error: Exception) -> None:
 
 
 def _print(line: str, code: int, first: bool = False) -> int:
-    """Print the line on rank 0; another rank speaks only where it is the first to fail."""
+    """Print the line on rank 0; another rank prints only where it is the first to fail."""
     own = rank()
     if own == 0 or first:
         print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)

@@ -5,8 +5,8 @@ Decided in this order; the first that applies wins:
 1. `CADENCE_RUN_ID`, set by whoever starts the run.
 2. Under torchrun, the store of its agent: the first rank proposes (4 or 5), all ranks and restarts follow.
 3. The id of rank 0, for the ranks that Lightning starts from it.
-4. Under Slurm, the job, the array task, the step and the command: a requeued run meets its old folder, while
-   two different commands in one allocation do not meet.
+4. Under Slurm, the job, the array task, the step and the command: a requeued run finds its old folder, and two
+   different commands in one allocation get two folders.
 5. The clock to the second and six random hex digits: `20261121-034449-3f9a1c`.
 """
 

@@ -1,4 +1,4 @@
-"""Before the first update the ranks compare what they are about to do; where they differ, the run is refused."""
+"""Before the first update the ranks compare config, code, data and weights; where they differ, the run is refused."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from trainer.lr import ConfigError
 CONSEQUENCES = ("the plan", "weights", "training samples", "first batch", "first samples")
 """Claims that follow from others: named only where nothing else differs."""
 _MOST = 4
-"""Differences that are named."""
+"""How many differences are named."""
 
 
 class ConsistencyCheck(pl.Callback):

@@ -39,7 +39,7 @@ class MonitoredFSDP(MonitoredDDP):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
             shard_net(self.model.net, self.model.spec.groups, mesh)
         for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
-            loop.inference_mode = False  # what is gathered within it could not be trained afterwards
+            loop.inference_mode = False  # parameters that are gathered in it cannot be trained afterwards
         self.model_to_device()
         fitting = trainer.state.fn == TrainerFn.FITTING
         if fitting:
@@ -76,7 +76,7 @@ class MonitoredFSDP(MonitoredDDP):
 
 
 def fsdp_units(net: nn.Module) -> Iterator[nn.Module]:
-    """The modules to shard as units: those in the outermost Sequentials and ModuleLists of `net`, or of `net` as one.
+    """The modules to shard as units: the children of the outermost Sequentials and ModuleLists, `net` included.
 
     A ModuleList among them is opened in turn. A module that shares a parameter with the rest is left to the root unit.
 
@@ -105,7 +105,7 @@ def _uses(module: nn.Module) -> Counter[int]:
 
 
 def shard_net(net: nn.Module, groups: Sequence[Group], mesh: DeviceMesh) -> None:
-    """Leave to each rank its shard of the first dimension of each parameter, in `net` and in `groups`.
+    """Keep on each rank its shard of the first dimension of each parameter, in `net` and in `groups`.
 
     Loading a state dict of whole tensors still works: the net keeps its shards of them.
     """

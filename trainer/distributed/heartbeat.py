@@ -3,8 +3,8 @@
 Rank 0 is the server. Every other rank holds one connection to it. Both ends send a beat every second or less, from a
 thread, so that a long compilation or validation interrupts nothing. A closed connection means a dead process, and is
 noticed at once; a stopped process, or a host that is gone, is silent. The server tells all ranks what it finds. Each
-process then ends by itself, for its own exchange fails too; a process that cannot (it waits for the lost one inside the
-exchange) is ended from here.
+process then ends by itself, because its own collectives fail; one that still waits inside a collective is ended from
+here.
 """
 
 import os
@@ -40,7 +40,7 @@ class Heartbeat(threading.Thread):
         self.selector = selectors.DefaultSelector()
 
     def end(self, how: str, text: str = "") -> None:
-        """Say how this process ends: done, failed, or left (by a signal). A failed one must be gone in time."""
+        """Tell the others how this process ends, done, failed, or left (by a signal). A failed one must end in time."""
         self.ended[self.me.rank] = (how, text, time.monotonic())
         self.send(end=how, text=text)
         if how == FAILED:
@@ -59,7 +59,7 @@ class Heartbeat(threading.Thread):
         raise NotImplementedError
 
     def lose(self, lost: LostPeer) -> None:
-        """Pass on that a peer is lost, and end this process where it does not end by itself."""
+        """Tell the others that a peer is lost, and end this process if it does not end by itself."""
         if self.lost is None:
             self.lost = lost
             self.send(lost=lost.to_dict())
@@ -92,14 +92,14 @@ class Heartbeat(threading.Thread):
         if how:
             return None
         if closed:
-            return LostPeer(peer, DEAD, f"{peer} is gone: process {peer.pid} ended without a word")
+            return LostPeer(peer, DEAD, f"{peer} is gone: process {peer.pid} ended without a message")
         if now - heard > self.silence and now - heard > (patience := self.patience(peer)):
             text = f"{peer} has not answered for {patience:g} s: process {peer.pid} hangs or is stopped"
-            return LostPeer(peer, SILENT, f"{text}; if it was only starved, raise trainer.timeout={2 * self.silence:g}")
+            return LostPeer(peer, SILENT, f"{text}; if it was only slow, raise trainer.timeout={2 * self.silence:g}")
         return None
 
     def patience(self, peer: Peer) -> float:
-        """Seconds that a peer may be silent: half as many more where it is seen to run, and may only be starved."""
+        """Seconds that a peer may be silent: half as many again if it is seen to run, and so may only lack CPU time."""
         return self.silence * (1.5 if peer.is_running() else 1.0)
 
     def _end_in_time(self, lost: LostPeer) -> None:
@@ -121,12 +121,12 @@ class Heartbeat(threading.Thread):
         return self.lost is not None and self.me.rank == (1 if self.lost.peer.rank == 0 else 0)
 
     def end_after_loss(self) -> None:
-        """This process ends because of a loss: leave a result where rank 0, which leaves one itself, is the lost."""
+        """Leave a result as this process ends because of a loss, if the lost rank is 0, which else leaves one."""
         if self.lost is not None and self.me.rank and self.reports_loss:
             self.leave_result(self.lost)
 
     def kill_children(self, seconds: float = 0.0) -> None:
-        """Kill the processes that this one started and that do not end within so many seconds; here there are none."""
+        """Kill the processes that this one started, if they do not end within so many seconds; a client has none."""
 
 
 class Client(Heartbeat):
@@ -233,7 +233,7 @@ class Server(Heartbeat):
                 lost = self.judge(peer, self.heard[rank], now, connection.closed)
             elif lost is None and now - self.begun > self.expected.seconds:
                 unseen = Peer(rank, "an unknown host", 0, "")
-                text = f"rank {rank} of {self.expected.world} has not come within {self.expected.seconds:g} s"
+                text = f"rank {rank} of {self.expected.world} has not connected within {self.expected.seconds:g} s"
                 lost = LostPeer(unseen, SILENT, text)
             if lost is not None:
                 return lost

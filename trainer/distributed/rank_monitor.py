@@ -23,7 +23,7 @@ _KEY = "heartbeat"
 
 
 class RankMonitor:
-    """Where the processes of a run meet, and the heartbeat between them; in a run of one process it does nothing.
+    """The store where the processes of a run meet, and the heartbeat between them; nothing in a run of one process.
 
     A process that dies, fails or stops ends the whole run within `timeout` seconds. After half of them without a beat
     it counts as lost; the other half is for the others to end. `leave_result(lost)` is called once, in rank 0, or in
@@ -71,7 +71,7 @@ class RankMonitor:
             if rank == 0:
                 raise
             where = f"{address}:{environment.main_port}"
-            raise RankLost(f"rank 0 has not come to {where} within {self.timeout:g} s of rank {rank}") from error
+            raise RankLost(f"rank {rank} has not reached rank 0 at {where} within {self.timeout:g} s") from error
         self.heartbeat.start()
 
     def finish(self) -> None:
@@ -94,7 +94,7 @@ class RankMonitor:
         return error if lost is None or lost.peer == self.heartbeat.me else _error(lost)
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Tell the others how this process ends, and leave none behind that it started."""
+        """Tell the others how this process ends, and end the processes that it started."""
         if self.heartbeat is None:
             return
         if isinstance(error, RankLost):
@@ -138,7 +138,7 @@ def _environment() -> ClusterEnvironment:
 
 
 def _of_exchange(error: Exception) -> bool:
-    """Whether an error comes from the exchange with other processes."""
+    """Whether an error comes from the communication with other processes."""
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and bool(_EXCHANGE.search(str(error))))
 
 

@@ -1,4 +1,4 @@
-"""What all ranks decide together about a signal that only one of them may have received."""
+"""Lets all ranks agree on a signal that only one of them may have received."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ class StopSignal:
         self._group: distributed.ProcessGroup | None = None
 
     def connect(self, trainer: pl.Trainer) -> None:
-        """Prepare for questions; all ranks call it together. Numbers go over gloo: no question waits for a device."""
+        """Prepare the process group; all ranks call it together. It is one of gloo, which waits for no device."""
         if trainer.world_size > 1:
             own = distributed.get_backend() != "gloo"
             self._group = distributed.new_group(backend="gloo") if own else distributed.group.WORLD
@@ -37,7 +37,7 @@ class StopSignal:
         return int(largest)
 
     def ask_rank_zero(self, question: Callable[[], bool]) -> bool:
-        """What rank 0 answers, on all ranks; all call it together."""
+        """The answer of rank 0, given to all ranks; all call it together."""
         answer = torch.tensor(int((self._group is None or distributed.get_rank() == 0) and question()))
         if self._group is not None:
             distributed.all_reduce(answer, op=distributed.ReduceOp.MAX, group=self._group)

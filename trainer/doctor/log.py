@@ -1,4 +1,4 @@
-"""What a run has logged, read from its folder, in the form that the signs ask for."""
+"""The log of a run, read from its folder, in the form that the signs need."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from trainer.lr import ConfigError
 PLAN = "plan.json"
 PLAN_KEYS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
 BLOCKS = 20
-"""Number of parts of equal length in which a run is looked at, each by its median."""
+"""Number of parts of equal length that a run is divided into, each represented by its median."""
 
 
 class Finding(NamedTuple):
@@ -84,7 +84,7 @@ class Log:
         }
 
     def finite(self, tag: str) -> Series:
-        """The series without what is not finite."""
+        """The series without the values that are not finite."""
         series = self[tag]
         kept = [(t, value) for t, value in zip(series.updates, series.values) if math.isfinite(value)]
         return Series([t for t, _ in kept], [value for _, value in kept])
@@ -122,7 +122,9 @@ def read_log(folder: Path) -> Log:
     if plan is None:
         raise ConfigError(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
     if lost := [key for key in PLAN_KEYS if not isinstance(plan.get(key), int | float)]:
-        raise ConfigError(f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not of a run.")
+        raise ConfigError(
+            f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not the plan of a run."
+        )
     total, warmup, batch, lr = (plan[key] for key in PLAN_KEYS)
     error = str((_read_json(folder / "result.json") or {}).get("error", ""))
     return Log(read_scalars(folder), total, warmup, batch, lr, error)

@@ -3,11 +3,11 @@
 | sign | it is seen where |
 | --- | --- |
 | not-finite | a loss or a gradient was NaN or infinite |
-| lr-too-high | the loss is thrown up and stays, or often rises and comes not far; or updates are huge beside weights |
-| lr-too-low | the loss hardly moves; or it has not come far, and falls per unit of rate as fast late as early |
-| warmup-too-short | the loss has a hump at the start, and comes down from it |
-| floor-too-early | the rate is below 1 % of its peak for more than 30 % of the run, and nothing moves there |
-| plateau-ignored | no loss gets better over the last 40 % of the run, and noise holds it up at a high rate |
+| lr-too-high | the loss jumps up and stays there, or often rises and falls little; or updates are huge beside weights |
+| lr-too-low | the loss hardly moves; or it falls little, and as fast per unit of learning rate late as early |
+| warmup-too-short | the loss rises at the start, and then falls |
+| floor-too-early | the rate is below 1 % of its peak for more than 30 % of the run, and the loss does not fall there |
+| plateau-ignored | neither loss falls over the last 40 % of the run, at a high rate and with much noise |
 | batch-above-critical | the batch is more than twice the noise scale |
 | over-fitting | the validation loss rises again while the training loss falls |
 
@@ -24,19 +24,19 @@ from statistics import median
 from trainer.doctor.log import Finding, Log
 
 LEAST = 40
-"""Updates below which only a number that is not finite is reported of a run."""
+"""In a run of fewer updates only numbers that are not finite are reported."""
 ABOVE_START = 0.0125
-"""Share of the updates past the first tenth around which the loss may lie above where it started. It is the median of
-five: of single batches of eight with wrong labels, one in forty lies there at the best rate."""
+"""Share of the running medians of five losses, past the first tenth of the run, that may lie above the first loss. Of
+single losses, with batches of eight and wrong labels, one in forty lies there at the best rate."""
 UPDATE_RATIO = 0.25
 """‖Δw‖/‖w‖ of an update: plain SGD on a small net has 0.14 at its best rate."""
 STILL_FALLING = 0.8
 """Fall of the loss per unit of learning rate in the second half, as a share of that in the first."""
 FALLEN = 0.5
-"""A run that has lost this share of its first loss has come far."""
+"""A loss that has lost this share of its first value has fallen far."""
 OSCILLATES = 0.25
-"""Sum of the rises of the loss, as a share of its fall. A run that comes far may rise as often: so does one with noisy
-batches, and one at the edge of stability, where the loss falls over long times only."""
+"""Sum of the rises of the loss, as a share of its fall. A loss that falls far may rise as often: with noisy batches, or
+at the edge of stability, where it falls over long times only."""
 HUMP = 1.25
 """The highest loss early on, as a multiple of the first."""
 THROWN, STUCK, MOVED = 1.15, 0.9, 0.05
@@ -50,10 +50,10 @@ LATE, FLAT, HIGH = 0.6, 0.02, 0.5
 NOISY = 0.02
 """How far a loss lies from its median, as a share of the fall, where noise keeps it up."""
 TIMES = 2.0
-"""How many times the noise scale a batch may be."""
+"""The largest batch, as a multiple of the noise scale."""
 RISEN, FALLS, EARLY = 1.1, 0.9, 0.8
-"""Since the lowest validation loss: the rise of it and the fall of the training loss; and by which share of the run
-that lowest loss lies."""
+"""The last validation loss, as a multiple of the lowest; the last training loss, as a multiple of that beside the
+lowest validation loss; and the latest time of the lowest, as a share of the run."""
 
 
 def examine(log: Log) -> list[Finding]:
@@ -67,15 +67,14 @@ def examine(log: Log) -> list[Finding]:
 
 
 def first_loss(log: Log) -> float:
-    """The loss of the first update, before anything was learnt."""
+    """The loss of the first update, which is that of the initial weights."""
     return log.loss.values[0]
 
 
 def highest_loss(log: Log) -> tuple[float, int]:
     """The highest running median of the loss, as a multiple of the first loss, and its update.
 
-    The median is of five losses, or of a hundredth of the run: a shorter peak does no harm, and with small batches it
-    is chance.
+    The median is of five losses, or of a hundredth of the run: a shorter peak does no harm, and is often chance.
     """
     values, width = log.loss.values, max(5, log.made // 100)
     smooth = running_medians(values, width)
@@ -109,7 +108,7 @@ def _not_finite(log: Log, seen: str, count: int) -> Finding:
 def share_of_rises(log: Log) -> float:
     """The sum of the loss's rises from one block to the next where the rate does not rise, as a share of its fall.
 
-    0 where the loss has hardly moved, for then it is noise alone.
+    0 where the loss has hardly moved, because its rises are then only noise.
     """
     losses, rates = log.blocks(log.loss), dict(log.blocks(log.rate))
     fall = first_loss(log) - min(value for _, value in losses)
@@ -118,7 +117,7 @@ def share_of_rises(log: Log) -> float:
 
 
 def too_high(log: Log) -> Iterator[Finding]:
-    """The loss ends where it was thrown to, or is often above its start; or an update changes too much."""
+    """The loss jumps up and stays there, is often above its start, or often rises; or an update changes too much."""
     first, last = first_loss(log), log.loss.middle(0.9 * log.made, log.made)
     thrown, at = highest_loss(log)
     why = "an update at a rate that is stable lowers the loss on the whole (Cohen et al. 2021, arXiv:2103.00065)"
@@ -148,10 +147,9 @@ def too_high(log: Log) -> Iterator[Finding]:
 
 
 def too_low(log: Log) -> Iterator[Finding]:
-    """The loss has hardly moved; or it has not come far, and falls per unit of rate as fast late as early.
+    """The loss has hardly moved; or it has fallen little, and as fast per unit of learning rate late as early.
 
-    The late part begins where half of the sum of the rates is spent: of a rate that falls in steps, this sum is spent
-    early.
+    The late part begins at half of the sum of the rates, which is early where the rate falls in steps.
     """
     first, half, tenth = first_loss(log), half_spent(log), 0.1 * log.made
     middle, last = (log.loss.middle(b - tenth, b) for b in (half + tenth / 2, log.made))
@@ -171,13 +169,13 @@ def too_low(log: Log) -> Iterator[Finding]:
 
 
 def half_spent(log: Log) -> int:
-    """The update by which half of the sum of the rates is spent."""
+    """The update at which the sum of the rates so far is half of the whole sum."""
     sums = list(accumulate(log.rate.values))
     return next((t for t, spent in zip(log.rate.updates, sums) if 2 * spent >= sums[-1]), 0)
 
 
 def short_warmup(log: Log) -> Iterator[Finding]:
-    """The loss has a hump at the start, and comes down from it."""
+    """The loss rises at the start, and then falls."""
     first, last = first_loss(log), log.loss.middle(0.9 * log.made, log.made)
     most, at = highest_loss(log)
     if last is not None and most > HUMP and at < max(2 * log.warmup, log.made / 5) and last < STUCK * first:
@@ -200,7 +198,8 @@ def early_floor(log: Log) -> Iterator[Finding]:
         return
     if before - after < STILL * abs(first - before):
         seen = (
-            f"from update {low} on, {share:.0%} of the run, the rate is below {LOW:.0%} of its peak, and nothing moves"
+            f"from update {low} on, {share:.0%} of the run, the rate is below {LOW:.0%} of its peak, "
+            "and the loss does not fall"
         )
         source = "a decay that ends with the run uses all of it (Defazio et al. 2023, arXiv:2310.07831)"
         yield Finding("floor-too-early", seen, share, LONG, source, "schedule=linear")
@@ -278,4 +277,4 @@ SIGNS: dict[str, Callable[[Log], Iterator[Finding]]] = {
     "over-fitting": over_fitting,
 }
 EXCLUDED = ("lr-too-low", "plateau-ignored", "over-fitting")
-"""Signs that mean nothing in a run whose rate is too high."""
+"""Signs that are not reported of a run whose rate is too high."""

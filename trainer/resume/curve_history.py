@@ -1,4 +1,4 @@
-"""Where the curve of a run comes from: the config of its start, and what each resume has made of it.
+"""Where the curve of a run comes from: the config of its start, and how each resume has changed it.
 
 A curve history is a list of plain segments, kept in every checkpoint: from which sample on, by which rule, with which
 config and length. The curve is made from it anew at each start, so that a run that was killed goes on with it.
@@ -19,25 +19,25 @@ from trainer.resume.changes import Changes, differences
 CURVE = (
     "groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule group_schedule warmup_mode plateau"
 ).split()
-"""What decides the curve, beside optimizer.lr, the length and the batch."""
+"""The config keys that decide the curve, beside optimizer.lr, the length and the batch."""
 FITS = {
     "continue": "keeps the old curve, which holds its last value past its end",
     "stretch": "stretches it over the new length",
     "branch_cooldown": "cools down from here to the new end",
     "rewarm": "begins the new curve, with its warm-up, over the updates that are left",
-    "branch": "takes the new curve, where it is the same up to here, to the bit",
-    "override": "takes the new curve as if it had been so from the start",
+    "branch": "takes the new curve, which must equal the old one up to here to the bit",
+    "override": "takes the new curve as if the run had started with it",
 }
 LENGTH = ("updates", "global batch")
 OF_LENGTH = ("continue", "stretch", "branch_cooldown")
-"""The policies for a curve of which only the length or the batch has changed."""
+"""The policies that keep the curve: only the length or the batch may have changed."""
 
 Segment = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ResumeSettings:
-    """The `resume` config: from where, by which policy, and the shape of a cooldown that branches off."""
+    """The `resume` config: the checkpoint, the policy, and the shape and floor of `branch_cooldown`."""
 
     path: str | None
     snapshot: str | None
@@ -60,8 +60,8 @@ def curve_history(
 ) -> list[Segment]:
     """The segments of this run's curve: those of the checkpoint, and one more where the curve changes.
 
-    Raises `ConfigError` where the config gives another curve than the checkpoint's and no policy says what shall become
-    of it, or one that does not fit what has changed.
+    Raises:
+        ConfigError: the config gives another curve than the checkpoint's, and there is no policy, or none that fits.
     """
     rule = resume.rule
     if rule is not None and rule not in FITS:
@@ -102,29 +102,29 @@ def first_segment(config: Mapping[str, Any], length: Horizon) -> Segment:
 
 
 def summary_of_change(segment: Segment) -> dict[str, Any]:
-    """When a resume has changed the curve, and how."""
+    """At which update a resume has changed the curve, and how."""
     found = {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
     snapshot = segment["config"]["resume"].get("snapshot")
     return {**found, "of": snapshot} if segment["rule"] == "branch" and snapshot else found
 
 
 def _check_joinable(rule: str | None, changed: Changes, configs: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse another curve for a run whose curve can be joined to none: the configs are that of before and of now."""
+    """Refuse another curve under AdaScale or with a batch that grows; `configs`: the one before and the present one."""
     if any(config["scaling"].get("_target_") == ADASCALE for config in configs):
         why = f"the curve would change ({_format(changed) or f'resume.policy={rule}'})"
         raise ConfigError(
-            f"{why}, and with scaling=adascale none can be joined to another: keep it, or start a new run."
+            f"{why}, and with scaling=adascale a run keeps its curve: leave it as it was, or start a new run."
         )
     if any(config.get("batch_schedule") for config in configs):
         raise ConfigError(
-            f"a run whose batch grows goes on along its own curve only, without a resume.policy: "
+            f"a run whose batch grows keeps its curve, without a resume.policy: "
             f"{f'keep what was ({_format(changed)})' if changed else f'leave out resume.policy={rule}'}, "
             "or start a new run."
         )
 
 
 def _check_fit(rule: str | None, changed: Changes, segments: list[Segment]) -> None:
-    """Refuse a change that no policy, or the wrong one, has an answer to."""
+    """Refuse a change without a policy, or with one that does not fit it."""
     if rule is None:
         fitting = [name for name in FITS if _conflict(name, changed, segments) is None]
         advice = "; ".join(f"resume.policy={name} {FITS[name]}" for name in fitting)
@@ -148,7 +148,7 @@ def _conflict(rule: str, changed: Changes, segments: list[Segment]) -> str | Non
 
 
 def changes(before: Segment, now: Segment) -> Changes:
-    """What of two segments makes their curves differ, by key: (before, now)."""
+    """The settings that make the curves of two segments differ, by key: (before, now)."""
     changed: Changes = {}
     for name, key in zip(LENGTH, ("total", "batch_size")):
         if before["length"][key] != now["length"][key]:
@@ -168,12 +168,12 @@ def _curve(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _branch(config: dict[str, Any]) -> dict[str, Any]:
-    """What a cooldown that branches off is made of."""
+    """The settings of a cooldown that branches off."""
     return {"resume": {key: config["resume"][key] for key in ("shape", "floor")}}
 
 
 def _files(tree: Any) -> Any:
-    """A config with a fingerprint beside the path of each table: its curve is what the file holds."""
+    """A config with the hash of the file beside the path of each table, since the file decides the curve."""
     if isinstance(tree, list):
         return [_files(item) for item in tree]
     if not isinstance(tree, dict):

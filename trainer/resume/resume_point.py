@@ -1,4 +1,4 @@
-"""Going on from a checkpoint: which one, whether it fits this run, and a run that lacks only its test."""
+"""Resuming: from which checkpoint, whether it fits this run, and a run that lacks only its test."""
 
 import json
 from collections.abc import Sequence
@@ -32,15 +32,17 @@ class ResumePoint:
 
     @classmethod
     def read(cls, path: Path, folder: Path) -> "ResumePoint":
-        """Read the checkpoint at `path`; refused where a part of it is missing."""
+        """Read the checkpoint at `path`. Raises ConfigError where a part of it is missing."""
         content = read(path)
         if lacking := {"state_dict", "optimizer_states"} - set(content) or _KEPT - set(content["cadence"]):
-            raise ConfigError(f"resume.path={path} lacks {', '.join(sorted(lacking))}: it is no whole checkpoint.")
+            raise ConfigError(
+                f"resume.path={path} lacks {', '.join(sorted(lacking))}: it is not a complete checkpoint."
+            )
         return cls(path, folder, content)
 
     @property
     def saved(self) -> dict[str, Any]:
-        """What this framework keeps in a checkpoint: the clock, the config, where the curve comes from."""
+        """The entry of Cadence in the checkpoint: the clock, the config, where the curve comes from."""
         saved: dict[str, Any] = self.content["cadence"]
         return saved
 
@@ -64,9 +66,9 @@ class Fitted:
 
 
 def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
-    """The checkpoint to go on from, if any, read; what Slurm or torchrun has started again goes on with its own run.
+    """The checkpoint to go on from, if any; a run that Slurm or torchrun has started again goes on from its own.
 
-    A run that starts from a snapshot does so where `resume.path` gives it nothing to go on from.
+    `resume.snapshot` counts only where `resume.path` gives no checkpoint.
     """
     again = is_restart(folder)
     if resume.snapshot is not None and resume.path not in (None, "none", "auto"):
@@ -82,7 +84,7 @@ def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
 
 
 def named_checkpoint(resume: Any, folder: Path) -> Path | None:
-    """Where the checkpoint to go on from lies: none, the newest of this run's folder, or the one named."""
+    """The file of the checkpoint to go on from: none, the newest of this run's folder, or the one that is named."""
     if resume in (None, "none"):
         return None
     if resume == "auto":
@@ -104,7 +106,7 @@ def _newest(key: str, path: Path) -> Path:
 
 
 def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
-    """A run's folder is its own: another may only go on with it."""
+    """Refuse a folder that holds a run already, unless this run resumes from it."""
     inside = resumed is not None and resumed.resolve().is_relative_to(folder.resolve())
     if resume != "auto" and not inside and any((folder / name).exists() for name in ("config.yaml", "result.json")):
         raise ConfigError(f"{folder} holds a run already: give another name, or go on with resume=auto.")
@@ -129,21 +131,23 @@ def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
 
 
 def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
-    """Where the run of `horizon` begins, counted in its own updates. Refused where the checkpoint is none of this run.
+    """Where the run of `horizon` begins, counted in its own updates.
 
-    It must lie between two updates of this batch, be the newest of its own folder, and leave something to do.
+    Raises:
+        ConfigError: the checkpoint is not after a whole number of updates of this batch, is not the newest of this
+            run's folder, counts other updates than the run in this folder, or leaves nothing to do.
     """
     path, folder, saved = checkpoint.path, checkpoint.folder, checkpoint.saved
     samples, batch = saved["updates"] * saved["batch_size"], horizon.batch_size
     if samples % batch:
         raise ConfigError(
-            f"resume.path={path} is {samples} samples into its run, between two updates of {batch}: "
+            f"resume.path={path} is {samples} samples into its run, which are not whole updates of {batch}: "
             "resume from another checkpoint, or keep the global batch."
         )
     updates = samples // batch
     if batch != saved["batch_size"] and path.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
-            f"resume.path={path} counts updates of {saved['batch_size']} samples, as all of this folder: "
+            f"resume.path={path} counts updates of {saved['batch_size']} samples, as this whole folder does: "
             f"give the run another name to go on with {batch}."
         )
     ours = folder / "checkpoints"
@@ -163,7 +167,7 @@ def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
 
 
 def take_up(checkpoint: ResumePoint, module: Module, checkpointing: Checkpointing) -> None:
-    """Take up a run that has made all its updates, and lacks its test and its result."""
+    """Load the state of a run that has made all its updates, and lacks its test and its result."""
     module.load_state_dict(checkpoint.content["state_dict"])
     module.on_load_checkpoint(checkpoint.content)
     checkpointing.load_state_dict(checkpoint.content["callbacks"][checkpointing.state_key])
@@ -180,13 +184,13 @@ def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningD
 
 
 def _status(folder: Path) -> str | None:
-    """What the result in a folder says, if there is one."""
+    """The status in the result of a folder, if there is one."""
     path = folder / "result.json"
     return json.loads(path.read_text(encoding="utf-8"))["status"] if path.exists() else None
 
 
 def _same_data(saved: dict[str, Any], length: Horizon) -> bool:
-    """Whether an epoch has the samples that it had; with another batch, all but a rest of less than a batch."""
+    """Whether an epoch has as many samples as before; with another batch, up to less than one batch."""
     before, now = saved["updates_per_epoch"], length.updates_per_epoch
     if before is None or now is None or saved["batch_size"] == length.batch_size:
         return before == now
@@ -216,6 +220,6 @@ def _check_optimizer(checkpoint: ResumePoint, fitted: Fitted) -> None:
     sizes = [len(group["params"]) for group in checkpoint.content["optimizer_states"][0]["param_groups"]]
     if sizes != [len(group.parameters) for group in fitted.groups]:
         raise ConfigError(
-            f"resume.path={path} has parameter groups of {sizes} tensors, which this run has not: "
+            f"resume.path={path} has parameter groups of {sizes} tensors, and this run has others: "
             "keep optimizer.weight_decay above zero or at zero, as it was, or start a new run."
         )

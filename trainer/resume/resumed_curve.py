@@ -1,4 +1,4 @@
-"""The curve of a run, made from its curve_history: what each resume policy makes of the curve before it."""
+"""The curve of a run, made from its curve history: how each resume policy changes the curve before it."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ NEAR = 0.05
 
 
 class CurveMaker(Protocol):
-    """Makes the curve of a resolved config over a length as if no resume had changed it."""
+    """Makes the curve of a resolved config over a length, without any resume."""
 
     def policy(self, config: Mapping[str, Any], length: Horizon) -> LRPolicy:
         """The whole curve."""
@@ -72,19 +72,19 @@ def _override(to: Change) -> LRPolicy:
 
 
 def _branch(to: Change) -> LRPolicy:
-    """The new curve, which the run so far must have been trained along to the bit."""
+    """The new curve; refused where it differs from the old one before the checkpoint, in any bit."""
     new = to.new()
     for t in range(to.begin):
         if to.old.lrs(t) != new.lrs(t) or to.old.values(t) != new.values(t):
             raise ConfigError(
-                f"resume.policy=branch: the curves part at update {t}, and the checkpoint is after update {to.begin}: "
-                f"branch off one of update {t} or before, or take another policy."
+                f"resume.policy=branch: the curves differ at update {t}, and the checkpoint is after update "
+                f"{to.begin}: branch off one of update {t} or before, or take another policy."
             )
     return new
 
 
 def _stretch(to: Change) -> LRPolicy:
-    """The old curve with every duration longer; refused where it counts single updates, which no duration tells."""
+    """The old curve with every duration stretched; refused where it counts in updates, which do not stretch."""
     made = to.new(replace(to.length, stretch=to.stretch))
     span = round(to.length.total / to.stretch)
     for then in (quarter * span // 4 for quarter in range(4)):

@@ -1,7 +1,7 @@
 """Say what a run's log shows to be wrong with its learning rate, its batch or its length, with the evidence.
 
 Reads the folder of a run that is done, failed or still going on, or those of all runs of a sweep, and changes nothing.
-Exit code 0, also where something is found. Examples:
+The exit code is 0 even where something is found. Examples:
 
     cadence doctor outputs/NAME
     cadence doctor outputs/SWEEP --json findings.json
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_folders(given: list[Path]) -> list[Path]:
-    """The folders of runs: each given one, or for a folder without a run of its own, as a sweep's, those below it."""
+    """The folders of runs: each that is given or, for the folder of a sweep, the runs below it."""
     runs: list[Path] = []
     for folder in given:
         below = [] if (folder / PLAN).exists() else [path.parent for path in folder.rglob(PLAN)]

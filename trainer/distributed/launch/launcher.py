@@ -12,7 +12,7 @@ from trainer.lr import ConfigError
 
 JOB_FILE = ".job"
 LAUNCHERS = {"torchrun": "torchrun --nproc-per-node N -m cadence train", "slurm": "srun cadence train"}
-"""The words that `trainer.devices` and `trainer.nodes` take, and the command that each of them needs."""
+"""The launchers that `trainer.devices` and `trainer.nodes` may name, and the command that each of them needs."""
 
 
 def launcher() -> str | None:
@@ -68,7 +68,7 @@ def devices_and_nodes(values: dict[str, Any]) -> dict[str, int]:
 
 
 def job_id() -> str | None:
-    """The id that a requeued or restarted process has in common with the one before it."""
+    """The id of the job, which a requeued or restarted process shares with the one before it."""
     env = os.environ
     if "SLURM_JOB_ID" in env:
         return f"slurm {env['SLURM_JOB_ID']}"
@@ -107,7 +107,8 @@ def _slurm() -> tuple[int, int]:
     counts = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", per_node) for _ in range(int(times or 1))]
     if not counts or len(set(counts)) > 1:
         raise ConfigError(
-            f"SLURM_STEP_TASKS_PER_NODE={per_node} tasks are not as many on each node: set --ntasks-per-node."
+            f"SLURM_STEP_TASKS_PER_NODE={per_node}: the nodes do not have the same number of tasks: "
+            "set --ntasks-per-node."
         )
     return counts[0], len(counts)
 
@@ -115,5 +116,5 @@ def _slurm() -> tuple[int, int]:
 def _number(name: str) -> int:
     value = os.environ.get(name, "")
     if not value.isdigit() or int(value) < 1:
-        raise ConfigError(f"{name}={value!r} is no number of processes: start the run with torchrun or srun.")
+        raise ConfigError(f"{name}={value!r} is not a number of processes: start the run with torchrun or srun.")
     return int(value)

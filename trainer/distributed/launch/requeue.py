@@ -13,7 +13,7 @@ _preempted: dict[str, bool] = {}
 
 
 def requeue(signum: int) -> str:
-    """Requeue the Slurm job where `signum` asks for it, once, and say what became of it; empty where it does not."""
+    """Requeue the Slurm job where `signum` asks for it, once. Returns the outcome as text; empty for none."""
     if not _results:
         _results.append(_requeue() if wanted(signum) and not os.environ.get(NO_REQUEUE) else "")
     return _results[0]

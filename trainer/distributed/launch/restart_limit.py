@@ -43,7 +43,7 @@ def record_start(folder: Path, limit: int | None) -> None:
 
 
 def restart_limit_message(signum: int) -> str:
-    """Why Slurm must not start this job again after this signal; empty where it may, or would not anyway."""
+    """Why Slurm must not start this job again after this signal; empty where it may, or would not do so anyway."""
     if not wanted(signum):
         return ""
     job = os.environ["SLURM_JOB_ID"]

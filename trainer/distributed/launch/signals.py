@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: recorded at any time, obeyed where nothing is lost. Standard library only.
+"""Signals that ask a run to stop: recorded at any time, obeyed between updates. Standard library only.
 
-SIGTERM, SIGUSR1 and SIGUSR2 kill nothing. A process that trains alone ends at once while it has nothing to save. After
-`defer`, and in one of many processes, a signal is only recorded, and the loop asks for it between two chunks of
+SIGTERM, SIGUSR1 and SIGUSR2 do not kill the process. One that trains alone ends at once while it has nothing to save.
+After `defer`, and in one of many processes, a signal is only recorded, and the loop asks for it between two chunks of
 updates. A second SIGTERM ends the process at once, even while it waits inside a collective.
 """
 
@@ -13,7 +13,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 SECOND_AFTER = 2.0
-"""Seconds after which a SIGTERM counts as a second one: launchers pass on the signals that their processes get, too."""
+"""Seconds after which a SIGTERM counts as a second one: launchers repeat a signal that their processes get as well."""
 
 _received: list[int] = []
 _pipe: list[int] = []
@@ -75,7 +75,7 @@ def ignore() -> None:
 
 
 def one_of_many() -> bool:
-    """Whether some program has started other processes of the run beside this one."""
+    """Whether this is one of several processes of a run that some program has started."""
     sizes = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
     return any(size.isdigit() and int(size) > 1 for size in sizes)
 

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Refuse a folder that cannot be written, in one line."""
+    """Raise a ConfigError where the folder cannot be written."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What the gallery shows beside the bare options: settings that bring out a curve in 400 updates, and combinations.
+"""What the gallery shows beside the bare options: settings that show a curve well in 400 updates, and combinations.
 
-Every example is a list of words for the command line, and every one of them works as it stands.
+Every example is a list of overrides that works as it stands.
 """
 
 from typing import NamedTuple

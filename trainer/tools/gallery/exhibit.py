@@ -1,4 +1,4 @@
-"""What the gallery shows: each option of the curve's groups, and combinations, with the plan that its command makes."""
+"""The entries of the gallery: each option of the curve's groups, and combinations, with the plan of its command."""
 
 import importlib
 import inspect
@@ -43,7 +43,7 @@ WARMUP, COOLDOWN, COMBINED, HYPER = "Warm-up", "Cooldown", "Combinations", "Othe
 
 
 class Exhibit(NamedTuple):
-    """One picture of the gallery, and all that is said beside it.
+    """One picture of the gallery, and the text beside it.
 
     `words` are the command; `yaml` is the option's file, or the combination as an experiment.
     """
@@ -61,7 +61,7 @@ class Exhibit(NamedTuple):
 
 
 def exhibits() -> list[Exhibit]:
-    """All that there is, by families in the order of the page."""
+    """All entries, by families in the order of the page."""
     register_run_id()
     found = []
     with _files() as place, initialized(CONF):
@@ -89,7 +89,7 @@ def options(group: str) -> list[str]:
 
 
 def planned(words: list[str], place: Path) -> tuple[CurveSettings, Plan]:
-    """What the words make of the curve, and its plan for a run of 400 updates; files are read from `place`."""
+    """The settings of the curve that these overrides give, and the plan of 400 updates; files are read from `place`."""
     path = next((word.partition("=")[2] for word in words if word.startswith("schedule.path=")), None)
     cfg = compose("train", [*words, f"trainer.duration={UPDATES}"])
     if path is not None:
@@ -112,13 +112,13 @@ def experiment(words: list[str]) -> str:
 
 
 def _option(group: str, name: str, settings: list[str], place: Path) -> Exhibit:
+    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     words = [f"{group}={name}", *settings]
     if group == "warmup":
-        timed = "duration: 5%" in (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
+        timed = "duration: 5%" in text
         words = ["schedule=linear", words[0], *(["warmup.duration=30%"] if timed else []), *settings]
     elif group == "cooldown":
         words = ["schedule=constant", words[0], *([] if name == "none" else ["cooldown.duration=50%"])]
-    text = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8")
     note, _, yaml = text.partition("\n")
     curve, plan = planned(words, place)
     node = next(iter(curve.hyper_schedule.values())) if group == "hyper_schedule" else getattr(curve, group)

@@ -79,7 +79,7 @@ def _shown(one: Exhibit) -> str:
 
 
 def _plain(formula: str) -> str:
-    """A line of a docstring as Markdown: what would be read as markup is not."""
+    """A line of a docstring with the characters escaped that Markdown would read as markup."""
     return re.sub(r"([*<])", r"\\\1", formula)
 
 

@@ -1,7 +1,7 @@
-"""Measure the gradient noise scale B_simple = tr(Σ) / |G|² of a run, and what it says of the batch size.
+"""Measure the gradient noise scale B_simple = tr(Σ) / |G|² of a run, and the batch sizes that follow from it.
 
 Takes every override that cadence train takes. It trains as cadence train would, at the planned learning rates, and at
-a few points looks at the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
+a few points measures the gradients of many micro-batches without changing anything. Nothing is logged or checkpointed.
 Examples:
 
     cadence noise-scale optimizer=sgd schedule=linear --out outputs/noise
@@ -25,6 +25,7 @@ from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import integer
+from trainer.tools.writable import check_writable
 
 
 def main(words: list[str] | None = None) -> None:
@@ -78,7 +79,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def quiet(options: argparse.Namespace) -> Settings:
-    """The settings of a run that is looked at by nothing else; refused where it cannot be looked at at all."""
+    """The settings of the run, without measurements, loggers and callbacks; refused where it cannot be measured."""
     cfg = compose_config(options.overrides, options)
     run, resume = settings_of(cfg).trainer, cfg.resume.path
     if run.world > 1:
@@ -119,7 +120,7 @@ def updates_of(at: str, length: Horizon) -> list[int]:
 
 
 def heading(length: Horizon, sizes: tuple[int, int, int, int], notes: list[str]) -> list[str]:
-    """What is going to be done."""
+    """The lines that say what will be measured."""
     updates, micro, batch, _ = sizes
     return [
         f"a run of T = {length.total:,} updates of {length.batch_size:,} samples; at each point "
@@ -130,7 +131,7 @@ def heading(length: Horizon, sizes: tuple[int, int, int, int], notes: list[str])
 
 
 def remarks(net: Any, micro: int) -> list[str]:
-    """Remarks on nets whose numbers mean something else."""
+    """A note on nets with BatchNorm, whose numbers depend on the micro-batch."""
     from trainer.engine.averaging import batch_norms
 
     norms = [name for name, _ in batch_norms(net)]
@@ -143,18 +144,8 @@ def remarks(net: Any, micro: int) -> list[str]:
     ]
 
 
-def check_writable(stem: Path) -> None:
-    """Refuse a place that cannot be written, before anything is trained."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{stem}.json").open("a"):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
-
-
 def save(options: argparse.Namespace, probe: Any, advice: dict[str, Any] | None, notes: list[str]) -> str:
-    """Write the picture and the numbers; where they are."""
+    """Write the picture and the numbers. Returns their paths, to print."""
     import torch
 
     from trainer.tools.noise_scale.output import draw

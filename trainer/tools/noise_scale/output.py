@@ -1,4 +1,4 @@
-"""The noise scale as text and as a picture: what was measured, the batches that it speaks for, its caveats."""
+"""The noise scale as text and as a picture: what was measured, the batches that it suggests, its caveats."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ def estimate_of_net(point: Point) -> Estimate:
 
 
 def advise(points: Sequence[Point], batch: int) -> dict[str, Any] | None:
-    """What the noise scale says of batches for this run, which has `batch`; None where no point is resolved."""
+    """What a few batch sizes cost by the noise scale; `batch` is that of the run. None where no point is resolved."""
     found = [scale for point in points if (scale := estimate_of_net(point).noise) is not None]
     if not found:
         return None
@@ -97,7 +97,7 @@ def format_advice(found: dict[str, Any] | None, batch: int) -> list[str]:
 
 
 def format_samples(value: float | None) -> str:
-    """A number of samples with as many digits as it is worth: three."""
+    """A number of samples with three digits."""
     if value is None:
         return ""
     if abs(value) < 100:
@@ -143,5 +143,6 @@ def _curve(panel: Any, points: Sequence[Point], name: str, color: str, shift: fl
     for x, one in estimates:
         if one.noise is None and one.low is not None:
             panel.plot([x], [one.low], marker="^", color=color, markersize=8, fillstyle="none")
-            panel.annotate("not resolved,\nabove this", (x, one.low), xytext=(-8, 0), textcoords="offset points",
-                           color=color, fontsize=8, va="center", ha="right") if bold else None  # fmt: skip
+            if bold:
+                panel.annotate("not resolved,\nabove this", (x, one.low), xytext=(-8, 0), textcoords="offset points",
+                               color=color, fontsize=8, va="center", ha="right")  # fmt: skip

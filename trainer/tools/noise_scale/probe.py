@@ -51,7 +51,7 @@ class Probe:
     measured: list[Point] = field(default_factory=list)
 
     def attach(self, net: nn.Module, loss: Any, optimizer: Optimizer) -> "Probe":
-        """The observer of an updater."""
+        """Take the net, the loss and the optimizer of an updater."""
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.last_shown = 0.0
         return self
@@ -64,7 +64,7 @@ class Probe:
         self._show(f"training: update {t} of {self.parts.module.horizon.total}")
 
     def after(self, t: int) -> None:
-        """Nothing is to be logged."""
+        """Log nothing."""
 
     def _measure(self, t: int) -> Point:
         sampling, groups = self.sampling, self.optimizer.param_groups
@@ -80,7 +80,7 @@ class Probe:
         return Point(t, groups[0]["lr"], dict(zip(names, scale.estimates())))
 
     def _batches(self, t: int) -> Iterator[Any]:
-        """The micro-batches of a point, with the seed of what is random in each."""
+        """The micro-batches of a point, each with its random seed."""
         sampling, data = self.sampling, self.parts.data
         count = sampling.updates * (sampling.batch // sampling.micro)
         return data.random_batches(sampling.seed, t, sampling.micro, count)
@@ -95,7 +95,7 @@ class Probe:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Put back what a forward pass in training mode changes: running statistics and random state."""
+        """Afterwards restore what a forward pass in training mode changes: running statistics and random state."""
         kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
             yield

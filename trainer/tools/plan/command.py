@@ -1,7 +1,7 @@
-"""Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, what looks wrong.
+"""Show the whole learning-rate curve of a run before training it: a table, a sketch, a picture, lint findings.
 
-Takes every override that cadence train takes. Reads no data and imports no torch, but for groups that follow from the
-model. Examples:
+Takes every override that cadence train takes. Needs neither data nor torch, unless the groups depend on the model.
+Examples:
 
     cadence plan optimizer=sgd schedule=cosine_warmup trainer.duration=30ep --out outputs/plan
     cadence plan schedule=wsd warmup=linear --updates 100000 --csv
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
-    """The command line, as far as its parts fit together."""
+    """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(parser)
     parser.add_argument(
@@ -83,7 +83,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
-    """The settings that cadence train would see; with --updates, data that is not there is not asked for."""
+    """The settings that cadence train would see; with --updates, the data may lack settings."""
     updates = options.updates
     if updates is not None:
         integer("--updates", updates, "a run has at least one update.")
@@ -107,7 +107,7 @@ def recorded(folder: Path) -> Settings:
 
 
 def facts_of_run(folder: Path) -> tuple[Groups | None, list[Any]]:
-    """The parameter groups that a run has had and where its curve comes from, if it says so."""
+    """The parameter groups and the curve history that a run has recorded; None and [] where it has not."""
     try:
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         keys = ("lr_mult", "weight_decay", "schedule")
@@ -118,7 +118,7 @@ def facts_of_run(folder: Path) -> tuple[Groups | None, list[Any]]:
 
 
 def planned(settings: Settings, groups: Groups | None = None, history: Sequence[Any] = ()) -> Plan:
-    """The plan of a run; of one that was resumed, with what became of its curve. Refused as the run would be."""
+    """The plan of a run; of one that was resumed, by its curve history. Refused as the run would be."""
     policy, duration = settings.resume.policy, settings.trainer.duration
     if policy is not None and not history:
         raise ConfigError(f"resume.policy={policy}: a new run is planned here; --applied shows a resumed one.")

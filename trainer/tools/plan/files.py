@@ -14,7 +14,7 @@ from trainer.lr.schedule import annotations
 from trainer.tools.drawing import COLORS, GREY, new_figure, series_color
 
 COLUMNS = 1200
-"""Parts that a long curve is drawn in."""
+"""Parts of a long curve, each drawn by its lowest and highest value."""
 LINES = 24
 """The most changes of a schedule that are marked by a line."""
 
@@ -22,7 +22,7 @@ Curve = tuple[str, Sequence[float]]
 
 
 def save(plans: Mapping[str, Plan], stem: Path, table: bool = False, log: Mapping[str, list[Any]] = {}) -> str:  # noqa: B006
-    """Write the plans as a picture and as numbers. Returns the paths as words for a terminal."""
+    """Write the plans as a picture and as numbers. Returns their paths, to print."""
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         draw(plans, log).savefig(f"{stem}.png", dpi=120)

@@ -1,8 +1,8 @@
 """Find the order of magnitude of the learning rate: train for a few updates while it rises, and see where it breaks.
 
 Takes every override that cadence train takes. It trains as cadence train would (batch, accumulation, groups, clipping,
-momentum, weight decay, precision), but at the rates of the sweep, with several seeds. The run is left as it was, and
-nothing is logged or checkpointed. Examples:
+momentum, weight decay, precision), but at the rates of the sweep, with several seeds. Nothing is logged or
+checkpointed. Examples:
 
     cadence range-test optimizer=sgd schedule=linear --out outputs/range
     cadence range-test optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
@@ -23,9 +23,10 @@ from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number
 from trainer.lr.range_test import SPACINGS, rates
+from trainer.tools.writable import check_writable
 
 RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0.999)}
-"""What is swept where --start and --end do not say."""
+"""The ends of a sweep where --start and --end do not give them."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -57,7 +58,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add_config_options(parser)
-    add("--of", choices=tuple(RANGES), default="lr", help="what rises (lr); the rate stands at its peak for the others")
+    add("--of", choices=tuple(RANGES), default="lr", help="what rises (lr); for the others the rate stays at its peak")
     add("--start", type=float, metavar="X", help="the first value (1e-7; 1e-6 for weight_decay, 0.5 for momentum)")
     add("--end", type=float, metavar="X", help="the last value (10; 100 for weight_decay, 0.999 for momentum)")
     add("--updates", type=int, default=100, metavar="N", help="updates of a sweep (100)")
@@ -68,7 +69,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--val-samples", type=int, default=512, metavar="N", help="how many of them (512)")
     add("--confirm", nargs="?", const="25%", metavar="DURATION",
-        help="then train at 0.316, 1, 3.16 times it: updates, 5ep, or a share of the run (25%%)")  # fmt: skip
+        help="then train at 0.316, 1, 3.16 times the result: updates, 5ep, or a share of the run (25%%)")  # fmt: skip
     add("--confirm-seeds", type=int, default=1, metavar="K", help="seeds of each of these trainings (1)")
     add("--cyclic", action="store_true", help="then rise linearly and watch the score: base and highest for cycles")
     add("--cyclic-updates", type=int, default=400, metavar="N", help="updates of that rise (400)")
@@ -78,7 +79,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def swept_values(options: argparse.Namespace) -> list[float]:
-    """The values of the sweep; those of momentum are such that 1 / (1 - momentum) is what is spaced."""
+    """The values of the sweep; for momentum, it is 1 / (1 - momentum) that is spaced."""
     known = RANGES[options.of]
     start = known[0] if options.start is None else options.start
     end = known[1] if options.end is None else options.end
@@ -91,7 +92,7 @@ def swept_values(options: argparse.Namespace) -> list[float]:
 
 
 def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: bool) -> Settings:
-    """The settings of a seed, looked at by nothing else; without validation where it `sweeps`."""
+    """The settings of a seed, without measurements, loggers and callbacks; of a sweep, without validation, too."""
     cfg = compose_config([*overrides, f"seed={seed}"], options)
     for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
@@ -119,17 +120,3 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
     integer("--cyclic-updates", options.cyclic_updates, "a rise takes at least 20 updates; try 400.", low=20)
     if options.of != "lr" and (options.confirm is not None or options.cyclic):
         raise ConfigError(f"--of={options.of} has no --confirm and no --cyclic: these are for the learning rate.")
-
-
-def check_writable(stem: Path) -> None:
-    """Refuse a place that cannot be written, before anything is trained."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for path in (Path(f"{stem}.png"), Path(f"{stem}.json")):
-            new = not path.exists()
-            with path.open("a"):
-                pass
-            if new:
-                path.unlink()
-    except OSError as error:
-        raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error

@@ -1,4 +1,4 @@
-"""Three short trainings in the bracket, half a decade apart: which rate wins, and by how much."""
+"""Three short trainings in the bracket, half a decade apart: the best rate, and by how much it is better."""
 
 import math
 import tempfile
@@ -28,13 +28,13 @@ class Trial:
 
     @property
     def mean(self) -> float:
-        """Infinite where one of them broke."""
+        """The mean loss; infinite where a training diverged."""
         return sum(self.losses) / len(self.losses)
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The trials, the one with the least mean loss, and by what share of it the next one is above."""
+    """The trials, the one with the lowest mean loss, and the margin to the next one."""
 
     updates: int
     scored: str
@@ -73,7 +73,7 @@ def confirm(made: Made, seeds: int, first: int, value: float, factor: float, dur
         trials.append(Trial(value * step, losses))
     if all(math.isinf(trial.mean) for trial in trials):
         raise ConfigError(
-            "--confirm: all three trainings broke: the run needs more than a rate, as a warm-up or a clip."
+            "--confirm: all three trainings broke: the run needs more than a rate, such as a warm-up or clipping."
         )
     return Confirmation(updates, scored, trials)
 

@@ -21,7 +21,7 @@ CAVEATS = (
 
 
 def format_sweeps(sweeps: Sequence[Sweep], edges: Mapping[int, Edge], of: str) -> list[str]:
-    """A row for each seed: where it went, and where it broke."""
+    """A row for each seed: its lowest loss, and the rate at which training broke."""
     rows = [("seed", "updates", "first loss", "lowest", f"at {of}", "edge")]
     for sweep in sweeps:
         count = f"{len(sweep.losses)} of {sweep.planned}"
@@ -73,7 +73,7 @@ def format_confirmation(found: Confirmation, overrides: Sequence[str]) -> list[s
     how = f"wins by {100 * found.margin:.2g} % of its loss" if math.isfinite(found.margin) else "alone did not break"
     lines = [*_align(rows), f"{best.rate:.3g} {how}. paste: {' '.join(overrides)}"]
     if len(best.losses) == 1:
-        lines.append("One seed: a margin of a few percent is none. --confirm-seeds 3 shows the spread.")
+        lines.append("One seed: a margin of a few percent means nothing. --confirm-seeds 3 shows the spread.")
     if best is not found.trials[1]:
         side = "above" if best is found.trials[-1] else "below"
         lines.append(f"The winner is at the end of the bracket: the best may lie {side} it.")
@@ -127,7 +127,7 @@ def draw(
 
 
 def _heights(sweeps: Sequence[Sweep]) -> tuple[float, float]:
-    """The range of losses up to a little above the first ones: the tail of a curve that breaks has no end."""
+    """The range of losses up to a little above the first ones: the tail of a curve that diverges is cut off."""
     middles = [running_median(sweep.finite().losses) or [1.0] for sweep in sweeps]
     low, first = min(map(min, middles)), max(middle[0] for middle in middles)
     drop = max(first - low, 0.05 * abs(first), 1e-9)

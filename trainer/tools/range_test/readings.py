@@ -1,6 +1,6 @@
-"""What sweeps say: edges and suggestions on the axis of what was swept, and base and largest rate for cycles.
+"""What is read from sweeps: edges and suggestions, and the base and largest rate for cycles.
 
-Momentum m is read as its memory, 1 / (1 - m) updates; all else as it is.
+Momentum m is read as its memory, 1 / (1 - m) updates.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,17 +16,17 @@ ROSE, FELL = 0.1, 0.1
 
 
 def memory(momentum: float) -> float:
-    """Over how many updates a gradient is spread."""
+    """The updates over which a momentum averages: 1 / (1 - momentum)."""
     return 1.0 / (1.0 - momentum)
 
 
 def momentum(memory: float) -> float:
-    """The momentum of a memory; none below one update."""
+    """The momentum of a memory; 0 below one update."""
     return max(0.0, 1.0 - 1.0 / memory)
 
 
 def upper_bound(edges: Iterable[Edge], of: str) -> float:
-    """The median of the edges on that axis."""
+    """The median of the edges; of momentum, the median of their memories."""
     rates = [one.rate for one in edges]
     return momentum(middle_rate([memory(rate) for rate in rates])) if of == "momentum" else middle_rate(rates)
 

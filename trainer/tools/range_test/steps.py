@@ -8,7 +8,6 @@ import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class RangeTest:
             self.length.updates(options.confirm, "--confirm", least=1)  # refused before anything is trained
 
     def format_heading(self) -> list[str]:
-        """What is going to be done."""
+        """The lines that say what will be measured."""
         one, last = self.values[0], self.values[-1]
         scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
         return [
@@ -60,7 +59,7 @@ class RangeTest:
         ]
 
     def run_sweeps(self) -> list[str]:
-        """Sweep with each seed; the lines that say what was found."""
+        """Sweep with each seed. Returns the lines that say what was found."""
         options = self.options
         for i in range(options.seeds):
             self._show(f"sweep {i + 1} of {options.seeds}")
@@ -106,8 +105,7 @@ class RangeTest:
         def made(seed: int, words: list[str]) -> Settings:
             return self.made([*options.overrides, *words], seed, False)
 
-        of = partial(confirm, made, options.confirm_seeds, self.first)
-        found = of(value, self.policy.scale, options.confirm)
+        found = confirm(made, options.confirm_seeds, self.first, value, self.policy.scale, options.confirm)
         self.results["confirmed"] = found.as_dict()
         return output.format_confirmation(found, self.overrides_for(found.winner.rate))
 
@@ -120,7 +118,7 @@ class RangeTest:
         return words
 
     def save(self) -> str:
-        """Write the picture and the numbers. Returns the paths as words for a terminal."""
+        """Write the picture and the numbers. Returns their paths, to print."""
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
         loss = "training loss of the batch" if options.loss == "train" else "validation loss"
@@ -144,7 +142,7 @@ class RangeTest:
         return f"{options.out}.png  {options.out}.json"
 
     def _sweep(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
-        """The sweep of a seed, in a run of its own, which it must leave as it was."""
+        """The sweep of a seed, in a run of its own. Raises RuntimeError where it has changed that run."""
         with tempfile.TemporaryDirectory() as folder:
             parts = self._parts(seed, Path(folder))
             before = fingerprint(parts)
@@ -166,7 +164,7 @@ class RangeTest:
 
 
 def finite(tree: Any) -> Any:
-    """The same tree, with None for each number that is not finite: JSON has none."""
+    """The same tree, with None for each number that is not finite, which JSON cannot hold."""
     if isinstance(tree, dict):
         return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,4 +1,4 @@
-"""Trains an assembled run for a few updates while one of its numbers rises, and leaves it as it was."""
+"""Trains a run for a few updates while one of its numbers rises, and restores it afterwards."""
 
 import hashlib
 import math
@@ -23,12 +23,11 @@ from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
 from trainer.lr.growth import STEADY
 from trainer.lr.range_test import Stop, Sweep
 
-OF = ("lr", "weight_decay", "momentum")
 Measure = Callable[[Tensor], float]
 
 
 def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train", samples: int = 512) -> Sweep:
-    """The curve of a sweep of `values`, one for each update, through the run's own updates; the batch is its first.
+    """Train one update at each of `values` with the run's own updates, at its first batch size; the losses by value.
 
     `measured` is "train" for the loss of the update's own batch just before its step, "val" for that of the first
     `samples` validation samples just after it, and "score" for the accuracy on those (see `scored_by`).
@@ -59,9 +58,9 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
 
 
 def sweep_policy(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:
-    """The policy of a sweep: `of` takes these values, the ratios of groups stay, all else stands as at the peak.
+    """The policy of a sweep: `of` takes these values, the ratios of groups stay, all else is as at the peak.
 
-    The rates are those of a group with multiplier 1. Scheduled settings hold what they have at the end of the warm-up.
+    The rates are those of a group with multiplier 1. Scheduled settings keep their value of the end of the warm-up.
     """
     planned, resolved = parts.resolved.plan.policy, parts.resolved
     peak = min(max(planned.warmup.updates - 1, 0), parts.module.horizon.total - 1)
@@ -82,7 +81,7 @@ def _held(schedule: HyperSchedule, peak: int) -> HyperSchedule:
 
 
 def scored_by(parts: Parts) -> tuple[str, float]:
-    """The accuracy, where the task has one, or else what it watches; and -1 where low is good."""
+    """The name of the score, which is the accuracy or else the task's monitor, and its sign, -1 where low is good."""
     scores: Any = parts.module.scores["val"]
     if "accuracy" in scores.names:
         return "accuracy", 1.0
@@ -92,7 +91,7 @@ def scored_by(parts: Parts) -> tuple[str, float]:
 class Tape(MetricBuffer):
     """A metric buffer that keeps what the sweep measures of each update, logs nothing, and stops a sweep that breaks.
 
-    `broke` is the update at which it did: that of the loss that was too high, or of what was no number.
+    `broke` is the update at which it did: the first whose loss was too high, or whose loss or gradient was not finite.
     """
 
     def __init__(self, trainer: Any, measure: Measure, stop: Callable[[float], bool]) -> None:
@@ -105,7 +104,7 @@ class Tape(MetricBuffer):
         return 0
 
     def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Any, seen: Observation | None = None) -> None:
-        """Measure update `t`; an update whose gradients are not finite has not been applied, and breaks the sweep."""
+        """Measure update `t`. Gradients that are not finite are not applied, and break the sweep."""
         value = self.measure(loss) if math.isfinite(grad_norm.item()) else math.nan
         if math.isnan(value) or self.stop(value):
             self.broke, self.trainer.should_stop = len(self.losses), True
@@ -163,7 +162,7 @@ class HeldOut:
 
 
 def fingerprint(parts: Parts) -> str:
-    """SHA-256 of what a sweep must leave alone.
+    """SHA-256 of all that a sweep must not change.
 
     Weights, buffers and gradients, what is trained and in which mode, the clock, the average, the data in memory, all
     random generators, and every file in the run's folder.
@@ -185,7 +184,7 @@ def fingerprint(parts: Parts) -> str:
 
 @contextmanager
 def untouched(parts: Parts) -> Iterator[None]:
-    """Put weights, buffers, gradients, modes, parts of the module and random state back as they were."""
+    """Afterwards restore weights, buffers, gradients, modes, parts of the module and random state."""
     module: Any = parts.module
     net, data = module.net, parts.data
     follows = {name: value for name, value in vars(data).items() if name in ("_clock", "_loop")}
