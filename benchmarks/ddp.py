@@ -85,7 +85,7 @@ class Bare:
 class Turns(pl.Callback):
     """After each block of updates of the fit, runs a block of every other loop, all processes together; times each.
 
-    The order of the others is drawn anew for each block, the same in all processes.
+    The order of the others is drawn for each block, the same in all processes.
     """
 
     def __init__(self, assembly: Parts, rank: int, block: int) -> None:

@@ -61,7 +61,7 @@ class Work:
         return self.updates
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, shuffled anew each epoch and gathered from memory."""
+        """The batches, reshuffled each epoch and gathered from memory."""
         epoch = SAMPLES // BATCH
         for t in range(self.updates):
             if t % epoch == 0:

@@ -37,7 +37,7 @@ EDGE_ERROR = 0.4
 REGRET_MEDIAN, REGRET_P90 = 0.05, 0.20
 """Held-out loss of the best of three runs in the bracket, above that at the best of all rates, as a share."""
 CONTROL = 2.0
-"""The linear-axis gradient rule misses the best rate by at least so many decades, in the median."""
+"""The median error of the linear-axis gradient rule, in decades, is at least this."""
 
 EPOCHS, SEEDS, SWEEPS, UPDATES = 20, 3, 9, 100
 GRID = [10 ** (-4 + k / 4) for k in range(21)]

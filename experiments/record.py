@@ -102,7 +102,7 @@ def measured_by(command: str, seeds: int, runs: int, seconds: float, processes: 
 
 
 def publish(name: str, folder: Path, pictures: Sequence[Path]) -> None:
-    """Copy a record and its pictures into docs/experiments/NAME, and write the page anew."""
+    """Copy a record and its pictures into docs/experiments/NAME, and rewrite the page."""
     place = DOCS / name
     place.mkdir(parents=True, exist_ok=True)
     for path in (folder / CLAIMS, *pictures):
@@ -160,7 +160,7 @@ def _machine(record: Claims) -> str:
 
 
 def records_in(folder: Path) -> dict[str, Claims]:
-    """The records of a folder, in the order of their names; refused where there is none."""
+    """The records of a folder, in the order of their names. Raises ConfigError where there is none."""
     places = sorted(path.parent for path in folder.glob(f"*/{CLAIMS}"))
     if not places:
         raise ConfigError(f"{folder} holds no record of an experiment: run one with --docs first.")

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Experiment:
     setting: str
     source: str
     seeds: int
-    sweeps: Sequence[dict[str, str]]
+    sweeps: Sequence[Sweep]
     claims: Sequence[dict[str, Any]]
     metric: str = "train_loss"
     curve: str = ""
@@ -118,7 +118,7 @@ def read(name: str) -> Experiment:
     known = {one.name for one in fields(Experiment)}
     if unknown := sorted(tree.keys() - known):
         raise ConfigError(f"experiments/{name}.yaml: {unknown[0]} is not known: choose from {', '.join(known)}.")
-    experiment = Experiment(**tree)
+    experiment = Experiment(**{**tree, "sweeps": [Sweep(**one) for one in tree["sweeps"]]})
     list(flat(experiment.claims))
     return experiment
 
@@ -126,7 +126,7 @@ def read(name: str) -> Experiment:
 def swept(name: str, experiment: Experiment, folder: Path, seeds: int, jobs: int) -> Results:
     """Run the sweeps one after the other, each in a folder of its own. Returns the results of all."""
     trials: list[Trial] = []
-    for number, sweep in enumerate(sweeps(experiment)):
+    for number, sweep in enumerate(experiment.sweeps):
         place = folder / f"sweep-{number}"
         words = at_best(sweep.jobs, results(experiment, trials))
         train(command(name, experiment, words, place, seeds, jobs), place)
@@ -137,11 +137,6 @@ def swept(name: str, experiment: Experiment, folder: Path, seeds: int, jobs: int
 def at_best(jobs: str, found: Results) -> str:
     """The overrides with `{best ARM}` as the value at which that arm, which has run before, is best."""
     return re.sub(r"\{best ([^}]+)\}", lambda arm: f"{found.best(arm[1]):g}", jobs)
-
-
-def sweeps(experiment: Experiment) -> Iterator[Sweep]:
-    """The sweeps of an experiment."""
-    return (Sweep(**one) for one in experiment.sweeps)
 
 
 def results(experiment: Experiment, trials: Sequence[Trial]) -> Results:

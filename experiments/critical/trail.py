@@ -27,7 +27,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """Plain SGD at `batch` and `lr` until the loss of the training set is below `target`; estimates every `every` updates.
+    """Plain SGD at `batch` and `lr` until the training loss is below `target`, with estimates every `every` updates.
 
     `factor`: how far both batch sizes are mis-stated in the control, as where the world size is forgotten.
     """

@@ -79,7 +79,7 @@ def test_every_arm_composes(name, tmp_path):
     register_run_id()
     experiment, count = run.read(name), 0
     with initialize_config_dir(str(run.ROOT / "conf"), **VERSION_BASE):
-        for sweep in run.sweeps(experiment):
+        for sweep in experiment.sweeps:
             jobs = sweep.jobs.replace("{best one cycle}", "0.8").replace("{best steps}", "0.2")
             words = run.command(name, experiment, jobs, tmp_path, seeds=1, jobs=1)[3:]
             made = jobs_of(words)

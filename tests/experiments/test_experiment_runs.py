@@ -209,7 +209,7 @@ def test_adascale_keeps_its_gains_and_one_held_at_s_is_the_linear_rule(tmp_path)
 @pytest.fixture(scope="module")
 def growing(tmp_path_factory):
     """The arms of increase_batch over 4 epochs: for each its folder and its trial."""
-    arms = {sweep.arm: sweep.jobs for sweep in run.sweeps(run.read("increase_batch"))}
+    arms = {sweep.arm: sweep.jobs for sweep in run.read("increase_batch").sweeps}
     short = {arm: f"{jobs} trainer.duration=4ep" for arm, jobs in arms.items()}
     jobs = [
         words if arm == "constant" else f"{words} 'schedule.milestones=[1ep,2ep,3ep]'" for arm, words in short.items()

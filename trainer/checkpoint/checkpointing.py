@@ -172,7 +172,7 @@ class Checkpointing(pl.Callback):
                 old.unlink()
 
     def _save_snapshot(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write the checkpoint last: whoever waits for it finds the records beside it."""
+        """Write the checkpoint last, so that a job that waits for it finds the records beside it."""
         if trainer.is_global_zero:
             best = self.folder / BEST if self.best["update"] is not None else None
             save_records(self.folder.parent, path.parent, best)

@@ -125,7 +125,7 @@ def register_resolver(name: str, function: Callable[..., Any], use_cache: bool =
 
 
 def instantiate_allowed(node: Any, packages: Sequence[str], **more: Any) -> Any:
-    """`hydra.utils.instantiate` for targets in these packages; whoever calls it has checked them already.
+    """`hydra.utils.instantiate` for targets in these packages; the caller has checked them.
 
     Hydra 1.4 refuses, or at first warns of, targets that the calling code does not list; 1.3 has no such list.
     """

@@ -23,7 +23,7 @@ _KEY = "heartbeat"
 
 
 class RankMonitor:
-    """The store where the processes of a run meet, and the heartbeat between them; nothing in a run of one process.
+    """The store where the processes of a run meet, and the heartbeat between them. Does nothing for one process.
 
     A process that dies, fails or stops ends the whole run within `timeout` seconds. After half of them without a beat
     it counts as lost; the other half is for the others to end. `leave_result(lost)` is called once, in rank 0, or in

@@ -1,1 +1,1 @@
-"""Which checkpoint a run resumes from, whether it fits, and what becomes of the curve."""
+"""Which checkpoint a run resumes from, whether it fits, and how its curve changes."""

@@ -1,7 +1,7 @@
 """Where the curve of a run comes from: the config of its start, and how each resume has changed it.
 
 A curve history is a list of plain segments, kept in every checkpoint: from which sample on, by which rule, with which
-config and length. The curve is made from it anew at each start, so that a run that was killed goes on with it.
+config and length. The curve is made from it at each start, so that a run that was killed goes on with the same one.
 """
 
 import hashlib

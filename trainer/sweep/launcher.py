@@ -64,7 +64,7 @@ class SweepLauncher(Launcher):
         yield self.spawn
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is asked for."""
+        """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is read."""
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         root = Path(str(self.config.hydra.sweep.dir)).resolve()
         made = [self.make_job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]

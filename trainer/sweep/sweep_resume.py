@@ -39,7 +39,7 @@ def own_folder(root: Path) -> Iterator[list[int]]:
 
 @contextmanager
 def own_first_free(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
-    """Lock the first of the folders that no other sweep holds; refuse where there is none."""
+    """Lock the first of the folders that no other sweep holds. Raises ConfigError where there is none."""
     with ExitStack() as stack:
         refused: ConfigError | None = None
         for root in roots:

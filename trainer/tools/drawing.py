@@ -1,4 +1,4 @@
-"""Colours of all pictures, and an empty matplotlib figure in the house style."""
+"""Colours of all pictures, and an empty matplotlib figure."""
 
 from typing import Any
 
@@ -29,5 +29,5 @@ def new_figure(width: float, height: float, rows: int = 1, **subplots: Any) -> t
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib draws as it is: it reads what stands between two dollars as mathematics."""
+    """Text that matplotlib draws as it is: text between two dollars would be drawn as mathematics."""
     return text.replace("$", r"\$")

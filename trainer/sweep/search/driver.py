@@ -35,7 +35,7 @@ class Question:
     directions: Sequence[str]
 
     def __str__(self) -> str:
-        """The goal, for a reader."""
+        """The objective in words."""
         return " and ".join(f"the {d}imum of {m}" for m, d in zip(self.metrics, self.directions))
 
     def identity(self) -> dict[str, list[str]]:

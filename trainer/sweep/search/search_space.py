@@ -82,7 +82,7 @@ class Parameter:
         return self.low + share * (self.high - self.low)
 
     def __str__(self) -> str:
-        """One line for a reader."""
+        """The parameter in one line."""
         if self.choices:
             text = " | ".join(self.choices)
         else:

@@ -88,7 +88,7 @@ def without_password(url: str) -> str:
 
 
 def open_study(storage: BaseStorage, name: str, directions: Sequence[str], search: dict[str, Any]) -> optuna.Study:
-    """The study `name`, made where there is none; refused where it was made for another search."""
+    """The study `name`, made if missing. Raises ConfigError where it was made for another search."""
     optuna_directions = [
         StudyDirection.MINIMIZE if direction == "min" else StudyDirection.MAXIMIZE for direction in directions
     ]

@@ -15,7 +15,7 @@ from trainer.sweep.scheduler import Scheduler
 from trainer.sweep.search.study import Study
 
 LOOK = 0.5
-"""Seconds between two looks at the running jobs, and between two requests for a trial where there was none."""
+"""Seconds between two checks of the running jobs, and between two requests for a trial after one without."""
 PRUNED, LOST = "pruned", "stopped, because another driver has given up its trial as lost"
 
 

@@ -40,7 +40,7 @@ class Point:
 class Probe:
     """An observer of updates that measures the noise scale at `points`, and stops the run after the last.
 
-    Samples are drawn anew at each point, one by one and with replacement, so that the batches are independent and
+    Samples are drawn at each point, one by one and with replacement, so that the batches are independent and
     |G|² is that of the whole training set. Gradients are those of training, with its dropout and augmentation, before
     they are clipped. Weights, buffers, gradients and random state stay as they were: the run is the same without it.
     """
