@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     known = trial.names()
     for name in options.only or ():
         if name not in known:
-            raise ConfigError(f"--only={name} is no optimizer: choose from {', '.join(known)}.")
+            raise ConfigError(f"--only={name} is not an optimizer: choose from {', '.join(known)}.")
     torch.set_num_threads(1)
     trials = []
     for count, name in enumerate(options.only or known, start=1):

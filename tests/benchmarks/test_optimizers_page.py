@@ -69,7 +69,7 @@ def test_memory_counts_each_number_of_the_state():
 
 def test_what_makes_no_sense_is_refused_in_one_line(tmp_path, python):
     for words, says in (
-        (["--only", "adamx"], "is no optimizer: choose from"),
+        (["--only", "adamx"], "is not an optimizer: choose from"),
         (["--points", "0"], "give at least 1"),
         (["--updates", "19"], "give at least 20"),
         (["--only", "sgd", "--updates", "20", "--points", "1", "--rounds", "1", "--out", "/proc/x/y"], "be written"),
