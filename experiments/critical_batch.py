@@ -125,7 +125,7 @@ def tables(found: Sequence[CriticalBatch]) -> list[Table]:
     return [
         Table("Updates to a loss, and the rate that takes the fewest (median of the seeds)", ["batch", *batches],
               [[name, *cells] for name, cells in races]),
-        Table(f"Three estimates of the critical batch, in samples; B_simple along runs at {ALONG}", head, roads),
+        Table(f"Three estimates of the critical batch, in samples; B_simple along runs at {ALONG}", head, estimates),
     ]  # fmt: skip
 
 
