@@ -1,4 +1,4 @@
-"""Constant schedules: the peak all along, or a share of it first."""
+"""Constant schedules: the peak throughout, or a share of it at first."""
 
 from trainer.lr.bounds import fraction
 from trainer.lr.horizon import Duration, Horizon

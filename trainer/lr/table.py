@@ -21,7 +21,7 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     """m(t) = v_i for t_i ≤ t < t_{i+1}, or on a straight line between the points (t_i, v_i): a table from a file.
 
     `path` is a CSV file with the header t,value, or a JSON file with a list of pairs. t counts the updates of the
-    schedule from 0, and the values are shares of the peak. After the last point its value is held. Your own schedule.
+    schedule from 0, and the values are shares of the peak. After the last point its value is held.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -67,7 +67,7 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
         time = horizon.updates(integer(name, row[0], "it counts the updates from 0 on.", 0, 10**15), name)
         if time <= points[-1][0] if points else time:
             raise ConfigError(
-                f"{name}={row[0]} does not go on from the row before: the first t is 0, and each is larger."
+                f"{name}={row[0]} is out of order: the first t is 0, and each t is larger than the one before."
             )
         points.append((time, number(f"path={path}: in row {i}, value", row[1], SHARE, 0.0, HIGHEST)))
     if not points:
@@ -76,7 +76,7 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
 
 
 def _rows(path: str) -> list[Any]:
-    """The rows of a file, each a pair if it is as it should be."""
+    """The rows of a file, not yet checked."""
     if not isinstance(path, str) or Path(path).suffix.lower() not in (".csv", ".json"):
         raise ConfigError(f"path={path!r} is no table: {FORM}")
     try:
@@ -99,7 +99,7 @@ def _csv(text: str) -> list[list[object]]:
 
 
 def _cell(kind: Callable[[str], object], text: str) -> object:
-    """What is written in a cell; its text where it is no such thing."""
+    """The value of a cell; its text where it is not of this kind."""
     try:
         return kind(text)
     except ValueError:
@@ -107,5 +107,5 @@ def _cell(kind: Callable[[str], object], text: str) -> object:
 
 
 def _short(value: object) -> str:
-    """`value` in one line of a length to read."""
+    """`value` as one line of at most 80 characters."""
     return " ".join(str(value).split())[:80]
