@@ -258,7 +258,7 @@ def test_a_tied_parameter_goes_by_each_of_its_names():
         ([{"name": "a", "match": "*", "lr_mult": -1.0}], r"lr_mult=-1\.0 is out of range"),
         ([{"name": "a", "match": "*", "clip": 0.0}], r"clip=0\.0 must be above zero"),
         ([{"name": "a", "match": "*", "weight_decay": float("nan")}], "weight_decay=nan is not a finite number"),
-        ([{"name": "a", "match": "*", "schedule": ADAMW}], "schedule is a call"),
+        ([{"name": "a", "match": "*", "schedule": ADAMW}], "schedule is an object"),
         ([{"name": "a", "match": "*", "optimizer": "adam"}], "_partial_: true"),
         (["head.*"], "is not a pattern"),
     ],

@@ -78,16 +78,16 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
 def _rows(path: str) -> list[Any]:
     """The rows of a file, not yet checked."""
     if not isinstance(path, str) or Path(path).suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"path={path!r} is no table: {FORM}")
+        raise ConfigError(f"path={path!r} is not a table: {FORM}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         rows = json.loads(text) if path.lower().endswith(".json") else _csv(text)
     except OSError as error:
         raise ConfigError(f"path={path} cannot be read: {error.strerror}. Give the path of a table.") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise ConfigError(f"path={path} is no table, {_short(error)}: {FORM}") from None
+        raise ConfigError(f"path={path} is not a table, {_short(error)}: {FORM}") from None
     if not isinstance(rows, list):
-        raise ConfigError(f"path={path} is no list of pairs: {FORM}")
+        raise ConfigError(f"path={path} is not a list of pairs: {FORM}")
     return rows
 
 

@@ -150,6 +150,6 @@ def _peaks(peaks: Sequence[float] | None, count: int, low: float) -> list[float]
     if peaks is None:
         return [1.0] * count
     if isinstance(peaks, str) or not isinstance(peaks, Sequence) or len(peaks) != count:
-        raise ConfigError(f"peaks={peaks!r} is no list of {count} values: give one for each period, or null.")
+        raise ConfigError(f"peaks={peaks!r} is not a list of {count} values: give one for each period, or null.")
     why = f"it is a share of the peak learning rate, from the floor of {low} on."
     return [number(f"peaks[{i}]", peak, why, low, HIGHEST) for i, peak in enumerate(peaks)]
