@@ -195,7 +195,7 @@ def test_a_parameter_that_no_group_or_that_two_groups_claim_is_refused_by_name()
         check_coverage(net, [Group("a", [first, *rest])])
     with pytest.raises(ConfigError, match=r"layers\.1\.weight is claimed by a and by b"):
         check_coverage(net, [Group("a", [first, second]), Group("b", [first, *rest])])
-    with pytest.raises(ConfigError, match="shares its name"):
+    with pytest.raises(ConfigError, match="is not unique"):
         check_coverage(net, [Group("a", [first, second]), Group("a", rest)])
 
 

@@ -282,7 +282,9 @@ class Progress(Callback):
             self._stages[-1].done += 1
             self._refresh_if_due()
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Module, *batch: Any) -> None:
+        """Count a batch; redraw, if due."""
+        self.on_validation_batch_end(trainer, pl_module, *batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Print the metrics, except those of Lightning's sanity check."""

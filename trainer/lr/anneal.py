@@ -135,7 +135,7 @@ def tanh(horizon: Horizon, *, lower: float = -7.0, upper: float = 3.0, floor: fl
     begin = number("lower", lower, "it is where on the tanh the curve starts.")
     end = number("upper", upper, "it is where on the tanh the curve ends.")
     if begin >= end:
-        raise ConfigError(f"lower={lower!r} is not below upper={upper!r}: swap them, the rate falls where tanh rises.")
+        raise ConfigError(f"lower={lower!r} is not below upper={upper!r}: give lower < upper.")
     return _between(horizon.span, lambda x: 0.5 * (1.0 - math.tanh(begin * (1.0 - x) + end * x)), floor)
 
 

@@ -18,7 +18,7 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     >>> [round(chebyshev(Horizon(8, 1), steps=4)(t), 3) for t in (0, 2, 4, 6)]
     [1.0, 0.139, 0.355, 0.186]
     """
-    left = horizon.total - horizon.start
+    left = horizon.left
     count = integer("steps", steps, f"each stair has at least one of the {left} updates of the schedule.", 1, left)
     if count & (count - 1):
         raise ConfigError(f"steps={steps} is not a power of two: give 4, 8, 16, …")

@@ -58,7 +58,7 @@ def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
 def repeat(
     horizon: Horizon, *, of: Factory, cycles: int = 4, length_mult: float = 1.0, peak_mult: float = 1.0
 ) -> Schedule:
-    """m(t) = peak_mult^i · m_i(t - b_i): a schedule `cycles` times; cycle i is length_mult^i times as long.
+    """m(t) = peak_mult^i · m_i(t - b_i): a schedule `cycles` times, cycle i stretched by length_mult^i.
 
     >>> saw = repeat(Horizon(8, 1), of=lambda horizon: lambda t: 1 - t / horizon.span, cycles=2, peak_mult=0.5)
     >>> [saw(t) for t in (0, 2, 4, 6)]

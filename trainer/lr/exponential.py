@@ -93,7 +93,7 @@ def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, flo
     width = horizon.updates(every, "every", least=1)
     if not staircase:
         return _floored(lambda t: curve(t / width), horizon.span, floor)
-    low, last = fraction("floor", floor, FLOOR), (horizon.total - horizon.start - 1) // width
+    low, last = fraction("floor", floor, FLOOR), (horizon.left - 1) // width
     jumps = range(width, max(last, 1) * width + 1, width)
     return annotate(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
 

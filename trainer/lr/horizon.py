@@ -65,9 +65,14 @@ class Horizon:
         return replace(unit, total=unit.updates(duration, name, least=1))
 
     @property
+    def left(self) -> int:
+        """Updates from `start` to the end of the run."""
+        return self.total - self.start
+
+    @property
     def span(self) -> int:
         """Updates from `start` to the end of a decay: to T, or to T-1 where the convention says so."""
-        return self.total - self.start - self.convention.early
+        return self.left - self.convention.early
 
     @property
     def reference(self) -> "Horizon":

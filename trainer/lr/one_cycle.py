@@ -2,10 +2,9 @@
 
 from trainer.lr.bounds import ConfigError, fraction, integer
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, START, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import joined
 
-START = "it is the share of the peak at which the cycle starts, from 0 to 1."
 _CYCLE_SHAPES = {name: SHAPES[name] for name in ("cosine", "linear")}
 
 
@@ -58,7 +57,7 @@ def one_cycle_stairs(
         return bottom + (1.0 - bottom) * (1.0 - (t - peak) * count // (span - peak) / count)
 
     jumps = {*_falls(0, peak, count), *_falls(peak, span, count)}
-    return annotate(factor, jumps=sorted(jump for jump in jumps if jump < horizon.total - horizon.start))
+    return annotate(factor, jumps=sorted(jump for jump in jumps if jump < horizon.left))
 
 
 def flat_cosine(horizon: Horizon, *, flat: Duration = "75%", floor: float = 0.0) -> Schedule:

@@ -8,8 +8,8 @@ from trainer.lr.scaling import ratio
 def scaled_decay(decay: float, batch_size: int, base_batch_size: int | None, every: Duration = 1) -> float:
     """decay^κ with κ = B / B_ref: the average then spans the same samples.  Busbridge et al. 2023, arXiv:2307.13813.
 
-    `every` is the interval at which weights are averaged. Given in epochs, samples or percent, the average already
-    spans the same samples: refused.
+    `every` is the interval at which weights are averaged. Where it is given in epochs, samples or percent,
+    the average spans the same samples already: refused.
 
     >>> scaled_decay(0.99, 256, base_batch_size=128)
     0.9801

@@ -13,6 +13,7 @@ from trainer.lr.bounds import ConfigError, fraction
 Schedule = Callable[[int], float]
 
 FLOOR = "it is a share of the peak learning rate, from 0 to 1."
+START = "it is the share of the peak at which the curve starts, from 0 to 1."
 
 
 def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:

@@ -24,7 +24,7 @@ def step(horizon: Horizon, *, every: Duration = "30%", gamma: float = 0.1, floor
     """
     width = horizon.updates(every, "every", least=1)
     low, ratio = fraction("floor", floor, FLOOR), positive_share("gamma", gamma, _GAMMA)
-    last = (_left(horizon) - 1) // width
+    last = (horizon.left - 1) // width
 
     def factor(t: int) -> float:
         return max(low, ratio ** min(t // width, last))
@@ -53,7 +53,7 @@ def multi_step(
     _increasing("milestones", milestones, times)
     low, shift = fraction("floor", floor, FLOOR), horizon.convention.shift
     values = [max(low, value) for value in _powers(gamma, len(times))]
-    return _table([time + shift for time in times], values, _left(horizon) - 1)
+    return _table([time + shift for time in times], values, horizon.left - 1)
 
 
 def piecewise(
@@ -74,9 +74,9 @@ def piecewise(
         raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
     table = _points(horizon, points)
     if interpolation != "constant":
-        return annotate(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
+        return annotate(joined(table, SHAPES[interpolation], horizon.left), knots=[time for time, _ in table[1:]])
     times = [time + horizon.convention.shift for time, _ in table[1:]]
-    return _table(times, [value for _, value in table], _left(horizon) - 1)
+    return _table(times, [value for _, value in table], horizon.left - 1)
 
 
 def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float], last: int) -> Schedule:
@@ -102,11 +102,6 @@ def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float],
 def _table(times: list[int], values: list[float], last: int) -> Schedule:
     """values[n] at update t, n the number of `times` that are reached; nothing changes after update `last`."""
     return annotate(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
-
-
-def _left(horizon: Horizon) -> int:
-    """The updates that the schedule has."""
-    return horizon.total - horizon.start
 
 
 def _powers(gamma: float | Sequence[float], count: int) -> list[float]:

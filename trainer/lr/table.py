@@ -32,10 +32,10 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     """
     if interpolation not in INTERPOLATIONS:
         raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
-    points, left = _points(horizon, path), horizon.total - horizon.start
-    times, values, last = [time for time, _ in points], [value for _, value in points], left - 1
+    points = _points(horizon, path)
+    times, values, last = [time for time, _ in points], [value for _, value in points], horizon.left - 1
     if interpolation == "linear":
-        return annotate(joined(points, SHAPES["linear"], left), knots=times[1:])
+        return annotate(joined(points, SHAPES["linear"], horizon.left), knots=times[1:])
     return annotate(lambda t: values[bisect_right(times, min(t, last)) - 1], jumps=times[1:])
 
 
@@ -49,7 +49,7 @@ def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:
     """
     if not callable(of):
         raise ConfigError(f"of={of!r} cannot be called: give a function of the update t.")
-    last = horizon.total - horizon.start - 1
+    last = horizon.left - 1
 
     def factor(t: int) -> float:
         t = min(t, last)

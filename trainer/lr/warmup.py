@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import Schedule, annotate
+from trainer.lr.schedule import START, Schedule, annotate
 
 STEEPEST = 1000.0
 """The largest power: half-way through the warm-up the rate is then 2^-1000 of the peak."""
-
-_START = "it is the share of the peak at which the warm-up starts, from 0 to 1."
 
 
 class Warmup(NamedTuple):
@@ -67,20 +65,20 @@ def linear_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float =
     [0.25, 1.0, 1.0]
     """
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     return Warmup(length, lambda t: low + (1.0 - low) * (t + lead) / end if t + lead < end else 1.0)
 
 
 def exponential_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.01) -> Warmup:
     """w(t) = start^(1 - u): the rate is multiplied by the same number at each update.  As in fastai.
 
-    `start` is above 0, from where an exponential could not rise.
+    `start` must be above 0: an exponential cannot rise from 0.
 
     >>> [round(exponential_warmup(Horizon(100, 1), duration=4, start=0.0625).factor(t), 9) for t in (0, 1, 2, 3)]
     [0.125, 0.25, 0.5, 1.0]
     """
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     positive("start", start, "the rate is multiplied at each update, and 0 stays 0; try 0.01.")
     return Warmup(length, lambda t: low ** (1.0 - (t + lead) / end) if t + lead < end else 1.0)
 
@@ -150,6 +148,6 @@ def _ramp(horizon: Horizon, duration: Duration) -> tuple[int, int, int]:
 def _shaped(horizon: Horizon, duration: Duration, start: float, shape: Callable[[float], float]) -> Warmup:
     """w(t) = start + (1 - start) r(u) with `shape` r, until u is 1."""
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     rest = 1.0 - low
     return Warmup(length, lambda t: low + rest * shape((t + lead) / end) if t + lead < end else 1.0)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, START, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import HIGHEST
 
 
@@ -93,7 +93,7 @@ def tri_stage(
         raise ConfigError(
             f"warmup={warmup} and hold={hold} are {begin} updates of the {span} of the schedule: shorten them."
         )
-    first = fraction("start", start, "it is the share of the peak at which the warm-up starts, from 0 to 1.")
+    first = fraction("start", start, START)
     if positive("floor", floor, "an exponential never reaches 0; try 0.01.") > 1:
         raise ConfigError(f"floor={floor!r} is out of range: {FLOOR}")
     lead, extent = horizon.convention.progress(width)
