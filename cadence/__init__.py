@@ -1,1 +1,1 @@
-"""Cadence: train PyTorch models with the learning rate decided in the open. Importing it imports nothing heavy."""
+"""Cadence: train PyTorch models with a learning-rate curve that is explicit, checked and logged."""

@@ -1,4 +1,4 @@
-"""The command `cadence`, and `python -m cadence`: it hands the words behind a command's name to that command."""
+"""The command `cadence`, also `python -m cadence`: runs the command that its first argument names."""
 
 import importlib
 import runpy
@@ -14,7 +14,7 @@ COMMANDS = {
         "measure the gradient noise scale, and what batch it suggests",
     ),
     "report": ("trainer.tools.report.command", "make a page of a sweep: the optimum, curves, failures"),
-    "doctor": ("trainer.tools.doctor", "say what the log of a run shows to be wrong"),
+    "doctor": ("trainer.tools.doctor", "find what is wrong with a run from its log"),
 }
 """The module of each command, and what the command does."""
 
@@ -27,11 +27,11 @@ examples:
   cadence report outputs/grid
   cadence doctor outputs/grid
 
-cadence COMMAND --help tells the rest, cadence train --help every group and option."""
+cadence COMMAND --help shows more, cadence train --help every group and option."""
 
 
 def main() -> int:
-    """Run the command that the first word names, and return the exit code."""
+    """Run the command that the first argument names, and return the exit code."""
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         print(usage())
@@ -42,15 +42,13 @@ def main() -> int:
         print("cadence", *(part for part in version().values() if part))
         return 0
     if name not in COMMANDS:
-        print(
-            f"cadence {name}: there is no such command: take {', '.join(COMMANDS)}; --help shows each.", file=sys.stderr
-        )
+        print(f"cadence {name}: there is no such command: take {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     return run(name, words)
 
 
 def run(name: str, words: list[str]) -> int:
-    """Run a command; `train` as a program of its own, so that its ranks and jobs can be started again by its name."""
+    """Run a command; `train` as the main program, because its ranks and jobs are started again by its name."""
     module = COMMANDS[name][0]
     if module == TRAIN:
         sys.argv[1:] = words

@@ -1,4 +1,4 @@
-"""`cadence train`, `python -m cadence.train` and `python train.py`: train what the config names."""
+"""`cadence train`, `python -m cadence.train` and `python train.py`: train as the config says."""
 
 import os
 import sys
@@ -19,14 +19,14 @@ from trainer.cli.run_id import register_run_id  # noqa: E402
 
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")
 def train(cfg: DictConfig) -> None:
-    """Train the run that the config describes, and leave a result in its folder."""
+    """Train the run that the config describes, and write a result into its folder."""
     from trainer.run import run  # late: composing a config needs no torch
 
     run(cfg)
 
 
 def main() -> None:
-    """Read the command line, and train."""
+    """The command."""
     find_own_packages()
     register_run_id()
     os.environ.setdefault(

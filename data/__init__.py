@@ -1,6 +1,6 @@
-"""What is trained on: data modules whose every random choice is a function of the seed and the update.
+"""Data modules in which every random choice is a function of the seed and the update.
 
-An open package: the modules of a folder `data` elsewhere on the path, as a user's project has, join these.
+An open package: modules in another folder `data` on the path, as in a user's project, join these.
 """
 
 from pkgutil import extend_path

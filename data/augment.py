@@ -1,4 +1,4 @@
-"""Random views of a batch of images, drawn on its device; the same (images, seed) give the same view."""
+"""Random augmentation of a batch of images on its device; the same (images, seed) give the same result."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from data.bounds import integer
 
 
 class Augment:
-    """Per image: a crop out of `crop` padded pixels, a mirror image with probability ½, a square set to zero.
+    """Per image: a random crop after padding by `crop` pixels, a flip with probability ½, a square set to zero.
 
     `padding` is "reflect" or "zero". `cutout` is the side of the square in pixels, centred anywhere in the
     image and cut at its border (DeVries & Taylor 2017, arXiv:1708.04552). ValueError for a number out of

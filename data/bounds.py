@@ -1,4 +1,4 @@
-"""Refuse, never repair: the checks on the numbers that a data set is given. Standard library only."""
+"""Checks on the arguments of a data set. Standard library only."""
 
 from pathlib import Path
 

@@ -27,13 +27,12 @@ _FILES = {"train": "train.parquet", "test": "test.parquet"}
 
 
 class CIFAR10(DataModule):
-    """32×32 photographs of 10 classes as (N, 3, 32, 32) floats of zero mean and unit variance a channel.
+    """32×32 photographs of 10 classes as (N, 3, 32, 32) floats of zero mean and unit variance per channel.
 
-    `path` is a hub name or a folder with train.parquet and test.parquet (columns `img`, `label`).
-    `val_samples` are held out of the training set by a permutation that never changes; with 0 the test set
-    also validates. `train_limit` keeps the first so many of the rest. Images are decoded once to bytes, or,
-    with `in_memory` false, by `num_workers` processes whenever they are used. FileNotFoundError where `path`
-    leads to nothing.
+    `path` is a hub name or a folder with train.parquet and test.parquet (columns `img`, `label`). `val_samples` are
+    held out of the training set by a fixed permutation; with 0 the test set also validates. `train_limit` is the most
+    training samples to keep of the rest. Images are decoded once into memory, or, with `in_memory` false, by
+    `num_workers` processes at each use. FileNotFoundError where `path` cannot be read.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class CIFAR10(DataModule):
         return {"in_features": 3072, "in_channels": 3, "classes": 10}
 
     def prepare_data(self) -> None:
-        """Fetch and decode once a machine; other processes find the result in the cache of `datasets`."""
+        """Download and decode once per machine; other processes use the cache of `datasets`."""
         for rows in load(self.path).values():
             if self.in_memory:
                 _cached_pixels(rows)
@@ -98,7 +97,7 @@ class CIFAR10(DataModule):
 
 
 class _Photographs(Dataset):
-    """(image (3, 32, 32) uint8, label), decoded when asked for."""
+    """(image (3, 32, 32) uint8, label), decoded at each access."""
 
     def __init__(self, rows: "datasets.Dataset") -> None:
         self.rows = rows
@@ -126,7 +125,7 @@ def load(path: str) -> "dict[str, datasets.Dataset]":
     for split in ("train", "test"):
         if split not in rows or not {"img", "label"} <= set(rows[split].column_names):
             raise ValueError(
-                f"data.path={path} has no split {split} with the columns img and label: give one that has."
+                f"data.path={path} has no split {split} with the columns img and label: give another path."
             )
     return {split: rows[split] for split in ("train", "test")}
 
@@ -140,7 +139,7 @@ def _files(path: str) -> dict[str, str] | None:
     missing = [str(file) for file in files.values() if not file.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"data.path={path} lacks {' and '.join(missing)}: give a folder that has them, or a hub name "
+            f"data.path={path} lacks {' and '.join(missing)}: give a folder with them, or a hub name "
             f"such as uoft-cs/cifar10."
         )
     return {split: str(file) for split, file in files.items()}

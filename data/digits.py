@@ -1,4 +1,4 @@
-"""Handwritten digits, 8×8 grey: the set that scikit-learn carries, for runs of seconds."""
+"""Handwritten digits, 8×8 grey, from scikit-learn, for runs of seconds."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ DIGITS, CLASSES = 1797, 10
 
 
 class Digits(DataModule):
-    """1,797 digits as (N, 1, 8, 8) floats in [0, 1], cut by a constant permutation into training, validation, test.
+    """1,797 digits as (N, 1, 8, 8) floats in [0, 1], split by a fixed permutation into training, validation, test.
 
-    `split` are the three sizes (0: no such data), `split_seed` is the seed of the permutation. `standardize`: from
-    each pixel its mean over the training digits is taken, and all are divided by the one standard deviation of what is
-    left. `label_noise` is the share of the training labels, drawn by `split_seed`, that are one of the other nine.
-    ValueError for sizes that are not there, or a share outside [0, 1).
+    `split` are the three sizes (0: no such data), `split_seed` is the seed of the permutation. `standardize` subtracts
+    from each pixel its mean over the training digits, and divides all by the standard deviation of the result.
+    `label_noise` is the share of the training labels, drawn by `split_seed`, that are replaced by another class.
+    ValueError for sizes that do not fit, or a share outside [0, 1).
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Digits(DataModule):
 
 
 def flipped(labels: Tensor, noise: float, seed: int) -> Tensor:
-    """The labels, (N,), of which round(noise · N) are one of the other classes, each of them as likely."""
+    """The labels, (N,), with round(noise · N) of them replaced by one of the other classes, uniformly."""
     draw = torch.Generator().manual_seed(mix(seed, 1))
     chosen = torch.randperm(len(labels), generator=draw)[: round(noise * len(labels))]
     wrong = labels.clone()

@@ -1,4 +1,4 @@
-"""The base of every data set: what the trainer asks of it, and the one place that builds loaders."""
+"""The base class of every data set: what the trainer needs of it, and its loaders."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,11 +24,10 @@ class Splits(NamedTuple):
 
 
 class DataModule(LightningDataModule):
-    """A subclass gives `read` and `shape`, and sets `augment` if training batches have random views.
+    """A subclass defines `read` and `shape`, and sets `augment` if training batches are augmented.
 
-    `batch_size` is per device and micro-batch. `samples` declares the training samples of an epoch, so that a
-    plan can be made without reading the data; it is checked against them. `tokens_per_sample` serves
-    durations in tokens.
+    `batch_size` is per device and micro-batch. `samples` declares the training samples of an epoch, so that a plan can
+    be made without reading the data; `setup` checks it. `tokens_per_sample` is for durations in tokens.
     """
 
     augment: Transform | None = None
@@ -57,7 +56,7 @@ class DataModule(LightningDataModule):
         self._loop = Loop(total=1, validation_interval=1)
 
     def read(self) -> Splits:
-        """The samples, read from where they lie."""
+        """Read the samples."""
         raise NotImplementedError
 
     @property
@@ -66,14 +65,13 @@ class DataModule(LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data, once. ValueError if the declared `samples` is not what it holds."""
+        """Read the data, once. ValueError if the declared `samples` is wrong."""
         if self._splits is not None:
             return
         splits = self.read()
         if self.samples not in (None, len(splits.train)):
             raise ValueError(
-                f"data.samples={self.samples}, but the data holds {len(splits.train)} training samples: "
-                f"fix data.samples."
+                f"data.samples={self.samples}, but the data holds {len(splits.train)} training samples: correct it."
             )
         self._splits = splits
 
@@ -86,11 +84,11 @@ class DataModule(LightningDataModule):
 
     @property
     def train_samples(self) -> int:
-        """Training samples in an epoch, counted."""
+        """The number of training samples."""
         return len(self.splits.train)
 
     def follow(self, clock: Clock, loop: Any) -> None:
-        """Tie the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
+        """Connect the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
         values = {field.name: getattr(loop, field.name) for field in fields(Loop)}
         self._clock, self._loop = clock, Loop(**values)
 
@@ -130,7 +128,7 @@ class DataModule(LightningDataModule):
             yield MicroBatch(self.augment(inputs, own) if self.augment else inputs, targets, own)
 
     def claims(self) -> dict[str, str]:
-        """What this rank trains on, in short texts by name: all ranks must have the same, whatever part they take."""
+        """What this rank trains on, as short texts by name, which must be the same on all ranks."""
         source, batch = self.splits.train, self._layout(self.batch_size, self._loop.accumulate).global_batch
         picked = permutation(len(source), self.seed, 0)[:batch]
         few: object

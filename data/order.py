@@ -7,8 +7,8 @@ micro-batches trains on the same sets as four processes. The remainder of a perm
 epoch shuffles anew.
 
 Where the batch grows, update `t` takes the samples of several updates of the starting batch, one after another: the
-run sees what it would see without, in the same order and with the same seeds. The last such update of an epoch may go
-on into the next.
+run sees the same samples in the same order and with the same seeds. The last update of an epoch may extend into the
+next.
 """
 
 from bisect import bisect_right
@@ -49,7 +49,7 @@ def permutation(samples: int, seed: int, epoch: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a global batch is cut: `accumulate` micro-batches of `batch_size` on each of `world` ranks."""
+    """How a global batch is split: `accumulate` micro-batches of `batch_size` on each of `world` ranks."""
 
     batch_size: int
     accumulate: int = 1
@@ -85,9 +85,9 @@ class Pick(NamedTuple):
 
 
 class Order:
-    """The order in which one rank sees `samples` training samples; `indices` are handed out on `device`.
+    """The order in which one rank sees `samples` training samples; `indices` are on `device`.
 
-    `stages` has (first update, ratio) for each size of the batch: how many updates of the layout it takes at once.
+    `stages` has (first update, ratio) for each batch size: an update then takes `ratio` updates of the layout.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Order:
         return (self.pick(t, micro) for t in range(start, end) for micro in range(self.micro_batches(t)))
 
     def micro_seed(self, t: int, micro: int) -> int:
-        """The seed of what is random in a micro-batch: augmentation and dropout."""
+        """The seed of augmentation and dropout in a micro-batch."""
         t, micro = self._place(t, micro)
         return mix(self.seed, t, self.layout.slice_of(micro))
 
@@ -133,7 +133,7 @@ class Order:
         return self.layout.accumulate * self._stage(t)[2]
 
     def _place(self, t: int, micro: int) -> tuple[int, int]:
-        """The update of the layout, and the micro-batch of it, that micro-batch `micro` of update `t` is."""
+        """The update of the layout, and the micro-batch in it, for micro-batch `micro` of update `t`."""
         begin, place, ratio = self._stage(t)
         update, rest = divmod(micro, self.layout.accumulate)
         return place + (t - begin) * ratio + update, rest
@@ -143,7 +143,7 @@ class Order:
 
 
 def _placed(stages: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(first update, the update of the layout that it begins with, ratio) of each stage."""
+    """(first update, the update of the layout that it starts with, ratio) of each stage."""
     if not stages or stages[0][0] != 0:
         raise ValueError(f"stages={stages!r}: the first stage begins at update 0.")
     made = [(0, 0, integer("ratio", stages[0][1]))]

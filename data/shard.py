@@ -1,4 +1,4 @@
-"""The part of a split that one rank evaluates: in order, each sample once over all ranks, nothing padded."""
+"""The part of a split that one rank evaluates: in order, each sample once over all ranks, without padding."""
 
 from collections.abc import Iterator
 
@@ -11,9 +11,8 @@ from data.source import Batch, Source
 class Shard:
     """Rank r takes samples r, r + world, … in batches of at most `batch_size`.
 
-    Every rank has the same number of batches (their sizes differ by one at most), because a wrapped net may
-    synchronise at each forward pass, and a rank with a batch more would wait for ever. ValueError if the
-    split has fewer samples than there are ranks.
+    Every rank has the same number of batches (their sizes differ by one at most): a wrapped net may synchronise at each
+    forward pass, and a rank with one batch more would wait forever. ValueError if there are fewer samples than ranks.
     """
 
     def __init__(self, source: Source, layout: Layout) -> None:

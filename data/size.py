@@ -1,4 +1,4 @@
-"""How much a text file holds, counted without torch, so that a plan of a run needs none."""
+"""The number of samples in a text file, counted without torch, for the plan."""
 
 from data.bounds import existing, integer, share
 
@@ -15,7 +15,7 @@ def text(path: str) -> str:
 
 
 def cut(chars: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
-    """Characters to train, validate and test on, in this order in the file: both shares are of the whole."""
+    """Characters for training, validation and test, in this order in the file; both fractions are of the whole."""
     val = int(chars * share("data.val_fraction", val_fraction))
     test = int(chars * share("data.test_fraction", test_fraction))
     if val + test >= chars:
@@ -27,7 +27,7 @@ def cut(chars: int, val_fraction: float, test_fraction: float) -> tuple[int, int
 
 
 def phased_windows(chars: int, context: int) -> int:
-    """Windows of `context` tokens that fit from any phase in [0, context): (chars - context) // context."""
+    """Windows of `context` tokens that fit for any phase in [0, context): (chars - context) // context."""
     count = (chars - integer("data.context", context)) // context
     if count < 1:
         raise ValueError(f"data.context={context} needs a text of at least {2 * context} characters, not {chars}.")

@@ -1,4 +1,4 @@
-"""Where samples come from: memory, or workers for a set too large for it. Both give the same batches."""
+"""Sources of samples: memory, or workers for sets that do not fit into it. Both give the same batches."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -15,7 +15,7 @@ Prepare = Callable[[Tensor], Tensor]
 
 
 class Source(Protocol):
-    """Samples by index. `home` is the device on which it wants its indices."""
+    """Samples by index. `home` is the device on which indices must be."""
 
     @property
     def home(self) -> torch.device: ...
@@ -54,7 +54,7 @@ class Memory:
 
 
 class Workers:
-    """A map-style data set of (input, target), read by `num_workers` processes that outlive a validation."""
+    """A map-style data set of (input, target), read by `num_workers` processes that stay between iterations."""
 
     home = torch.device("cpu")
 
@@ -73,7 +73,7 @@ class Workers:
         return moved
 
     def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
-        """Only the newest iteration may go on: it takes the workers over from an older one."""
+        """A new iteration takes over the workers; an older one then raises RuntimeError."""
         if self._loader is None:
             self._loader = self._start()
         self._queue.picks = picks
@@ -91,12 +91,12 @@ class Workers:
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._device.type == "cuda",
-            generator=torch.Generator(),  # its own, so that the global random state is not drawn from
+            generator=torch.Generator(),  # so that the global generator is not used
         )
 
 
 class _Queue:
-    """The batch sampler of a loader that stays: each pass over it reads the picks last set."""
+    """The batch sampler of a persistent loader: each pass reads the picks that were set last."""
 
     picks: Iterable[Pick] = ()
 

@@ -1,4 +1,4 @@
-"""The training loader: batch(t), from whatever update the clock shows, in chunks of updates."""
+"""The training loader: the batches from the clock's update on, in chunks of updates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ Ends = int | Callable[[int], int]
 
 @dataclass(frozen=True)
 class Loop:
-    """When control returns to the trainer, and how many micro-batches an update has; all else counts updates.
+    """When control returns to the trainer, and how many micro-batches an update has.
 
-    `total`: the length of the run. `validation_interval`: the updates between two validations. `pauses`: other
-    intervals at which a chunk ends (checkpoints). `steps_per_execution`: the most updates in a chunk. Where an
-    interval is not the same each time, a function gives its next end. `accumulate`: micro-batches of an update in each
-    process. `stages`: (first update, ratio) for each size of a growing batch, see `Order`.
+    In updates: `total`, the length of the run; `validation_interval`, between two validations; `pauses`, other
+    intervals at which a chunk ends (checkpoints); `steps_per_execution`, the most in a chunk. Where an interval varies,
+    it is a function that gives its next end. `accumulate`: micro-batches of an update in each process. `stages`:
+    (first update, ratio) for each size of a growing batch, see `Order`.
     """
 
     total: int
@@ -66,8 +66,8 @@ class Loop:
 class Stream:
     """Iterating gives the batches from the update that the clock shows to the next validation.
 
-    It yields chunks: lists of consecutive updates, each a list of micro-batches, on the device of the source. It
-    has no length, for a run may resume between two validations. `clock` gives the current update.
+    It yields chunks: lists of consecutive updates, each a list of micro-batches, on the device of the source. It has no
+    length, because a run may resume between two validations. `clock` gives the current update.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Gaussian inputs with the targets of a fixed random teacher: a task of any size that never changes."""
+"""Gaussian inputs with the targets of a fixed random teacher net, of any size."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ class Synthetic(DataModule):
     """x ~ N(0, I) of `features` numbers; the teacher is t(x) = tanh(x A / √features) B with Gaussian A and B.
 
     `kind` "classification" gives argmax t(x) over `classes` as int64 (N,), and "regression" t(x) as floats
-    (N, 1), with `classes` 1. The run's seed shuffles these samples but does not change them.
+    (N, 1), with `classes` 1. The run's seed changes only the order of the samples.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A text file as a stream of characters."""
+"""A text file as a sequence of characters."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,13 +12,13 @@ from data.order import Pick, mix
 from data.size import cut, phased_windows, text
 from data.source import Batch
 
-_PHASE = -1  # in the place of a slice, which is never negative
+_PHASE = -1  # in place of a slice index, which is never negative
 
 
 class Windows:
-    """Windows of `context` tokens that do not overlap; the targets are the tokens one later.
+    """Non-overlapping windows of `context` tokens; the targets are the tokens one later.
 
-    With a `seed` they start at a phase in [0, context) drawn for each epoch, else at the first token.
+    With a `seed` the first window starts at a phase in [0, context) drawn for each epoch, else at the first token.
     """
 
     def __init__(self, tokens: Tensor, context: int, seed: int | None = None) -> None:
@@ -50,11 +50,10 @@ class Windows:
 
 
 class Text(DataModule):
-    """A UTF-8 file, one token a character; the vocabulary is the sorted set of its characters.
+    """A UTF-8 file, one token per character; the vocabulary is the sorted set of its characters.
 
-    The tail is held out: the last `test_fraction` of the file to test on, and `val_fraction` before it. A
-    sample is a window of `context` tokens. FileNotFoundError without the file; ValueError where it is too
-    short to be cut so.
+    The last `test_fraction` of the file is for test, `val_fraction` before it for validation. A sample is a window of
+    `context` tokens. FileNotFoundError without the file; ValueError where it is too short for this split.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Nets from plain numbers, one architecture a file: no config, no learning rate, no loss.
 
-An open package: the modules of a folder `models` elsewhere on the path, as a user's project has, join these.
+An open package: modules in another folder `models` on the path, as in a user's project, join these.
 """
 
 from pkgutil import extend_path

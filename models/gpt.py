@@ -24,7 +24,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): the norm comes first, the MLP is four times as wide."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); the hidden layer of the MLP is four times as wide."""
 
     def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
         super().__init__()
@@ -79,12 +79,12 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         length = tokens.shape[1]
         if length > self.context:
-            raise ValueError(f"{length} tokens are more than model context={self.context}: give a shorter sequence.")
+            raise ValueError(f"{length} tokens are more than model.context={self.context}: give a shorter sequence.")
         positions = self.positions(torch.arange(length, device=tokens.device))
         return self.head(self.norm(self.blocks(self.dropout(self.tokens(tokens) + positions))))
 
     def stages(self) -> list[list[nn.Module]]:
-        """The embeddings, each block, and the head with its norm; the head's weight is that of the embedding."""
+        """The embeddings, each block, and the head with its norm."""
         return [[self.tokens, self.positions], *([block] for block in self.blocks), [self.norm, self.head]]
 
     def _initialise(self, width: int, layers: int) -> None:

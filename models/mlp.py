@@ -11,8 +11,8 @@ NORMS = ("none", "batch")
 class MLP(nn.Module):
     """(N, …) flattened to (N, in_features), a ReLU layer for each width in `hidden`, then (N, classes).
 
-    `norm`: "batch" puts BatchNorm before each ReLU. `gain`: None is PyTorch's own initialisation; with a number the
-    weights are normal with standard deviation gain · sqrt(2 / inputs) and the biases 0 (1: He, arXiv:1502.01852).
+    `norm`: "batch" puts BatchNorm before each ReLU. `gain`: None is PyTorch's initialisation; with a number the weights
+    are normal with standard deviation gain · sqrt(2 / inputs) and the biases 0 (gain 1: He et al., arXiv:1502.01852).
     ValueError for a width below 1, a dropout outside [0, 1), an unknown norm or a gain that is not positive.
     """
 
@@ -58,6 +58,6 @@ class MLP(nn.Module):
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 stages.append([layer])
-            elif next(layer.parameters(), None) is not None:  # a norm of whatever kind
+            elif next(layer.parameters(), None) is not None:  # a norm
                 stages[-1].append(layer)
         return stages

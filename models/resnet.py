@@ -35,8 +35,8 @@ class Residual(nn.Module):
 class ResNet9(nn.Module):
     """The net of Page's DAWNBench entry ("How to train your ResNet", 2018): (N, C, ≥8, ≥8) to (N, classes).
 
-    One difference: the ReLU comes after the addition, not before it. With `zero_gamma` a ReLU at the end of
-    the branch would see only zeros, pass no gradient, and the branch would never learn.
+    One difference: the ReLU comes after the addition, not before it. With `zero_gamma`, a ReLU at the end of the
+    branch would get only zeros and pass no gradient.
     """
 
     def __init__(self, in_channels: int, classes: int, width: int = 64, zero_gamma: bool = False) -> None:
@@ -99,4 +99,4 @@ def _conv(channels: int, out: int, pool: bool = False) -> nn.Sequential:
 
 def _refuse_width(width: int) -> None:
     if width < 1:
-        raise ValueError(f"model.width={width} must be at least 1: it is the channels of the first layer.")
+        raise ValueError(f"model.width={width} must be at least 1: it is the number of channels of the first layer.")

@@ -86,7 +86,7 @@ NUMBERS = [
     ("schedule=step schedule.every=1000", "lint unreached: the change of the schedule at update 1000 is never reached"),
     ("schedule=wsd schedule.decay=200%", "decay=200% is 80 updates, but the schedule has 40"),
     ("schedule=wsd schedule.shape=[1]", "schedule.shape=[1]"),
-    ("warmup.duration=40", "the warm-up of 40 updates leaves nothing of a run of 40"),
+    ("warmup.duration=40", "the warm-up of 40 updates leaves none of the run of 40"),
     *((f"warmup.duration={value}", "duration") for value in ("-1", "null", "5epochs", "1.5")),
     ("warmup.duration='3 tokens'", "counts tokens, and this data has none"),
     *((f"trainer.duration={value}", "trainer.duration=") for value in ("0", "10%", "inf", "999999999")),

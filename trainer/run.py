@@ -28,7 +28,7 @@ from trainer.resume.resume_point import ResumePoint, resume_point, take_up, take
 
 
 def run(cfg: DictConfig) -> None:
-    """Train what the config names; the run's folder then holds its config, plan, log, checkpoints and result."""
+    """Train as the config says; the run's folder then has its config, plan, log, checkpoints and result."""
     job, started = HydraConfig.get(), time.time()
     check_command(job)
     settings, folder = settings_of(cfg), Path(job.runtime.output_dir)
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
-    """Fit, evaluate, and leave a result however it ends; what Slurm has stopped is put in its queue again."""
+    """Fit, evaluate, and write a result however it ends; a run that Slurm stopped is put in its queue again."""
     outcome: dict[str, Any] = {}
     try:
         fit(parts)
@@ -68,7 +68,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
 def fit(parts: Parts) -> None:
     """Train from the start, or go on from the checkpoint that the run was resolved with."""
     trainer = parts.trainer
-    module: Module = parts.module  # it makes the updates
+    module: Module = parts.module
     checkpoint, start = parts.resolved.checkpoint, parts.resolved.start
     if checkpoint is not None and trainer.is_global_zero:
         restore_records(checkpoint.path, parts.folder)
@@ -79,7 +79,7 @@ def fit(parts: Parts) -> None:
     if checkpoint is None or start is None:
         trainer.fit(module, datamodule=parts.data)
         return
-    trainer.precision_plugin.convert_module(module)  # else weights in float64 come in rounded
+    trainer.precision_plugin.convert_module(module)  # before loading: otherwise float64 weights would be rounded
     parts.checkpointing.source = checkpoint.path
     if trainer.is_global_zero:
         print_changes(start.updates, checkpoint.saved["config"], parts.resolved.settings.record)
@@ -105,13 +105,13 @@ def evaluate(parts: Parts) -> dict[str, float]:
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Parts:
-    """The parts of the run that a config describes, for those who train it themselves; `resumed` is a checkpoint."""
+    """The parts of the run that a config describes, for callers that train it; `resumed` is a checkpoint."""
     settings = settings_of(cfg)
     return build(resolve(settings, ResumePoint.read(resumed, folder) if resumed else None), folder)
 
 
 def _rank_monitor(settings: Settings, folder: Path) -> RankMonitor:
-    """The watch over the processes of a run, which leaves a result where none of them can."""
+    """The monitor of a run's processes, which writes a result when one is lost."""
 
     def leave_result(lost: LostPeer) -> None:
         folder.mkdir(parents=True, exist_ok=True)

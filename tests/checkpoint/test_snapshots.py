@@ -164,7 +164,7 @@ def test_a_checkpoint_after_the_curves_part_is_refused(trained):
     [
         (("trainer.snapshots=[40]",), "trainer.snapshots=40 is not before the end of the run of 40 updates"),
         (("trainer.snapshots=[0]",), "trainer.snapshots=0 is 0 updates"),
-        (("trainer.snapshots=8",), "trainer.snapshots=8 is no list"),
+        (("trainer.snapshots=8",), "trainer.snapshots=8 is not a list"),
         (("trainer.snapshots=[1.5]",), "not a whole number of updates"),
         (("resume.snapshot=here", "resume.policy=stretch"), "is followed by resume.policy=branch, not by stretch"),
     ],

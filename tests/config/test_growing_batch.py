@@ -269,12 +269,12 @@ def first(tmp_path_factory):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["+group_schedule.no_decay={schedule: constant}"], "group no_decay has a schedule of its own"),
+        (["+group_schedule.no_decay={schedule: constant}"], "group no_decay has its own schedule"),
         (["schedule=cosine"], "batch_schedule: the schedule is not made of stairs"),
         (["cooldown=linear"], "cooldown=none"),
-        (["batch_schedule.max_batch_size=60"], "batch_schedule: max_batch_size=60 is no multiple of 8"),
+        (["batch_schedule.max_batch_size=60"], "batch_schedule: max_batch_size=60 is not a multiple of 8"),
         (["batch_schedule.max_batch_size=4"], "lies below the starting batch of 8"),
-        (["batch_schedule.max_batch_size=8"], "max_batch_size=8 is the starting batch, which would never grow"),
+        (["batch_schedule.max_batch_size=8"], "max_batch_size=8 is the starting batch, so it never grows"),
         (["schedule.gamma=0.9"], "falls to 0.81 of its first stair"),
         (["warmup=linear", "warmup.duration=60%"], "first falls at update 110, and the last update is 99"),
         (["batch_schedule.max_batch_size=208"], "more than the 200 samples of an epoch"),
@@ -304,5 +304,5 @@ def test_a_plateau_lowers_the_rate_and_not_the_batch(assembled):
 def test_adascale_is_refused_for_it_changes_the_clock_too(compose):
     length = horizon_of(settings_of(compose(*SMALL, *GROW)))
     cfg = compose(*SMALL, *GROW, "scaling=adascale", f"scaling.base_batch_size={length.batch_size}")
-    with pytest.raises(ConfigError, match="batch_schedule beside scaling=adascale"):
+    with pytest.raises(ConfigError, match="batch_schedule and scaling=adascale both"):
         with_growing_batch(settings_of(cfg).curve, plan_of(settings_of(compose(*SMALL))).policy, length)

@@ -232,7 +232,7 @@ def test_the_table_says_what_is_done_to_the_gradients_where_anything_is(assemble
     words = ("trainer.sam=0.05", "trainer.agc=0.01", "trainer.clip=1.5", "trainer.gradient_noise=0.001")
     rows = dict(format_run(summary_of_run(assembled(*SMALL, *words).resolved)))
     assert rows["gradients"] == (
-        "made at the top of an ascent of radius 0.05 (trainer.sam), two passes each, each unit's at most 0.01 of its "
+        "taken after an ascent of radius 0.05 (trainer.sam), two passes each, each unit's at most 0.01 of its "
         "weights (trainer.agc), clipped to a norm of 1.5 (trainer.clip), "
         "with noise of σ = 0.001 (trainer.gradient_noise)"
     )

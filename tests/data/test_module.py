@@ -66,7 +66,7 @@ def test_setup_reads_once() -> None:
 
 
 def test_a_wrong_declared_size_is_refused_with_both_numbers() -> None:
-    refused(r"data.samples=1200, .* 1257 .* fix data.samples", Digits(batch_size=8, samples=1200).setup)
+    refused(r"data.samples=1200, .* 1257 .* correct it", Digits(batch_size=8, samples=1200).setup)
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_with_no_validation_the_run_is_tested_with_its_averaged_weights(assemble
         (["optimizer=schedule_free_sgd", "average=ema"], "averages its weights itself: take average=none"),
         (["average=ema", "average.decay=1.0"], "average.decay=1.0"),
         (["average=ema", "average.recalibrate=-1"], "average.recalibrate=-1"),
-        (["average=swa", "average.start=20"], "take in 1 of the weights"),
+        (["average=swa", "average.start=20"], "average the weights after 1 of"),
         (["average=swa", "average.every=0"], "average.every=0"),
     ],
 )

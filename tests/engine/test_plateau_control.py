@@ -180,7 +180,7 @@ def test_a_loss_that_is_no_number_lowers_the_rate(assembled):
 
 def test_a_rule_without_validation_data_is_refused_before_the_first_update(assembled):
     assembly = with_rule(assembled(*SYNTHETIC, "data.val_samples=0"), CountPlateau())
-    with pytest.raises(ConfigError, match="no data validates"):
+    with pytest.raises(ConfigError, match="the run never validates"):
         fit(assembly)
     assert assembly.module.clock.t == 0
 

@@ -197,16 +197,16 @@ def test_durations_of_a_run_that_grows_are_read_on_the_reference_clock():
 @pytest.mark.parametrize(
     ("schedule", "most", "more", "says"),
     [
-        (lambda h: cosine(h), 64, {}, "not made of stairs, it changes at update 1 and again at 2: step-like are"),
+        (lambda h: cosine(h), 64, {}, "not made of stairs, it changes at update 1 and again at 2: it needs stairs"),
         (lambda h: linear(h), 64, {}, "schedule=step, multi_step, piecewise_constant"),
         (lambda h: one_cycle_stairs(h), 64, {}, "rises from 0.04 to"),
         (lambda h: constant(h), 64, {}, "is 1 at every update"),
         (lambda h: step(h), 4, {}, "max_batch_size=4 lies below the starting batch of 8"),
-        (lambda h: step(h), 8, {}, "max_batch_size=8 is the starting batch, which would never grow: take 16 or more"),
-        (lambda h: step(h), 12, {}, "max_batch_size=12 is no multiple of 8: take 16."),
-        (lambda h: step(h), 60, {}, "max_batch_size=60 is no multiple of 8: take 56 or 64."),
-        (stairs((0, 1.0), (50, 0.6)), 64, {}, "falls to 0.6 of its first stair, and twice the batch takes 0.5: "),
-        (stairs((0, 1.0), (50, 0.72)), 64, {"exponent": 0.5}, "falls to 0.72 of its first stair, and twice the batch"),
+        (lambda h: step(h), 8, {}, "max_batch_size=8 is the starting batch, so it never grows: take 16 or more"),
+        (lambda h: step(h), 12, {}, "max_batch_size=12 is not a multiple of 8: take 16."),
+        (lambda h: step(h), 60, {}, "max_batch_size=60 is not a multiple of 8: take 56 or 64."),
+        (stairs((0, 1.0), (50, 0.6)), 64, {}, "falls to 0.6 of its first stair, but the batch doubles only at 0.5, "),
+        (stairs((0, 1.0), (50, 0.72)), 64, {"exponent": 0.5}, "falls to 0.72 of its first stair, but the batch"),
         (
             lambda h: multi_step(h),
             64,

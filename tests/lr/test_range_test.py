@@ -236,7 +236,7 @@ def test_pure_noise_is_called_flat_but_for_one_curve_in_twenty():
 
 def test_seeds_that_break_decades_apart_are_refused():
     refused = suggestions([textbook(at, 0.02, seed) for seed, at in enumerate((1e-4, 1e-2, 1.0))])["edge/8"].refused
-    assert refused.startswith("the seeds do not agree where training breaks, from ")
+    assert refused.startswith("the seeds disagree on where training breaks, from ")
 
 
 def test_the_middle_of_rates_is_that_of_their_logarithms():

@@ -184,7 +184,7 @@ def test_the_defaults_work_on_short_and_on_long_runs():
         (lambda h: wsd_s(h, periods=[6, 6]), "periods[1]=6 is at update 6, not after 6"),
         (lambda h: wsd_s(h, decay_share=0), "decay_share=0"),
         (lambda h: wsd_s(h, periods=6), "decay_share=0.2 of a period of 2 updates is no update"),
-        (lambda h: wsd_s(h, peaks=[1, 1]), "peaks=[1, 1] is no list of 3 values"),
+        (lambda h: wsd_s(h, peaks=[1, 1]), "peaks=[1, 1] is not a list of 3 values"),
         (lambda h: wsd_s(h, peaks=[1, 0.1, 1], floor=0.2), "peaks[1]=0.1"),
         (lambda h: wsd_s(h, peaks=[1, 1, math.inf]), "peaks[2]=inf"),
         (lambda h: wsd_s(h, shape="power"), "shape='power'"),

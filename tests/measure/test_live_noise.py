@@ -115,7 +115,7 @@ def test_by_default_the_decay_is_kept_per_update_and_the_table_says_so(assembled
     ("overrides", "says"),
     [
         (["scaling.base_batch_size=null"], "set scaling.base_batch_size"),
-        (["scaling.base_batch_size=16", "average.every=1ep", "average.start=0"], "same samples at each batch"),
+        (["scaling.base_batch_size=16", "average.every=1ep", "average.start=0"], "same samples at any batch size"),
         (["scaling.base_batch_size=16", "average.scaled=maybe"], "average.scaled"),
         (["scaling.base_batch_size=16", "average.base_batch_size=0"], "base_batch_size"),
     ],

@@ -202,7 +202,7 @@ def test_on_a_quadratic_the_gain_is_the_ratio_of_the_best_steps(multiple):
         (lambda: squares([[torch.ones(2)]], [0]), "two micro-batches or more, not 1"),
         (lambda: adascale_gain(-1.0, 1.0, 8, 2), "not negative"),
         (lambda: adascale_gain(1.0, -1.0, 8, 2), "not negative"),
-        (lambda: adascale_gain(0.0, 0.0, 8, 2), "no gain"),
+        (lambda: adascale_gain(0.0, 0.0, 8, 2), "the gain is not defined"),
         (lambda: adascale_gain(1.0, 1.0, 0, 2), "batch=0"),
         (lambda: adascale_gain(1.0, 1.0, 8, 0.5), "multiple=0.5"),
         (lambda: optimal_lr_ratio(-1.0, 8, 2), "noise=-1"),

@@ -363,7 +363,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
     [
         (["measure.every=0"], "measure.every=0 is out of range"),
         (["measure.every=often"], "measure.every='often' does not fit"),
-        (["measure.every=null", "measure.sharpness=null"], "measures nothing"),
+        (["measure.every=null", "measure.sharpness=null"], "are all null"),
         (["measure.noise=0.5"], "measure.noise=0.5 is out of range"),
         (["measure.noise=0.99"], "set trainer.accumulate=2"),
         (["measure.every=1.5"], "measure.every=1.5 does not fit"),

@@ -1,4 +1,4 @@
-"""AdaScale on the clock of another batch: its curve counts updates of the base batch, the run those of its own."""
+"""AdaScale's two clocks: its curve counts updates of the base batch, the run counts its own."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def counted_batch(settings: Settings) -> int:
 
 
 def adascale_options(settings: Settings) -> dict[str, Any] | None:
-    """What `trainer.measure.adascale.AdaScale` is made of; None where it is not chosen."""
+    """The arguments of `trainer.measure.adascale.AdaScale`; None where it is not chosen."""
     scaling = settings.curve.scaling
     largest = largest_gain(scaling, settings.global_batch)
     if largest is None:
@@ -47,7 +47,7 @@ def in_own_updates(settings: Settings, length: Horizon, samples: int) -> Horizon
 
 
 def check_measurable(what: str, run: TrainerSettings) -> None:
-    """Refuse what needs the gradients of micro-batches where there are none to compare, or not as they are."""
+    """Refuse `what`, which compares the gradients of micro-batches, where they cannot be measured."""
     if run.world * run.accumulate < 2:
         raise ConfigError(
             f"{what} compares the gradients of micro-batches, and each update has one: set trainer.accumulate=2 or "
@@ -55,11 +55,11 @@ def check_measurable(what: str, run: TrainerSettings) -> None:
         )
     if run.gradients.sam is not None:
         raise ConfigError(
-            f"{what} measures the gradients at the weights, and trainer.sam steps away: take trainer.sam=null."
+            f"{what} needs the gradients at the weights, and trainer.sam takes them elsewhere: take trainer.sam=null."
         )
     if run.precision == "16-mixed":
         raise ConfigError(f"{what}: trainer.precision=16-mixed scales its gradients: take bf16-mixed or 32-true.")
     if run.strategy not in ("auto", "ddp"):
         raise ConfigError(
-            f"{what} needs whole gradients on each process, which trainer.strategy={run.strategy} has not: take ddp."
+            f"{what} needs whole gradients on each process, and trainer.strategy={run.strategy} splits them: take ddp."
         )

@@ -1,4 +1,4 @@
-"""What the batch-size rule makes of a config: the numbers that were tuned at one batch, carried to that of the run."""
+"""Applies the batch-size rule of a config: numbers tuned at one batch, adapted to the batch of the run."""
 
 import copy
 import inspect
@@ -18,11 +18,11 @@ from trainer.lr.scaling_average import scaled_decay
 
 @dataclass(frozen=True)
 class ScaledNumbers:
-    """The curve's settings with the numbers in use; `optimizer.lr` is still the tuned one, which `scale` multiplies.
+    """The curve's settings with the scaled numbers; `optimizer.lr` is still the tuned one, which `scale` multiplies.
 
-    `changed` holds (before, after) for each number that is another one now, `kept` those that a rule could have
-    changed, both by their key. `length` is the run that they are made for, `unsuited` are the keys of the optimizers
-    that AdaScale, where it is chosen, was not derived for: those like Adam.
+    `changed` holds (before, after) for each number that changed, `kept` the numbers that a rule could have changed but
+    did not, both by key. `length` is the horizon they are for. `unsuited` are the keys of optimizers like Adam, for
+    which AdaScale, where it is chosen, was not derived.
     """
 
     curve: CurveSettings
@@ -34,7 +34,7 @@ class ScaledNumbers:
 
 
 def scaled_numbers(curve: CurveSettings, length: Horizon) -> ScaledNumbers:
-    """The curve's settings with what `scaling` makes of their numbers at the batch of `length`."""
+    """The curve's settings with their numbers scaled by `scaling` to the batch of `length`."""
     rule = instantiate(curve.scaling, "scaling", curve.allow)
     reference = curve.scaling.get("base_batch_size")
     if reference is not None:
@@ -48,8 +48,8 @@ def scaled_numbers(curve: CurveSettings, length: Horizon) -> ScaledNumbers:
         outcome = first if tuned is main else _applied(curve, rule, tuned, length.batch_size)
         if outcome.lr != first.lr:
             raise ConfigError(
-                f"scaling: it gives {main.key} × {first.lr:g} and {tuned.key} × {outcome.lr:g}, and one factor scales "
-                "the rates of all groups: choose scaling=linear or scaling=sqrt."
+                f"scaling: it scales the rate of {main.key} by {first.lr:g} and of {tuned.key} by {outcome.lr:g}, but "
+                "all groups share one factor: choose scaling=linear or scaling=sqrt."
             )
         _compare(tuned, outcome, now, kept)
     before, after = _warmup_duration(curve, first.warmup, length)
@@ -65,7 +65,7 @@ def scaled_numbers(curve: CurveSettings, length: Horizon) -> ScaledNumbers:
 
 
 def summary_of_scaling(numbers: ScaledNumbers, settings: Settings) -> dict[str, Any]:
-    """What was changed and what was kept, as plain values: the numbers, the decay of an average, the length."""
+    """The changed and kept values: the tuned numbers, the decay of an average, the length."""
     changed, kept = dict(numbers.changed), dict(numbers.kept)
     average, reference = settings.average, settings.curve.scaling.get("base_batch_size")
     if (decay := average.get("decay")) is not None:
@@ -80,7 +80,7 @@ def summary_of_scaling(numbers: ScaledNumbers, settings: Settings) -> dict[str, 
 
 
 def format_scaling(summary: Mapping[str, Any], kappa: float | None) -> list[str]:
-    """The lines of a `summary_of_scaling`, where the batch is not the one of the tuning."""
+    """The lines of a `summary_of_scaling`; none where nothing changed and the batch is the tuned one."""
     if not summary["changed"] and kappa in (None, 1.0):
         return []
     changed = [f"{key} {_short(before)} → {_short(after)}" for key, (before, after) in summary["changed"].items()]
@@ -89,7 +89,7 @@ def format_scaling(summary: Mapping[str, Any], kappa: float | None) -> list[str]
 
 
 def _applied(curve: CurveSettings, rule: Any, tuned: Tuned, batch_size: int) -> Scaled:
-    """What the rule makes of the tuned numbers of one optimizer or group."""
+    """The result of the rule for the tuned numbers of one optimizer or group."""
     takes = inspect.signature(rule).parameters if callable(rule) else {}
     given: dict[str, Any] = {"tuned": dict(tuned.numbers)} if "tuned" in takes else {}
     if "adaptive" in takes and curve.scaling.get("adaptive") is None:
@@ -97,11 +97,11 @@ def _applied(curve: CurveSettings, rule: Any, tuned: Tuned, batch_size: int) -> 
     with refusing("scaling"):
         made = rule(batch_size, **given)
         scaled = made if isinstance(made, Scaled) else Scaled(made)
-        number("scaling", scaled.lr, "the rule must give a finite number, or a Scaled, for the learning rate.")
+        number("scaling", scaled.lr, "the rule must return a finite number or a Scaled.")
         for name, value in scaled.settings.items():
             if name not in LINKED or name not in tuned.numbers:
                 raise ConfigError(f"scaling: the rule sets {name}, which {tuned.key} does not have as a number.")
-            number(f"scaling: {tuned.key}.{name}", value, "the rule must give a finite number from 0.", low=0.0)
+            number(f"scaling: {tuned.key}.{name}", value, "the rule must return a finite number of 0 or more.", low=0.0)
     return scaled
 
 
@@ -112,7 +112,7 @@ def _unsuited(curve: CurveSettings, tuned: list[Tuned]) -> tuple[str, ...]:
 
 
 def _compare(tuned: Tuned, outcome: Scaled, now: dict[str, tuple[Any, Any]], kept: dict[str, Any]) -> None:
-    """Sort tuned numbers into those that change and those that stay."""
+    """Sort tuned numbers into those that change and those that are kept."""
     for name, place in tuned.places.items():
         before = tuned.numbers[name]
         after = float(outcome.settings.get(name, before))
@@ -123,9 +123,9 @@ def _compare(tuned: Tuned, outcome: Scaled, now: dict[str, tuple[Any, Any]], kep
 
 
 def _warmup_duration(curve: CurveSettings, factor: float, length: Horizon) -> tuple[Any, Any]:
-    """The warm-up's duration before and after: `factor` times the epochs, where it is fixed in epochs or samples.
+    """The warm-up's duration before and after: `factor` times the epochs, where it is given in epochs or samples.
 
-    One of updates has κ times the epochs already, as has a share of a run that is fixed in updates.
+    One in updates has κ times the epochs already, and so has a percentage of a run given in updates.
     """
     duration = curve.warmup.get("duration")
     unit = str(duration).strip()
@@ -137,7 +137,7 @@ def _warmup_duration(curve: CurveSettings, factor: float, length: Horizon) -> tu
 
 
 def _described_length(curve: CurveSettings) -> str:
-    """The length of the run with what is kept of it at another batch: its epochs, samples or tokens, or its updates."""
+    """The length of the run and the unit in which it stays the same at another batch."""
     duration = str(curve.duration).strip()
     units = {"ep": "epochs", "samples": "samples", "tokens": "tokens"}
     unit = next((word for end, word in units.items() if duration.endswith(end)), "updates")
@@ -145,7 +145,7 @@ def _described_length(curve: CurveSettings) -> str:
 
 
 def _with_numbers(curve: CurveSettings, numbers: Mapping[str, Any]) -> CurveSettings:
-    """The settings with these numbers at their keys; beta1 and beta2 are those of `betas`, where there are."""
+    """The settings with these numbers at their keys; beta1 and beta2 go into `betas`, where there is one."""
     made: Any = {name: copy.deepcopy(dict(getattr(curve, name))) for name in ("optimizer", "groups", "warmup")}
     for key, value in numbers.items():
         *path, name = key.split(".")

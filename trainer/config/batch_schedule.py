@@ -1,4 +1,4 @@
-"""Where the batch grows in place of a falling rate: the policy, the length, and where chunks of updates end."""
+"""Runs whose batch grows in place of a falling rate: the policy, the length, and where chunks of updates end."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,18 +12,16 @@ Ends = int | Callable[[int], int]
 
 
 def with_growing_batch(curve: CurveSettings, policy: LRPolicy, length: Horizon) -> tuple[LRPolicy, Horizon]:
-    """The policy and the length of a run, made on the clock of its starting batch, on the clock that it trains by."""
+    """Policy and length in updates of the run, from those in updates of its starting batch."""
     if not curve.batch_schedule:
         return policy, length
     if policy.own:
         raise ConfigError(
-            f"batch_schedule: group {next(iter(policy.own))} has a schedule of its own, and all groups have one batch: "
+            f"batch_schedule: group {next(iter(policy.own))} has its own schedule, but all groups share one batch: "
             "leave group_schedule out, or take batch_schedule=none."
         )
     if is_adascale(curve.scaling):
-        raise ConfigError(
-            "batch_schedule beside scaling=adascale: both change what an update counts: take one of them."
-        )
+        raise ConfigError("batch_schedule and scaling=adascale both change what an update counts: take one of them.")
     rule = instantiate(curve.batch_schedule, "batch_schedule", curve.allow)
     with refusing("batch_schedule"):
         growth = expect("batch_schedule", rule(length, policy.schedule), Growth)
@@ -31,18 +29,18 @@ def with_growing_batch(curve: CurveSettings, policy: LRPolicy, length: Horizon) 
 
 
 def format_batches(batches: Sequence[Mapping[str, float]]) -> list[str]:
-    """The line of the table at the start: from which update on an update has how many samples, where that changes."""
+    """The line of the table at the start: each new batch size and its first update; empty where it does not grow."""
     return [", ".join(f"{part['batch']} from update {part['update']}" for part in batches[1:])] if batches else []
 
 
 def interval(length: Horizon, duration: int | float | str, name: str) -> Ends:
-    """The interval that `duration` is in updates; where the batch grows, what gives its next end after an update."""
+    """`duration` as an interval in updates; where the batch grows, a function that gives its next end."""
     every = length.reference.updates(duration, name, least=1)
     return (lambda t: length.growth.next(every, t)) if length.growth.grows else every
 
 
 def snapshot_updates(length: Horizon, durations: Sequence[int | str]) -> list[int]:
-    """The updates of `trainer.snapshots`, in their order: within the run, and before its end."""
+    """The updates of `trainer.snapshots` in order; `ConfigError` for one that is not before the end of the run."""
     found = sorted({length.updates(one, "trainer.snapshots", least=1) for one in durations})
     if found and found[-1] >= length.total:
         raise ConfigError(f"trainer.snapshots={found[-1]} is not before the end of the run of {length.total} updates.")
@@ -50,11 +48,11 @@ def snapshot_updates(length: Horizon, durations: Sequence[int | str]) -> list[in
 
 
 def snapshot_ends(snapshots: Sequence[int], total: int) -> tuple[Ends, ...]:
-    """Where chunks end, so that the run may be kept there."""
+    """Ends of chunks at the snapshots."""
     return (lambda t: next((at for at in snapshots if at > t), total),) if snapshots else ()
 
 
 def chunk_ends(length: Horizon, longest: int) -> tuple[Ends, ...]:
-    """Where chunks end, so that one of larger batches has fewer than `longest` updates and needs no more memory."""
+    """Ends of chunks where the batch grows: larger batches get fewer updates a chunk, for the same memory."""
     growth = length.growth
     return (lambda t: t + max(1, longest // growth.ratio(t)),) if growth.grows else ()

@@ -1,4 +1,4 @@
-"""Another tool's conventions: what its first value, milestone, floor and last update mean."""
+"""Other tools' conventions for a curve: its ramp, milestones, floors and last update."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +15,10 @@ from trainer.lr.schedule import annotate, annotations
 class Compat:
     """The `compat` config, checked: how the curve of `schedule` is read.
 
-    ramp, shift: see `Convention`. absolute, last, from_start: the schedules ("all" for every one) whose floor is a
-    learning rate in place of a share of the peak; which reach it at update T-1 in place of T; which count from the
-    start of the run, the warm-up being laid over their beginning. start: whether `warmup.start` is a "share" of the
-    peak or an "lr". every: "update", or "epoch" where the rate changes at the end of an epoch only.
+    ramp, shift: see `Convention`. absolute, last, from_start: lists of schedules, or ["all"]. absolute: their floor is
+    a learning rate, not a share of the peak. last: they reach it at update T-1, not T. from_start: they count from the
+    start of the run, and the warm-up replaces their beginning. start: whether `warmup.start` is a "share" of the peak
+    or an "lr". every: "update", or "epoch" where the rate changes at the end of an epoch only.
     """
 
     schedule: str
@@ -45,21 +45,21 @@ class Compat:
 
     @classmethod
     def of(cls, curve: CurveSettings) -> "Compat":
-        """The conventions that a config asks for."""
+        """From the curve's settings."""
         check_names("compat", cls, curve.compat, filled=["schedule"])
         return cls(schedule=str(curve.schedule.get("_target_")).rpartition(".")[2], **curve.compat)
 
     def horizon(self, length: Horizon) -> Horizon:
-        """The same length, read in this convention."""
+        """The same length, with this convention."""
         shift = self.shift * self._unit(length)
         return replace(length, convention=Convention(self.ramp, int(self._among(self.last)), shift))
 
     def warmup_mode(self, given: str) -> str:
-        """How warm-up and schedule share the run, where the config says `given`."""
+        """The warm-up mode, where the config says `given`."""
         return "replace" if self._among(self.from_start) else given
 
     def relative(self, node: Any, peak: float) -> Any:
-        """A schedule's settings, those of its parts too, with each floor as a share of `peak`."""
+        """The settings of a schedule and of its parts, with each absolute floor as a share of `peak`."""
         if isinstance(node, list):
             return [self.relative(item, peak) for item in node]
         if not isinstance(node, dict):
@@ -71,13 +71,12 @@ class Compat:
         floor = number("floor", made["floor"], "in this convention it is a learning rate.", low=0.0)
         if floor > peak:
             raise ConfigError(
-                f"lint floor-above-group: floor={floor} of {name} lies above {peak:.4g}, the peak of a group, which "
-                "would rise to it: lower it."
+                f"lint floor-above-group: floor={floor} of {name} lies above {peak:.4g}, the peak of a group: lower it."
             )
         return {**made, "floor": floor / peak}
 
     def held(self, curve: Schedule, length: Horizon) -> Schedule:
-        """The curve itself, or its value at the first update of each epoch."""
+        """The curve, or with every="epoch" its value at the first update of each epoch."""
         if self.every == "update":
             return curve
         epoch = self._unit(length)
@@ -86,7 +85,7 @@ class Compat:
         return annotate(lambda t: curve(t - t % epoch), **places)
 
     def _unit(self, length: Horizon) -> int:
-        """The updates between two changes of the rate."""
+        """The updates between two changes of the rate: 1, or those of an epoch."""
         if self.every == "update":
             return 1
         if not length.updates_per_epoch:

@@ -1,4 +1,4 @@
-"""The parts of a run, built from what it was resolved to and checked against each other."""
+"""The parts of a run, built from its resolved config and checked against each other."""
 
 import hashlib
 import platform
@@ -49,16 +49,16 @@ OURS = (
     "enable_checkpointing enable_progress_bar enable_model_summary limit_train_batches overfit_batches "
     "log_every_n_steps reload_dataloaders_every_n_epochs"
 ).split()
-"""Options of Lightning's trainer that this framework decides."""
+"""Options of Lightning's trainer that Cadence sets."""
 MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
-"""Settings of one host: where it keeps the data and the run, and how many threads it has."""
+"""Settings that may differ between hosts: the paths of the data and the run, and the threads."""
 ROOMS = ("trainer", "models", "data")
-"""Where the source files of a run lie."""
+"""The folders whose source files determine a run."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A run put together: what it was resolved to, its folder, and what trains it. `warnings` are those of the lint."""
+    """A run: its resolved config, its folder, and the objects that train it. `warnings` are those of the lint."""
 
     resolved: Resolved
     folder: Path
@@ -92,7 +92,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
 
 
 def train_spec(resolved: Resolved) -> TrainSpec:
-    """How the net is trained: the curve, what steps, what is done to gradients, what is averaged and measured."""
+    """How the net is trained, from the resolved config."""
     settings, run, model = resolved.settings, resolved.settings.trainer, resolved.model
     return TrainSpec(
         policy=resolved.plan.policy,
@@ -110,7 +110,7 @@ def train_spec(resolved: Resolved) -> TrainSpec:
 
 
 def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
-    """Have the data give each update what is planned, in chunks that end at `pauses` and where the batch grows."""
+    """Connect the data to the module's clock; its chunks end at `pauses`, and get shorter as the batch grows."""
     run, horizon = resolved.settings.trainer, resolved.horizon
     resolved.data.follow(
         lambda: module.clock.t,
@@ -126,10 +126,10 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
 
 
 def _task(settings: Settings, shape: dict[str, int]) -> Task:
-    """What the model is asked for; a loss that can teach it nothing is refused."""
+    """The task; `ConfigError` for a loss that is always 0."""
     made = expect("task", instantiate(settings.task, "task", settings.allow), Task)
     smoothing = getattr(made.loss, "label_smoothing", 0.0)
-    fraction("task.loss.label_smoothing", smoothing, "it is the share of a target that is spread over all classes.")
+    fraction("task.loss.label_smoothing", smoothing, "it is the share of the target that is spread over all classes.")
     if isinstance(made.loss, nn.CrossEntropyLoss) and shape.get("classes") == 1:
         raise ConfigError(
             "task.loss: the cross entropy over the 1 class of this data is always 0: take task=regression."
@@ -138,7 +138,7 @@ def _task(settings: Settings, shape: dict[str, int]) -> Task:
 
 
 def _observers(resolved: Resolved) -> ObserverSpec:
-    """What is measured of updates beside the loss, for a user to see and for AdaScale to follow."""
+    """The measurements of updates: those of `measure`, and those that AdaScale needs."""
     settings, gains = resolved.settings, adascale_options(resolved.settings)
     measurement = None
     if settings.measure:
@@ -151,9 +151,9 @@ def _observers(resolved: Resolved) -> ObserverSpec:
 
 
 def _plateau(resolved: Resolved) -> list[pl.Callback]:
-    """The callback that lowers the learning rate where a metric says so, if there is one.
+    """The callback of the plateau factor, if there is one.
 
-    Where this resume warms up anew, it begins at 1, whatever the checkpoint says.
+    With a resume that warms up again, the factor starts at 1, whatever the checkpoint says.
     """
     settings = resolved.settings
     if not settings.plateau:
@@ -163,7 +163,7 @@ def _plateau(resolved: Resolved) -> list[pl.Callback]:
 
 
 def _average(resolved: Resolved) -> Average:
-    """The average of the weights. Refused beside an optimizer that averages itself, as is then a schedule."""
+    """The average of the weights. An optimizer that averages itself allows neither another average nor a schedule."""
     settings, plan, optimizer = resolved.settings, resolved.plan, resolved.model.optimizer()
     make = instantiate(settings.average, "average", settings.allow)
     with refusing("average"):
@@ -183,7 +183,7 @@ def _average(resolved: Resolved) -> Average:
 
 
 def _averaging_groups(optimizer: Optimizer) -> list[str]:
-    """The groups whose optimizer averages their weights in place of a schedule; a plain EMA, as of SPlus, is none."""
+    """The groups whose optimizer averages their weights in place of a schedule; a plain EMA, as SPlus has, is not."""
     found = []
     for part in getattr(optimizer, "parts", [optimizer]):
         if averages(part):
@@ -192,18 +192,18 @@ def _averaging_groups(optimizer: Optimizer) -> list[str]:
 
 
 def _falls(plan: Plan, group: str) -> bool:
-    """Whether the rate of a group is not one and the same after the warm-up."""
+    """Whether the rate of a group changes after the warm-up."""
     rates = plan.curves[group][plan.policy.warmup.updates :]
     return len(rates) > 0 and min(rates) != max(rates)
 
 
 def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: Sequence[pl.Callback]) -> pl.Trainer:
-    """Lightning's trainer, which runs the loop; what decides the updates is ours."""
+    """Lightning's trainer, which runs the loop."""
     run = settings.trainer
     for key in run.lightning:
         if key in OURS:
             raise ConfigError(
-                f"trainer.lightning.{key} is decided elsewhere: see the keys of trainer, logger, callbacks."
+                f"trainer.lightning.{key} is decided elsewhere: use the keys of trainer, logger, callbacks."
             )
     check_names("trainer.lightning", pl.Trainer, run.lightning)
     check_values("trainer.lightning", pl.Trainer, run.lightning)
@@ -241,7 +241,7 @@ def _logger(key: str, node: Node, allow: Sequence[str], folder: Path) -> Logger:
 
 
 def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | str:
-    """One process, or several that exchange gradients and each hold all weights, or a part of them."""
+    """One process, or several, which hold all weights each (DDP) or share them (FSDP)."""
     if run.world == 1 and run.strategy == "auto":
         return "auto"
     kind = MonitoredFSDP if run.strategy == "fsdp" else MonitoredDDP
@@ -249,7 +249,7 @@ def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | s
 
 
 def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
-    """What a callback watches must be computed, or it would fail at the first validation."""
+    """Refuse a callback whose monitor is not computed: it would fail at the first validation."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
         if monitor is not None and monitor not in known:
@@ -258,7 +258,7 @@ def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
 
 
 def _claims(settings: Settings, plan: Plan) -> dict[str, str]:
-    """The config, what the plan comes to, and what runs it: short texts by name, alike on all ranks."""
+    """Config, plan, versions and code as short texts by name, which must be the same on all ranks."""
     config = flat(settings.record)
     curves = hashlib.sha256(b"".join(array("d", curve).tobytes() for curve in plan.curves.values())).hexdigest()[:12]
     length = plan.horizon
@@ -272,9 +272,9 @@ def _claims(settings: Settings, plan: Plan) -> dict[str, str]:
 
 
 def _code_hash() -> str:
-    """A hash of the source of the engine, the models and the data: two hosts may have two versions.
+    """A hash of the source files, which may differ between hosts.
 
-    Of a user's own `models` and `data` those files count that the run has imported: such a folder may hold real data.
+    Of a user's `models` and `data` folders it covers only the imported files, because they may hold real data.
     """
     root, found = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):

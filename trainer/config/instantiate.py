@@ -1,4 +1,4 @@
-"""From a config node to the object it names: nothing is imported that is not allowed, nothing is passed unseen."""
+"""From a config node to the object it names: imports come from allowed packages only, and arguments are checked."""
 
 import difflib
 import importlib
@@ -32,7 +32,7 @@ ALLOWED = (
     "pytorch_optimizer",
 )
 
-_FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # of code, not of a value
+_FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # bugs in code, not wrong values
 
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 SEALED = ("pytorch_optimizer",)
@@ -71,7 +71,7 @@ def expect(key: str, made: Any, kind: type) -> Any:
 
 @contextmanager
 def refusing(key: str) -> Iterator[None]:
-    """What fails while the part at `key` of the config is made is the user's to mend: one line."""
+    """Turns an error while the part at `key` of the config is made into a `ConfigError` of one line."""
     try:
         yield
     except InstantiationException as error:
@@ -95,7 +95,7 @@ def _prefixed(key: str, error: BaseException) -> str:
 
 
 def _parts(node: Any, key: str) -> Iterator[tuple[str, Node]]:
-    """Every mapping in `node` that has a `_target_`, with where it stands."""
+    """Every mapping in `node` that has a `_target_`, with its key."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield key, node
@@ -107,7 +107,7 @@ def _parts(node: Any, key: str) -> Iterator[tuple[str, Node]]:
 
 
 def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> None:
-    """What is called `target`, and is at home at `home`, must lie in an allowed package."""
+    """Refuse a `target` that is defined at `home`, outside the allowed packages."""
     if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
     if not any(home.startswith(f"{package}.") for package in (*ALLOWED, *allow)):
@@ -116,7 +116,7 @@ def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> N
 
 
 def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
-    """The callable called `target`, which must be at home in an allowed package."""
+    """The callable named `target`, which must be defined in an allowed package."""
     parts = target.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:
@@ -134,7 +134,7 @@ def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
                 hint = f"did you mean {'.'.join(parts[:i])}.{close[0]}?" if close else "check its spelling."
                 raise ConfigError(f"{path}._target_={target}: {'.'.join(parts[:i])} has no {part}: {hint}")
             if inspect.isclass(found) and not isinstance(inspect.getattr_static(found, part), classmethod):
-                raise ConfigError(f"{path}._target_={target} is a part of a class: name the class, or a function.")
+                raise ConfigError(f"{path}._target_={target} is a member of a class: name the class, or a function.")
             found = getattr(found, part)
         if not callable(found):
             raise ConfigError(f"{path}._target_={target} cannot be called: name a class or a function.")
@@ -150,10 +150,10 @@ def check_names(
     filled: Collection[str] = (),
     more: Collection[str] = (),
 ) -> None:
-    """Refuse in `given`, found at `path` of the config, what `called` does not take, and the lack of what it needs.
+    """Refuse names in `given`, found at `path` of the config, that `called` does not take, and missing arguments.
 
-    `filled` names the arguments that are added in code, `more` what is needed beside those of `called`. A partial call
-    may lack some; `**kwargs` take any name.
+    `filled` are arguments that code adds, `more` names that are required beside those of `called`. A partial call may
+    lack some; `**kwargs` take any name.
     """
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
@@ -172,7 +172,7 @@ def check_names(
 
 
 def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Refuse a value in `given` that is not of the kind which the signature of `called` asks for."""
+    """Refuse a value in `given` that does not fit the annotation in the signature of `called`."""
     parameters = _parameters(called)
     for name in given.keys() & parameters.keys():
         value, hint = given[name], parameters[name].annotation
@@ -182,7 +182,7 @@ def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]
 
 
 def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters by name, their annotations evaluated where they can be; any, where nothing is known of them."""
+    """The parameters by name, with evaluated annotations if possible; `**any` where there is no signature."""
     try:
         return inspect.signature(called, eval_str=True).parameters
     except ValueError:
@@ -192,10 +192,10 @@ def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def fits(value: Any, hint: Any, strict: bool = False) -> bool:
-    """Whether a value of a config can be what the annotation `hint` says; True where that cannot be judged.
+    """Whether a value of a config fits the annotation `hint`; True where that cannot be decided.
 
-    A text may stand for an object of a class (a path, a device) unless `strict`: a union that names plain types
-    means just these. A mapping with a `_target_` stands for the object that it will become.
+    A text may stand for an object of a class (a path, a device) unless `strict`, in a union that names plain types. A
+    mapping with a `_target_` stands for the object that it describes.
     """
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if isinstance(value, Mapping) and "_target_" in value:
@@ -220,7 +220,7 @@ def fits(value: Any, hint: Any, strict: bool = False) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What to give for an annotation, in words."""
+    """The values that an annotation allows, in words."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         words = dict.fromkeys(_words(part) for part in inner if part is not int or float not in inner)

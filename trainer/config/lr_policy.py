@@ -1,4 +1,4 @@
-"""From checked settings to the learning-rate policy, without torch: what a plan shows, and what training applies."""
+"""From checked settings to the learning-rate policy, without torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from trainer.lr.bounds import number, positive
 
 @dataclass(frozen=True)
 class GroupFacts:
-    """What a policy asks of a parameter group; `schedule` is the config of its own one, where it has one."""
+    """What a policy needs of a parameter group; `schedule` is the config of its own schedule, if it has one."""
 
     lr_mult: float
     weight_decay: float | None
@@ -72,7 +72,7 @@ def lr_policy(numbers: ScaledNumbers, groups: Groups, most_gain: float | None = 
 
 
 def assumed_groups(curve: CurveSettings) -> Groups:
-    """The groups that a model will have, as far as the config says: vectors are spared weight decay."""
+    """The groups that a model will have, as far as the config says: with weight decay, `decay` and `no_decay`."""
     decay = curve.optimizer.get("weight_decay")
     if not decay:
         return {"all": GroupFacts(1.0, decay)}
@@ -80,7 +80,7 @@ def assumed_groups(curve: CurveSettings) -> Groups:
 
 
 def group_settings(curve: CurveSettings, groups: Groups) -> dict[str, dict[str, float]]:
-    """The other numbers of each parameter group, as the config has them; `momentum` is β1 where there are betas."""
+    """The configured settings of each parameter group but lr; `momentum` is β1 where there are betas."""
     options = curve.optimizer
     shared = {name: float(value) for name, value in options.items() if is_number(value) and name != "lr"}
     betas = options.get("betas")
@@ -93,7 +93,7 @@ def group_settings(curve: CurveSettings, groups: Groups) -> dict[str, dict[str, 
 
 
 def _warmup(curve: CurveSettings, compat: Compat, length: Horizon, scale: float, peak: float) -> Warmup:
-    """The warm-up of the config; what is `auto` or the optimizer's own is filled in."""
+    """The warm-up of the config, with `auto` values and the optimizer's β2 filled in."""
     node = dict(curve.warmup)
     betas = curve.optimizer.get("betas")
     beta2 = betas[1] if betas is not None and len(betas) == 2 else None
@@ -109,7 +109,7 @@ def _warmup(curve: CurveSettings, compat: Compat, length: Horizon, scale: float,
 
 
 def _schedules(curve: CurveSettings, compat: Compat, groups: Groups, peak: float) -> dict[str, Any]:
-    """What makes the schedule of each group; None for a group that follows the first one's."""
+    """A function that makes the schedule of each group; None for a group that follows the first one's."""
     for name in curve.group_schedule:
         if name not in groups:
             raise ConfigError(f"group_schedule.{name}: there is no such group. Known: {', '.join(groups)}.")
@@ -152,7 +152,7 @@ def _called(key: str, function: Any, kind: type = Callable) -> Any:  # type: ign
 def _hyper_schedules(
     curve: CurveSettings, length: Horizon, settings: Mapping[str, Mapping[str, float]]
 ) -> dict[str, HyperSchedule]:
-    """A schedule for each entry of `hyper_schedule`: hyper-parameters beside the learning rate."""
+    """A schedule for each entry of `hyper_schedule`."""
     wanted = curve.hyper_schedule
     if "momentum" in wanted and "beta1" in wanted and "momentum" not in curve.optimizer:
         raise ConfigError(
@@ -166,7 +166,7 @@ def _hyper_schedule(
 ) -> HyperSchedule:
     key = f"hyper_schedule.{name}"
     if not isinstance(node, Mapping):
-        raise ConfigError(f"{key}={node} is no rule: give it a _target_, such as trainer.lr.tied.")
+        raise ConfigError(f"{key}={node} is not a rule: give it a _target_, such as trainer.lr.tied.")
     bases: list[Any]
     if name in RUN_VALUES:
         bases, home = [curve.run_values[name]], RUN_VALUES[name]

@@ -1,4 +1,4 @@
-"""The data, the net, and the optimizer with its parameter groups: the parts that a plan may depend on."""
+"""The data, the net, and the optimizer with its parameter groups, on which a plan may depend."""
 
 import inspect
 import logging
@@ -24,14 +24,14 @@ from trainer.optim.groups import Group, check_coverage
 from trainer.optim.sgd import GradientDescent
 
 CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
-"""Any of these tells that another program starts the processes of a run on many nodes."""
+"""Any of these shows that a launcher has started the processes of a run on many nodes."""
 
 _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 
 @dataclass(frozen=True)
 class Model:
-    """The net, its parameter groups, and what makes the optimizer of them."""
+    """The net, its parameter groups, and a function that makes their optimizer."""
 
     net: nn.Module
     groups: list[Group]
@@ -39,20 +39,20 @@ class Model:
 
 
 def prepare(settings: TrainerSettings, seed: int) -> None:
-    """Seeds, threads and quiet."""
+    """Set seeds, threads, and the levels of logs and warnings."""
     integer("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
     _check_machine(settings)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
-    warnings.filterwarnings("error", message="Using a target size")  # a loss of the wrong pairs
+    warnings.filterwarnings("error", message="Using a target size")  # shapes that broadcast give a wrong loss
     pl.seed_everything(seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
 
 
 def _check_machine(settings: TrainerSettings) -> None:
-    """What this machine lacks, told before anything is built."""
+    """Refuse settings that this machine cannot run, before anything is built."""
     gpu = settings.accelerator != "cpu" and torch.accelerator.is_available()
     if settings.accelerator == "gpu" and not gpu:
         raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no GPU on this machine: take cpu or auto.")
@@ -63,7 +63,7 @@ def _check_machine(settings: TrainerSettings) -> None:
 
 
 def read_data(settings: Settings) -> Any:
-    """The data module, read and ready to say what it holds."""
+    """The data module, with its data read."""
     module = expect("data", instantiate(settings.data, "data", settings.allow), pl.LightningDataModule)
     with refusing("data"):
         module.prepare_data()
@@ -72,7 +72,7 @@ def read_data(settings: Settings) -> Any:
 
 
 def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
-    """The model, given what it asks for of the data's shape."""
+    """The model, made with those numbers of the data's shape that it takes."""
     factory = instantiate(settings.model, "model", settings.allow)
     if not isinstance(factory, nn.Module):
         wanted = inspect.signature(factory).parameters
@@ -104,9 +104,9 @@ def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
 
 
 def build_model(curve: CurveSettings, net: nn.Module, full_batch: bool) -> Model:
-    """The net with its named parameter groups, and what makes the optimizer of them.
+    """The net with its named parameter groups, and a function that makes their optimizer.
 
-    `full_batch` tells whether each update takes the whole training set, as gradient descent must.
+    `full_batch`: whether each update takes the whole training set, which gradient descent requires.
     """
     options = curve.optimizer
     main = instantiate(options, "optimizer", curve.allow)
@@ -127,5 +127,5 @@ def build_model(curve: CurveSettings, net: nn.Module, full_batch: bool) -> Model
 
 
 def facts_of(groups: list[Group]) -> Groups:
-    """What a policy asks of each parameter group."""
+    """What a policy needs of each parameter group."""
     return {group.name: GroupFacts(group.lr_mult, group.weight_decay, group.schedule) for group in groups}

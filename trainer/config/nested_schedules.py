@@ -1,4 +1,4 @@
-"""Schedules inside schedules: a part that names an option of conf/schedule becomes the call that the option makes."""
+"""Schedules inside schedules: a part that names an option of conf/schedule is replaced by that option's config."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ OPTIONS = CONF / "schedule"
 
 
 def expanded(node: Any, key: str) -> Any:
-    """The plain config `node` with each schedule that is named in it replaced by what the option says.
+    """The plain config `node` with each named schedule in it replaced by the option's config.
 
-    `of` and the items of `factors` are schedules: a word, {schedule: WORD, …} with settings, or a `_target_`.
+    `of` and the items of `factors` are schedules: a name, {schedule: NAME, …} with settings, or a `_target_`.
 
     >>> expanded({"of": {"schedule": "linear", "floor": 0.1}}, "schedule")
     {'of': {'_target_': 'trainer.lr.linear', '_partial_': True, 'floor': 0.1}}
@@ -32,11 +32,11 @@ def expanded(node: Any, key: str) -> Any:
 
 
 def named(part: Any, key: str) -> Any:
-    """One schedule, given as the name of an option, with or without settings; a `_target_` stays as it is."""
+    """The config of one schedule, given as the name of an option, {schedule: NAME, …} or a `_target_`."""
     if isinstance(part, str):
         part = {"schedule": part}
     if not isinstance(part, dict):
-        raise ConfigError(f"{key}={part!r} is no schedule: give the name of one, or {{schedule: NAME, …}}.")
+        raise ConfigError(f"{key}={part!r} is not a schedule: give the name of one, or {{schedule: NAME, …}}.")
     if "_target_" in part:
         return {**part, "_partial_": True}
     option = part.get("schedule")
@@ -45,6 +45,6 @@ def named(part: Any, key: str) -> Any:
         raise ConfigError(f"{key}: there is no schedule {option}: {nearest(str(option), known)}")
     preset: Any = OmegaConf.to_container(OmegaConf.load(path))
     if "defaults" in preset:
-        raise ConfigError(f"{key}: schedule {option} is a recipe with a warm-up: name the schedule alone.")
+        raise ConfigError(f"{key}: schedule {option} includes a warm-up: name a schedule without one.")
     settings = {name: value for name, value in part.items() if name != "schedule"}
     return expanded({**preset, **settings}, key)

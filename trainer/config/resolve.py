@@ -1,7 +1,7 @@
-"""From checked settings to all that decides the learning rate, once: length, numbers, groups, plan.
+"""From checked settings to everything that decides the learning rate: length, scaled numbers, groups, plan.
 
-Whatever comes after takes these values. A plan alone needs neither torch nor data, unless its groups follow from the
-model.
+It is done once, and later code takes these values. A plan alone needs neither torch nor data, unless its groups follow
+from the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 PLAIN = "trainer.optim.groups.decay_groups"
 """The groups that follow from the weight decay alone."""
 LONGEST = 10**8
-"""Updates of a run: each has a learning rate that is planned, checked and kept in memory."""
+"""The most updates of a run: the plan keeps each one's learning rate in memory."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run before anything of it is built but its data and its net.
+    """A run of which only the data and the model are built.
 
-    `numbers` are the tuned hyper-parameters and what the batch-size rule makes of them. `plan` is on the clock of its
-    curve, `horizon` counts the updates of the run itself. `history` are the segments of the curve, of which a resume
-    may have added the last (`changed`). A resumed run goes on from `checkpoint`, and begins at `start`.
+    `numbers` are the hyper-parameters scaled by the batch-size rule. `plan` counts the updates of the curve, `horizon`
+    those of the run; they differ under AdaScale. `history` are the segments of the curve; `changed` says whether this
+    resume has added the last one. A resumed run continues from `checkpoint` at `start`.
     """
 
     settings: Settings
@@ -52,9 +52,9 @@ class Resolved:
 
 
 def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Resolved:
-    """Everything that decides a run, which goes on from `checkpoint` if one is given. Nothing is trained yet.
+    """Everything that decides a run, resumed from `checkpoint` if one is given. Nothing is trained yet.
 
-    Raises `ConfigError` for values that cannot be, and for a checkpoint that does not fit.
+    Raises `ConfigError` for invalid values, and for a checkpoint that does not fit.
     """
     from trainer.config.model_data import build_model, build_net, facts_of, prepare, read_data
     from trainer.config.sharding import check_sharded  # late: these need torch
@@ -77,7 +77,7 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
 
 
 def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[Segment] = ()) -> Plan:
-    """The plan of a run. `groups` and `history` are those that the run has had, where it has been started before.
+    """The plan of a run. `groups` and `history` are those of the run where it has been started before.
 
     Where groups follow from the model and are not given, the data is read and the net built.
     """
@@ -89,7 +89,7 @@ def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[
 
 
 def horizon_of(settings: Settings, samples: int | None = None) -> Horizon:
-    """The length of the run's curve; `samples` is what the data really holds, where it has been read."""
+    """The length of the run's curve; `samples` is the number of training samples, where the data has been read."""
     if samples is None:
         samples = declared_samples(settings.data, settings.allow)
     tokens = settings.data.get("tokens_per_sample")
@@ -98,13 +98,13 @@ def horizon_of(settings: Settings, samples: int | None = None) -> Horizon:
     duration, batch = settings.trainer.duration, counted_batch(settings)
     length = Horizon.of(duration, samples=samples, batch_size=batch, tokens_per_sample=tokens)
     if length.total > LONGEST:
-        raise ConfigError(f"trainer.duration={duration} is {length.total} updates, beyond any plan: shorten it.")
+        raise ConfigError(f"trainer.duration={duration} is {length.total} updates, more than {LONGEST}: shorten it.")
     return length
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Makes the curves that a history names, each once; those of the present settings from the numbers at hand."""
+    """Makes the policies of the configs in a history, each once; for the present settings from `numbers`."""
 
     settings: Settings
     numbers: ScaledNumbers
@@ -112,7 +112,7 @@ class Curves:
     _made: list[tuple[CurveSettings, Horizon, LRPolicy]] = field(default_factory=list)
 
     def policy(self, config: Mapping[str, Any], length: Horizon) -> LRPolicy:
-        """The curve of a resolved config over a length as if no resume had changed it."""
+        """The policy of a resolved config over a length, without the changes of any resume."""
         curve = CurveSettings.of(config)
         for settings, horizon, policy in self._made:
             if (settings, horizon) == (curve, length):
@@ -123,7 +123,7 @@ class Curves:
         return policy
 
     def scale(self, config: Mapping[str, Any], length: Horizon) -> float:
-        """What the batch-size rule of a resolved config multiplies the learning rate by."""
+        """The factor of the batch-size rule of a resolved config."""
         return self._numbers(CurveSettings.of(config), length).scale
 
     def _numbers(self, curve: CurveSettings, length: Horizon) -> ScaledNumbers:
@@ -132,7 +132,7 @@ class Curves:
 
 
 def _plan(curves: Curves, history: Sequence[Segment]) -> Plan:
-    """The plan of a run whose curve has this history: the one place where a plan is put together."""
+    """The plan of a run whose curve has this history."""
     numbers = curves.numbers
     policy = resumed_curve(history, curves.settings.record, curves)
     policy, length = with_growing_batch(numbers.curve, policy, numbers.length)
@@ -140,7 +140,7 @@ def _plan(curves: Curves, history: Sequence[Segment]) -> Plan:
 
 
 def _groups_of_model(settings: Settings, numbers: ScaledNumbers) -> Groups | None:
-    """The groups of the model itself, for which the data is read; None where the config alone tells them."""
+    """The groups of the model, for which the data is read; None where the config alone determines them."""
     if settings.curve.groups["_target_"] == PLAIN:
         return None
     from trainer.config.model_data import build_model, build_net, facts_of, read_data  # late: these need torch

@@ -1,4 +1,4 @@
-"""What a run says of itself: the table at its start, the files in its folder, the summary at its end."""
+"""The report of a run: the table at its start, the files in its folder, the summary at its end."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from trainer.resume.curve_history import summary_of_change
 
 
 def announce(parts: Parts, overrides: list[str]) -> None:
-    """Show the table, and keep it with the config in the folder and the log; those of an earlier part stay aside."""
+    """Show the table, and write it with the config into folder and log; the files of an earlier part are renamed."""
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
     summary = {**summary_of_run(resolved), "lint": parts.warnings}
@@ -85,7 +85,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
 
 
 def summary_of_run(resolved: Resolved) -> dict[str, Any]:
-    """Everything that decides the learning rate, as plain numbers: what `plan.json` holds."""
+    """Everything that decides the learning rate, as plain numbers: the content of `plan.json`."""
     settings, plan, run = resolved.settings, resolved.plan, resolved.settings.trainer
     scaling = settings.curve.scaling
     reference = scaling.get("base_batch_size")
@@ -126,7 +126,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
 
 
 def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The table at the start of a run: what, and how it comes about."""
+    """The rows of the table at the start of a run."""
     batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
     kappa = f"κ = {summary['kappa']:g}" if summary["kappa"] else "no base batch"
     groups = [
@@ -154,7 +154,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The scale, the place of the peak and the length in words; under AdaScale they are those of its own clock."""
+    """The scale, the update of the peak and the length in words; under AdaScale in scale-invariant iterations."""
     total, peak, epoch = summary["total_updates"], summary["peak_update"], summary["updates_per_epoch"]
     first = " with the first batch" if summary["batches"] else ""
     length = f"{epoch} an epoch{first}, {summary['epochs']:.4g} epochs" if epoch else "no epochs"
@@ -169,7 +169,7 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _name(node: Node) -> str:
-    """What a part of the curve is called: its function without the name of its kind, or its shape."""
+    """The name of a part of the curve: its function without the name of its kind, or its shape."""
     word = str(node.get("_target_", "none")).rpartition(".")[2]
     plain = word.removesuffix("_warmup").removesuffix("_cooldown").removesuffix("_average")
     return {"no": "none", "cooldown": str(node.get("shape"))}.get(plain, plain)
@@ -178,7 +178,7 @@ def _name(node: Node) -> str:
 def _print_table(rows: list[tuple[str, str]]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column()
-    table.add_column(overflow="fold")  # a path is read to its end
+    table.add_column(overflow="fold")  # so that long paths are shown whole
     for name, text in rows:
         table.add_row(f"[bold]{name}", text)
     Console(file=sys.stdout, highlight=False).print(table)
@@ -201,21 +201,21 @@ def _scores(scores: dict[str, float]) -> str:
 
 
 def _finite(tree: Any) -> Any:
-    """The same with null for each number that JSON cannot hold."""
+    """The same with None for each number that JSON cannot represent."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as dotted keys, what decides the learning rate first: a viewer shows the first few columns."""
+    """The config as dotted keys, those of the learning rate first: viewers show the first few columns."""
     groups = ["optimizer", "schedule", "warmup", "scaling", *config]
     shown = [(key, value) for key, value in flat(config).items() if not key.endswith("_partial_")]
     return dict(sorted(shown, key=lambda item: groups.index(item[0].partition(".")[0])))
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a small file at once."""
+    """Write a small file atomically."""
     aside = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The config, checked once and turned into frozen plain values; and the keys that a config may have."""
+"""The config as checked, frozen, plain values; and the keys that a config may have."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +21,19 @@ GROUPS = (
 ).split()
 KEYS = [*GROUPS, *"name seed warmup_mode group_schedule lint allow".split()]
 FIXED = {"lint": ["ignore"], "resume": ["path", "snapshot", "policy", "shape", "floor"]}
-"""The keys of groups that name no class."""
+"""The keys of groups without a `_target_`."""
 RUN_VALUES = {
     "label_smoothing": "task.loss.label_smoothing",
     "dropout": "model.dropout",
     "gradient_noise": "trainer.gradient_noise",
 }
-"""Settings of the whole run that may follow a schedule, and where the config has them."""
+"""Settings of the whole run that may follow a schedule, and their keys in the config."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """The `trainer` config, checked: how long, on how many processes, and how each update is made.
-
-    `gradients` holds the keys of `GradientTreatment`, which stand beside the others in the config; its seed is the
-    run's.
-    """
+    """The `trainer` config, checked. `gradients` has the keys of `GradientTreatment`; its seed is that of the run."""
 
     accelerator: str
     devices: int
@@ -71,12 +67,14 @@ class TrainerSettings:
             integer(
                 "trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores
             )
-        positive("trainer.timeout", self.timeout, "within so many seconds a lost process ends all; try 60.")
+        positive(
+            "trainer.timeout", self.timeout, "it is the seconds within which a lost process ends the others; try 60."
+        )
         if self.max_idle_restarts is not None:
             integer(
                 "trainer.max_idle_restarts",
                 self.max_idle_restarts,
-                "give up a Slurm job after so many, or null for never.",
+                "it is how many starts in a row without a new update end a Slurm job, or null for no limit.",
             )
         for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
@@ -85,22 +83,24 @@ class TrainerSettings:
                 f"trainer.lightning={self.lightning!r} is not a group of options: write lightning.NAME=VALUE."
             )
         if not isinstance(self.snapshots, list | tuple):
-            raise ConfigError(f"trainer.snapshots={self.snapshots!r} is no list: write trainer.snapshots=[800, 20ep].")
+            raise ConfigError(
+                f"trainer.snapshots={self.snapshots!r} is not a list: write trainer.snapshots=[800, 20ep]."
+            )
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _one_of("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)
 
     @property
     def world(self) -> int:
-        """Processes of the run."""
+        """The number of processes of the run."""
         return self.devices * self.nodes
 
 
 @dataclass(frozen=True)
 class CurveSettings:
-    """What decides the learning rate of every update: of this run's config, or of one that a checkpoint keeps.
+    """The settings that decide the learning rate of every update, from this run's config or that of a checkpoint.
 
-    `duration` is `trainer.duration`, and `run_values` are the settings of the whole run that may follow a schedule.
+    `duration` is `trainer.duration`, and `run_values` are the values of `RUN_VALUES`.
     """
 
     optimizer: Node
@@ -120,7 +120,7 @@ class CurveSettings:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "CurveSettings":
-        """Those of a config as plain, resolved values."""
+        """From a config of plain, resolved values."""
         nodes = ("optimizer", "groups", "scaling", "warmup", "schedule", "group_schedule", "batch_schedule", "cooldown")
         return cls(
             **{name: config[name] for name in (*nodes, "compat", "hyper_schedule", "warmup_mode")},
@@ -132,11 +132,10 @@ class CurveSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole config, checked. Groups that name what to build stay plain mappings, which nobody changes.
+    """The whole config, checked. Groups with a `_target_` stay plain mappings, which must not be changed.
 
     `global_batch` is B = per-device batch × devices × nodes × accumulation, with `full_batch` the whole training set.
-    `record` is the resolved config that
-    checkpoints keep, and `source` the same as it was written, with its interpolations.
+    `record` is the resolved config that checkpoints keep, `source` the config as written, with interpolations.
     """
 
     name: str
@@ -161,7 +160,7 @@ class Settings:
 
 
 def settings_of(cfg: DictConfig) -> Settings:
-    """The config as frozen values. Raises `ConfigError` where a key or a value cannot be."""
+    """The config as frozen values. Raises `ConfigError` for an invalid key or value."""
     check_keys(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     source: Any = OmegaConf.to_container(cfg)
@@ -182,7 +181,7 @@ def settings_of(cfg: DictConfig) -> Settings:
 
 
 def check_keys(cfg: DictConfig) -> None:
-    """Refuse a key at the top that nothing reads, one that is missing, and a number that is none."""
+    """Refuse unknown and missing keys at the top, and numbers that are not finite."""
     for key in cfg:
         if key not in KEYS:
             raise ConfigError(f"{key!s} is not a key of the config: {nearest(str(key), KEYS)}")
@@ -200,7 +199,7 @@ def check_keys(cfg: DictConfig) -> None:
                 raise ConfigError(f"{group}.{name} is not set: add {group}.{name}=VALUE to the command line.")
     for key, value in _leaves(cfg, ""):
         if isinstance(value, float):
-            number(key, value, "nothing can be computed from it.")
+            number(key, value, "give a finite one.")
     if not (isinstance(cfg.allow, ListConfig) and all(isinstance(name, str) and name for name in cfg.allow)):
         raise ConfigError(f"allow={cfg.allow} is not a list of packages: write allow=[package].")
     if not str(cfg.name or "").strip() or {".", ".."} & set(str(cfg.name).split("/")):
@@ -229,7 +228,7 @@ def _trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
 
 
 def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
-    """The micro-batches of an update that sees each training sample once: gradient descent on the full batch."""
+    """The micro-batches of an update on the whole training set, for gradient descent."""
     data = config["data"]
     samples, batch = (
         declared_samples(data, config["allow"]),
@@ -245,14 +244,14 @@ def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
         near = sorted(sorted(fits, key=lambda size: abs(size - batch))[:3])
         advice = f"take data.batch_size={' or '.join(map(str, near))}" if near else "take another number of devices"
         raise ConfigError(
-            f"trainer.accumulate=all: batches of {batch} on {world} processes do not make up the {samples} samples: "
+            f"trainer.accumulate=all: batches of {batch} on {world} processes do not divide the {samples} samples: "
             f"{advice}."
         )
     return samples // (batch * world)
 
 
 def declared_samples(data: Node, allow: Sequence[str]) -> int | None:
-    """The training samples of an epoch as the config declares or counts them; None where only the data knows."""
+    """The training samples of an epoch that the config declares or counts; None where only reading the data tells."""
     samples = data.get("samples")
     if isinstance(samples, Mapping):
         samples = instantiate(samples, "data.samples", allow)

@@ -1,4 +1,4 @@
-"""What a run may not ask for where each process holds only a part of every weight."""
+"""Checks for FSDP, where each process holds only a part of every weight."""
 
 from torch import nn
 from torch.optim import Optimizer
@@ -13,13 +13,13 @@ SHOWN = {
     "pytorch_optimizer": ("AdaBound", "AdEMAMix", "Lion", "ScheduleFreeSGD", "ScheduleFreeAdamW"),
     "trainer.optim": ("GradientDescent", "RMSpropTF", "CautiousAdamW", "LAMB"),
 }
-"""Optimizers that a test has shown to end in parts with the weights of one process, by their package."""
+"""Optimizers that tests show to give the same weights with FSDP as in one process, by package."""
 
 
 def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> None:
-    """Refuse, with `trainer.strategy=fsdp`, what needs whole weights or gradients, and nets that cannot be cut.
+    """Refuse, with `trainer.strategy=fsdp`, what needs whole weights or gradients, and nets that cannot be sharded.
 
-    An optimizer of the user's own that steps each number by itself says so: its class has `by_number = True`.
+    A user's optimizer that steps each entry of a weight by itself declares it by `by_number = True` in its class.
     """
     run, sharpness = settings.trainer, settings.measure.get("sharpness")
     if run.strategy != "fsdp":
@@ -27,8 +27,8 @@ def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> N
     asked = [
         *((True, what, instead) for what, instead in run.gradients.conflicts_with_sharding()),
         (run.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
-        (run.channels_last, "trainer.channels_last=true cuts weights otherwise", "trainer.channels_last=false"),
-        (run.precision == "16-mixed", "trainer.precision=16-mixed needs all gradients to scale by", "bf16-mixed"),
+        (run.channels_last, "trainer.channels_last=true does not shard", "trainer.channels_last=false"),
+        (run.precision == "16-mixed", "trainer.precision=16-mixed scales by all gradients", "bf16-mixed"),
         (sharpness, f"measure.sharpness={sharpness} needs the net as a whole", "measure.sharpness=null"),
         *((True, _needs(one), "sgd, momentum, adamw, …") for one in _parts(optimizer) if not _by_number(type(one))),
     ]
@@ -40,12 +40,12 @@ def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> N
     scalar = next((name for name, parameter in net.named_parameters() if not parameter.ndim), None)
     if scalar is not None:
         raise ConfigError(
-            f"model: {scalar} is a single number and cannot be cut: give it the shape [1], or trainer=ddp."
+            f"model: {scalar} is a single number and cannot be sharded: give it the shape [1], or take trainer=ddp."
         )
 
 
 def _needs(optimizer: Optimizer) -> str:
-    return f"optimizer: {type(optimizer).__name__} is not known to step each number by itself (by_number = True)"
+    return f"optimizer: {type(optimizer).__name__} is not known to step each entry by itself (by_number = True)"
 
 
 def _by_number(kind: type) -> bool:
@@ -54,7 +54,7 @@ def _by_number(kind: type) -> bool:
 
 
 def _parts(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizers that step the weights: those of a composite, and what Lookahead follows."""
+    """The optimizers that step the weights: the parts of a composite, and the base of Lookahead."""
     if isinstance(optimizer, Lookahead):
         return _parts(optimizer.base)
     return (

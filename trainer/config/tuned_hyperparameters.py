@@ -9,17 +9,17 @@ from trainer.config.instantiate import Node, instantiate
 from trainer.config.settings import CurveSettings
 
 SECOND_MOMENTS = {"betas", "beta2", "beta2_decay", "rho", "initial_accumulator_value"}
-"""Settings of second moments, by which an optimizer divides; `alpha` is one beside an `eps`."""
+"""Settings of second moments, by which an optimizer divides; so is `alpha` if there is an `eps`."""
 LINKED = ("beta1", "beta2", "momentum", "alpha", "eps", "weight_decay")
 """The numbers beside the learning rate that a rule may change."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The tuned numbers of an optimizer of the config, or of a group with a weight decay of its own.
+    """The tuned numbers of an optimizer of the config, or of a group with its own weight decay.
 
-    `key` tells where it stands, `node` is the optimizer's, `names` are its settings and those of one that it wraps,
-    and `places` are the keys of the numbers that a rule may change here.
+    `key` is its key in the config, `node` the optimizer's config, `names` are its settings and those of an optimizer
+    that it wraps, and `places` are the keys of the numbers that a rule may change.
     """
 
     key: str
@@ -67,7 +67,7 @@ def _of_optimizer(key: str, node: Node) -> Tuned:
         names |= set(part)
         tuned |= {name: float(value) for name, value in numbers.items()}
         places |= {name: f"{path}.{name}" for name in numbers}
-    if "betas" in names:  # then alpha is no decay of second moments
+    if "betas" in names:  # then alpha is not the decay of second moments
         tuned.pop("alpha", None)
         places.pop("alpha", None)
     if is_number(node.get("lr")):
@@ -76,7 +76,7 @@ def _of_optimizer(key: str, node: Node) -> Tuned:
 
 
 def adaptive(tuned: Tuned, allow: Sequence[str]) -> bool:
-    """Whether an optimizer divides by second moments: by its settings, or those of its class where they do not tell."""
+    """Whether an optimizer divides by second moments: by its config, or else by the signature of its class."""
     if _divides(tuned.names) or "momentum" in tuned.names:
         return _divides(tuned.names)
     made = instantiate(tuned.node, tuned.key, allow)
@@ -84,7 +84,7 @@ def adaptive(tuned: Tuned, allow: Sequence[str]) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a config is a number; true and false are none."""
+    """Whether a value of a config is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""Averages of the weights: which are taken while training, how they are scored and kept, with which BatchNorm."""
+"""Averages of the weights: taking them while training, scoring with them, and BatchNorm's statistics for them."""
 
 import itertools
 import math
@@ -18,17 +18,19 @@ from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
 from trainer.optim.shards import local, shard
 
-_BATCHES = "it is the training batches that give the statistics of BatchNorm at averaged weights; 0 keeps the old."
+_BATCHES = (
+    "it is how many training batches recompute BatchNorm's statistics for averaged weights; 0 keeps the old ones."
+)
 
 
 @dataclass(frozen=True)
 class Average:
     """Which weights are averaged: those after `start`, `start + every`, … updates.
 
-    The first weights begin the average. The k-th after them change it to a ← keep(k) a + (1 - keep(k)) w, k = 1, 2, ….
+    The first weights start the average; the k-th after them make it a ← keep(k) a + (1 - keep(k)) w, k = 1, 2, ….
     With `keep` None there is no average but the optimizer's own, if it has one. `recalibrate` training batches give
     the running statistics of BatchNorm at the averaged weights. Where the batch grows by `growth`, `start` and `every`
-    count updates of the first batch. One update then may reach several of these points, and its weights count once for
+    count updates of the first batch. One update may then reach several of these points, and its weights count once for
     each, so that the average spans the same samples.
     """
 
@@ -43,7 +45,7 @@ class Average:
         integer("average.recalibrate", self.recalibrate, _BATCHES, low=0)
 
     def times(self, updates: int) -> int:
-        """How often the weights after so many updates count in the average: 0 where they are not averaged."""
+        """How often the weights after `updates` updates count in the average: 0 where they are not averaged."""
         before, now = (max(-1, (self.growth.at(t) - self.start) // self.every) for t in (updates - 1, updates))
         return now - before
 
@@ -52,7 +54,7 @@ NONE = Average("none", 0)
 
 
 def no_average(horizon: Horizon, *, recalibrate: int = 10) -> Average:
-    """No average but that of an optimizer that makes one itself."""
+    """No average, except that of an optimizer that averages its weights itself."""
     return Average("none", recalibrate)
 
 
@@ -72,7 +74,7 @@ def ema(
     d is `decay`, or min(decay, (1 + k) / (10 + k)) with `warmup`, for the k-th weights after the first.
     Polyak & Juditsky 1992; the ramp as in TensorFlow's ExponentialMovingAverage.
 
-    With `scaled` the decay is of updates at `base_batch_size`, and becomes `scaled_decay` at the batch of the run.
+    With `scaled`, `decay` is for updates at `base_batch_size`, and `scaled_decay` adapts it to the batch of the run.
     """
     why = "it is the share of the average that is kept, from 0 to below 1."
     most = number("average.decay", decay, why, 0.0, math.nextafter(1.0, 0.0))
@@ -84,7 +86,7 @@ def ema(
 
 
 def swa(horizon: Horizon, *, start: Duration = "75%", every: Duration = "1ep", recalibrate: int = 10) -> Average:
-    """Stochastic weight averaging: the equal average of the weights. Izmailov et al. 2018, arXiv:1803.05407."""
+    """Stochastic weight averaging: the plain mean of the weights. Izmailov et al. 2018, arXiv:1803.05407."""
     begin, step = _when(horizon, start, every)
     return Average("swa", recalibrate, lambda k: k / (k + 1), begin, step)
 
@@ -95,14 +97,14 @@ def _when(horizon: Horizon, start: Duration, every: Duration) -> tuple[int, int]
     count = len(range(begin or step, horizon.total + 1, step))
     if count < 2:
         raise ConfigError(
-            f"average.start={start} and average.every={every} take in {count} of the weights of {horizon.total} "
+            f"average.start={start} and average.every={every} average the weights after {count} of {horizon.total} "
             "updates, and an average needs two: lower them."
         )
     return begin, step
 
 
 def averages(optimizer: Optimizer) -> bool:
-    """Whether an optimizer keeps an average of the weights itself, and has `train` and `eval` to change to it."""
+    """Whether an optimizer averages the weights itself, and has `train` and `eval` to switch between the two."""
     parts = getattr(optimizer, "parts", None)
     if parts is not None:
         return any(averages(part) for part in parts)
@@ -110,9 +112,9 @@ def averages(optimizer: Optimizer) -> bool:
 
 
 class Averaging:
-    """Averages the weights of `net`, and puts averaged weights in their place to be scored.
+    """Averages the weights of `net`, and puts the averaged weights into the net for scoring.
 
-    The average may be the optimizer's own. `swap_in` copies the weights that train to `held`, `swap_out` copies them
+    The average may be the optimizer's own. `swap_in` copies the training weights to `held`, `swap_out` copies them
     back, so that scoring changes no bit of the training. A checkpoint written between the two has both.
     """
 
@@ -125,7 +127,7 @@ class Averaging:
         self._optimizer: Optimizer | None = None
 
     def begin(self, optimizer: Optimizer) -> None:
-        """Begin to train; a checkpoint that was written while averaged weights were scored also holds the others."""
+        """Begin training; restores the training weights where a checkpoint was written between swap_in and swap_out."""
         self._weights = {name: weight for name, weight in self.net.named_parameters() if weight.requires_grad}
         if averages(optimizer):
             self._optimizer = optimizer
@@ -137,7 +139,7 @@ class Averaging:
 
     @torch.no_grad()
     def take(self, updates: int) -> None:
-        """Add the weights after so many updates to the average, if they belong to it."""
+        """Add the weights after `updates` updates to the average, if they belong to it."""
         keep, times = self.average.keep, self.average.times(updates)
         if keep is None or not times:
             return
@@ -152,11 +154,11 @@ class Averaging:
 
     @property
     def due(self) -> bool:
-        """Whether averaged weights are to be scored in place of those that train."""
+        """Whether averaged weights are scored in place of the training weights."""
         return bool(self.mean) or self._optimizer is not None
 
     def swap_in(self, batches: Iterable[Tensor]) -> None:
-        """Put the averaged weights in place; `batches` are inputs of training batches, for BatchNorm."""
+        """Put the averaged weights into the net; `batches` are inputs of training batches, for BatchNorm."""
         if self.held or not self.due:
             return
         norms = batch_norms(self.net) if self.average.recalibrate else []
@@ -169,18 +171,18 @@ class Averaging:
             recalibrate(self.net, batches)
 
     def swap_out(self) -> None:
-        """Put the weights that train back in place."""
+        """Put the training weights back into the net."""
         if self.held and self._optimizer is not None:
             self._optimizer.train()  # type: ignore[attr-defined]
         self._put(self.held)
         self.held = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The average, and the weights that train where others are in their place."""
+        """The average, and the training weights while averaged ones are in the net."""
         return {"kind": self.average.kind, "count": self.count, "mean": self.mean, "held": self.held}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state; an average of another kind begins anew."""
+        """Restore a state; an average of another kind starts anew."""
         self.held = state["held"]
         if state["kind"] == self.average.kind:
             self.count, self.mean = state["count"], state["mean"]
@@ -195,7 +197,7 @@ class Averaging:
 
 
 def _wide(weight: nn.Parameter) -> Tensor:
-    """A weight in at least single precision, in which small steps of an average are not lost."""
+    """A weight in at least float32, so that small steps of an average are not lost."""
     return weight.detach().float() if weight.dtype in (torch.float16, torch.bfloat16) else weight.detach()
 
 
@@ -209,8 +211,8 @@ def batch_norms(net: nn.Module) -> list[tuple[str, _BatchNorm]]:
 def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics to their plain means over `batches`, the inputs of the net.
 
-    Only the norms are in training mode: the statistics are those of the net as it is scored, without dropout, and
-    nothing is drawn. Izmailov et al. 2018, arXiv:1803.05407, sec. 3.2.
+    Only the norms are in training mode, so there is no dropout, as in scoring.
+    Izmailov et al. 2018, arXiv:1803.05407, sec. 3.2.
     """
     norms = [norm for _, norm in batch_norms(net)]
     modes, momenta = [(module, module.training) for module in net.modules()], [norm.momentum for norm in norms]
@@ -228,12 +230,10 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int], int]) -> Iterator[Tensor]:
-    """The inputs of `count` micro-batches of the updates just before the one that `clock` shows, as `loader` gave them.
+    """The inputs of `count` micro-batches of the updates just before the one that `clock` shows.
 
-    `micro_batches(t)` says how many update t has.
-
-    The loader follows the clock, which is set back meanwhile: the batches are a function of the seed and the update,
-    so that a resumed run has them too.
+    `micro_batches(t)` is the number that update t has. The clock is set back meanwhile, and `loader` follows it: its
+    batches are a function of the seed and the update, so that a resumed run gets the same ones.
     """
     now, there = clock.t, 0
     try:

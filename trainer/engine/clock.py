@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Clock:
     """`t` is the number of applied updates, and so the index of the next one.
 
-    Under AdaScale `tau` is what they are worth in updates of the base batch: the scale-invariant iterations.
+    Under AdaScale `tau` is their worth in updates of the base batch: the scale-invariant iterations.
     """
 
     t: int = 0

@@ -1,6 +1,6 @@
-"""What is done to the gradients of each update between the backward pass and the optimizer's step: one value per run.
+"""The settings for what is done to the gradients of each update between backward pass and optimizer step.
 
-This file needs no torch until a gradient is there, so that the config can check a treatment without it.
+This file imports torch only when a gradient is treated, so that the config can be checked without it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def _setting(check: str, text: str, sharded: tuple[str, str] | None = None) -> Any:
-    """A field that is None where the step is not taken, and else a number above zero.
+    """A field that is a number above zero, or None where the step is not taken.
 
-    `check` says what the number is, in the message that refuses it. `text` describes the step in the table at the
-    start of a run. `sharded`: what the step needs whole, so that it does not go with FSDP, and what to take instead.
+    `check` explains the number in the error message. `text` describes the step in the table at the start of a run.
+    `sharded`: why the step does not work with FSDP, and what to take instead.
     """
     return field(default=None, metadata={"check": check, "text": text, "sharded": sharded})
 
@@ -26,18 +26,18 @@ def _setting(check: str, text: str, sharded: tuple[str, str] | None = None) -> A
 class GradientTreatment:
     """The steps that are taken with gradients, in this order; each field is the key of `trainer` with its name.
 
-    `sam` and `agc` and `clip` are described in `trainer.engine.gradients`. `clip` holds for all gradients together but
-    those of groups with a limit of their own: `limits` has one for each group, or None. `gradient_noise` is σ of noise
-    drawn from (`seed`, t).
+    See `trainer.engine.gradients` for `sam`, `agc` and `clip`. `clip` applies to all gradients together, except those
+    of groups with their own limit: `limits` has one for each group, or None. `gradient_noise` is σ of noise drawn from
+    (`seed`, t).
     """
 
     sam: float | None = _setting(
         "it is the radius ρ of the ascent; try 0.05, or null.",
-        "made at the top of an ascent of radius {:g} (trainer.sam), two passes each",
+        "taken after an ascent of radius {:g} (trainer.sam), two passes each",
         ("needs whole gradients to ascend along", "trainer.sam=null"),
     )
     agc: float | None = _setting(
-        "it is the largest share of a unit's weights in its gradient, or null.",
+        "it is the largest norm of a unit's gradient as a share of that of its weights, or null.",
         "each unit's at most {:g} of its weights (trainer.agc)",
         ("needs the norm of each unit's weights", "trainer.clip"),
     )
@@ -46,7 +46,7 @@ class GradientTreatment:
         "clipped to a norm of {:g} (trainer.clip)",
     )
     gradient_noise: float | None = _setting(
-        "it is σ of what is added to each gradient, or null.",
+        "it is σ of the noise added to each gradient, or null.",
         "with noise of σ = {:g} (trainer.gradient_noise)",
     )
     seed: int = 0
@@ -66,7 +66,7 @@ class GradientTreatment:
         return {name: value for name in _METADATA if (value := getattr(self, name)) is not None}
 
     def summary(self) -> list[str]:
-        """The line of the table at the start of a run; no line where nothing is done."""
+        """The line of the table at the start of a run; empty where nothing is done."""
         settings = self.settings().items()
         return [", ".join(_METADATA[name]["text"].format(value) for name, value in settings)] if settings else []
 
@@ -83,7 +83,7 @@ class GradientTreatment:
     def make(
         self, net: "nn.Module", parameters: "Sequence[nn.Parameter]", backward: "Callable[[], Tensor]"
     ) -> "Tensor":
-        """Leave the gradients of an update in `parameters` by calling `backward`, which returns the loss; that loss."""
+        """Make the gradients of an update in `parameters` by `backward`, which returns the loss; returns the loss."""
         from trainer.engine.gradients import ascended  # late: it needs torch
 
         loss = backward()
@@ -93,7 +93,7 @@ class GradientTreatment:
         return loss
 
     def apply(self, groups: "Sequence[Sequence[nn.Parameter]]", t: int) -> "Tensor":
-        """Change the gradients of update `t`; the norm of all together before `clip`, a scalar on the device."""
+        """Treat the gradients of update `t`; returns the norm of all before `clip`, a scalar on the device."""
         from trainer.engine.gradients import add_noise, clip_norms, clip_units  # late: it needs torch
 
         parameters = [parameter for group in groups for parameter in group]

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from trainer.optim.shards import local, norms, shard
 
 SMALLEST = 1e-3
-"""The least norm that a unit's weights are taken to have, so that weights of zero can leave it."""
+"""The smallest norm assumed for a unit's weights, so that weights of zero can change."""
 
 
 @contextmanager
 def ascended(net: nn.Module, parameters: Sequence[nn.Parameter], rho: float) -> Iterator[None]:
-    """Within, the weights are w + ρ g / |g| and have no gradients; afterwards they are w again, to the bit.
+    """Inside, the weights are w + ρ g / |g| and have no gradients; afterwards they are w again, to the bit.
 
-    |g| is the norm of all gradients together, as they lie in `parameters`; their scale does not matter. The buffers
-    of `net` (the running statistics of its norms) see the first pass alone. The cost is a second forward and backward
-    pass. Foret et al. 2020, arXiv:2010.01412, eq. 2, with p = 2.
+    g are the gradients in `parameters` and |g| is the norm of all together; their scale does not matter. The buffers
+    of `net` (the running statistics of its norms) keep their values from the first pass. The cost is a second forward
+    and backward pass. Foret et al. 2020, arXiv:2010.01412, eq. 2, with p = 2.
     """
     moved: list[Tensor] = [parameter for parameter in parameters if parameter.grad is not None]
     with torch.no_grad():
@@ -63,9 +63,9 @@ def _unit_norms(values: Tensor) -> Tensor:
 def clip_norms(
     groups: Sequence[Sequence[nn.Parameter]], limits: Sequence[float | None], common: float | None
 ) -> Tensor:
-    """Clip each group that has a limit of its own to it, and all the others together to `common`.
+    """Clip each group that has its own limit to that, and all the others together to `common`.
 
-    Returns the norm of all gradients together as it was before.
+    Returns the norm of all gradients together before clipping.
     """
     shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
     for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
@@ -95,5 +95,5 @@ def add_noise(parameters: Sequence[nn.Parameter], sigma: float, seed: int, t: in
 
 
 def _mixed(seed: int, t: int) -> int:
-    """63 bits of (seed, t), each of which counts: the generator of the CPU reads only the lower half."""
+    """A hash of (seed, t) to 63 bits; the CPU generator uses only the lower 32."""
     return int.from_bytes(hashlib.blake2b(f"noise {seed} {t}".encode(), digest_size=8).digest()) >> 1

@@ -20,10 +20,10 @@ class LRControl(pl.Callback):
 
     A hook inside `optimizer.step` reads the values in the parameter groups: `applied` holds the rates of the last
     update, and a value that differs from the policy stops the run with a RuntimeError that names the group.
-    It also serves any LightningModule under automatic optimization: add it to the trainer's callbacks.
+    It also works with any LightningModule under automatic optimization: add it to the trainer's callbacks.
 
-    `plateau` is the current factor that a metric decides, `gain` that of AdaScale; `place` holds `t` and the gain of
-    the last update. `setters` set what is no setting of a parameter group, such as dropout: see `attribute_setters`.
+    `plateau` is the current plateau factor, `gain` that of AdaScale; `place` holds `t` and the gain of the last update.
+    `setters` set hyper-parameters outside the parameter groups, such as dropout: see `attribute_setters`.
     """
 
     def __init__(self, policy: LRPolicy, setters: dict[str, AttributeSetter] | None = None) -> None:
@@ -48,14 +48,14 @@ class LRControl(pl.Callback):
                         write_setting(group, name, value)
 
     def evaluate(self, t: int) -> None:
-        """Evaluate the other scheduled values of update `t`, and set those of the whole run."""
+        """Compute the other scheduled values of update `t`, and set those of the whole run."""
         self.values = self.policy.values(t, self.plateau)
         for name, setter in self.setters.items():
             if name in self.values:
                 setter(self.values[name][0])
 
     def reset(self) -> None:
-        """Set the settings of the whole run back to the numbers of the config, for validation and test."""
+        """Set the settings of the whole run back to their configured values, for validation and test."""
         for name, setter in self.setters.items():
             setter(self.policy.hyper_schedules[name].bases[0])
 
@@ -81,12 +81,12 @@ class LRControl(pl.Callback):
             for name, applied, right in zip(self.names, found, planned, strict=True)
             if applied != right
         ]
-        return f"{'; '.join(wrong)}: something else writes it, such as a scheduler or a callback."
+        return f"{'; '.join(wrong)}: remove what else writes it, such as a scheduler or a callback."
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not pl_module.automatic_optimization:
             raise ValueError(
-                f"{type(pl_module).__name__} optimizes by hand, so that no hook comes before its step: "
+                f"{type(pl_module).__name__} uses manual optimization, where no hook runs before the step: "
                 "call LRControl.write(optimizer, t) before each optimizer.step() instead of adding it as a callback."
             )
         for optimizer in trainer.optimizers:
@@ -123,7 +123,7 @@ def write_setting(group: dict[str, Any], name: str, value: float) -> None:
 
 
 def attribute_setters(policy: LRPolicy, net: nn.Module, loss: object) -> dict[str, AttributeSetter]:
-    """A setter for each scheduled setting of the whole run; refused where the run has no such setting.
+    """A setter for each scheduled setting of the whole run; `ConfigError` where the run has no such setting.
 
     The setters of the batch and of gradient noise do nothing: the data makes the batch, and the update reads σ from
     `LRControl.values`.
@@ -134,7 +134,7 @@ def attribute_setters(policy: LRPolicy, net: nn.Module, loss: object) -> dict[st
     if "label_smoothing" in policy.hyper_schedules:
         if not hasattr(loss, "label_smoothing"):
             raise ConfigError(
-                f"hyper_schedule.label_smoothing: {type(loss).__name__} smooths no labels: choose another task.loss."
+                f"hyper_schedule.label_smoothing: {type(loss).__name__} has none: choose another task.loss."
             )
         setters["label_smoothing"] = lambda value: setattr(loss, "label_smoothing", value)
     for name in (BATCH, "gradient_noise"):
@@ -144,7 +144,7 @@ def attribute_setters(policy: LRPolicy, net: nn.Module, loss: object) -> dict[st
 
 
 def _dropout_setter(net: nn.Module, rate: float) -> AttributeSetter:
-    """Sets every dropout of `net` that has this rate: layers, and the `dropout` of attention and recurrent modules."""
+    """Sets every dropout of `net` that has this rate: of layers, and of attention and recurrent modules."""
     layers = [module for module in net.modules() if isinstance(module, _DropoutNd) and module.p == rate]
     others = [module for module in net.modules() if getattr(module, "dropout", None) == rate]
     if not layers and not others:

@@ -24,7 +24,7 @@ from trainer.optim.composite import keep_configured
 class Module(pl.LightningModule):
     """Trains `net` on `task` as `spec` says; one call of `training_step` makes a chunk of updates.
 
-    The state is the weights, their average, the optimizer and the clock: everything else follows from them.
+    Its state is the weights, their average, the optimizer, the clock and the observers.
     """
 
     updater: Updater
@@ -87,9 +87,9 @@ class Module(pl.LightningModule):
         self.trainer.should_stop |= self.over
 
     def flush(self, alone: bool = False) -> None:
-        """Log every update since the last flush: what was applied, by which factors, with what loss.
+        """Log every update since the last flush: the applied rates, their factors, the loss.
 
-        `alone`: after a failure, when the other processes may be gone, with this one's losses.
+        `alone`: with the losses of this process only, after a failure, when the others may be gone.
         """
         if not len(self.metric_buffer):
             return
@@ -138,11 +138,11 @@ class Module(pl.LightningModule):
         self._publish("test")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Batches are made on the device: nothing is moved."""
+        """Batches are on the device already."""
         return batch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what cannot be computed: drop Lightning's loop counters, which follow from the clock."""
+        """Add the clock and our state; drop Lightning's loop counters, which follow from the clock."""
         del checkpoint["loops"]
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
         checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.spec.origin}
@@ -155,14 +155,14 @@ class Module(pl.LightningModule):
         self.observers.load_state_dict(checkpoint.get("observers", {}))
 
     def _swap_in(self) -> None:
-        """Put averaged weights in place of those that train, where there are any."""
+        """Put the averaged weights into the net, if there are any."""
         count, precision = self.spec.average.recalibrate, self.trainer.precision_plugin
         inputs = recent(self.trainer.train_dataloader, self.clock, count, self.spec.micro_batches)
         with precision.forward_context():
             self.averaging.swap_in(map(precision.convert_input, inputs))
 
     def _prepare_scoring(self) -> None:
-        """Score with the loss as it is configured, and the running statistics of rank 0, which are saved too."""
+        """Score with the configured settings, and with rank 0's running statistics, which the checkpoint holds."""
         self.control.reset()
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
@@ -176,7 +176,7 @@ class Module(pl.LightningModule):
         scores.update(self.loss(outputs, targets), outputs, targets)
 
     def _publish(self, stage: str) -> None:
-        """Show the scores of a pass to callbacks and loggers, at the last update before it."""
+        """Hand the scores of a pass to callbacks and loggers, at the last update before it."""
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
         values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
@@ -185,10 +185,10 @@ class Module(pl.LightningModule):
             logger.log_metrics(values, max(self.clock.t - 1, 0))
 
     def _over_ranks(self, measures: Tensor) -> Tensor:
-        """Measures of updates as means over the processes."""
+        """The means over the processes."""
         return measures if self.trainer.world_size == 1 else self.trainer.strategy.reduce(measures, reduce_op="mean")
 
     def _tell_lightning(self) -> None:
-        """Lightning's `global_step`, for callbacks and loggers, is the clock."""
+        """Set Lightning's `global_step`, which callbacks and loggers read, to the clock."""
         loop = self.trainer.fit_loop.epoch_loop
         loop._batches_that_stepped = loop.manual_optimization.optim_step_progress.total.completed = self.clock.t

@@ -1,4 +1,4 @@
-"""Lowers the learning rate where a metric says so, and logs it."""
+"""Lowers the learning rate when a metric stops improving, and logs it."""
 
 import sys
 from typing import Any
@@ -11,12 +11,12 @@ from trainer.lr import ConfigError, Plateau
 
 
 class PlateauControl(pl.Callback):
-    """Shows `rule` every validation of a fit, and gives its factor to the `LRControl` that writes the rates.
+    """Gives `rule` the metric of every validation of a fit, and its factor to the `LRControl` that writes the rates.
 
-    The factor is logged after each validation as `plateau/factor`; a change is an event, one line on stderr and in
-    the log's texts. All processes follow the metric of rank zero. The state of the rule lies in the checkpoint, so
-    this callback comes before the one that saves; a `fresh` one begins at 1 all the same. It also serves a module of
-    your own, beside an `LRControl`.
+    The factor is logged after each validation as `plateau/factor`; a change is one line on stderr and in the log's
+    texts. All processes follow the metric of rank zero. The state of the rule is in the checkpoint, so this callback
+    comes before the one that saves; a `fresh` one ignores it and starts at 1. It also works with your own module,
+    beside an `LRControl`.
     """
 
     def __init__(self, rule: Plateau, fresh: bool = False) -> None:
@@ -35,17 +35,17 @@ class PlateauControl(pl.Callback):
             self.rule.load_state_dict(state_dict)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take up the factor of the checkpoint."""
+        """Apply the factor of the checkpoint."""
         _control(trainer, pl_module).plateau = self.rule.value
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a run in which the rule would never be asked."""
+        """Refuse a run that never validates."""
         loaded = trainer.val_dataloaders is not None
         if not trainer.enable_validation or (loaded and not sum(trainer.num_val_batches)):
-            raise ConfigError(f"plateau watches {self.monitor}, but no data validates: add some, or take plateau=none.")
+            raise ConfigError(f"plateau watches {self.monitor}, but the run never validates: take plateau=none.")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask the rule; its factor holds from the next update on."""
+        """Give the rule the metric; its factor holds from the next update on."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         known = trainer.callback_metrics
@@ -67,8 +67,8 @@ class PlateauControl(pl.Callback):
 
 
 def _control(trainer: pl.Trainer, module: pl.LightningModule) -> LRControl:
-    """The `LRControl` of our module, or the one among the callbacks."""
+    """The module's `control`, or the `LRControl` among the callbacks."""
     for found in (getattr(module, "control", None), *trainer.callbacks):  # type: ignore[attr-defined]
         if isinstance(found, LRControl):
             return found
-    raise ConfigError("plateau multiplies the rates that LRControl writes, and there is none: add it to the callbacks.")
+    raise ConfigError("plateau needs an LRControl, which writes the rates: add one to the callbacks.")

@@ -1,4 +1,4 @@
-"""What the engine asks of the objects that are handed to it: micro-batches, and what observes an update."""
+"""The protocols of objects that the engine is given: micro-batches and observers of updates."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -23,13 +23,13 @@ class MicroBatch(Protocol):
 
 
 class Observer(Protocol):
-    """Looks at an update just before its step and just after it, and keeps numbers on the device."""
+    """Measures an update just before and just after its step, and keeps the numbers on the device."""
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """The gradients of update `t`, made of these micro-batches, are ready; its rates are written."""
+        """Called when the gradients of update `t`, from these micro-batches, are ready and its rates are written."""
 
     def after(self, t: int) -> Observation | None:
-        """Update `t` has been applied."""
+        """Called when update `t` has been applied."""
 
 
 class MakeObserver(Protocol):
@@ -43,17 +43,17 @@ class GradientRecorder(Protocol):
     """Records the gradients of each micro-batch. What the optimizer gets has the same bits with and without it."""
 
     def take(self, number: int, of: int) -> None:
-        """The backward pass of micro-batch `number` (1, …, `of`) of the loss over `of` has just been made."""
+        """Called after the backward pass of micro-batch `number` (1, …, `of`), with its loss divided by `of`."""
 
 
 class RunObservers(Protocol):
-    """All that observes one run, and its state in the checkpoint."""
+    """All observers of one run, and their state in the checkpoint."""
 
     def begin(self, net: nn.Module, loss: Loss, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
-        """Take up the run; `wrapped` is the net as the strategy wraps it, which exchanges the gradients."""
+        """Called at the start of the run; `wrapped` is the net as the strategy wraps it to exchange gradients."""
 
     def with_probe(self, probe: MakeObserver | None) -> "RunObservers":
-        """The same, with what `probe` makes in place of what the run looks at; for tools."""
+        """The same observers, with `probe`'s in place of norms and sharpness; for tools."""
 
     @property
     def observer(self) -> Observer | None:
@@ -61,13 +61,13 @@ class RunObservers(Protocol):
 
     @property
     def micro_gradients(self) -> GradientRecorder | None:
-        """Records the gradients of micro-batches; None where nothing asks for it."""
+        """Records the gradients of micro-batches; None where no observer needs them."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all observers."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with a state."""
+        """Restore a state."""
 
 
 class MakeRunObservers(Protocol):

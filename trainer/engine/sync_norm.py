@@ -1,4 +1,4 @@
-"""BatchNorm over the micro-batches of all processes: torch's own is for GPUs alone, this one is for the CPU."""
+"""BatchNorm over the micro-batches of all processes on the CPU; torch's `SyncBatchNorm` works on GPUs only."""
 
 from typing import Any
 
@@ -35,13 +35,13 @@ def total(own: Tensor) -> Tensor:
 class SyncNorm(_BatchNorm):
     """y = (x - μ) / √(σ² + ε) · γ + β with μ and σ² of a channel over the inputs (N, C, …) of all processes.
 
-    The gradients go through μ and σ² of all processes, so that N ranks with n samples are one with Nn. Micro-batches
-    that are accumulated stay apart. Scoring uses the running statistics.
+    Gradients flow through the μ and σ² of all processes, so that N ranks with n samples equal one with Nn. Accumulated
+    micro-batches are normalised separately. Scoring uses the running statistics.
     """
 
     def _check_input_dim(self, inputs: Tensor) -> None:
         if inputs.ndim < 2:
-            raise ValueError(f"BatchNorm takes inputs (N, C, …), and got {inputs.ndim} dimension.")
+            raise ValueError(f"BatchNorm got inputs of {inputs.ndim} dimensions: give it (N, C, …).")
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.training or not dist.is_initialized():
@@ -69,7 +69,7 @@ class SyncNorm(_BatchNorm):
 
 
 def synced(net: nn.Module, gpu: bool) -> nn.Module:
-    """`net` with its BatchNorm over all processes; its parameters stay the same objects. Refused where it has none."""
+    """`net` with its BatchNorm over all processes and the same parameters. Refused where it has no BatchNorm."""
     net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     norms = [module for module in net.modules() if isinstance(module, nn.SyncBatchNorm)]
     if not norms:

@@ -15,7 +15,7 @@ from trainer.lr import ConfigError
 class Task:
     """`loss(outputs, targets)` is minimised; `metrics` are computed on validation and test data.
 
-    `monitor` names what decides the best checkpoint (a metric, or "loss") and `mode` whether "min" or "max" is best.
+    `monitor` names the metric (or "loss") that decides the best checkpoint; `mode` is "min" or "max".
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +63,7 @@ class Scores(nn.Module):
             metric.update(outputs, targets)
 
     def compute(self) -> dict[str, float]:
-        """The scores by name; the count starts afresh."""
+        """The scores by name; resets them."""
         scores = {"loss": (self.total.compute() / self.count.compute()).item()}
         self.total.reset()
         self.count.reset()

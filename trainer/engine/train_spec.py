@@ -16,10 +16,10 @@ from trainer.optim.groups import Group
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The curve and its length, what steps, what is done to gradients, what is averaged, observed and logged.
+    """The policy and length of a run, its optimizer, and its treatment of gradients, averaging, observers and logging.
 
-    `observers` makes what looks at the updates. Each micro-batch has `micro_batch` samples on one device. `origin` is
-    kept in each checkpoint: the config, and the history of the curve.
+    Each micro-batch has `micro_batch` samples on one device. `origin`, the config and the history of the curve, is
+    stored in each checkpoint.
     """
 
     policy: LRPolicy
@@ -43,14 +43,14 @@ class TrainSpec:
         return fmean(map(self.horizon.batch, updates))
 
     def check_batch(self, t: int, update: Sequence[Any]) -> None:
-        """RuntimeError where the data gives update `t` another batch than is planned."""
+        """RuntimeError where the data gives update `t` another number of micro-batches than planned."""
         if len(update) != self.micro_batches(t):
             raise RuntimeError(f"update {t} has {len(update)} micro-batches where {self.micro_batches(t)} are planned.")
 
 
 @dataclass(frozen=True)
 class Loop:
-    """How a run asks its data for batches; `data.stream.Loop` has the same fields, and says what they mean."""
+    """How a run asks its data for batches; `data.stream.Loop` has the same fields and describes them."""
 
     total: int
     validation_interval: int | Callable[[int], int]

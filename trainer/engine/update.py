@@ -1,4 +1,4 @@
-"""The update: the one place where gradients become a step."""
+"""One optimizer update, from micro-batches to the step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ class Backward:
 
     @classmethod
     def of(cls, trainer: pl.Trainer, device: torch.device) -> "Backward":
-        """How this trainer makes gradients."""
+        """From Lightning's trainer."""
         strategy, precision = trainer.strategy, trainer.precision_plugin
         scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
         mixed = isinstance(precision, MixedPrecision)
@@ -55,7 +55,7 @@ class Backward:
         loss.backward()
 
     def full_precision(self) -> AbstractContextManager:
-        """Autocast is for the forward pass alone."""
+        """Switches autocast off: it is for the forward pass only."""
         return torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
 
     def reseed(self, seed: int) -> None:
@@ -69,9 +69,9 @@ class Backward:
 class Updater:
     """Forward, loss, backward, treat gradients, write the learning rate, finite check, step, advance clock, average.
 
-    The clock advances if and only if the update was applied. An update that loss scaling skips is made again, on
-    the same data at the same rate, with a lower scale. Where a fused optimizer skips by itself what is not finite (on
-    a GPU), no update waits for the check: the weights stay, and the run stops when the metrics are next flushed.
+    The clock advances if and only if the update was applied. An update that loss scaling skips is repeated, on the
+    same data at the same rate, with a lower scale. Where a fused optimizer on a GPU skips updates that are not finite,
+    nothing waits for the check: the weights stay, and the run stops when the metrics are next flushed.
     """
 
     net: nn.Module
@@ -115,7 +115,7 @@ class Updater:
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
 
     def _gradients(self, update: Sequence[MicroBatch]) -> Tensor:
-        """The mean loss of the update, its gradients left in the parameters, exchanged on the last micro-batch."""
+        """The mean loss of the update; leaves its gradients in the parameters, exchanged on the last micro-batch."""
         losses = []
         for i, micro in enumerate(update, start=1):
             self.backward.reseed(micro.seed)
@@ -129,7 +129,7 @@ class Updater:
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
     def _step(self, loss: Tensor, norm: Tensor) -> bool:
-        """Step the optimizer; whether the update was applied."""
+        """Step the optimizer; returns whether the update was applied."""
         scaler = self.backward.scaler
         if scaler is not None:
             before = scaler.get_scale()
@@ -145,7 +145,7 @@ class Updater:
         return True
 
     def _conclude(self, loss: Tensor, norm: Tensor) -> None:
-        """The update has been applied: note it, advance the clock, average the weights."""
+        """Log the applied update, advance the clock, average the weights."""
         observation = self.observer.after(self.clock.t) if self.observer is not None else None
         self.metric_buffer.add(self.clock.t, loss, norm, self.control, observation)
         self.clock.t += 1
@@ -158,6 +158,6 @@ def check_finite(t: int, norm: float, loss: float | None = None) -> None:
     if not math.isfinite(norm) or not math.isfinite(loss or 0.0):
         found = f"gradient norm {norm}" if loss is None else f"loss {loss} and gradient norm {norm}"
         raise Diverged(
-            f"update {t} has {found}: the run stops, its checkpoints are from before. "
+            f"update {t} has {found}: the run stops, and its checkpoints are from before this update. "
             "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
         )

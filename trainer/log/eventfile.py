@@ -83,8 +83,8 @@ def record_header(length: int) -> bytes:
 class EventFile:
     """Appends TensorBoard events to one new file `events.out.tfevents.<time>.<host>.<pid>` in `folder`.
 
-    The time in the name is in nanoseconds, so that a reader, which takes the files of a folder in order of
-    their names, meets a resumed run after the run that it resumes. Writes are buffered until `flush`.
+    The time in the name is in nanoseconds: readers take the files of a folder in order of their names, and so read a
+    resumed run's file after the earlier ones. Writes are buffered until `flush`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class EventFile:
         self._append(event.SerializeToString())
 
     def restart(self, step: int) -> None:
-        """Tell readers that the run goes on at `step`: they drop the scalars of this step and later ones."""
+        """Tell readers that the run continues at `step`: they drop the scalars of this step and later ones."""
         if step < 0:
             raise ValueError(f"restart step {step} is negative: steps count from 0")
         self.write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))

@@ -1,4 +1,4 @@
-"""The metrics of every update, kept on the device and flushed to the loggers now and then."""
+"""The metrics of every update, kept on the device until they are flushed to the loggers."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ VARYING = ("warmup", "schedule", "plateau")
 
 
 class Applied(Protocol):
-    """What an update was applied with: the rate of each group, the plateau's factor, `t` and the gain, other values."""
+    """The values applied in an update: each group's rate, the plateau factor, `t` and the gain, scheduled settings."""
 
     applied: list[float]
     plateau: float
@@ -27,7 +27,7 @@ class Applied(Protocol):
 
 
 class Observation(NamedTuple):
-    """What was observed of an update: a vector on the device, and `named`, which gives its values tags."""
+    """The measurements of an update: a vector on the device, and `named`, which gives its values by tag."""
 
     numbers: Tensor
     named: Callable[[list[float]], dict[str, float]]
@@ -51,7 +51,7 @@ class MetricBuffer:
         return len(self.updates)
 
     def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: Observation | None = None) -> None:
-        """Add update `t`: its loss and gradient norm (scalars on the device), how it was applied, what was observed."""
+        """Add update `t`: its loss and gradient norm (scalars on the device), the applied values and measurements."""
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
@@ -64,7 +64,7 @@ class MetricBuffer:
     def columns(self, policy: LRPolicy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[Any]]:
         """The rows so far by tag: losses and gradient norms (means over the ranks), rates and their factors.
 
-        Columns of what was observed hold None in the rows of updates that were not observed.
+        Columns of measurements hold None in the rows of updates that were not measured.
         """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms}
@@ -85,7 +85,7 @@ class MetricBuffer:
         return columns | self._observed()
 
     def _observed(self) -> dict[str, list[float | None]]:
-        """What was observed by tag, read from the device in one transfer."""
+        """The measurements by tag, read from the device in one transfer."""
         observed = [row for row in self.seen if row is not None]
         if not observed:
             return {}
@@ -112,7 +112,7 @@ def log_updates(
     columns: dict[str, list[Any]],
     samples_per_second: float,
 ) -> None:
-    """Log every update with all its values, in TensorBoard at the time it was made; and their speed."""
+    """Log every update with all its values, in TensorBoard with its wall time; and the speed."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
             logger.log_updates(updates, times, columns)

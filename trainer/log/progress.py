@@ -1,4 +1,4 @@
-"""The progress of a run on stderr: bars on a terminal, plain lines elsewhere. It waits for no device."""
+"""The progress of a run on stderr: bars on a terminal, plain lines elsewhere."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ Module = Any  # a LightningModule with `clock`, `horizon` and `recent`
 class Stage:
     """A loop that started at time `began`: `done` of `total` steps, `start` of them in an earlier process.
 
-    `worth(n)` is the work in n steps, for loops whose steps cost more and more.
+    `worth(n)` is the work in the first n steps, for loops whose steps become larger.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Stage:
 
     @property
     def count(self) -> str:
-        """`440/1000`, or `440` where the end is not known."""
+        """`440/1000`, or `440` where the total is not known."""
         return f"{self.done}/{self.total:.0f}" if isfinite(self.total) else str(self.done)
 
     @property
     def percentage(self) -> str:
-        """` (44 %)`, or nothing where the end is not known."""
+        """` (44 %)`, or empty where the total is not known."""
         return f" ({100 * self.worth(self.done) / self.worth(self.total):.0f} %)" if 0 < self.total < inf else ""
 
     @property
@@ -74,7 +74,7 @@ class Stage:
 
 
 class Lines:
-    """A plain line for every refresh, for log files."""
+    """A plain line at every refresh, for log files."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -90,25 +90,25 @@ class Lines:
         self.print("  ".join(parts))
 
     def print(self, line: str) -> None:
-        """Print `line` as it is, on one line however long."""
+        """Print `line` unchanged and without wrapping."""
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def drop(self, stages: list[Stage]) -> None:
-        """A stage has ended; printed lines stay."""
+        """Nothing: printed lines stay."""
 
     def close(self) -> None:
-        """Lines leave nothing to clean up."""
+        """Nothing to clean up."""
 
 
 class StatusColumn(progress.ProgressColumn):
-    """The numbers of a stage; on a narrow console without units."""
+    """The numbers of a stage, on a narrow console in short form."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(Column(no_wrap=True))
         self._wide = console.width >= WIDE
 
     def render(self, task: progress.Task) -> Text:
-        """The count, and of the training loss, rate, speed and time."""
+        """The count; for training also loss, rate, speed and time."""
         stage: Stage = task.fields["stage"]
         parts = [(stage.count.rjust(2 * len(f"{stage.total:.0f}") + 1), "bold")]  # so that the bar keeps its width
         if stage.name == "train":
@@ -123,7 +123,7 @@ class StatusColumn(progress.ProgressColumn):
 
 
 class Bars:
-    """A bar for every stage, redrawn in place; whatever is printed meanwhile appears above the bars."""
+    """A bar for every stage, redrawn in place; other output appears above the bars."""
 
     def __init__(self, console: Console) -> None:
         self._progress = progress.Progress(
@@ -157,18 +157,18 @@ class Bars:
         self._progress.console.print(Text(line), soft_wrap=True)
 
     def drop(self, stages: list[Stage]) -> None:
-        """A stage has ended: its bar goes."""
+        """Remove the bar of a stage that has ended."""
         self.refresh(stages)
 
     def close(self) -> None:
-        """Leave the bars as last drawn, and the terminal and the log handlers as they were."""
+        """Stop drawing; the terminal and the log handlers are restored."""
         for handler, stream in self._moved:
             handler.setStream(stream)
         self._moved.clear()
         self._progress.stop()
 
     def _start(self) -> None:
-        """Start drawing; log handlers that hold the old stdout or stderr must print above the bars too."""
+        """Start drawing, and make log handlers that write to the old stdout or stderr print above the bars."""
         old = sys.stdout, sys.stderr
         self._progress.start()
         new = sys.stdout, sys.stderr
@@ -200,7 +200,7 @@ def format_number(value: float) -> str:
 
 
 def format_short(value: float) -> str:
-    """In thousands, millions or billions: `48.1k`."""
+    """In thousands, millions or billions where large: `48.1k`."""
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.1f}{prefix}"
@@ -208,7 +208,7 @@ def format_short(value: float) -> str:
 
 
 class ErrorConsole(Console):
-    """stderr. Where rich would end the process because nobody reads it any more, this raises the error."""
+    """stderr; a broken pipe raises BrokenPipeError, where rich would end the process."""
 
     def on_broken_pipe(self) -> None:
         """Raise the BrokenPipeError that is being handled."""
@@ -216,7 +216,7 @@ class ErrorConsole(Console):
 
 
 def open_display(console: Console | None = None) -> Bars | Lines:
-    """Bars if `console`, by default stderr, is a terminal that can redraw and no CI job; lines if not."""
+    """Bars if `console`, by default stderr, is a terminal that can redraw, outside CI; lines otherwise."""
     console = console or ErrorConsole(stderr=True)
     redraws = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")
     return Bars(console) if redraws else Lines(console)
@@ -227,10 +227,10 @@ class Progress(Callback):
 
     A terminal gets bars; a log file, a dumb terminal or a CI job gets plain lines. The module supplies `clock.at`,
     `horizon.total` and `recent`, its last flushed `loss`, `lr` and `samples_per_second`: plain numbers, so that no
-    redraw waits for the device. A display that fails, because the terminal is gone, falls silent and the run goes on.
+    redraw waits for the device. If the terminal is gone, the run continues without a display.
 
     Args:
-        refresh_per_second: how often the bars are redrawn at most.
+        refresh_per_second: the most redraws of the bars per second.
         lines_every: seconds between two plain lines.
 
     Raises:
@@ -240,7 +240,7 @@ class Progress(Callback):
     def __init__(self, refresh_per_second: float = 10.0, lines_every: float = 10.0) -> None:
         for name, value in (("refresh_per_second", refresh_per_second), ("lines_every", lines_every)):
             if not (value > 0 and isfinite(value)):
-                raise ConfigError(f"{name}={value} draws no progress: set a finite number above zero")
+                raise ConfigError(f"{name}={value} is out of range: give a finite number above zero.")
         self.console: Console | None = None
         self._bar_interval, self._line_interval = 1 / refresh_per_second, lines_every
         self._display: Bars | Lines | None = None
@@ -248,46 +248,46 @@ class Progress(Callback):
         self._due = -inf
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Begin to count, from the update at which this process starts."""
+        """Start the training display, at the update at which this process starts."""
         clock, horizon = pl_module.clock, pl_module.horizon
         unit = "update" if clock.tau is None else "iteration"
         stage = Stage("train", horizon.total, monotonic(), clock.at, clock.at, worth=horizon.growth.at, unit=unit)
         self._begin(trainer, stage)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Redraw, if it is time."""
+        """Redraw, if due."""
         if monotonic() >= self._due:
             self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Draw the last state."""
+        """Redraw with the current state."""
         if self._stages:
             done = min(pl_module.clock.at, pl_module.horizon.total)  # the last gain may lead past the end
             self._stages[0].done, self._stages[0].recent = done, pl_module.recent
             self._refresh()
 
     def on_validation_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Begin a validation, or Lightning's check of it before training."""
+        """Start the display of a validation, or of Lightning's sanity check."""
         checking = trainer.sanity_checking
         batches = trainer.num_sanity_val_batches if checking else trainer.num_val_batches
         self._begin(trainer, Stage("check" if checking else "validate", sum(batches), monotonic()))
 
     def on_test_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Begin a test."""
+        """Start the display of a test."""
         self._begin(trainer, Stage("test", sum(trainer.num_test_batches), monotonic()))
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Module, *batch: Any) -> None:
-        """Count a batch; redraw, if it is time."""
+        """Count a batch; redraw, if due."""
         if self._stages:
             self._stages[-1].done += 1
             self._refresh_if_due()
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: Module, *batch: Any) -> None:
-        """Count a batch; redraw, if it is time."""
+        """Count a batch; redraw, if due."""
         self.on_validation_batch_end(trainer, pl_module, *batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Print the metrics, except those of Lightning's check."""
+        """Print the metrics, except those of Lightning's sanity check."""
         if not self._stages:
             return
         stage = self._stages.pop()
@@ -303,11 +303,11 @@ class Progress(Callback):
     on_test_end = on_validation_end
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
-        """Clean the terminal."""
+        """Restore the terminal."""
         self._close()
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Clean the terminal."""
+        """Restore the terminal."""
         self._close()
 
     def _begin(self, trainer: Trainer, stage: Stage) -> None:
@@ -329,7 +329,7 @@ class Progress(Callback):
             return
         try:
             act(self._display)
-        except (OSError, ValueError):  # nobody reads the other end, or the stream is closed
+        except (OSError, ValueError):  # the terminal or the reader of the pipe is gone
             self._close_display()
             self._display = Lines(Console(quiet=True))
 

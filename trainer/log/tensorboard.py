@@ -36,7 +36,7 @@ class TensorBoard(Logger):
         if not flush_seconds >= 0:
             raise ConfigError(f"flush_seconds={flush_seconds} is not a time: give seconds, 0 or more")
         if not folder:
-            raise ConfigError("folder='' names no folder for the TensorBoard log: give one")
+            raise ConfigError("folder='' is empty: give the folder of the TensorBoard log.")
         self.hparams: dict[str, Any] = {}
         self._folder = Path(folder)
         self._flush_seconds = flush_seconds
@@ -70,7 +70,7 @@ class TensorBoard(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write one event with all `metrics` at `step`; Lightning's own `epoch` is left out."""
         if step is None:
-            raise ValueError(f"log_metrics({list(metrics)}) came without a step: pass the number of the update")
+            raise ValueError(f"log_metrics({list(metrics)}) has no step: pass the number of the update.")
         kept = {tag: value for tag, value in metrics.items() if tag != "epoch"}
         if kept:
             self._open().write_scalars(tuple(kept), step, time.time(), float32(kept.values()))
@@ -83,7 +83,7 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Keep `params` in `hparams` and write nothing: `log_hparams` writes them with the final metrics."""
+        """Store `params` in `hparams`; nothing is written, `log_hparams` writes them with the final metrics."""
         self.hparams.update(vars(params) if isinstance(params, Namespace) else params)
 
     @rank_zero_only
@@ -92,8 +92,8 @@ class TensorBoard(Logger):
     ) -> None:
         """Write the run's row of the HParams tab: its hyper-parameters and, as scalars, its final metrics.
 
-        A value that is no finite number, bool or string is stored as its text. No experiment summary goes with
-        it: TensorBoard would take the first one for all runs of a sweep, and hide what only other runs have.
+        A value other than a finite number, bool or string is stored as its text. There is no experiment summary:
+        TensorBoard would apply the first one to all runs of a sweep, and hide parameters that only other runs have.
         """
         plain = {name: _scalar(value) for name, value in params.items()}
         self._write(hparams_pb(plain, start_time_secs=self._started), step)
@@ -102,20 +102,20 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def restart(self, step: int) -> None:
-        """Mark that the run goes on at update `step`: TensorBoard then drops what was logged of it and of later ones.
+        """Mark that the run continues at update `step`: TensorBoard then drops what was logged from `step` on.
 
-        Call it before the first write of a resumed run; it acts on earlier files and on this one.
+        Call it before the first write of a resumed run; it applies to earlier files too.
         """
         self._open().restart(step)
 
     @property
     def name(self) -> str:
-        """Empty: the folder is the run, there are no experiments below it."""
+        """Empty: the folder is that of one run."""
         return ""
 
     @property
     def version(self) -> str:
-        """Empty: a run has one folder, and two runs never share it."""
+        """Empty: the folder is that of one run."""
         return ""
 
     @property
@@ -130,7 +130,7 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush what is buffered."""
+        """Flush."""
         if self._file is not None:
             self._file.flush()
             self._flushed = time.time()

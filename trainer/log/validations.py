@@ -1,7 +1,7 @@
-"""`validations.jsonl`: the scores of each validation of a run, a line each, written as soon as they are known.
+"""`validations.jsonl`: one line with the scores of each validation of a run, written as soon as they are known.
 
-It can be read from outside while the run goes on. A run that goes on from a checkpoint may write some scores again.
-Standard library only: the driver of a sweep reads it without torch.
+It can be read while the run goes on. A resumed run may write some scores again. Standard library only: the driver of a
+sweep reads it without torch.
 """
 
 import json
@@ -24,9 +24,9 @@ def append_validation(folder: Path, update: int, scores: dict[str, float]) -> No
 
 
 def read_validations(folder: Path) -> list[dict[str, Any]]:
-    """All validations in the order of their updates, the newest of each update; an incomplete last line is left out.
+    """All validations in the order of their updates, the newest of each update; incomplete lines are left out.
 
-    Numbers that are not finite come as NaN or infinities of the float type.
+    Numbers that are not finite are returned as float NaN or infinities.
     """
     try:
         lines = (folder / VALIDATIONS).read_bytes().split(b"\n")[:-1]

@@ -1,4 +1,4 @@
-"""The callback that writes `validations.jsonl`; apart from its reader, which imports no torch."""
+"""The callback that writes `validations.jsonl`; not in `validations.py`, whose readers import no torch."""
 
 from pathlib import Path
 from typing import Any

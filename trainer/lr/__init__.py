@@ -1,4 +1,4 @@
-"""The clock room: what the learning rate is at every update. Standard library only."""
+"""The learning rate at every update: schedules, warm-ups, scaling, policy and plan. Standard library only."""
 
 from trainer.lr.anneal import (
     cosine,

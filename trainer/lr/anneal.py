@@ -8,7 +8,7 @@ from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling
 
 STEEPEST = 1000.0
-"""The largest exponent: (1 - x)^1000 has lost all but a share of 1 / e after a thousandth of the schedule."""
+"""The largest exponent: (1 - x)^1000 is down to 1 / e after a thousandth of the schedule."""
 
 
 def linear(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
@@ -21,9 +21,9 @@ def linear(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
 
 
 def linear_rate(horizon: Horizon, *, rate: float = 1.0, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, 1 - rate x): the textbook's linear decay, of a given slope.
+    """m(t) = max(floor, 1 - rate x): a linear decay with a given slope.
 
-    With rate 2 it is at 0 after half of the schedule, with rate 0.5 it ends at half of the peak.
+    With rate 2 it reaches 0 at half of the schedule; with rate 0.5 it ends at half of the peak.
 
     >>> [linear_rate(Horizon(8, 1), rate=2.0)(t) for t in (0, 2, 4, 8)]
     [1.0, 0.5, 0.0, 0.0]
@@ -40,8 +40,8 @@ def cosine(
 ) -> Schedule:
     """m(t) = floor + (1 - floor) ((1 + cos 2πcx^k) / 2)^exponent, c = `cycles`: with the defaults (1 + cos πx) / 2.
 
-    Loshchilov & Hutter 2016, arXiv:1608.03983; k: Zhang & Li 2020, arXiv:2004.05909. Half a wave, or 1.5 or 2.5 of
-    them, ends at the floor; with another number of `cycles` it ends where the wave is, which is above the floor.
+    Loshchilov & Hutter 2016, arXiv:1608.03983; k: Zhang & Li 2020, arXiv:2004.05909. With 0.5, 1.5, 2.5, …
+    cycles it ends at the floor, with any other number above it.
 
     >>> cosine(Horizon(10, 1), floor=0.1)(5)
     0.55
@@ -50,9 +50,7 @@ def cosine(
     late = _exponent("k", k, "the progress x is raised to it")
     waves, span = positive("cycles", cycles, "0.5 falls from the peak to the floor, 1 rises again."), horizon.span
     if 2.0 * waves > span:
-        raise ConfigError(
-            f"cycles={cycles!r} is more than one for two of the {span} updates of the schedule: lower it."
-        )
+        raise ConfigError(f"cycles={cycles!r} is more than half of the {span} updates of the schedule: lower it.")
     turn = 2.0 * waves * math.pi
     plain = waves == 0.5 and sharp == late == 1.0
     shape = SHAPES["cosine"] if plain else lambda x: (0.5 * (1.0 + math.cos(turn * x**late))) ** sharp
@@ -62,9 +60,9 @@ def cosine(
 
 
 def half_cosine(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
-    """m(t) = floor + (1 - floor) cos(πx / 2): a quarter of a wave, slow to leave the peak and steep at the end.
+    """m(t) = floor + (1 - floor) cos(πx / 2): a quarter of a wave, flat at the peak and steep at the end.
 
-    A sine seen from its top. The half cosine of OLMo-core is another curve: 1 - sin(πx / 2), from half of the peak.
+    OLMo-core's half cosine is another curve: 1 - sin(πx / 2), from half of the peak.
 
     >>> [round(half_cosine(Horizon(12, 1))(t), 6) for t in (0, 4, 8, 12)]
     [1.0, 0.866025, 0.5, 0.0]
@@ -80,10 +78,10 @@ def polynomial(
     decay: Duration | None = None,
     cycle: bool = False,
 ) -> Schedule:
-    """m(t) = floor + (1 - floor) (1 - min(t, D) / D)^power, D = `decay`: by default all that the schedule has.
+    """m(t) = floor + (1 - floor) (1 - min(t, D) / D)^power, D = `decay`, by default the whole schedule.
 
-    Known as "poly": Chen et al. 2016, arXiv:1606.00915. With `cycle` it starts again after each D, from lower: D is
-    then D ⌈t / D⌉. Where D is longer than the schedule, it ends above the floor.
+    Known as "poly": Chen et al. 2016, arXiv:1606.00915. With `cycle` it starts again every D updates, each time from
+    a lower value: D ⌈t / D⌉ takes the place of D. Where D is longer than the schedule, it ends above the floor.
 
     >>> [polynomial(Horizon(8, 1), power=2.0, decay=4)(t) for t in (0, 2, 4, 8)]
     [1.0, 0.25, 0.0, 0.0]
@@ -129,8 +127,7 @@ def sqrt_annealing(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
 def tanh(horizon: Horizon, *, lower: float = -7.0, upper: float = 3.0, floor: float = 0.0) -> Schedule:
     """m(t) = floor + (1 - floor) (1 - tanh(lower (1 - x) + upper x)) / 2.  Hsueh et al. 2018, arXiv:1806.01593.
 
-    It starts just below 1, where tanh(lower) is not quite -1, and ends just above the floor: by default 0.999999
-    and floor + 0.0025 (1 - floor), where it stays.
+    It starts just below 1 and ends just above the floor: by default at 0.999999 and floor + 0.0025 (1 - floor).
 
     >>> [round(tanh(Horizon(10, 1))(t), 6) for t in (0, 7, 10)]
     [0.999999, 0.5, 0.002473]
@@ -138,7 +135,7 @@ def tanh(horizon: Horizon, *, lower: float = -7.0, upper: float = 3.0, floor: fl
     begin = number("lower", lower, "it is where on the tanh the curve starts.")
     end = number("upper", upper, "it is where on the tanh the curve ends.")
     if begin >= end:
-        raise ConfigError(f"lower={lower!r} is not below upper={upper!r}: the rate falls only on the way up the tanh.")
+        raise ConfigError(f"lower={lower!r} is not below upper={upper!r}: give lower < upper.")
     return _between(horizon.span, lambda x: 0.5 * (1.0 - math.tanh(begin * (1.0 - x) + end * x)), floor)
 
 
@@ -152,7 +149,7 @@ def rex(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
 
 
 def _between(span: int, shape: Callable[[float], float], floor: float) -> Schedule:
-    """Along `shape` between 1 and `floor`, and from `span` on wherever it then is."""
+    """From 1 towards `floor` along `shape`; from `span` on its last value."""
     low = fraction("floor", floor, FLOOR)
     return _over(span, lambda x: low + (1.0 - low) * shape(x))
 
@@ -165,4 +162,4 @@ def _over(span: int, curve: Callable[[float], float]) -> Schedule:
 
 def _exponent(name: str, value: float, why: str) -> float:
     positive(name, value, f"{why}.")
-    return number(name, value, f"{why}, and beyond {STEEPEST:g} nothing is left of the curve.", high=STEEPEST)
+    return number(name, value, f"{why}; give a value up to {STEEPEST:g}.", high=STEEPEST)

@@ -1,6 +1,6 @@
 """Schedules made of schedules: one after another, multiplied, repeated, stretched.
 
-A part is a run of its own: its percentages are of its own length.
+Percentages in a part are of the part's own length.
 """
 
 import math
@@ -22,7 +22,7 @@ Factory = Callable[[Horizon], Schedule]
 def sequence(horizon: Horizon, *, parts: Sequence[Mapping[str, Any]]) -> Schedule:
     """m(t) = scale_i · m_i(t - b_i) for b_i ≤ t < b_{i+1}: one schedule after another.
 
-    A part has `of` (its schedule), `duration` (the last part may leave it out, and has the rest) and `scale` (1).
+    A part has `of` (its schedule), `duration` (without one, the last part takes the rest) and `scale` (by default 1).
 
     >>> half = lambda horizon: lambda t: 0.5
     >>> both = sequence(Horizon(10, 1), parts=[{"of": half, "duration": 4}, {"of": half, "scale": 0.2}])
@@ -58,15 +58,15 @@ def product(horizon: Horizon, *, factors: Sequence[Factory]) -> Schedule:
 def repeat(
     horizon: Horizon, *, of: Factory, cycles: int = 4, length_mult: float = 1.0, peak_mult: float = 1.0
 ) -> Schedule:
-    """m(t) = peak_mult^i · m_i(t - b_i): a schedule `cycles` times over the span, cycle i length_mult^i as long.
+    """m(t) = peak_mult^i · m_i(t - b_i): a schedule `cycles` times, cycle i stretched by length_mult^i.
 
     >>> saw = repeat(Horizon(8, 1), of=lambda horizon: lambda t: 1 - t / horizon.span, cycles=2, peak_mult=0.5)
     >>> [saw(t) for t in (0, 2, 4, 6)]
     [1.0, 0.5, 0.5, 0.25]
     """
     integer("cycles", cycles, "give the number of repetitions.", low=1)
-    positive("length_mult", length_mult, "each cycle is so many times as long as the one before.")
-    positive("peak_mult", peak_mult, "each cycle is so many times as high as the one before.")
+    positive("length_mult", length_mult, "it multiplies the length from cycle to cycle.")
+    positive("peak_mult", peak_mult, "it multiplies the peak from cycle to cycle.")
     bounds = geometric(horizon.span, cycles, length_mult)
     made = [
         _scaled(of(sub_horizon(horizon, later - earlier)), peak_mult**i)
@@ -76,7 +76,7 @@ def repeat(
 
 
 def stretch(horizon: Horizon, *, of: Factory, ratio: float = 1.0) -> Schedule:
-    """m(t) = m_1(t / ratio): every duration of a schedule that is no percentage lasts `ratio` times as long.
+    """m(t) = m_1(t / ratio): every duration of a schedule that is not a percentage lasts `ratio` times as long.
 
     >>> stretch(Horizon(100, 1), of=lambda horizon: lambda t: horizon.updates("20"), ratio=2.5)(0)
     50
@@ -88,14 +88,16 @@ def stretch(horizon: Horizon, *, of: Factory, ratio: float = 1.0) -> Schedule:
 def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple[Factory, int, float]:
     name = f"parts.{i}"
     if not isinstance(entry, Mapping) or not callable(entry.get("of")) or set(entry) - {"of", "duration", "scale"}:
-        raise ConfigError(f"{name}={entry!r} is no part: give of (a schedule), duration and, if you like, scale.")
+        raise ConfigError(f"{name}={entry!r} is not a part: give of (a schedule), duration and, optionally, scale.")
     scale = number(f"{name}.scale", entry.get("scale", 1.0), "the part is multiplied by it.", low=0.0)
     if entry.get("duration") is None and not last:
-        raise ConfigError(f"{name}.duration is not set: only the last part has the rest of the run.")
+        raise ConfigError(f"{name}.duration is not set: give one, only the last part may leave it out.")
     given = entry.get("duration")
     length = rest if given is None else sub_horizon(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
     if length < 1:
-        raise ConfigError(f"{name} has no update left: the parts before it take the whole span of {horizon.span}.")
+        raise ConfigError(
+            f"{name} has no update left: shorten the parts before it, they take all {horizon.span} updates."
+        )
     return entry["of"], length, scale
 
 

@@ -19,13 +19,13 @@ def compose(
     warmup_mode: str = "prefix",
     cooldown: Cooldown | None = None,
 ) -> tuple[Warmup, Schedule]:
-    """Warm-up and schedule over one run, as functions of the run's `t`; see `compose_schedule` for the warmup_mode."""
+    """Warm-up and schedule of a run, as functions of the run's `t`; `compose_schedule` describes `warmup_mode`."""
     rise = warmup(horizon)
     if horizon.span < 1:
-        raise ConfigError(f"a run of {horizon.total} updates has no decay that ends at T-1: lengthen trainer.duration.")
+        raise ConfigError(f"a run of {horizon.total} updates is too short for a decay: lengthen trainer.duration.")
     if rise.updates >= horizon.span:
         raise ConfigError(
-            f"the warm-up of {rise.updates} updates leaves nothing of a run of {horizon.span}: "
+            f"the warm-up of {rise.updates} updates leaves none of the run of {horizon.span} for the schedule: "
             "shorten warmup.duration or lengthen trainer.duration."
         )
     return rise, compose_schedule(horizon, rise.updates, schedule, warmup_mode, cooldown)
@@ -40,9 +40,9 @@ def compose_schedule(
 ) -> Schedule:
     """A schedule as a function of the run's `t`, beside a warm-up of W = `width` updates.
 
-    prefix: the warm-up comes first and the schedule has the rest: m(max(t - W, 0)) over T - W updates.
+    prefix: the schedule starts after the warm-up: m(max(t - W, 0)) over T - W updates.
     overlay: the schedule spans the whole run and the warm-up multiplies it.
-    replace: the schedule spans the whole run, and the warm-up replaces its beginning: a jump where they meet.
+    replace: the schedule spans the whole run and the warm-up replaces its first W updates, with a jump at W.
     """
     if warmup_mode not in WARMUP_MODES:
         raise ConfigError(f"warmup_mode={warmup_mode!r} is not known: choose one of {', '.join(WARMUP_MODES)}.")
@@ -81,9 +81,9 @@ def cooldown(
     shape: str = "linear",
     floor: float = 0.0,
 ) -> Schedule:
-    """m(t) until the last `duration` updates, which then fall from where it is: floor + (m(b) - floor) d(x).
+    """m(t) up to update b, then floor + (m(b) - floor) d(x) over the last `duration` updates.
 
-    b is the first update of the cooldown and x = (t - b) / (T - b). `shape` is d, as in `wsd`. It goes onto any
+    b is the first update of the cooldown and x = (t - b) / (T - b). `shape` is d, as in `wsd`. It works with any
     schedule. Hägele et al. 2024, arXiv:2405.18392; Zhai et al. 2021, arXiv:2106.04560.
 
     >>> curve = cooldown(Horizon(10, 1), lambda t: 0.8, duration=4)
@@ -103,7 +103,7 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     high, curve = schedule(begin), one_of("cooldown.shape", shape, SHAPES)
     if floor > high:
         raise ConfigError(
-            f"cooldown.floor={floor} lies above {high:.4g}, where the schedule is when the cooldown begins: lower it."
+            f"cooldown.floor={floor} lies above {high:.4g}, the schedule's value when the cooldown begins: lower it."
         )
     if not high:
         raise ConfigError(f"the schedule is at 0 at update {begin}, where the cooldown begins: begin it earlier.")
@@ -114,5 +114,5 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
 
 
 def sub_horizon(horizon: Horizon, length: int) -> Horizon:
-    """A piece of a run as a run of its own: percent in it are of its length, and it ends where it ends."""
+    """The horizon of a part of a run with `length` updates: percentages are of that length."""
     return replace(horizon, total=length, start=0, convention=replace(horizon.convention, early=0))

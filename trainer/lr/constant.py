@@ -1,4 +1,4 @@
-"""Constant schedules: the peak all along, or a share of it first."""
+"""Constant schedules: the peak throughout, or a share of it at first."""
 
 from trainer.lr.bounds import fraction
 from trainer.lr.horizon import Duration, Horizon
@@ -24,5 +24,5 @@ def constant_until(horizon: Horizon, *, until: Duration = "10%", factor: float =
     """
     begin = horizon.updates(until, "until", least=1)
     low = fraction("factor", factor, "it is the share of the peak at the start, from 0 to 1.")
-    last = horizon.total - horizon.start - 1
+    last = horizon.left - 1
     return annotate(lambda t: low if min(t, last) < begin else 1.0, jumps=[begin])

@@ -1,4 +1,4 @@
-"""What tools mean differently by the same words: where a ramp starts, a decay ends and a stair falls."""
+"""Where tools differ: the start of a ramp, the end of a decay and the update at which a stair falls."""
 
 from dataclasses import dataclass
 
@@ -26,11 +26,11 @@ class Convention:
         if self.ramp not in RAMPS:
             raise ConfigError(f"compat.ramp={self.ramp!r} is not known: choose one of {', '.join(RAMPS)}.")
         integer("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
-        integer("compat.shift", self.shift, "it is by how many updates a stair misses its milestone.", low=-(10**9))
+        integer("compat.shift", self.shift, "it is how many updates after its milestone a stair falls.", low=-(10**9))
 
     @property
     def joins_early(self) -> bool:
-        """Whether the decay begins at T_0 = W-1: the warm-up is at 1 there, and each end lies an update earlier."""
+        """Whether the decay begins at W-1, one update early, because the warm-up is at 1 there."""
         return self.early == 1 and self.ramp == "(t+1)/W"
 
     def progress(self, width: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 
-from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
+from trainer.lr.bounds import ConfigError, fraction, integer, number, positive_share
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, one_of
 
@@ -27,10 +27,10 @@ def restarts(
 ) -> Schedule:
     """m(t) = low_i + high_i (1 + cos πx) / 2 in cycle i = 0, 1, …, of first · length_mult^i updates.
 
-    SGDR: Loshchilov & Hutter 2016, arXiv:1608.03983. x is the share of the cycle that is done. Where `first` is None,
-    it is such that `cycles` of them fill the span; else there are as many as it takes. The first `warmup`
-    updates of each cycle rise in a line from the floor to its peak, and the cosine has the rest. `scales` says what
-    g = peak_mult^i makes smaller: "cosine", low_i = floor and high_i = g (1 - floor); "peak", high_i = g - floor;
+    SGDR: Loshchilov & Hutter 2016, arXiv:1608.03983. x is the share of the cycle that is done. Without `first`,
+    `cycles` cycles fill the span; with it, there are as many cycles as the span needs. The first `warmup` updates of
+    each cycle rise linearly from the floor to its peak, and the cosine takes the rest. `scales` says what
+    g = peak_mult^i scales: "cosine", low_i = floor and high_i = g (1 - floor); "peak", high_i = g - floor;
     "cycle", low_i = g · floor and high_i = g (1 - floor).
 
     >>> [restarts(Horizon(12, 1), first=4)(t) for t in (0, 2, 4, 8, 12)]
@@ -61,12 +61,14 @@ def _levels(count: int, peak_mult: float, floor: float, scales: str) -> tuple[li
     low = fraction("floor", floor, FLOOR)
     if scales not in ("cosine", "peak", "cycle"):
         raise ConfigError(f"scales={scales!r} is not known: choose one of cosine, peak, cycle.")
-    mult = _share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
+    mult = positive_share("peak_mult", peak_mult, "each restart multiplies the peak by it.")
     peaks = [mult**i for i in range(count)]
     lows = [low * peak if scales == "cycle" else low for peak in peaks]
     highs = [peak - low if scales == "peak" else (1.0 - low) * peak for peak in peaks]
     if min(highs) < 0:
-        raise ConfigError(f"peak_mult={peak_mult}: the peak of cycle {count - 1} falls below the floor of {floor}.")
+        raise ConfigError(
+            f"peak_mult={peak_mult} takes the peak of cycle {count - 1} below the floor of {floor}: raise it."
+        )
     return lows, highs
 
 
@@ -100,7 +102,7 @@ def cyclic(
     """m(t) = floor + (1 - floor) d(y) s: up from the floor and down again, cycle by cycle.
 
     Smith 2015, arXiv:1506.01186. A cycle c = 0, 1, … lasts `period` updates, or the schedule is split into `cycles`
-    equal ones; in each, the share `rise` goes up. y is the way from the peak, 1 at the floor; `shape` is d: "linear"
+    equal ones; in each, the share `rise` goes up. y is 0 at the peak and 1 at the floor; `shape` is d: "linear"
     1 - y, "cosine" (1 + cos πy) / 2. `mode` is s: "triangular" 1, "triangular2" 2^-c, "exp_range" gamma^t.
 
     >>> [cyclic(Horizon(16, 1), cycles=2, floor=0.0)(t) for t in (0, 2, 4, 8, 12)]
@@ -129,7 +131,7 @@ def cyclic(
 
 def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> list[int]:
     """Where the cycles begin, and the end of the last one: at the end of the schedule, or after it."""
-    mult = number("length_mult", length_mult, "each cycle is so many times as long as the last one: 1 or more.", 1.0)
+    mult = number("length_mult", length_mult, "it multiplies the length from cycle to cycle: 1 or more.", 1.0)
     if first is None:
         return geometric(horizon.span, _cycles(horizon, cycles), mult)
     length = float(horizon.updates(first, "first", least=1))
@@ -162,15 +164,9 @@ def _cycles(horizon: Horizon, cycles: int | None) -> int:
     )
 
 
-def _share(name: str, value: float, each: str) -> float:
-    if positive(name, value, each) > 1:
-        raise ConfigError(f"{name}={value!r} would raise the learning rate above its peak: give a value up to 1.")
-    return float(value)
-
-
 def _scale(mode: str, gamma: float) -> Callable[[int, int], float]:
     """The height of a wave at update t of cycle c."""
-    ratio = _share("gamma", gamma, "each update multiplies the height of the waves by it.")
+    ratio = positive_share("gamma", gamma, "each update multiplies the height of the waves by it.")
     if mode == "triangular":
         return lambda t, cycle: 1.0
     if mode == "triangular2":

@@ -1,10 +1,10 @@
-"""Exponential and inverse-time decays: the rate loses the same share, or less and less, as time goes on."""
+"""Exponential and inverse-time decays."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable
 
-from trainer.lr.bounds import ConfigError, fraction, positive
+from trainer.lr.bounds import ConfigError, fraction, positive, positive_share
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, Schedule, annotate
 
@@ -13,19 +13,19 @@ Curve = Callable[[float], float]
 
 
 def exponential(horizon: Horizon, *, gamma: float = 0.9999, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, gamma^t).  The exponential decay of every toolbox; `gamma` is for each update.
+    """m(t) = max(floor, gamma^t): exponential decay; `gamma` is per update.
 
-    What is left depends on the length of the run: `final_exponential` takes its end instead.
+    The last value depends on the length of the run; `final_exponential` is given the last value instead.
 
     >>> [exponential(Horizon(10, 1), gamma=0.5)(t) for t in (0, 1, 3)]
     [1.0, 0.5, 0.125]
     """
-    ratio = _share("gamma", gamma, "each update multiplies the learning rate by it.")
+    ratio = positive_share("gamma", gamma, "each update multiplies the learning rate by it.")
     return _floored(lambda t: ratio**t, horizon.span, floor)
 
 
 def natural_exponential(horizon: Horizon, *, rate: float = 1e-4, floor: float = 0.0) -> Schedule:
-    """m(t) = max(floor, e^(-rate t)).  Known as natural exponential decay; `rate` is for each update.
+    """m(t) = max(floor, e^(-rate t)).  Known as natural exponential decay; `rate` is per update.
 
     >>> [round(natural_exponential(Horizon(10, 1), rate=0.5)(t), 6) for t in (0, 2)]
     [1.0, 0.367879]
@@ -35,14 +35,14 @@ def natural_exponential(horizon: Horizon, *, rate: float = 1e-4, floor: float = 
 
 
 def final_exponential(horizon: Horizon, *, final: float = 0.01) -> Schedule:
-    """m(t) = final^x: the exponential from 1 to `final` at the end, whatever the length of the run.
+    """m(t) = final^x: exponential decay from 1 to `final` at the end, whatever the length of the run.
 
-    Known from fvcore and fastai. `final` is a share of the peak, and its floor.
+    As in fvcore and fastai. `final` is a share of the peak.
 
     >>> [final_exponential(Horizon(10, 1), final=0.25)(t) for t in (0, 5, 10)]
     [1.0, 0.5, 0.25]
     """
-    end, span = _share("final", final, "it is the share of the peak that is left at the end."), horizon.span
+    end, span = positive_share("final", final, "it is the share of the peak that is left at the end."), horizon.span
     return lambda t: end ** (t / span) if t < span else end
 
 
@@ -56,14 +56,14 @@ def exponential_decay(
 ) -> Schedule:
     """m(t) = max(floor, rate^(t / every)); with `staircase` max(floor, rate^⌊t / every⌋).
 
-    The exponential decay of TensorFlow: the rate is multiplied by `rate` over each `every`, smoothly or at once.
+    The exponential decay of TensorFlow: the rate is multiplied by `rate` over each `every`, smoothly or in stairs.
 
     >>> [exponential_decay(Horizon(10, 1), every=4, rate=0.25)(t) for t in (0, 2, 4, 8)]
     [1.0, 0.5, 0.25, 0.0625]
     >>> [exponential_decay(Horizon(10, 1), every=4, rate=0.25, staircase=True)(t) for t in (0, 2, 4, 8)]
     [1.0, 1.0, 0.25, 0.0625]
     """
-    ratio = _share("rate", rate, "the learning rate is multiplied by it over each `every`.")
+    ratio = positive_share("rate", rate, "the learning rate is multiplied by it over each `every`.")
     return _paced(lambda n: ratio**n, horizon, every, staircase, floor)
 
 
@@ -93,19 +93,13 @@ def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, flo
     width = horizon.updates(every, "every", least=1)
     if not staircase:
         return _floored(lambda t: curve(t / width), horizon.span, floor)
-    low, last = fraction("floor", floor, FLOOR), (horizon.total - horizon.start - 1) // width
+    low, last = fraction("floor", floor, FLOOR), (horizon.left - 1) // width
     jumps = range(width, max(last, 1) * width + 1, width)
     return annotate(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
 
 
 def _floored(curve: Curve, span: int, floor: float) -> Schedule:
-    """max(floor, curve(t)), held from `span` on; a knot where it comes to the floor."""
+    """max(floor, curve(t)), constant from `span` on; a knot where it reaches the floor."""
     low = fraction("floor", floor, FLOOR)
     reached = bisect_left(range(span), True, key=lambda t: curve(t) <= low)
     return annotate(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])
-
-
-def _share(name: str, value: float, why: str) -> float:
-    if positive(name, value, why) > 1:
-        raise ConfigError(f"{name}={value!r} would raise the learning rate: give a value up to 1.")
-    return float(value)

@@ -15,11 +15,11 @@ from trainer.lr.warmup import Warmup
 BATCH = "batch_size"
 """The name of the batch among the other hyper-parameters."""
 STAIRS = (
-    "step-like are schedule=step, multi_step, piecewise_constant, table, exponential_decay with staircase=true, and "
-    "a sequence of them, with cooldown=none"
+    "it needs stairs, as in schedule=step, multi_step, piecewise_constant, table, exponential_decay with "
+    "staircase=true, and a sequence of them, with cooldown=none"
 )
 _NEAR = 1e-9
-"""How far from a whole ratio a quotient of shares may lie by rounding: 0.1² is not 0.01."""
+"""The relative rounding error allowed in quotients of shares: 0.1² is not 0.01."""
 
 
 def grow(
@@ -30,11 +30,11 @@ def grow(
     exponent: float = 1.0,
     noise_batch: int | None = None,
 ) -> Growth:
-    """B = B0 · r where the schedule has a share m of its first stair m0: r = ⌊(m0 / m)^(1/exponent)⌋, up to the most.
+    """B = r B0, r = ⌊(m0 / m)^(1/exponent)⌋ up to `max_batch_size`; m is the schedule's value, m0 its first one.
 
-    The learning rate keeps m · r^exponent: constant where r is exact, the rest is decay. lr / B^exponent is what the
-    schedule says at each sample. `exponent`: 1 keeps the noise scale of SGD, lr N / (B (1 - momentum)); 0.5 is the
-    square-root rule of Adam.
+    The learning rate follows m · r^exponent in place of m: constant where r needs no rounding, so that
+    lr / B^exponent is what the schedule says at each sample. `exponent` 1 keeps the noise scale of SGD,
+    lr N / (B (1 - momentum)); 0.5 is the square-root rule of Adam.
 
     >>> growth = grow(Horizon(30, 8), lambda t: 0.1 ** (t // 10), max_batch_size=160)
     >>> [(stage.update, 8 * stage.ratio) for stage in growth.stages], growth.first(30)
@@ -43,7 +43,7 @@ def grow(
     power = number(
         "exponent",
         exponent,
-        "the rate goes with B^exponent: give 1 for SGD, 0.5 for Adam, or what lies above 0 and up to 1.",
+        "the rate scales as B^exponent: give 1 for SGD, 0.5 for Adam, or another value above 0 and up to 1.",
         _NEAR,
         1.0,
     )
@@ -57,17 +57,18 @@ def grow(
     ratios = [(t, _ratio(high, share, power, most)) for t, share in stairs]
     if all(ratio == 1 for _, ratio in ratios):
         raise ConfigError(
-            f"the schedule falls to {min(share for _, share in stairs) / high:.3g} of its first stair, and twice the "
-            f"batch takes {0.5**power:.3g}: the batch would never grow. Lower the stairs, or take batch_schedule=none."
+            f"the schedule falls to {min(share for _, share in stairs) / high:.3g} of its first stair, but the batch "
+            f"doubles only at {0.5**power:.3g}, so it never grows: lower the stairs, or take batch_schedule=none."
         )
     return Growth.of(ratios, horizon.total, power, noise_batch)
 
 
 def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
-    """A policy that was made on the reference clock, on the clock of a run whose batch grows from `batch_size`.
+    """A policy made in reference updates, as one in updates of a run whose batch grows from `batch_size`.
 
-    schedule(t) is the one of the place at(t) times ratio(t)^exponent, warm-up and the others are of the place, and
-    the batch is a hyper-parameter by the name of `batch_size`. What is the first stair but for rounding is that stair.
+    The schedule at update t is the old one at reference update at(t), times ratio(t)^exponent, and the first stair's
+    value where it differs from that by rounding only. Warm-up and hyper-parameters are the old ones at at(t). The
+    batch joins them as the hyper-parameter `batch_size`.
     """
     rise, fall, at, high = policy.warmup, policy.schedule, growth.at, policy.schedule(0)
 
@@ -89,7 +90,7 @@ def grown(policy: LRPolicy, growth: Growth, batch_size: int) -> LRPolicy:
 
 
 def _most(horizon: Horizon, size: int) -> int:
-    """The largest ratio: `size`, in samples, as so many starting batches."""
+    """The largest ratio: `size`, in samples, over the starting batch."""
     start, epoch = horizon.batch_size, horizon.updates_per_epoch
     why = f"the batch begins at {start} samples and grows in multiples of that."
     most, rest = divmod(integer("max_batch_size", size, why), start)
@@ -97,19 +98,19 @@ def _most(horizon: Horizon, size: int) -> int:
         raise ConfigError(f"max_batch_size={size} lies below the starting batch of {start}: {why}")
     if most == 1 and not rest:
         raise ConfigError(
-            f"max_batch_size={size} is the starting batch, which would never grow: take {2 * start} or more, or "
+            f"max_batch_size={size} is the starting batch, so it never grows: take {2 * start} or more, or "
             "batch_schedule=none."
         )
     if rest:
         near = " or ".join(str(ratio * start) for ratio in (most, most + 1) if ratio > 1)
-        raise ConfigError(f"max_batch_size={size} is no multiple of {start}: take {near}.")
+        raise ConfigError(f"max_batch_size={size} is not a multiple of {start}: take {near}.")
     if epoch and most > epoch:
         raise ConfigError(f"max_batch_size={size} is more than the {epoch * start} samples of an epoch: lower it.")
     return most
 
 
 def _why_even(schedule: Schedule, total: int) -> str:
-    """What to say of a schedule that has one value over the whole run."""
+    """The error message for a schedule that has one value over the whole run."""
     late = [t for t in annotations(schedule).get("jumps", ()) if t >= total]
     if late:
         return (
@@ -120,7 +121,7 @@ def _why_even(schedule: Schedule, total: int) -> str:
 
 
 def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:
-    """The first update and the value of each stair; refused where the curve has other parts, or rises."""
+    """The first update and the value of each stair; `ConfigError` where it rises or has no stairs."""
     yield 0, schedule(0)
     last, before = -1, schedule(0)
     for t in range(1, total):
@@ -129,7 +130,7 @@ def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:
             continue
         if now > before:
             raise ConfigError(
-                f"the schedule rises from {before:.4g} to {now:.4g} at update {t}, and no batch shrinks: {STAIRS}."
+                f"the schedule rises from {before:.4g} to {now:.4g} at update {t}, but a batch cannot shrink: {STAIRS}."
             )
         if last == t - 1:
             raise ConfigError(
@@ -140,7 +141,7 @@ def _stairs(schedule: Schedule, total: int) -> Iterator[tuple[int, float]]:
 
 
 def _ratio(high: float, share: float, exponent: float, most: int) -> int:
-    """How many starting batches are as good as a rate of `share` in place of `high`, at most `most`."""
+    """The ratio of batches that replaces a fall of the rate from `high` to `share`, at most `most`."""
     if share <= 0.0 or high / share >= most**exponent * (1.0 - _NEAR):
         return most
     return math.floor((high / share) ** (1.0 / exponent) * (1.0 + _NEAR))

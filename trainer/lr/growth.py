@@ -1,9 +1,8 @@
-"""The clock of a run whose batch grows, read on the clock of its starting batch.
+"""The clock of a run whose batch grows, and its reference clock, which counts updates of the starting batch.
 
-The reference clock counts updates of the starting batch of B0 samples: warm-up, schedule and every duration are read
-on it. Update t of the run stands for ratio(t) reference updates, those from at(t) on: it trains on their samples, in
-their order, and its batch is ratio(t) · B0. What is due at a place of the reference clock comes with the first update
-that has reached it.
+Warm-up, schedule and durations are given in reference updates, of B0 samples each. Update t of the run has a batch of
+ratio(t) · B0: it trains on the samples of ratio(t) reference updates, from at(t) on, in their order. What is due at a
+reference update comes with the first update of the run that has reached it.
 """
 
 from bisect import bisect_right
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-    """From `update` on, which begins at reference update `at`, each update stands for `ratio` of them."""
+    """From `update` on, which begins at reference update `at`, each update covers `ratio` reference updates."""
 
     update: int
     at: int
@@ -23,8 +22,7 @@ class Stage(NamedTuple):
 class Growth:
     """How the batch grows over `reference` updates of the starting batch; by default it does not.
 
-    lr and batch belong together by lr ∝ B^exponent. `noise_batch` is a batch, in samples, not to be exceeded without
-    a word.
+    The learning rate scales as B^exponent. A batch above `noise_batch`, the noise scale in samples, gives a warning.
 
     >>> growth = Growth.of([(0, 1), (6, 4)], reference=16)
     >>> [growth.at(t) for t in range(10)], growth.first(7), growth.first(16)
@@ -46,9 +44,9 @@ class Growth:
     def of(
         cls, stairs: list[tuple[int, int]], reference: int, exponent: float = 1.0, noise_batch: int | None = None
     ) -> "Growth":
-        """From (place on the reference clock, ratio) of each stair; one begins with the first update at its place.
+        """From the (reference update, ratio) of each stair: a stage begins with the first update that has reached it.
 
-        A stair that a single update steps over has none.
+        A stair that lies within a single update gets no stage.
         """
         stages, t, at = [Stage(0, 0, stairs[0][1])], 0, 0
         for (_, ratio), (end, _) in zip(stairs, [*stairs[1:], (reference, 0)]):
@@ -91,4 +89,4 @@ class Growth:
 
 
 STEADY = Growth()
-"""The batch stays what it is."""
+"""A batch that does not grow."""

@@ -21,8 +21,8 @@ class Horizon:
 
     `t = 0 … total-1` counts applied updates. A schedule that follows a warm-up sees the horizon
     `after` it: `start` updates are gone and `span = total - start` are left. `convention` says how a curve over
-    it is read. With `stretch`, every duration that is no percentage counts so many times. Where the batch grows from
-    `batch_size`, `growth` tells the clock of the run from the one of its `reference`, which durations are read on.
+    it is read. `stretch` multiplies every duration that is not a percentage. Where the batch grows from `batch_size`,
+    `growth` maps the updates of the run to those of its `reference`, in which durations are given.
 
     >>> run = Horizon.of("20ep", samples=1000, batch_size=50)
     >>> run.total, run.updates("10%"), run.updates("2ep"), run.updates("500 samples")
@@ -50,7 +50,7 @@ class Horizon:
     ) -> "Horizon":
         """The horizon of a run of `duration` over `samples` samples an epoch, in updates of `batch_size`.
 
-        An epoch has `samples // batch_size` updates; the rest of its shuffle is left out.
+        An epoch has `samples // batch_size` updates; the remaining samples of its shuffle are left out.
         """
         integer("batch_size", batch_size, "the global batch is a number of samples, at least 1.")
         epoch = None
@@ -65,9 +65,14 @@ class Horizon:
         return replace(unit, total=unit.updates(duration, name, least=1))
 
     @property
+    def left(self) -> int:
+        """Updates from `start` to the end of the run."""
+        return self.total - self.start
+
+    @property
     def span(self) -> int:
         """Updates from `start` to the end of a decay: to T, or to T-1 where the convention says so."""
-        return self.total - self.start - self.convention.early
+        return self.left - self.convention.early
 
     @property
     def reference(self) -> "Horizon":
@@ -80,7 +85,7 @@ class Horizon:
         return self.total / self.updates_per_epoch if self.updates_per_epoch else None
 
     def grown(self, growth: Growth) -> "Horizon":
-        """The same run with a batch that grows: it ends with the first update that has reached its end."""
+        """The same run with a batch that grows: it ends with the first update that has reached the old end."""
         return replace(self, total=growth.first(self.total), growth=growth)
 
     def batch(self, t: int) -> int:
@@ -92,10 +97,10 @@ class Horizon:
         return replace(self, start=self.start + updates)
 
     def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
-        """`duration` in updates, rounded to the nearest; percent are of the whole run.
+        """`duration` in updates, rounded to the nearest; percentages are of the whole run.
 
         Where the batch grows, these are the updates from the start of the run until `duration` has passed.
-        Raises `ConfigError` for what is no duration, for a unit this run cannot count, and for a duration
+        Raises `ConfigError` for what is not a duration, for a unit this run cannot count, and for a duration
         above zero that is less than half an update.
         """
         if self.growth.grows:
@@ -130,7 +135,7 @@ def _parse(duration: Duration, name: str) -> tuple[Fraction, str]:
         raise ConfigError(f"{name}={duration!r} is not a duration: give {UNITS}.")
     amount, unit = Fraction(match[1]), match[2]
     if amount > 10**15:
-        raise ConfigError(f"{name}={duration} is beyond any run: give {UNITS}.")
+        raise ConfigError(f"{name}={duration} is above 1e15: make it shorter.")
     if not unit and amount.denominator != 1:
         raise ConfigError(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
     return amount, unit

@@ -1,7 +1,7 @@
-"""Schedules of every other hyper-parameter: rules that turn the user's own number into the value of an update.
+"""Schedules of hyper-parameters other than the learning rate.
 
-A rule is `value(t, base, share)`: `base` is the number that the user has set (of a parameter group, where groups
-differ), `share` is the learning rate of the update as a share of its peak, warmup(t) · schedule(t) · plateau.
+A rule is `value(t, base, share)`: `base` is the configured value (of a parameter group, where groups differ), `share`
+is the learning rate of the update as a share of its peak, warmup(t) · schedule(t) · plateau.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Rule = Callable[[int, float, float], float]
 
 
 class HyperSchedule(NamedTuple):
-    """A hyper-parameter that changes with the update; `bases` has a number for each group, or one for the run."""
+    """A hyper-parameter that changes with the update; `bases` has a value for each group, or one for the run."""
 
     rule: Rule
     bases: Sequence[float]
@@ -26,7 +26,7 @@ AT_MOST_ONE = ("label_smoothing",)
 
 
 def check_values(name: str, values: Sequence[float]) -> None:
-    """Refuse what a hyper-parameter of this name cannot be, with the first update at which it would be so."""
+    """Refuse values that a hyper-parameter of this name cannot have, naming the first update with one."""
     high = 1.0 if name in (*BELOW_ONE, *AT_MOST_ONE) else LARGEST
     if min(values) >= 0.0 and max(values) < high or (max(values) == high and name in AT_MOST_ONE):
         return
@@ -59,22 +59,22 @@ def tied(horizon: Horizon) -> Rule:
 
 
 def mirrored(horizon: Horizon, *, swing: float = 0.05) -> Rule:
-    """v(t) = base + swing · (1 - 2 share(t)): high where the learning rate is low, around the user's own number.
+    """v(t) = base + swing · (1 - 2 share(t)): high where the learning rate is low, around the configured value.
 
     For momentum or β1: Smith 2018, arXiv:1803.09820, where momentum falls while the learning rate rises.
 
     >>> [round(mirrored(Horizon(10, 1))(0, 0.9, share), 3) for share in (0.0, 0.5, 1.0)]
     [0.95, 0.9, 0.85]
     """
-    width = positive("swing", swing, "it is how far the value goes above and below its own number.")
+    width = positive("swing", swing, "it is how far the value goes above and below the configured one.")
     return lambda t, base, share: base + width * (1.0 - 2.0 * share)
 
 
 def coupled(horizon: Horizon, *, highest: float = 0.999) -> Rule:
-    """v(t) = min(highest, 1 - (1 - base) · share(t)): lr / (1 - v) stays what it is at the peak.
+    """v(t) = min(highest, 1 - (1 - base) · share(t)): keeps lr / (1 - v) at its value at the peak.
 
-    lr / (1 - momentum) is the length of the steps that a steady gradient leads to; `highest` ends the coupling where
-    the learning rate comes near 0 and the momentum would come near 1.
+    lr / (1 - momentum) is the step length under a constant gradient; `highest` keeps the momentum away from 1 where
+    the learning rate comes near 0.
 
     >>> round(coupled(Horizon(10, 1))(0, 0.9, 0.5), 3)
     0.95

@@ -10,8 +10,8 @@ def inverse_sqrt(
 ) -> Schedule:
     """m(t) = floor + (1 - floor) r(t), or max(floor, r(t)) with `clip`; r(t) = √(s / (t + shift + s)).
 
-    Vaswani et al. 2017, arXiv:1706.03762; Zhai et al. 2021, arXiv:2106.04560. s is `timescale`. Where none is given
-    it is W, the updates before the schedule: those of the warm-up; 10 % of the run where there are none.
+    Vaswani et al. 2017, arXiv:1706.03762; Zhai et al. 2021, arXiv:2106.04560. s is `timescale`, by
+    default W, the updates of the warm-up, or 10 % of the run where there is none.
 
     The form of             timescale                       shift                      floor
     Hugging Face            null (10000 without warm-up)    -                          -
@@ -52,10 +52,10 @@ def power_law(
 
 
 def noam(horizon: Horizon, *, warmup: Duration = "10%", width: int | None = None) -> Schedule:
-    """m(t) = min(u, u^-1/2), u = (t + 1) / W: up in a line for W = `warmup` updates, then down.
+    """m(t) = min(u, u^-1/2), u = (t + 1) / W: linear up for W = `warmup` updates, then down.
 
     Vaswani et al. 2017, arXiv:1706.03762, scaled to a peak of 1. With `width`, d, it is the rate of the paper,
-    m(t) = d^-1/2 min((t + 1)^-1/2, (t + 1) W^-3/2), made for optimizer.lr=1. It brings its own warm-up: use it with
+    m(t) = d^-1/2 min((t + 1)^-1/2, (t + 1) W^-3/2), for use with optimizer.lr=1. It has its own warm-up: use it with
     warmup=none.
 
     >>> [noam(Horizon(100, 1), warmup=4)(t) for t in (0, 3, 15)]
@@ -73,7 +73,7 @@ def noam_hold(
 ) -> Schedule:
     """m(t) = (t + 1) / W, then 1 for H updates, then max(floor, (W / (t + 1 - H))^rate).
 
-    Kim et al. 2022, arXiv:2206.00888; NeMo's NoamHoldAnnealing. W is `warmup` and H `hold`, in updates. It brings its
+    Kim et al. 2022, arXiv:2206.00888; NeMo's NoamHoldAnnealing. W is `warmup` and H `hold`, in updates. It has its
     own warm-up: use it with warmup=none.
 
     >>> [noam_hold(Horizon(100, 1), warmup=4, hold=10)(t) for t in (0, 3, 13, 25)]
@@ -91,7 +91,7 @@ def _timescale(horizon: Horizon, timescale: Duration | None) -> int:
 
 
 def _hill(horizon: Horizon, warmup: Duration, hold: int, rate: float, low: float, peak: float) -> Schedule:
-    """Up in a line over the warm-up to `peak`, there for `hold` updates, then down as a power of time."""
+    """Linear up to `peak` over the warm-up, constant for `hold` updates, then down as a power of time."""
     lead, extent = horizon.convention.progress(horizon.updates(warmup, "warmup", least=1))
     span, top = horizon.span, extent - lead
 

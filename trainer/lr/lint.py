@@ -1,4 +1,4 @@
-"""What is probably wrong with a curve, by rules with a name, before anything is trained.
+"""Named rules that find likely mistakes in a curve before training.
 
 | rule | level | it finds |
 | --- | --- | --- |
@@ -7,10 +7,10 @@
 | rises-after-end | warning | a learning rate past the end of the run above its last one |
 | unreached | error | a jump or bend of the schedule at or beyond the end of the run |
 | long-warmup | warning | a warm-up of more than 30 % of the run, or not near 1 by then |
-| floor-above-group | error | a curve that ends above what the group's rate is where the schedule is 1 |
+| floor-above-group | error | a curve that ends above the group's peak, its rate where the schedule is 1 |
 | jump | warning | a change by more than a factor of 3 from one update to the next that no stair accounts for |
-| betas-overwritten | warning | a momentum, beta1 or beta2 that a schedule moves away from its own number |
-| monitor | error | a metric that shall lower the learning rate and is never logged |
+| betas-overwritten | warning | a momentum, beta1 or beta2 that a schedule moves away from its configured value |
+| monitor | error | a plateau that watches a metric which is never logged |
 | huge-lr | error | a learning rate above 1000 |
 | short-cycle | warning | a run that ends in the middle of a cycle |
 | large-batch | warning | a batch that grows beyond a tenth of an epoch, or beyond the noise scale given |
@@ -56,8 +56,8 @@ class Finding(NamedTuple):
 def lint(plan: Plan, *, monitor: str | None = None, logged: Collection[str] | None = None) -> list[Finding]:
     """All findings on a plan, errors first.
 
-    `monitor` is the metric that the plateau factor watches, `logged` the names of the metrics that the run computes,
-    none where it never validates; without them the rule `monitor` is silent.
+    `monitor` is the metric that the plateau factor watches, `logged` the names of the metrics that the run computes
+    (empty where it never validates). Without either, the rule `monitor` finds nothing.
     """
     found = [Finding(rule, level, text) for rule, (level, rule_of) in _OF_CURVES.items() for text in rule_of(plan)]
     found += [Finding("monitor", ERROR, text) for text in rules.unlogged(monitor, logged)]
@@ -67,7 +67,7 @@ def lint(plan: Plan, *, monitor: str | None = None, logged: Collection[str] | No
 def check(
     plan: Plan, ignore: Sequence[str], *, monitor: str | None = None, logged: Collection[str] | None = None
 ) -> list[str]:
-    """The warnings on a plan, one line each; the first error is refused. The rules named in `ignore` do not count."""
+    """The warnings on a plan, one line each; `ConfigError` for the first error. Rules in `ignore` do not count."""
     check_names(ignore)
     found = [one for one in lint(plan, monitor=monitor, logged=logged) if one.rule not in ignore]
     for rule, level, message in found:

@@ -26,15 +26,15 @@ def noisy(
     """m(t) = m_1(t) (1 + ε(t)), |ε(t)| < `limit`: the schedule `of` with noise, from update `start` to the end.
 
     `kind` is the law of ε: "normal" with deviation `std`, cut off at the limit, or "uniform". ε(t) is a function of
-    `seed` and t alone, so any update can be asked for in any order. The first update, to which a warm-up leads, has
-    none, nor has what comes past the end. The learning rate noise of timm; it costs a microsecond per update.
+    `seed` and t alone, so any update can be asked for in any order. The schedule's first update and updates past its
+    end have no noise. As in timm.
 
     >>> curve = noisy(Horizon(100, 1), of=lambda horizon: lambda t: 0.5, limit=0.1)
     >>> curve(7) == curve(7) != curve(8), curve(100), all(0.45 < curve(t) < 0.55 for t in range(100))
     (True, 0.5, True)
     """
     if not callable(of):
-        raise ConfigError(f"of={of!r} is no schedule: give the name of one.")
+        raise ConfigError(f"of={of!r} is not a schedule: give the name of one.")
     if positive("limit", limit, "it bounds the noise, as a share of the learning rate: below 1.") >= 1:
         raise ConfigError(
             f"limit={limit!r} is out of range: the noise stays below the learning rate, so give less than 1."
@@ -55,7 +55,7 @@ def noisy(
 def _law(kind: str, std: float, limit: float) -> Callable[[float], float]:
     """From a uniform number in (0, 1) to one in (-limit, limit)."""
     if positive("std", std, "it is the deviation of the noise, as a share of the learning rate.") > 100:
-        raise ConfigError(f"std={std!r} is out of range: noise as wide as that is uniform, so give kind=uniform.")
+        raise ConfigError(f"std={std!r} is above 100, where the noise is practically uniform: give kind=uniform.")
     if kind == "uniform":
         return lambda u: limit * (2.0 * u - 1.0)
     if kind != "normal":

@@ -1,11 +1,10 @@
-"""One-cycle schedules, which bring their own warm-up, and the peak that ends in a cosine."""
+"""One-cycle schedules, which have their own warm-up, and a constant peak that ends in a cosine."""
 
 from trainer.lr.bounds import ConfigError, fraction, integer
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, START, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import joined
 
-START = "it is the share of the peak at which the cycle starts, from 0 to 1."
 _CYCLE_SHAPES = {name: SHAPES[name] for name in ("cosine", "linear")}
 
 
@@ -27,7 +26,7 @@ def one_cycle(
     >>> [one_cycle(Horizon(10, 1), rise=4, start=0.5, floor=0.0, shape="linear")(t) for t in (0, 2, 4, 7, 10)]
     [0.5, 0.75, 1.0, 0.5, 0.0]
     """
-    count = integer("phases", phases, "2 is up and down, 3 is up, down and on down.", 2, 3)
+    count = integer("phases", phases, "2 is up and down, 3 is up, down to start and down to floor.", 2, 3)
     low, bottom = fraction("start", start, START), fraction("floor", floor, FLOOR)
     peak = _peak(horizon, rise, count - 1)
     ends = [(0, low), (peak, 1.0), *[(2 * peak, low)] * (count - 2), (horizon.span, bottom)]
@@ -46,7 +45,7 @@ def one_cycle_stairs(
     >>> [one_cycle_stairs(Horizon(12, 1), rise=4, stairs=2, start=0.5, floor=0.0)(t) for t in (0, 2, 4, 8, 12)]
     [0.5, 0.75, 1.0, 0.5, 0.0]
     """
-    count = integer("stairs", stairs, "each phase is made in so many stairs.")
+    count = integer("stairs", stairs, "it is the number of stairs of each phase.")
     low, bottom = fraction("start", start, START), fraction("floor", floor, FLOOR)
     peak, span = _peak(horizon, rise, 1), horizon.span
 
@@ -58,7 +57,7 @@ def one_cycle_stairs(
         return bottom + (1.0 - bottom) * (1.0 - (t - peak) * count // (span - peak) / count)
 
     jumps = {*_falls(0, peak, count), *_falls(peak, span, count)}
-    return annotate(factor, jumps=sorted(jump for jump in jumps if jump < horizon.total - horizon.start))
+    return annotate(factor, jumps=sorted(jump for jump in jumps if jump < horizon.left))
 
 
 def flat_cosine(horizon: Horizon, *, flat: Duration = "75%", floor: float = 0.0) -> Schedule:

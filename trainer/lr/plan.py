@@ -1,4 +1,4 @@
-"""The whole curve before training: every rate of every group, what is worth knowing of it, and a sketch of it."""
+"""The whole curve before training: every rate of every group, a summary and a sketch."""
 
 import math
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ _WORDS = {"jumps": "jump", "knots": "bend", "ends": "cycle ends"}
 class Plan:
     """Every learning rate of a run, known before its first update.
 
-    `settings` has the other numbers of each group that are known, such as `weight_decay`; where the policy
-    schedules one, its values hold. Raises `ConfigError` if a learning rate is negative or not finite, where all
-    are zero, and where another hyper-parameter leaves its range.
+    `settings` has other numbers of each group, such as `weight_decay`; where the policy schedules one, the scheduled
+    values replace it. Raises `ConfigError` if a learning rate is negative or not finite, if all are zero, and if
+    another hyper-parameter leaves its range.
 
     >>> from trainer.lr import linear, linear_warmup, compose
     >>> run = Horizon(8, 1)
@@ -80,13 +80,13 @@ class Plan:
         return list(found.values())
 
     def setting(self, name: str, group: str) -> Values | float | None:
-        """The scheduled values of a group, or else its fixed number; None where neither is known."""
+        """A setting of a group: the scheduled values, or else the fixed number; None where neither is known."""
         if name in self.hyper_schedules:
             return self.hyper_schedules[name].get(group, self.hyper_schedules[name].get(RUN))
         return self.settings.get(group, {}).get(name)
 
     def decay_area(self, group: str) -> float | None:
-        """The sum of learning rate · weight decay over the run: how much of a weight AdamW would take away."""
+        """Σ lr · weight decay over the run: AdamW shrinks a weight by about e^-Σ."""
         decay = self.setting("weight_decay", group)
         if decay is None or isinstance(decay, float | int):
             return None if decay is None else decay * self.courses[group].area
@@ -101,7 +101,7 @@ class Plan:
     def milestones(self, most: int = 16) -> list[tuple[int, str]]:
         """The updates at which something happens, and what: the end of the warm-up, jumps, bends, ends of cycles.
 
-        Of more than `most`, the first and the last are named, and between them how many are left out.
+        Of more than `most`, only the first and the last are listed, with the number of those left out between them.
         """
         found: dict[int, list[str]] = {}
         if self.policy.warmup.updates:
@@ -118,9 +118,9 @@ class Plan:
         return [*rows[:head], (rows[head][0], f"… and {len(rows) - head - tail} such"), *rows[len(rows) - tail :]]
 
     def batches(self) -> list[dict[str, float]]:
-        """Where the batch grows: from which update on, and how many samples into the run, it has which size.
+        """For each batch size of a batch that grows: its first update, the samples before it, and the schedule there.
 
-        And what is left to the learning rate: the schedule there. Nothing, where it does not grow.
+        Empty where the batch does not grow.
         """
         if not self.horizon.growth.grows:
             return []
@@ -131,7 +131,7 @@ class Plan:
         ]
 
     def summary(self) -> dict[str, object]:
-        """What a reader wants to know of the curves, as plain numbers; those without a group are the first one's."""
+        """The curves in plain numbers; those outside `curves` are of the first group."""
         first, horizon = next(iter(self.courses.values())), self.horizon
         return {
             "total_updates": horizon.total,
@@ -153,7 +153,7 @@ class Plan:
         }
 
     def _gains(self) -> dict[str, object]:
-        """Under AdaScale: S, and between how many updates and how many the T scale-invariant iterations take."""
+        """Under AdaScale: S, and the fewest updates that the T scale-invariant iterations can take."""
         most, total = self.policy.most_gain, self.horizon.total
         return {} if most is None else {"most_gain": most, "fewest_updates": math.ceil(total / most)}
 

@@ -1,10 +1,10 @@
-"""The metric-driven factor: rules that watch the validations, and lower the curve where they see no gain.
+"""The plateau factor: rules that lower the learning rate when a validation metric stops improving.
 
 plateau(t) is 1 at the start. A reduction after update t - 1 multiplies it by `factor` from t on, and it never falls
-below `floor`. It multiplies the curve, whatever the warm-up and the schedule are, so its bounds are shares of the
-curve. It is the only factor with a state, which `state_dict` gives as plain numbers.
+below `floor`. It multiplies the curve that warm-up and schedule give, so its bounds are shares of that curve. Its
+state is plain numbers, for the checkpoint.
 
-A value that is not finite (a loss of NaN) counts as bad, and never as the best.
+A value that is not finite (a loss of NaN) counts as no improvement.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 
 Verdict = tuple[float, str]
-"""What the factor shall be, and why."""
+"""The new factor, and the reason."""
 
 _MOST = 10**6
 
@@ -25,7 +25,8 @@ _MOST = 10**6
 class Plateau(ABC):
     """A rule for plateau(t): `observe` takes the value of `monitor` at each validation, and changes `value`.
 
-    mode: "min" or "max", whichever is good. factor: what a reduction multiplies by. floor: the smallest value.
+    mode: "min" where lower is better, "max" where higher is. factor: each reduction multiplies by it. floor: the
+    smallest value.
     """
 
     monitor: str = "val/loss"
@@ -39,7 +40,7 @@ class Plateau(ABC):
         self.value = 1.0
         if not isinstance(self.monitor, str) or not self.monitor.strip():
             raise ConfigError(
-                f"monitor={self.monitor!r} names no metric: give one that validation computes, as val/loss."
+                f"monitor={self.monitor!r} is not a metric: give one that validation computes, such as val/loss."
             )
         if self.mode not in ("min", "max"):
             raise ConfigError(f"mode={self.mode!r} is not known: choose min or max.")
@@ -49,7 +50,7 @@ class Plateau(ABC):
                 raise ConfigError(f"{name}={given!r} lowers nothing: give a share of the learning rate below 1.")
 
     def observe(self, value: float, t: int) -> str | None:
-        """Take in the value at a validation before update `t`; an event in one line, where the factor changes."""
+        """Take in the value of a validation before update `t`; returns one line where the factor changes, else None."""
         cost = value if self.mode == "min" else -value
         verdict = self._judge(cost if math.isfinite(cost) else math.inf, t)
         if verdict is None or verdict[0] == self.value:
@@ -58,11 +59,11 @@ class Plateau(ABC):
         return f"plateau: {self.monitor} {why}, factor {before:.6g} -> {self.value:.6g}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next validations depend on."""
+        """The state that later reductions depend on."""
         return {**self._kind(), "value": self.value, **{name: getattr(self, name) for name in self._memory}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state. Of another rule, or another metric, only the factor is taken over."""
+        """Restore a state. From another rule or another metric, only the factor is restored."""
         self.value = state["value"]
         if self._kind().items() <= state.items():
             for name in self._memory:
@@ -77,7 +78,7 @@ class Plateau(ABC):
 
     @abstractmethod
     def _judge(self, cost: float, t: int) -> Verdict | None:
-        """Take in `cost`, which is low where the metric is good and ∞ where it is no number."""
+        """Take in `cost`, which is low where the metric is good and ∞ where it is not finite."""
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Counting(Plateau, ABC):
             raise ConfigError(f"threshold_mode={self.threshold_mode!r} is not known: choose rel or abs.")
         if self.threshold_mode == "rel" and self.threshold >= 1:
             raise ConfigError(
-                f"threshold={self.threshold!r} of the best is more than can be gained: give a share below 1."
+                f"threshold={self.threshold!r} is not a possible improvement: give a share of the best below 1."
             )
         self.best, self.best_at, self.bad, self.wait = math.inf, 0, 0, 0
 
@@ -124,9 +125,9 @@ class CountPlateau(Counting):
 
     The rule of torch's `ReduceLROnPlateau`, which acts when bad > patience (optax's acts at bad = patience). A value
     is better where it is below best · (1 - threshold), or best - threshold with `threshold_mode: abs`. For
-    `cooldown` validations after a reduction no bad one is counted. A reduction of any size is made (torch's eps is
-    0). Where the best is negative, torch's relative margin has the wrong sign and takes what is worse for better;
-    this one does not.
+    `cooldown` validations after a reduction no bad one is counted. There is no smallest reduction, as with torch's
+    eps at 0. Where the best is negative, torch's relative margin has the wrong sign and accepts worse values; this one
+    does not.
 
     >>> rule = CountPlateau(patience=1)
     >>> [rule.observe(loss, t) for t, loss in ((10, 0.5), (20, 0.6))]
@@ -150,11 +151,11 @@ class CountPlateau(Counting):
 
 @dataclass
 class Greedy(Counting):
-    """plateau(t) divided by `factor` after more than `patience` new bests in a row, times it after as many bad ones.
+    """plateau(t) / `factor` after more than `patience` new bests in a row, times `factor` after as many without one.
 
     GreedyLR, arXiv:2512.14527, as in transformers, whose bounds are absolute learning rates: here `floor` and
-    `highest` are shares of the curve. Above 1, `highest` lets the rate exceed the curve that was planned.
-    `smooth`: the mean of so many validations is judged. For `cooldown` validations after a change none counts.
+    `highest` are shares of the curve. With `highest` above 1 the rate may exceed the planned curve. The mean of the
+    last `smooth` validations is compared. The `cooldown` validations after a change do not count.
 
     >>> rule = Greedy(patience=0, factor=0.5, highest=4.0)
     >>> for t, loss in enumerate((0.9, 0.8, 0.8)):

@@ -15,11 +15,11 @@ from trainer.lr.warmup import Warmup
 class LRPolicy:
     """The learning rate of every parameter group at every update, as a product of named factors.
 
-    `groups` names the parameter groups and their multipliers, `own` the groups that follow another schedule than
-    `schedule`, `hyper_schedules` the other hyper-parameters that change with the update. All are pure functions of `t`,
-    so any update can be asked for in any order; what has a state is an argument: `plateau`, and under AdaScale `gain`,
-    which multiplies `scale`. `most_gain` is then its largest value, `t` counts scale-invariant iterations, and
-    `adaptive` are the keys of the optimizers that divide by their second moments, for which no gain was derived.
+    `groups` has the multiplier of each parameter group, `own` the schedules of groups that do not follow `schedule`,
+    `hyper_schedules` the other hyper-parameters that change with the update. All are pure functions of `t`, so any
+    update can be asked for in any order. Factors with a state are arguments: `plateau`, and under AdaScale `gain`,
+    which multiplies `scale`. Under AdaScale `most_gain` is the largest gain, `t` counts scale-invariant iterations, and
+    `adaptive` names the optimizers that divide by their second moments, for which no gain was derived.
 
     >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)

@@ -1,7 +1,7 @@
-"""What a range test suggests: our rule and the published ones, each with where it comes from and when it is silent.
+"""The learning rates that a range test suggests: by our rule and by published ones, each with its source.
 
 The published rules read a smoothed curve without its ends, as fastai does: from point N // 10 on, without the last
-five, for a sweep planned with N updates; and as far as its losses are finite.
+five, for a sweep planned with N updates; and only up to its first loss that is not finite.
 """
 
 import math
@@ -19,8 +19,8 @@ Rule = Callable[[Sequence[float], Sequence[float]], float]
 class Suggestion:
     """A rate with its interval, or the reason why there is none.
 
-    `interval` is the bracket of our rules, and from the lowest to the highest seed for the others. `caution` says why
-    the rate may be wrong all the same.
+    `interval` is the bracket of our rules, and the range over the seeds for the others. `caution` says why the rate
+    may still be wrong.
     """
 
     method: str
@@ -33,7 +33,7 @@ class Suggestion:
 
 
 def steep(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """lr_i with the least (l_{i+1} - l_i) / (ln lr_{i+1} - ln lr_i): where the loss falls fastest."""
+    """The lr_i where the loss falls fastest: with the least (l_{i+1} - l_i) / (ln lr_{i+1} - ln lr_i)."""
     slopes = [
         (after - before) / math.log(high / low)
         for before, after, low, high in zip(losses, losses[1:], rates, rates[1:])
@@ -47,7 +47,7 @@ def minimum(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Half-way between one and two thirds into the longest falling subsequence, which is taken for a stretch.
+    """The rate half-way between one and two thirds of the longest falling subsequence, taken as contiguous.
 
     With lds_i the length of the longest strictly falling subsequence that ends at i, e the first i of the longest,
     and s = lds_e / 3: the rate at e - lds_e + ⌊s⌋ + ⌊s / 2⌋, or the first one where that is none.
@@ -61,7 +61,7 @@ def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def slide(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """From the right, two points 15 apart move down while their slopes differ by over 0.005; where the left stops.
+    """Two points 15 apart move from the right while their slopes differ by over 0.005: the rate at the left one.
 
     Slopes are per point, ½ (l_{i+1} - l_{i-1}), and one-sided at the ends.
     """
@@ -93,7 +93,7 @@ def trimmed(sweep: Sweep) -> tuple[list[float], list[float]]:
 
 
 def suggestions(sweeps: Sequence[Sweep]) -> dict[str, Suggestion]:
-    """What each rule makes of the sweeps of several seeds, ours first; the median of the seeds on the log axis."""
+    """What each rule suggests, ours first: the median over the seeds' sweeps, on the log axis."""
     found, reasons = edges(sweeps)
     suggested: dict[str, Suggestion] = {}
     for name, key in (("edge/8", "suggestion"), ("edge/4", "aggressive")):
@@ -123,7 +123,7 @@ def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], c
     near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
     if 2 * len(near) <= len(found):
         ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
-        reason = f"the seeds do not agree where training breaks, from {ends}: raise --updates, or the batch."
+        reason = f"the seeds disagree on where training breaks, from {ends}: raise --updates, or the batch."
         return Suggestion(name, source, refused=reason)
     bracket = (middle / DIVISORS["low"], middle / DIVISORS["high"])
     checked = (

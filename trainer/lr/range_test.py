@@ -1,4 +1,4 @@
-"""The range test: a sweep of rates, where training breaks, and which rates that speaks for."""
+"""The range test: a sweep of rates, and the rate at which training breaks."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from trainer.lr.bounds import ConfigError, integer, positive
 SPACINGS = ("exponential", "linear")
 BETA = 0.98
 STOP = 4.0
-"""A sweep ends where its smoothed loss is above so many times its lowest."""
+"""A sweep ends where its smoothed loss exceeds its lowest by this factor."""
 WINDOW, FIRST, FEWEST = 7, 10, 20
 DROP, LEAST, QUIET = 2.5, 0.02, 30
-"""A fall counts above so many times the noise (of pure noise, 4 % of curves have one) and this share of the loss."""
+"""A fall of the loss counts above DROP times the noise (4 % of curves of pure noise have one) and LEAST of the loss."""
 DIVISORS = {"suggestion": 8.0, "aggressive": 4.0, "low": 25.0, "high": 2.5}
-"""The edge divided by these: what is suggested, and the bracket around it. Measured: docs/range_test.md."""
+"""The edge divided by these gives the suggestions and the bracket around them. Measured: docs/range_test.md."""
 
 
 def rates(start: float, end: float, updates: int, spacing: str = "exponential") -> list[float]:
@@ -39,7 +39,7 @@ def rates(start: float, end: float, updates: int, spacing: str = "exponential") 
 
 @dataclass
 class Smooth:
-    """A running mean with its bias taken out: s_t = Σ β^(t-i) (1-β) x_i / (1 - β^(t+1)). Kingma & Ba 2014, sec. 3."""
+    """A bias-corrected running mean: s_t = Σ β^(t-i) (1-β) x_i / (1 - β^(t+1)). Kingma & Ba 2014, sec. 3."""
 
     beta: float = BETA
     total: float = 0.0
@@ -64,7 +64,7 @@ def smoothed(losses: Sequence[float], beta: float = BETA) -> list[float]:
 
 @dataclass
 class Stop:
-    """Whether a sweep has gone far enough: the smoothed loss is above `STOP` times its lowest, above that of zero."""
+    """Says when to stop a sweep: the smoothed loss exceeds `STOP` times its lowest, and that is above 0."""
 
     smooth: Smooth = field(default_factory=Smooth)
     lowest: float = math.inf
@@ -80,7 +80,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep has seen: the loss at each rate, and `broke`, the rate at which it stopped before its end."""
+    """The loss at each rate of a sweep; `broke` is the rate at which it stopped before its end."""
 
     rates: list[float]
     losses: list[float]
@@ -96,7 +96,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Edge:
-    """Where training breaks: the loss at first, the lowest with its rate, and the rate at which it is half-way back."""
+    """Where training breaks: the first loss, the lowest and its rate, and the rate where it is half-way back up."""
 
     first: float
     lowest: float
@@ -118,9 +118,9 @@ def edge(sweep: Sweep) -> Edge:
     """The divergence edge of a sweep: the first rate after the minimum of m with m > m_k + ½ (m_0 - m_k).
 
     m is the running median of seven raw losses, m_0 the median of the first ten raw losses and m_k the minimum of m.
-    Where m does not come back so far, but the sweep broke off, the edge is where it did. The noise is that of the raw
-    losses around m up to its minimum.
-    Raises `ConfigError` where there is no such place: too few points, a flat curve, one that only falls or only rises.
+    Where m does not rise that far but the sweep stopped early, the edge is where it stopped. The noise is that of the
+    raw losses around m up to its minimum.
+    Raises `ConfigError` for too few points, and for a curve that is flat, only falls or only rises.
     """
     sweep = sweep.finite()
     count = len(sweep.losses)
@@ -148,7 +148,7 @@ def edge(sweep: Sweep) -> Edge:
 
 
 def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> str:
-    """Why a curve without a fall says nothing."""
+    """The error message for a curve that does not fall."""
     measured = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
     if sweep.broke is not None or last > first + max(DROP * noise, LEAST * abs(first)):
         return (

@@ -1,4 +1,4 @@
-"""Policies made of policies, for a run that is resumed: another curve from an update on, or another clock."""
+"""Policies of a resumed run: another curve from an update on, or another batch size."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ from trainer.lr.warmup import Warmup
 
 
 def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy:
-    """`old` before update `begin`, from there on `new` as it is `shift` updates before.
+    """`old` before update `begin`, and from there on `new` at t - `shift`.
 
-    The rates before `begin` are those of `old`, as shares of the peak of `new`, and W is its warm-up's.
+    Before `begin` the rates are those of `old`, given as shares of the peak of `new`. The warm-up lasts as in `old`.
     """
     ratio = old.peak_lr / new.peak_lr
     rise, later = old.warmup.factor, new.warmup.factor
@@ -35,7 +35,7 @@ def joined(old: LRPolicy, new: LRPolicy, begin: int, shift: int = 0) -> LRPolicy
 
 
 def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
-    """A policy on the clock of batches of `after` samples, planned on one of `before`: the same at each sample."""
+    """A policy planned for batches of `before` samples, for batches of `after`: the same rate at each sample."""
     if before == after:
         return policy
 
@@ -56,7 +56,7 @@ def reclocked(policy: LRPolicy, before: int, after: int) -> LRPolicy:
 
 
 def _noted(rise: Schedule, new: LRPolicy, begin: int, shift: int) -> Schedule:
-    """A warm-up with what is noted on that of `new`, and its end, as jumps: the rate may leap there."""
+    """`rise` with the jumps and the end of the warm-up of `new` annotated as jumps: the rate may jump there."""
     jumps = [
         t + shift for t in (*annotations(new.warmup.factor).get("jumps", ()), new.warmup.updates) if t + shift >= begin
     ]
@@ -64,7 +64,7 @@ def _noted(rise: Schedule, new: LRPolicy, begin: int, shift: int) -> Schedule:
 
 
 def cut(policy: LRPolicy, total: int) -> LRPolicy:
-    """A policy for a run that ends at `total`: what is noted beyond it is no longer looked for."""
+    """A policy for a run that ends at `total`: annotations past it are left out."""
 
     def within(curve: Schedule) -> Schedule:
         places = {kind: tuple(t for t in updates if t < total) for kind, updates in annotations(curve).items()}
@@ -75,7 +75,7 @@ def cut(policy: LRPolicy, total: int) -> LRPolicy:
 
 
 def frozen(policy: LRPolicy, begin: int) -> LRPolicy:
-    """A policy whose warm-up stays where it is at update `begin`."""
+    """A policy whose warm-up stays at its value of update `begin`."""
     rise = policy.warmup.factor
     return replace(policy, warmup=Warmup(policy.warmup.updates, lambda t: rise(min(t, begin))))
 

@@ -1,6 +1,6 @@
-"""The rules that `trainer.lr.lint` goes by: each yields a line for every curve that it finds at fault.
+"""The rules of `trainer.lr.lint`: each yields a message for every curve that it finds at fault.
 
-Groups that follow the same schedule have the same curve but for a factor: a rule looks at the first of them.
+The curves of groups with the same schedule differ by a factor only: a rule looks at the first of them.
 """
 
 from collections.abc import Collection, Iterator
@@ -13,7 +13,7 @@ from trainer.lr.trace import Values
 
 HUGE = 1000.0
 TAIL = 0.201
-"""A fifth of the peak, in round numbers."""
+"""A fifth of the peak, with some room for rounding."""
 LONG, RISEN = 0.3, 0.9
 STEEP, LEAST = 3.0, 0.1
 PART = 10
@@ -37,7 +37,7 @@ def last(plan: Plan) -> Iterator[str]:
     for whose, group in _apart(plan):
         curve, course = plan.curves[group], plan.courses[group]
         growth = plan.horizon.growth
-        last = course.last / growth.ratio(len(curve) - 1) ** growth.exponent  # as it were with the starting batch
+        last = course.last / growth.ratio(len(curve) - 1) ** growth.exponent  # as with the starting batch
         if last > TAIL * course.peak and any(map(gt, curve, curve[1:])):
             yield (
                 f"the last learning rate{whose}, {last:.4g}, is {last / course.peak:.0%} of the peak, "
@@ -92,14 +92,14 @@ def floor_above_group(plan: Plan) -> Iterator[str]:
         high, last = plan.policy.peak_lr * plan.policy.groups[group], plan.courses[group].last
         if last > high * (1 + SAME):
             yield (
-                f"the last learning rate{whose}, {last:.4g}, lies above {high:.4g}, where the schedule is 1: a floor "
-                "above the peak of the group makes a rise of the decay; give it as a share of the peak, up to 1."
+                f"the last learning rate{whose}, {last:.4g}, lies above the group's peak, {high:.4g}: the decay rises "
+                "to a floor above it; give the floor as a share of the peak, up to 1."
             )
 
 
 def jump(plan: Plan) -> Iterator[str]:
     policy = plan.policy
-    begin = max(policy.warmup.updates, 1) + (policy.warmup.updates == 1)  # a ramp of one update is a jump by itself
+    begin = max(policy.warmup.updates, 1) + (policy.warmup.updates == 1)  # a warm-up of one update is a jump
     for whose, group in _apart(plan):
         if "noise" in annotations(policy.schedule_of(group)):
             continue
@@ -113,7 +113,7 @@ def jump(plan: Plan) -> Iterator[str]:
             if steep and abs(now - before) > least and t not in known and not _on_a_slope(curve, t):
                 yield (
                     f"the learning rate{whose} jumps from {before:.4g} to {now:.4g} at update {t}, and the schedule "
-                    "has no stair there: check where warm-up, schedule and cooldown meet, or mark the jump."
+                    "has no stair there: check where warm-up, schedule and cooldown meet, or annotate the jump."
                 )
                 break
 
@@ -127,7 +127,7 @@ def betas(plan: Plan) -> Iterator[str]:
             low, high = min(values), max(values)
             if max(own - low, high - own) > SAME:
                 yield (
-                    f"hyper_schedule.{name} takes the {name} of group {group} away from its own number, {own:g}, "
+                    f"hyper_schedule.{name} takes the {name} of group {group} away from its configured value, {own:g}, "
                     f"to between {low:.4g} and {high:.4g}: choose hyper_schedule=none to keep it."
                 )
                 break
@@ -184,19 +184,19 @@ def adaptive_gain(plan: Plan) -> Iterator[str]:
     if policy.adaptive and policy.most_gain is not None and policy.most_gain > 1:
         yield (
             f"scaling=adascale multiplies the rate of {' and '.join(policy.adaptive)}, which divides by second moments,"
-            f" by up to {policy.most_gain:g}, a gain that was derived for SGD: take optimizer=momentum or scaling=sqrt."
+            f" by up to {policy.most_gain:g}; the rule was derived for SGD: take optimizer=momentum or scaling=sqrt."
         )
 
 
 def _apart(plan: Plan) -> Iterator[tuple[str, str]]:
-    """A group for each schedule, of those that are not frozen, with ` of group NAME` where there are several."""
+    """The first group of each schedule that is not frozen, with ` of group NAME` where there are several schedules."""
     for groups in plan.alike():
         for group in [name for name in groups if plan.policy.groups[name]][:1]:
             yield f" of group {group}" if len(plan.alike()) > 1 else "", group
 
 
 def _on_a_slope(curve: Values, t: int) -> bool:
-    """Whether the change at update `t` goes on from the one before it, or into the next one."""
+    """Whether the change before or after that at update `t` has its direction and more than two thirds of its size."""
     change = curve[t] - curve[t - 1]
     beside = [curve[i] - curve[i - 1] for i in (t - 1, t + 1) if 0 < i < len(curve)]
     return any(1.5 * other / change > 1.0 for other in beside)

@@ -1,14 +1,14 @@
-"""Batch-size scaling rules: what becomes at κ = B / B_ref of the numbers that were tuned at B_ref.
+"""Batch-size scaling rules: how numbers tuned at a batch B_ref change for a batch B = κ B_ref.
 
 `batch_size` is the global batch B (per-device × devices × nodes × accumulation), `base_batch_size` the batch B_ref
 at which the optimizer was tuned. A rule gives the number that multiplies the learning rate, or a `Scaled` where more
 changes. A rule with an argument `tuned` is given the optimizer's numbers by name (lr, beta1, beta2, eps, momentum,
 alpha, weight_decay: those that it has), one with `adaptive` whether the optimizer divides by its second moments.
 
-`weight_decay` says what becomes of the decay λ, which acts over 1 / (lr λ) updates, B / (lr λ D) epochs of D samples:
+`weight_decay` says how the decay λ changes, which acts over 1 / (lr λ) updates, B / (lr λ D) epochs of D samples:
 "keep" leaves it, "sqrt" and "linear" multiply it by √κ and κ, "timescale" by κ / scale, so that it acts over the same
-epochs (Bergsma et al. 2025, arXiv:2505.13738). "keep" has that too where the learning rate is scaled by κ, and "sqrt"
-where it is scaled by √κ.
+epochs (Bergsma et al. 2025, arXiv:2505.13738). So do "keep" where the learning rate is scaled by κ, and "sqrt" where
+it is scaled by √κ.
 """
 
 import math
@@ -19,15 +19,14 @@ from typing import Literal
 from trainer.lr.bounds import ConfigError, integer, number
 
 Connection = Literal["keep", "sqrt", "linear", "timescale"]
-"""What becomes of the weight decay."""
+"""How the weight decay changes with the batch."""
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """What a rule makes of the tuned numbers.
+    """The result of a rule: `lr` multiplies the learning rate, `warmup` the epochs of the warm-up.
 
-    `lr` multiplies the learning rate, `settings` are the new values of settings of the optimizer by name, and `warmup`
-    multiplies the epochs of the warm-up.
+    `settings` are new values of the optimizer's settings, by name.
     """
 
     lr: float
@@ -36,7 +35,7 @@ class Scaled:
 
 
 def no_scaling(batch_size: int, base_batch_size: int | None = None) -> float:
-    """scale = 1: the learning rate is taken as it is."""
+    """scale = 1."""
     return 1.0
 
 
@@ -67,7 +66,7 @@ def sqrt_scaling(
 ) -> float | Scaled:
     """scale = √κ.  Krizhevsky 2014, arXiv:1404.5997; for Adam: Malladi et al. 2022, arXiv:2205.10287.
 
-    A rule for small κ: it is the first part of `adam_sde`, and near the noise scale too low.
+    For small κ: it is the learning-rate part of `adam_sde`, and too low for batches near the noise scale.
 
     >>> sqrt_scaling(256, base_batch_size=64)
     2.0
@@ -106,10 +105,10 @@ def auto_scaling(
 ) -> float | Scaled:
     """scale = √κ for an optimizer that is `adaptive`, κ for any other: SGD, LARS, Muon.
 
-    Adaptive is an update that is divided by a root of second moments, so that the size of the noise drops out of it:
-    Adam, RMSprop, Adagrad and their kind, and Lion, whose sign does the same. The largest stable rate grows with √B
-    for them and with B for SGD: Granziol et al. 2020, arXiv:2006.09092. In a config, `adaptive: null` is found from
-    the optimizer's own numbers: its betas, its alpha. In Python it is refused.
+    Adaptive optimizers divide the update by a root of second moments, which removes the size of the noise: Adam,
+    RMSprop, Adagrad and their kind, and Lion, whose sign does the same. The largest stable rate grows as √B for them
+    and as B for SGD: Granziol et al. 2020, arXiv:2006.09092. In a config, `adaptive: null` is inferred from the
+    optimizer's settings (betas, alpha). In Python it is refused.
 
     >>> auto_scaling(256, base_batch_size=64, adaptive=True), auto_scaling(256, base_batch_size=64, adaptive=False)
     (2.0, 4.0)
@@ -148,13 +147,13 @@ def ratio(batch_size: int, base_batch_size: int | None) -> float:
 
 
 def linked(scale: float, kappa: float, link: Connection, tuned: Mapping[str, float] | None) -> float | Scaled:
-    """`scale` for the learning rate, with a new weight decay where `link` asks for one."""
+    """`scale`, with a new weight decay where `link` asks for one."""
     settings = decayed(scale, kappa, link, tuned)
     return Scaled(scale, settings) if settings else scale
 
 
 def decayed(scale: float, kappa: float, link: Connection, tuned: Mapping[str, float] | None) -> dict[str, float]:
-    """The new weight decay, by name; nothing where it is kept."""
+    """{"weight_decay": the new value}; empty where it is kept."""
     factors = {"keep": 1.0, "sqrt": math.sqrt(kappa), "linear": kappa, "timescale": kappa / scale}
     if link not in factors:
         raise ConfigError(f"scaling.weight_decay={link!r} is not known: choose one of {', '.join(factors)}.")

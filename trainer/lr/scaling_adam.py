@@ -1,4 +1,4 @@
-"""Scaling rules that carry the averages of Adam and RMSprop to another batch size, beside the learning rate."""
+"""Scaling rules that also adapt the decay rates and ε of Adam and RMSprop to the batch size."""
 
 import math
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ def adam_sde_scaling(
     """scale = √κ, β1 → 1 - κ(1 - β1), β2 → 1 - κ(1 - β2), ε → ε / √κ.
 
     Malladi et al. 2022, arXiv:2205.10287: with these Adam follows the same stochastic differential equation, while
-    the noise of the gradient outweighs its mean. It ends where κ(1 - β) reaches 1, for β1 = 0.9 at κ = 10: refused.
-    A β1 of 0 stays, as in RMSprop. With decoupled weight decay the equation asks for `weight_decay` "sqrt".
+    the noise of the gradient outweighs its mean. Refused where κ(1 - β) reaches 1, as for β1 = 0.9 at κ = 10. A β1 of
+    0 stays 0, as in RMSprop. With decoupled weight decay the equation asks for `weight_decay` "sqrt".
 
     >>> adam_sde_scaling(256, base_batch_size=64, tuned={"beta1": 0.9, "beta2": 0.999, "eps": 1e-8})
     Scaled(lr=2.0, settings={'beta1': 0.6, 'beta2': 0.996, 'eps': 5e-09}, warmup=1.0)
@@ -66,8 +66,8 @@ def half_life_scaling(
 ) -> Scaled:
     """β2 → β2^κ, and scale = √κ, or 1 with `lr` "keep".
 
-    The half-life of the second moments, B ln(1/2) / ln β2 samples or tokens, stays what it is; RMSprop's α is its β2.
-    Marek et al. 2025, arXiv:2507.07101. Unlike that of `adam_sde`, it exists for every κ.
+    This keeps the half-life of the second moments, B ln(1/2) / ln β2 samples or tokens; RMSprop's α is its β2.
+    Marek et al. 2025, arXiv:2507.07101. Unlike the β2 of `adam_sde`, it exists for every κ.
 
     >>> half_life_scaling(256, base_batch_size=128, tuned={"beta2": 0.9, "eps": 1e-8})
     Scaled(lr=1.4142135623730951, settings={'beta2': 0.81}, warmup=1.0)
@@ -89,11 +89,11 @@ def _needed(rule: str, tuned: Tuned, names: tuple[str, ...], kind: str) -> list[
             f"scaling={rule} is for {kind}: it needs {', '.join(names)}, and the optimizer's settings have no "
             f"{', '.join(lacking)}: set them, or take another rule."
         )
-    return [number(f"optimizer's {name}", (tuned or {})[name], "it was tuned, from 0.", low=0.0) for name in names]
+    return [number(f"optimizer's {name}", (tuned or {})[name], "give a value of 0 or more.", low=0.0) for name in names]
 
 
 def _sooner(name: str, decay: float, batch_size: int, base_batch_size: int | None) -> float:
-    """1 - κ(1 - decay), computed from the decimals as they are written; refused where it is not above zero."""
+    """1 - κ(1 - decay), computed exactly from the decimals as written; refused where it is not above zero."""
     lost = 1 - Fraction(repr(fraction(f"optimizer's {name}", decay, "it is a share that is kept, from 0 to 1.")))
     kappa = Fraction(batch_size, base_batch_size or 1)
     if kappa * lost >= 1 and kappa != 1:

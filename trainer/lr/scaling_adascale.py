@@ -1,4 +1,4 @@
-"""AdaScale: a factor that follows the noise of the gradient, update by update."""
+"""AdaScale: a factor that follows the measured noise of the gradient."""
 
 from trainer.lr.bounds import ConfigError, number
 from trainer.lr.scaling import ratio
@@ -10,12 +10,12 @@ ADASCALE = f"{__name__}.adascale_scaling"
 def adascale_scaling(batch_size: int, base_batch_size: int | None = None, *, smoothing: float | None = None) -> float:
     """scale = r_t, the gain of update t, between 1 and S = B / B_ref; this function gives r_0 = 1.
 
-    r = (σ² + μ²) / (σ²/S + μ²), with μ² = |G|² and σ² = tr(Σ) / B_ref: what an update at B is worth in updates at
-    B_ref. The curve is read at ⌊τ⌋, τ is the sum of the gains so far, and the run ends when τ reaches T: all of its
-    durations count scale-invariant iterations, updates at B_ref. No warm-up is needed, for the gain is small at first.
+    r = (σ² + μ²) / (σ²/S + μ²), with μ² = |G|² and σ² = tr(Σ) / B_ref: how many updates at B_ref an update at B is
+    worth. The curve is read at ⌊τ⌋, τ is the sum of the gains so far, and the run ends when τ reaches T: all of its
+    durations count scale-invariant iterations, updates at B_ref. No warm-up is needed, because the gain starts small.
     For SGD, with momentum or without. Johnson et al. 2020, AdaScale SGD, ICML.
 
-    `smoothing` is θ of the means of σ² and μ², by default `gain_smoothing(S)`.
+    `smoothing` is θ, the share of the means of σ² and μ² that each update keeps; by default `gain_smoothing(S)`.
 
     >>> adascale_scaling(256, base_batch_size=32)
     1.0
@@ -25,7 +25,7 @@ def adascale_scaling(batch_size: int, base_batch_size: int | None = None, *, smo
 
 
 def multiple_of(batch_size: int, base_batch_size: int | None) -> float:
-    """S = B / B_ref. Refused below 1: a gain below 1 is not defined."""
+    """S = B / B_ref. Refused below 1, where the gain is not defined."""
     multiple = ratio(batch_size, base_batch_size)
     if multiple < 1:
         raise ConfigError(

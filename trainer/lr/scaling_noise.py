@@ -1,4 +1,4 @@
-"""Scaling rules that know the noise scale: the batch at which the noise of the gradient is as large as its mean."""
+"""Scaling rules that use the noise scale: the batch at which the noise of the gradient is as large as its mean."""
 
 import math
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ def critical_scaling(
 ) -> float | Scaled:
     """scale = ((1 + N / B_ref) / (1 + N / B))^exponent, where N is `noise_batch`.
 
-    It is κ^exponent for batches far below N, and ends at (1 + N / B_ref)^exponent: beyond N a larger batch allows no
-    larger rate. McCandlish et al. 2018, arXiv:1812.06162: the exponent is 1 for SGD, with momentum or without, and
+    It is κ^exponent for batches far below N, and at most (1 + N / B_ref)^exponent: far beyond N a larger batch allows
+    no larger rate. McCandlish et al. 2018, arXiv:1812.06162: the exponent is 1 for SGD, with momentum or without, and
     between 1/2 and 1 for Adam and RMSprop. N is measured at a well-tuned rate, and grows during a run.
 
     >>> critical_scaling(192, base_batch_size=64, noise_batch=192)
@@ -43,7 +43,7 @@ def surge_scaling(
     """scale = f(B) / f(B_ref) with f(B) = 2 / (√(N / B) + √(B / N)), where N is `noise_batch`.
 
     It rises as √B below N, is highest at N, and falls beyond it. For Adam and its kind: Li et al. 2024,
-    arXiv:2405.14578. N, the place of the peak, moves to larger batches during a run.
+    arXiv:2405.14578. N, and with it the peak, grows during a run.
 
     >>> [surge_scaling(batch, base_batch_size=256, noise_batch=4096) for batch in (256, 1024, 4096, 16384, 65536)]
     [1.0, 1.7, 2.125, 1.7, 1.0]

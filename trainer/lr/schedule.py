@@ -1,8 +1,8 @@
-"""What a schedule is: a pure function of the update `t`, as a share of the peak learning rate.
+"""A schedule is a pure function of the update `t`; its value is a share of the peak learning rate.
 
-Every schedule runs over `x = t / span` in [0, 1), where `t = 0` is the first update that the schedule owns
-(after a warm-up, or the first of the run) and `span` the updates it has. Past the end it holds its last value.
-Each is made by a function `name(horizon, *, …)`, in a module of its family.
+Every schedule runs over `x = t / span` in [0, 1), where `t = 0` is its first update (after a warm-up, or the first of
+the run) and `span` the number of its updates. Past the end it holds its last value. Each is made by a function
+`name(horizon, *, …)`.
 """
 
 import math
@@ -13,16 +13,17 @@ from trainer.lr.bounds import ConfigError, fraction
 Schedule = Callable[[int], float]
 
 FLOOR = "it is a share of the peak learning rate, from 0 to 1."
+START = "it is the share of the peak at which the curve starts, from 0 to 1."
 
 
 def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:
-    """`schedule`, with the updates worth knowing of it: for the plan that lists them and the checks on the curve.
+    """`schedule`, annotated with updates that the plan lists and the lint rules use.
 
-    jumps: updates from which on the value is another (a stair, a restart).
+    jumps: updates at which the value jumps (a stair, a restart).
     knots: updates at which the curve bends (the end of a plateau, the peak of a cycle).
     ends: updates at which a cycle is complete, the first update after it.
     begin: the update at which a cooldown begins.
-    noise: the update from which on every value differs from the last.
+    noise: the update at which noise begins.
     """
     schedule.annotations = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
     return schedule
@@ -46,14 +47,14 @@ SHAPES: dict[str, Callable[[float], float]] = {
 
 
 def one_of(name: str, value: str, known: Mapping[str, Callable[[float], float]]) -> Callable[[float], float]:
-    """The function that `known` has for the word `value`."""
+    """The function that `known` has under the name `value`."""
     if not isinstance(value, str) or value not in known:
         raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(known)}.")
     return known[value]
 
 
 def falling(begin: int, end: int, shape: Callable[[float], float], floor: float) -> Schedule:
-    """1 until update `begin`, then down along `shape` to `floor` at update `end`, and there for ever.
+    """1 until update `begin`, then down along `shape` to `floor` at update `end`, then constant.
 
     m(t) = floor + (1 - floor) d(x), x = (t - begin) / (end - begin).
     """

@@ -1,17 +1,18 @@
-"""Stairs and tables: schedules given update by update.
+"""Schedules made of stairs, and of points.
 
-A stair has no end of its own: what the convention says of the end of a decay does not concern it.
+The convention's `early`, which moves the end of a decay, does not apply to them.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
-from trainer.lr.bounds import ConfigError, fraction, number, positive
+from trainer.lr.bounds import ConfigError, fraction, number, positive_share
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate
 
 HIGHEST = 1000.0
+_GAMMA = "each step multiplies the learning rate by it."
 INTERPOLATIONS = ("constant", "linear", "cosine")
 
 
@@ -22,8 +23,8 @@ def step(horizon: Horizon, *, every: Duration = "30%", gamma: float = 0.1, floor
     [1.0, 1.0, 0.1]
     """
     width = horizon.updates(every, "every", least=1)
-    low, ratio = fraction("floor", floor, FLOOR), _gamma("gamma", gamma)
-    last = (_left(horizon) - 1) // width
+    low, ratio = fraction("floor", floor, FLOOR), positive_share("gamma", gamma, _GAMMA)
+    last = (horizon.left - 1) // width
 
     def factor(t: int) -> float:
         return max(low, ratio ** min(t // width, last))
@@ -52,7 +53,7 @@ def multi_step(
     _increasing("milestones", milestones, times)
     low, shift = fraction("floor", floor, FLOOR), horizon.convention.shift
     values = [max(low, value) for value in _powers(gamma, len(times))]
-    return _table([time + shift for time in times], values, _left(horizon) - 1)
+    return _table([time + shift for time in times], values, horizon.left - 1)
 
 
 def piecewise(
@@ -64,7 +65,7 @@ def piecewise(
     """m(t) = v_i at t = t_i for each point (t_i, v_i), along `interpolation` between two, and the last v_i after them.
 
     "constant" is v_i until t_{i+1}, "linear" a straight line, "cosine" half a cosine. The first t_i is 0. A stair of
-    "constant" comes `shift` updates after its point where the convention says so. Known as a piecewise schedule.
+    "constant" comes `shift` updates after its point where the convention says so.
 
     >>> [piecewise(Horizon(8, 1), points=[[0, 0.0], [4, 1.0]])(t) for t in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
@@ -73,15 +74,15 @@ def piecewise(
         raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
     table = _points(horizon, points)
     if interpolation != "constant":
-        return annotate(joined(table, SHAPES[interpolation], _left(horizon)), knots=[time for time, _ in table[1:]])
+        return annotate(joined(table, SHAPES[interpolation], horizon.left), knots=[time for time, _ in table[1:]])
     times = [time + horizon.convention.shift for time, _ in table[1:]]
-    return _table(times, [value for _, value in table], _left(horizon) - 1)
+    return _table(times, [value for _, value in table], horizon.left - 1)
 
 
 def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float], last: int) -> Schedule:
     """Through `points`, from each to the next along `shape`; constant before the first, after the final one and `last`.
 
-    m(t) = low + (high - low) d(x), where x is the way from the higher of two neighbours to the lower one.
+    m(t) = low + (high - low) d(x), where x runs from 0 at the higher of two neighbours to 1 at the lower one.
     """
     times = [time for time, _ in points]
     pieces = [(0, 1, points[0][1], 0.0)]
@@ -103,26 +104,14 @@ def _table(times: list[int], values: list[float], last: int) -> Schedule:
     return annotate(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
 
 
-def _left(horizon: Horizon) -> int:
-    """The updates that the schedule has."""
-    return horizon.total - horizon.start
-
-
-def _gamma(name: str, gamma: float) -> float:
-    ratio = positive(name, gamma, "each step multiplies the learning rate by it.")
-    if ratio > 1:
-        raise ConfigError(f"{name}={gamma!r} raises the learning rate at each step: give a value up to 1.")
-    return ratio
-
-
 def _powers(gamma: float | Sequence[float], count: int) -> list[float]:
-    """What is left of the peak after 0, 1, … `count` milestones."""
+    """The share of the peak after 0, 1, … `count` milestones."""
     if not isinstance(gamma, Sequence) or isinstance(gamma, str):
-        ratio = _gamma("gamma", gamma)
+        ratio = positive_share("gamma", gamma, _GAMMA)
         return [ratio**n for n in range(count + 1)]
     if len(gamma) != count:
         raise ConfigError(f"gamma={gamma!r} has {len(gamma)} values for {count} milestones: give one, or one for each.")
-    ratios = [_gamma(f"gamma[{i}]", given) for i, given in enumerate(gamma)]
+    ratios = [positive_share(f"gamma[{i}]", given, _GAMMA) for i, given in enumerate(gamma)]
     return list(accumulate(ratios, lambda product, ratio: product * ratio, initial=1.0))
 
 

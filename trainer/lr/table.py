@@ -21,7 +21,7 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     """m(t) = v_i for t_i ≤ t < t_{i+1}, or on a straight line between the points (t_i, v_i): a table from a file.
 
     `path` is a CSV file with the header t,value, or a JSON file with a list of pairs. t counts the updates of the
-    schedule from 0, and the values are shares of the peak. After the last point its value is held. Your own schedule.
+    schedule from 0, and the values are shares of the peak. After the last point its value is held.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -32,10 +32,10 @@ def table(horizon: Horizon, *, path: str, interpolation: str = "constant") -> Sc
     """
     if interpolation not in INTERPOLATIONS:
         raise ConfigError(f"interpolation={interpolation!r} is not known: choose one of {', '.join(INTERPOLATIONS)}.")
-    points, left = _points(horizon, path), horizon.total - horizon.start
-    times, values, last = [time for time, _ in points], [value for _, value in points], left - 1
+    points = _points(horizon, path)
+    times, values, last = [time for time, _ in points], [value for _, value in points], horizon.left - 1
     if interpolation == "linear":
-        return annotate(joined(points, SHAPES["linear"], left), knots=times[1:])
+        return annotate(joined(points, SHAPES["linear"], horizon.left), knots=times[1:])
     return annotate(lambda t: values[bisect_right(times, min(t, last)) - 1], jumps=times[1:])
 
 
@@ -49,7 +49,7 @@ def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:
     """
     if not callable(of):
         raise ConfigError(f"of={of!r} cannot be called: give a function of the update t.")
-    last = horizon.total - horizon.start - 1
+    last = horizon.left - 1
 
     def factor(t: int) -> float:
         t = min(t, last)
@@ -67,7 +67,7 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
         time = horizon.updates(integer(name, row[0], "it counts the updates from 0 on.", 0, 10**15), name)
         if time <= points[-1][0] if points else time:
             raise ConfigError(
-                f"{name}={row[0]} does not go on from the row before: the first t is 0, and each is larger."
+                f"{name}={row[0]} is out of order: the first t is 0, and each t is larger than the one before."
             )
         points.append((time, number(f"path={path}: in row {i}, value", row[1], SHARE, 0.0, HIGHEST)))
     if not points:
@@ -76,18 +76,18 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
 
 
 def _rows(path: str) -> list[Any]:
-    """The rows of a file, each a pair if it is as it should be."""
+    """The rows of a file, not yet checked."""
     if not isinstance(path, str) or Path(path).suffix.lower() not in (".csv", ".json"):
-        raise ConfigError(f"path={path!r} is no table: {FORM}")
+        raise ConfigError(f"path={path!r} is not a table: {FORM}")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         rows = json.loads(text) if path.lower().endswith(".json") else _csv(text)
     except OSError as error:
         raise ConfigError(f"path={path} cannot be read: {error.strerror}. Give the path of a table.") from None
     except (ValueError, RecursionError, csv.Error) as error:
-        raise ConfigError(f"path={path} is no table, {_short(error)}: {FORM}") from None
+        raise ConfigError(f"path={path} is not a table, {_short(error)}: {FORM}") from None
     if not isinstance(rows, list):
-        raise ConfigError(f"path={path} is no list of pairs: {FORM}")
+        raise ConfigError(f"path={path} is not a list of pairs: {FORM}")
     return rows
 
 
@@ -99,7 +99,7 @@ def _csv(text: str) -> list[list[object]]:
 
 
 def _cell(kind: Callable[[str], object], text: str) -> object:
-    """What is written in a cell; its text where it is no such thing."""
+    """The value of a cell; its text where it is not of this kind."""
     try:
         return kind(text)
     except ValueError:
@@ -107,5 +107,5 @@ def _cell(kind: Callable[[str], object], text: str) -> object:
 
 
 def _short(value: object) -> str:
-    """`value` in one line of a length to read."""
+    """`value` as one line of at most 80 characters."""
     return " ".join(str(value).split())[:80]

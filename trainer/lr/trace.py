@@ -16,7 +16,7 @@ Values = array
 
 
 class Course(NamedTuple):
-    """What a reader wants to know of a curve; `area` is its sum over the run."""
+    """A curve in five numbers; `area` is its sum over the run."""
 
     first: float
     peak: float
@@ -33,7 +33,7 @@ class Trace(NamedTuple):
 
 
 def traced(policy: LRPolicy, total: int) -> Trace:
-    """What `policy.lrs(t)` and `policy.values(t)` are over `total` updates, to the bit.
+    """`policy.lrs(t)` and `policy.values(t)` over `total` updates, to the bit.
 
     Groups with the same multiplier and schedule share one curve.
     """
@@ -66,7 +66,7 @@ def course(group: str, curve: Values) -> Course:
 
 
 def _owners(policy: LRPolicy, name: str) -> list[str]:
-    """The groups that each have values of their own, or `RUN`."""
+    """The groups that have values of a hyper-parameter, or `RUN`."""
     return list(policy.groups) if len(policy.hyper_schedules[name].bases) >= len(policy.groups) else [RUN]
 
 

@@ -1,4 +1,4 @@
-"""A plateau rule that tests for a trend, and is not fooled by one outlier."""
+"""A plateau rule that tests for a trend and is robust to single outliers."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class TrendPlateau(Plateau):
 
     The one-sided test of Mann 1945 and Kendall for a trend: with S the pairs of validations of which the later one is
     better, less those of which it is worse, p = 1 - Φ((S - 1) / √V) with V = (n(n-1)(2n+5) - Σ k(k-1)(2k+5)) / 18,
-    where n is `window` and each k is a number of equal values. It reduces when p > 1 - confidence, and the window
-    then starts afresh. Only the order counts, so an outlier, good or bad, is one vote among n. A window of 15 sees a
-    fall that is half the noise's σ at each validation; the longer, the finer.
+    where n is `window` and each k is a number of equal values. It reduces when p > 1 - confidence, and then empties
+    the window. Only the order of the values counts, so a single outlier has little weight. A window of 15 detects a
+    fall of half the noise's σ per validation; a longer window detects a slower fall.
 
     >>> rule = TrendPlateau(window=5)
     >>> [rule.observe(loss, t) for t, loss in enumerate((5.0, 4.0, 3.0, 2.0, 1.0))]

@@ -1,7 +1,6 @@
-"""Warm-ups whose length nobody has to tune: it follows from the optimizer's β2, or they have no end.
+"""Warm-ups without a length to tune: it follows from the optimizer's β2, or they only approach 1.
 
-These take no updates from the schedule (W = 0): it begins at the first update, and the factor multiplies it. Except
-for the linear one, which ends, they only approach 1.
+W = 0: the schedule begins at the first update, and the warm-up multiplies it.
 """
 
 import math
@@ -59,7 +58,7 @@ def radam_warmup(horizon: Horizon, *, beta2: float | None = None) -> Warmup:
     """w(t) = √((ρ - 4) (ρ - 2) ρ∞ / ((ρ∞ - 4) (ρ∞ - 2) ρ)), the rectification of RAdam as a factor.
 
     ρ∞ = 2 / (1 - β2) - 1 and ρ = ρ∞ - 2n β2^n / (1 - β2^n) with n = t + d. RAdam has no such factor while ρ ≤ 4, so d
-    is the first n where ρ > 4: 5 for β2 = 0.999, never below, as ρ ≤ n. There is one only where β2 > 0.6.
+    is the first n where ρ > 4: 5 for β2 = 0.999, and never less, because ρ ≤ n. β2 must be above 0.6.
 
     Liu et al. 2019, arXiv:1908.03265; as a factor Ma & Yarats 2019, arXiv:1910.04209. W = 0: the schedule begins at
     once. `beta2` as in `untuned_linear_warmup`. For Adam; RAdam has it already.
@@ -104,7 +103,7 @@ def auto_updates(horizon: Horizon, beta2: float | None) -> int:
 
 
 def _decay(beta2: float | None) -> float:
-    """`beta2` if it is a number between 0 and 1, and neither."""
+    """`beta2` if it is a number above 0 and below 1."""
     value = number("beta2", beta2, _BETA2, low=0.0, high=1.0)
     if value in (0.0, 1.0):
         raise ConfigError(f"beta2={beta2!r} is out of range: {_BETA2}")

@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import Schedule, annotate
+from trainer.lr.schedule import START, Schedule, annotate
 
 STEEPEST = 1000.0
-"""The largest power: half-way to the peak the rate is then already 2^-1000 of it."""
-
-_START = "it is the share of the peak at which the warm-up starts, from 0 to 1."
+"""The largest power: half-way through the warm-up the rate is then 2^-1000 of the peak."""
 
 
 class Warmup(NamedTuple):
@@ -32,9 +30,9 @@ def no_warmup(horizon: Horizon) -> Warmup:
 
 
 def hold_warmup(horizon: Horizon, *, duration: Duration = "5%") -> Warmup:
-    """w(t) = 1 for W updates: the schedule is held at its beginning, and starts after them.
+    """w(t) = 1 for W updates: the schedule stays at its first value and starts after them.
 
-    With `warmup_mode: overlay` the schedule does not wait for a warm-up, and this one changes nothing.
+    With `warmup_mode: overlay` the schedule does not wait for a warm-up, and this changes nothing.
 
     >>> hold = hold_warmup(Horizon(100, 1), duration=4)
     >>> hold.updates, hold.factor(0)
@@ -46,7 +44,7 @@ def hold_warmup(horizon: Horizon, *, duration: Duration = "5%") -> Warmup:
 def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: float = 0.01) -> Warmup:
     """w(t) = factor for t < W, then 1: one jump.  He et al. 2015, arXiv:1512.03385, with a factor of 0.1.
 
-    The default is torchvision's. It has no ramp, and holds for W updates in every convention.
+    The default is torchvision's. It has no ramp, and lasts W updates in every convention.
 
     >>> [constant_warmup(Horizon(100, 1), duration=4).factor(t) for t in (0, 3, 4)]
     [0.01, 0.01, 1.0]
@@ -61,32 +59,32 @@ def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: floa
 def linear_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
     """w(t) = start + (1 - start) (t + 1) / W for t < W, then 1.  Goyal et al. 2017, arXiv:1706.02677.
 
-    It reaches 1 at t = W - 1, and no update is wasted at a learning rate of 0.
+    It reaches 1 at t = W - 1.
 
     >>> [linear_warmup(Horizon(100, 1), duration=4).factor(t) for t in (0, 3, 4)]
     [0.25, 1.0, 1.0]
     """
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     return Warmup(length, lambda t: low + (1.0 - low) * (t + lead) / end if t + lead < end else 1.0)
 
 
 def exponential_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.01) -> Warmup:
-    """w(t) = start^(1 - u): the rate is multiplied by the same number at each update.  Known from fastai.
+    """w(t) = start^(1 - u): the rate is multiplied by the same number at each update.  As in fastai.
 
-    At 0 it could not rise, so `start` is above 0.
+    `start` must be above 0: an exponential cannot rise from 0.
 
     >>> [round(exponential_warmup(Horizon(100, 1), duration=4, start=0.0625).factor(t), 9) for t in (0, 1, 2, 3)]
     [0.125, 0.25, 0.5, 1.0]
     """
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     positive("start", start, "the rate is multiplied at each update, and 0 stays 0; try 0.01.")
     return Warmup(length, lambda t: low ** (1.0 - (t + lead) / end) if t + lead < end else 1.0)
 
 
 def cosine_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
-    """w(t) = start + (1 - start) (1 - cos πu) / 2: slow, fast, slow.  Known from fastai's one cycle.
+    """w(t) = start + (1 - start) (1 - cos πu) / 2: slow, fast, slow.  As in fastai's one cycle.
 
     >>> [round(cosine_warmup(Horizon(100, 1), duration=4).factor(t), 6) for t in (0, 1, 2, 3)]
     [0.146447, 0.5, 0.853553, 1.0]
@@ -95,7 +93,7 @@ def cosine_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float =
 
 
 def one_minus_sqrt_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
-    """w(t) = start + (1 - start) (1 - √(1 - u)): ever faster.  The "1-sqrt" of Transformers.
+    """w(t) = start + (1 - start) (1 - √(1 - u)): slow at first, then faster.  The "1-sqrt" of Transformers.
 
     >>> [one_minus_sqrt_warmup(Horizon(100, 1), duration=4).factor(t) for t in (2, 3)]
     [0.5, 1.0]
@@ -104,7 +102,7 @@ def one_minus_sqrt_warmup(horizon: Horizon, *, duration: Duration = "5%", start:
 
 
 def sqrt_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
-    """w(t) = start + (1 - start) √u: fast at first, then ever slower.  Our own, the mirror image of "1-sqrt".
+    """w(t) = start + (1 - start) √u: fast at first, then slower.  The mirror image of "1-sqrt"; our own.
 
     >>> [sqrt_warmup(Horizon(100, 1), duration=4).factor(t) for t in (0, 3)]
     [0.5, 1.0]
@@ -113,11 +111,11 @@ def sqrt_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0
 
 
 def log_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
-    """w(t) = start + (1 - start) ln(t + 2) / ln(W + 1): steep at first, then ever slower.
+    """w(t) = start + (1 - start) ln(t + 2) / ln(W + 1): fast at first, then slower.
 
-    After DeepSpeed, whose ln(t + 1) / ln W is 0 at t = 0: this is its curve for W + 1 updates without that first one.
-    The ramp t/W keeps it, ln(t + 1) / ln(W + 1), which with W - 1 for W is DeepSpeed's own. In general the logarithm
-    is ln(1 + bu) / ln(1 + b) with the divisor b of the ramp, W or W + 1.
+    DeepSpeed's is ln(t + 1) / ln W, which is 0 at t = 0; this is its curve for W + 1 updates without that first one.
+    With the ramp t/W it is ln(t + 1) / ln(W + 1): DeepSpeed's, with W - 1 for W. In general the fraction is
+    ln(1 + bu) / ln(1 + b) with the divisor b of the ramp, W or W + 1.
 
     >>> [round(log_warmup(Horizon(100, 1), duration=7).factor(t), 6) for t in (0, 2, 6)]
     [0.333333, 0.666667, 1.0]
@@ -128,9 +126,9 @@ def log_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.
 
 
 def polynomial_warmup(horizon: Horizon, *, duration: Duration = "5%", power: float = 2.0, start: float = 0.0) -> Warmup:
-    """w(t) = start + (1 - start) u^power.  With power 1 it is linear, above slow at first, below fast at first.
+    """w(t) = start + (1 - start) u^power: linear for power 1, slow at first above 1, fast at first below 1.
 
-    The rising twin of the polynomial decay ("poly").
+    The rising counterpart of the polynomial decay ("poly").
 
     >>> [polynomial_warmup(Horizon(100, 1), duration=4).factor(t) for t in (0, 1, 2, 3)]
     [0.0625, 0.25, 0.5625, 1.0]
@@ -150,6 +148,6 @@ def _ramp(horizon: Horizon, duration: Duration) -> tuple[int, int, int]:
 def _shaped(horizon: Horizon, duration: Duration, start: float, shape: Callable[[float], float]) -> Warmup:
     """w(t) = start + (1 - start) r(u) with `shape` r, until u is 1."""
     length, lead, end = _ramp(horizon, duration)
-    low = fraction("start", start, _START)
+    low = fraction("start", start, START)
     rest = 1.0 - low
     return Warmup(length, lambda t: low + rest * shape((t + lead) / end) if t + lead < end else 1.0)

@@ -1,4 +1,4 @@
-"""The peak held for long, then a decay: warm-up-stable-decay, its periodic form, tri-stage."""
+"""A constant peak, then a decay: warm-up-stable-decay, its periodic form, tri-stage."""
 
 import math
 from bisect import bisect_right
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from trainer.lr.bounds import ConfigError, fraction, integer, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, one_of
+from trainer.lr.schedule import FLOOR, SHAPES, START, Schedule, annotate, falling, one_of
 from trainer.lr.stairs import HIGHEST
 
 
@@ -47,9 +47,9 @@ def wsd_s(
 ) -> Schedule:
     """m(t) = p_i in period i, and over its last `decay_share` floor + (p_i - floor) d(x): a decay for each period.
 
-    WSD-S: Wen et al. 2024, arXiv:2410.05192. `periods` is a number of equal periods, or where each ends, as in
-    ["25%", "50%"]; the end of the schedule ends the last one. After it the rate jumps to the next of `peaks`, shares
-    of the peak (all 1 where none are given). `shape` is d, as in `wsd`.
+    WSD-S: Wen et al. 2024, arXiv:2410.05192. `periods` is a number of equal periods, or the end of each, as in
+    ["25%", "50%"]; the last one ends with the schedule. After each period the rate jumps to the next of `peaks`, shares
+    of the peak (by default all 1). `shape` is d, as in `wsd`.
 
     >>> [wsd_s(Horizon(20, 1), periods=2, decay_share=0.4)(t) for t in (0, 6, 8, 10, 18)]
     [1.0, 1.0, 0.5, 1.0, 0.5]
@@ -82,7 +82,7 @@ def tri_stage(
     """m(t) = start + (1 - start) (t + 1) / W, then 1 for H updates, then floor^x = e^(-λ (t - W - H)) to the end.
 
     Park et al. 2019, arXiv:1904.08779; fairseq's tri_stage. W is `warmup` and H `hold`, in updates, and x the share of
-    the third stage that is done; at the end m(t) = floor. It brings its own warm-up: use it with warmup=none.
+    the third stage that is done; at the end m(t) = floor. It has its own warm-up: use it with warmup=none.
 
     >>> [tri_stage(Horizon(20, 1), warmup=4, hold=6, start=0.2, floor=0.25)(t) for t in (0, 3, 10, 15, 20)]
     [0.4, 1.0, 1.0, 0.5, 0.25]
@@ -93,7 +93,7 @@ def tri_stage(
         raise ConfigError(
             f"warmup={warmup} and hold={hold} are {begin} updates of the {span} of the schedule: shorten them."
         )
-    first = fraction("start", start, "it is the share of the peak at which the warm-up starts, from 0 to 1.")
+    first = fraction("start", start, START)
     if positive("floor", floor, "an exponential never reaches 0; try 0.01.") > 1:
         raise ConfigError(f"floor={floor!r} is out of range: {FLOOR}")
     lead, extent = horizon.convention.progress(width)
@@ -150,6 +150,6 @@ def _peaks(peaks: Sequence[float] | None, count: int, low: float) -> list[float]
     if peaks is None:
         return [1.0] * count
     if isinstance(peaks, str) or not isinstance(peaks, Sequence) or len(peaks) != count:
-        raise ConfigError(f"peaks={peaks!r} is no list of {count} values: give one for each period, or null.")
+        raise ConfigError(f"peaks={peaks!r} is not a list of {count} values: give one for each period, or null.")
     why = f"it is a share of the peak learning rate, from the floor of {low} on."
     return [number(f"peaks[{i}]", peak, why, low, HIGHEST) for i, peak in enumerate(peaks)]

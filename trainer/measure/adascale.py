@@ -1,4 +1,4 @@
-"""AdaScale: how far an update goes on the curve, by the noise of the gradients before it."""
+"""AdaScale: the gain of each update, from the noise of the gradients before it."""
 
 import math
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ LEAST_VARIANCE = 1e-6
 
 @dataclass(frozen=True)
 class AdaScale:
-    """S = B / B_ref, the base batch B_ref, and θ, the share of their means that σ² and μ² keep at an update."""
+    """S = B / B_ref, the base batch B_ref, and θ, the share of the means of σ² and μ² that an update keeps."""
 
     multiple: float
     base_batch: int
     smoothing: float
 
     def gain(self, square: float, trace: float) -> float:
-        """r = (σ² + μ²) / (σ²/S + μ²) with μ² = |G|² and σ² = tr(Σ) / B_ref, at least 0 and 1e-6; in [1, S].
+        """r = (σ² + μ²) / (σ²/S + μ²) in [1, S], with μ² = |G|², at least 0, and σ² = tr(Σ) / B_ref, at least 1e-6.
 
-        Where the means of few updates have given a negative |G|², the gain is S.
+        Where the estimate of |G|² is negative, as after few updates, the gain is S.
         """
         least = LEAST_VARIANCE * self.base_batch
         gain = adascale_gain(max(square, 0.0), max(trace, least), self.base_batch, self.multiple)
@@ -40,10 +40,9 @@ class AdaScale:
 class AdaScaleObserver:
     """Sets the gain of each update, and adds it to the clock's τ once the update has been applied.
 
-    r_t is made of the updates before t, so r_0 = 1, and no rate depends on the gradient that it multiplies. The means
-    are debiased, and clipped after they are taken: clipping each update's own would raise μ² wherever noise has made
-    it negative. Before every update but the first this waits for the device. Where S is 1 the gain is 1, and nothing
-    is measured.
+    r_t follows from the updates before t, so r_0 = 1, and no rate depends on the gradient that it multiplies. The means
+    are debiased, and clipped only then: clipping the values of each update would bias μ² upwards. After each update
+    this waits for the device. Where S is 1 the gain is 1, and nothing is measured.
     """
 
     def __init__(self, adascale: AdaScale, sizes: tuple[int, int], clock: Clock, control: LRControl) -> None:
@@ -53,10 +52,10 @@ class AdaScaleObserver:
         clock.tau = 0.0
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
-        """Update `t` has the gain of the updates before it."""
+        """Nothing: the gain of update `t` has been set."""
 
     def after(self, t: int) -> Observation:
-        """Update `t` has been applied: τ goes on by its gain, and the next one's is known."""
+        """Add the gain of update `t` to τ, and compute the gain of the next."""
         gain, tau = self.control.gain, self.clock.tau
         assert tau is not None
         self.clock.tau = tau + gain
@@ -72,7 +71,7 @@ class AdaScaleObserver:
         return {"gain": self.control.gain, "tau": self.clock.tau, "scale": self.scale and self.scale.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.control.gain, self.clock.tau = state["gain"], state["tau"]
         if self.scale is not None and state["scale"] is not None:
             self.scale.load_state_dict(state["scale"])

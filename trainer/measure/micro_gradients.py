@@ -16,12 +16,12 @@ class MicroGradients:
     """|g|² of the gradients of the micro-batches of an update, and of their mean, over all processes.
 
     `squares` is (2, groups + 1) in float64, on the device: the mean |g|² of the micro-batches and |g|² of their mean,
-    each for all parameters together and then by group; `count` is how many micro-batches there were. Both are the same
-    on each process, to the bit. Each gradient is taken alone and then added to the others, in the order in which
-    autograd adds them: what the optimizer gets has the same bits as without this. Nothing waits for the device.
+    each for all parameters together and then by group; `count` is the number of micro-batches. Both are the same on
+    each process, to the bit. Each micro-batch's gradient is measured alone and then added to the others, in autograd's
+    order: the optimizer gets the same bits as without this. Nothing waits for the device.
 
-    Several processes exchange their sums in DDP's own buckets, while the last backward pass still goes on: a hook takes
-    the norms of the last micro-batch and adds the sum of those before, just before the exchange.
+    Several processes exchange their sums in DDP's buckets, during the last backward pass: just before the exchange a
+    hook takes the norms of the last micro-batch and adds the sum of those before.
     """
 
     def __init__(self, groups: Sequence[Sequence[nn.Parameter]], ddp: DistributedDataParallel | None = None) -> None:
@@ -43,7 +43,7 @@ class MicroGradients:
 
     @torch.no_grad()
     def take(self, number: int, of: int) -> None:
-        """The backward pass of micro-batch `number` (1, …, `of`) of the loss over `of` has just been made."""
+        """Take the gradients of micro-batch `number` (1, …, `of`), whose loss was divided by `of`."""
         if number == of and self.ddp is not None:
             self.small = self._squares(self.last) + (self.small if of > 1 else 0)
         else:
@@ -54,7 +54,7 @@ class MicroGradients:
             self._conclude(of)
 
     def _hold(self, back: bool) -> None:
-        """Move the gradients from the parameters to `held`, where they add up; with `back`, move the sums back."""
+        """Add the gradients of the parameters to `held` and clear them; with `back`, move the sums back instead."""
         for i, parameter in enumerate(self.parameters):
             held, gradient = self.held[i], parameter.grad
             total = gradient if held is None else held if gradient is None else held.add_(gradient)
@@ -62,7 +62,7 @@ class MicroGradients:
 
     @torch.no_grad()
     def _exchange(self, _: Any, bucket: GradBucket) -> Future[Tensor]:
-        """The hook of DDP: the gradients of the last micro-batch lie in `bucket`, and those before are still held."""
+        """DDP's hook: `bucket` has the gradients of the last micro-batch, `held` the sum of those before."""
         gradients, indices = bucket.gradients(), [self.index[parameter] for parameter in bucket.parameters()]
         for i, gradient, norm in zip(indices, gradients, torch._foreach_norm(gradients, 2, self.dtype)):
             self.last[i] = norm
@@ -72,7 +72,7 @@ class MicroGradients:
         return allreduce_hook(None, bucket)  # type: ignore[arg-type]
 
     def _conclude(self, of: int) -> None:
-        """Each gradient is 1/of of its micro-batch's own: the means over all micro-batches of all processes."""
+        """The means over all micro-batches of all processes; each gradient was divided by `of`."""
         world = 1 if self.ddp is None else torch.distributed.get_world_size()
         mean = self._squares([parameter.grad for parameter in self.parameters])
         self.squares = torch.stack([self.small * of, mean]) / world
@@ -81,6 +81,6 @@ class MicroGradients:
         self.count = of * world
 
     def _squares(self, gradients: Sequence[Tensor | None]) -> Tensor:
-        """|g|² of all parameters and of each group, of gradients, or of their norms."""
+        """|g|² of all parameters and of each group, from gradients or from their norms."""
         norms = torch._foreach_norm([self.zero if one is None else one for one in gradients], 2, self.dtype)
         return self.members @ torch.stack(norms).double().square()

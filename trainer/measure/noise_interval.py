@@ -1,4 +1,4 @@
-"""How far a measured noise scale can be trusted: its interval, and where there is none."""
+"""The confidence interval of a measured noise scale."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from trainer.lr import ConfigError
 
 @dataclass(frozen=True)
 class Estimate:
-    """|G|², tr(Σ) and their ratio B_simple in samples, each with its interval.
+    """|G|², tr(Σ) and their ratio tr(Σ) / |G|², B_simple in samples, each with its interval.
 
-    `noise` and `high` are None where the interval of |G|² includes 0: the ratio is not resolved. `low` is then a bound
-    from below, where there is one. `count` is how many updates the estimate is worth.
+    `noise` and `high` are None where the interval of |G|² includes 0: the ratio is then not resolved, and `low` a lower
+    bound, if there is one. `count` is the effective number of updates.
     """
 
     square: float
@@ -28,7 +28,7 @@ class Estimate:
 
     @property
     def resolved(self) -> bool:
-        """Whether there is a ratio at all."""
+        """Whether the interval of |G|² excludes 0."""
         return self.noise is not None
 
     def noise_scale(self) -> float:
@@ -39,7 +39,7 @@ class Estimate:
         return self.noise
 
     def needed(self) -> int | None:
-        """About how many updates would put |G|² at three half-widths from 0; None where even its sign is unknown."""
+        """About how many updates would put |G|² three half-widths above 0; None where its estimate is not positive."""
         half = self.square_high - self.square
         return math.ceil(self.count * (3 * half / self.square) ** 2) if self.square > 0 else None
 

@@ -1,7 +1,7 @@
-"""The gradient noise scale, measured from micro-batches, and what follows from it for the learning rate.
+"""The gradient noise scale, measured from micro-batches, and learning-rate ratios that follow from it.
 
 With G the gradient of the whole loss and Σ the covariance of one sample's gradient, a batch of B samples has
-E|G_B|² = |G|² + tr(Σ) / B. Two sizes of batch tell the two unknowns apart. Their ratio B_simple = tr(Σ) / |G|² is the
+E|G_B|² = |G|² + tr(Σ) / B. Two batch sizes determine the two unknowns. Their ratio B_simple = tr(Σ) / |G|² is the
 batch at which noise and signal are equal. McCandlish et al. 2018, arXiv:1812.06162, appendix A.
 """
 
@@ -22,9 +22,9 @@ class NoiseScale:
     """Estimates the noise scale from updates that are added one by one: of all parameters, and of each group.
 
     `small` and `big` are the samples of a micro-batch and of the whole batch. Numerator and denominator are averaged
-    separately and then divided, for the mean of ratios is biased. Both means are plain, or exponential with `decay`
-    and free of their bias towards 0. In the interval the updates count as independent, each with weight wᵢ worth
-    (Σw)² / Σw² updates: Student's for |G|² and tr(Σ), Fieller's for the ratio, at `confidence`. Nothing is random.
+    separately and then divided, because the mean of ratios is biased. Both means are plain, or exponential with `decay`
+    and bias-corrected. The intervals at `confidence` take updates as independent, with (Σw)² / Σw² as their effective
+    number: Student's for |G|² and tr(Σ), Fieller's for the ratio.
 
     >>> scale = NoiseScale(small=1, big=4)
     >>> for big in (0.9, 1.1, 1.0):  # with |G|² = 0.5 and tr(Σ) = 2, on average
@@ -39,16 +39,16 @@ class NoiseScale:
         if decay is not None:
             number("decay", decay, "it is the share of a mean that an update keeps, from 0 to below 1, or null.", 0, 1)
             if decay == 1:
-                raise ConfigError("decay=1 never takes a value in: give a number below 1, or null for the plain mean.")
-        number("confidence", confidence, "it is the share of intervals that hold, as 0.95.", 0.5, 0.9999)
+                raise ConfigError("decay=1 ignores every value: give a number below 1, or null for the plain mean.")
+        number("confidence", confidence, "it is the confidence of the interval, such as 0.95.", 0.5, 0.9999)
         self.decay, self.confidence = 1.0 if decay is None else decay, confidence
         self.weight = self.squared_weight = 0.0
         self.means = self.products = torch.empty(0)
 
     def add(self, small: Tensor, big: Tensor, batch: int | None = None) -> None:
-        """Take an update in: the mean |g|² of its micro-batches, and |g|² of their mean; (groups,), each.
+        """Add an update: the mean |g|² of its micro-batches, and |g|² of their mean; each (groups,).
 
-        `batch` are the samples of its batch, where they are not `big` of all.
+        `batch` is the number of samples of this update's batch, by default `big`.
         """
         small, big, size = small.double().cpu(), big.double().cpu(), self.big if batch is None else batch
         square = (size * big - self.small * small) / (size - self.small)
@@ -65,20 +65,20 @@ class NoiseScale:
 
     @property
     def count(self) -> float:
-        """How many updates the means are worth."""
+        """The effective number of updates in the means."""
         return self.weight**2 / self.squared_weight if self.weight else 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """The means so far, to go on from; the sizes and the decay are not of the state."""
+        """The means so far, without the sizes and the decay."""
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state."""
         for name in _STATE:
             setattr(self, name, state[name])
 
     def estimates(self) -> list[Estimate]:
-        """For each column of what was added. Refused before there are two updates."""
+        """The estimate for each group that was added. `ConfigError` before there are two updates."""
         if self.count <= 1:
             raise ConfigError(f"the noise scale has no interval after {self.count:.0f} updates: measure two or more.")
         covariances = self.products / self.weight / (self.count - 1)  # of the means
@@ -92,7 +92,7 @@ def squares(gradients: Iterable[Sequence[Tensor | None]], owners: Sequence[int])
 
     A gradient is a tensor for each parameter, None where the loss does not depend on it; `owners` are the groups of
     the parameters, 0 to n - 1. Both results are (n + 1,): all parameters together, then each group. Only one gradient
-    and the sum are kept. Refused for fewer than two micro-batches.
+    and the sum are kept in memory. `ConfigError` for fewer than two micro-batches.
     """
     sums: list[Tensor | None] = [None] * len(owners)
     small, count = torch.zeros(max(owners) + 2, dtype=torch.float64), 0
@@ -120,7 +120,7 @@ def _norms(gradient: Sequence[Tensor | None], owners: Sequence[int]) -> Tensor:
 def adascale_gain(square: float, trace: float, batch: float, multiple: float) -> float:
     """r(S) = (σ² + μ²) / (σ²/S + μ²), with μ² = |G|² and σ² = tr(Σ) / B: between 1 and S.
 
-    What an update of S batches of B is worth in updates of one. Johnson et al. 2020, arXiv:2007.05105.
+    How many updates with a batch of B an update with S · B is worth. Johnson et al. 2020, arXiv:2007.05105.
 
     >>> adascale_gain(square=1.0, trace=64.0, batch=32, multiple=4)
     2.0
@@ -130,7 +130,7 @@ def adascale_gain(square: float, trace: float, batch: float, multiple: float) ->
     number("multiple", multiple, "it is the size of the batch as a multiple of `batch`, at least 1.", low=1.0)
     variance = trace / positive("batch", batch, "it is a number of samples.")
     if variance + square == 0:
-        raise ConfigError("|G|²=0 and tr(Σ)=0: where there is no gradient there is no gain.")
+        raise ConfigError("|G|²=0 and tr(Σ)=0: the gain is not defined without a gradient.")
     return (variance + square) / (variance / multiple + square)
 
 

@@ -1,4 +1,4 @@
-"""Norms and ratios of each parameter group at an update, and at some updates the sharpness of the loss."""
+"""Norms and ratios of each parameter group, and the sharpness of the loss."""
 
 import math
 from collections.abc import Sequence
@@ -25,24 +25,24 @@ Setting = tuple[float, float | None]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a run measures of its updates: norms at each multiple of `every`, the sharpness at each of `sharpness`.
+    """What a run measures: norms every `every` updates, the sharpness every `sharpness` updates; None for neither.
 
-    With `noise` the noise scale is logged too: `NoiseObserver` takes it from the micro-batches of every update. It is
-    the share of its means that each update keeps. Each of the three is None where it is not measured.
+    With `noise` the noise scale is logged too, by a `NoiseObserver`: `noise` is the share of its means that each update
+    keeps.
 
-    At update t, for each group, with the weights w before it, the update Δw that was made of them, the gradient g as
-    the optimizer got it (clipped, with noise), the applied rate η, and the momentum β (β1 where there are betas):
+    At update t, for each group, with the weights w before it, the change Δw of the weights, the gradient g as the
+    optimizer got it (clipped, with noise), the applied rate η, and the momentum β (β1 where there are betas):
 
     - `grad_norm` ‖g‖, `weight_norm` ‖w‖, `update_norm` ‖Δw‖, `update_ratio` ‖Δw‖/‖w‖, `trust_ratio` ‖w‖/‖g‖;
-    - `effective_lr` η/‖w‖²: the rate at which weights turn whose scale a norm behind them takes out (van Laarhoven
-      2017, arXiv:1706.05350). It is logged for every group; where no norm follows, it means nothing;
-    - `coupled_lr` η/(1-β): what a gradient moves the weights in all under SGD with momentum. Only where there is a β.
+    - `effective_lr` η/‖w‖²: the effective rate of weights that a normalisation layer follows (van Laarhoven 2017,
+      arXiv:1706.05350). It is logged for every group, and means nothing where no such layer follows;
+    - `coupled_lr` η/(1-β): the total step per gradient under SGD with momentum. Only where there is a β.
 
-    Weights that are all zero make ratios infinite or nan. In several processes all of this is the same in each.
+    Weights that are all zero make ratios infinite or nan. All processes have the same values.
 
-    The sharpness λ is that of the loss on the first micro-batch of the update, in the log that of rank 0, and `edge` is
-    η·λ/2 with the largest η of the groups. Gradient descent is stable on that loss below 1 (Cohen et al. 2021,
-    arXiv:2103.00065); with momentum the edge is at 1+β, and adaptive methods have one of their own.
+    The sharpness λ is that of the loss on the first micro-batch of the update (rank 0's is logged), and `edge` is η·λ/2
+    with the largest η of the groups. Gradient descent is stable on that loss for an edge below 1 (Cohen et al. 2021,
+    arXiv:2103.00065); with momentum the limit is 1+β, and adaptive methods have their own.
     """
 
     every: int | None = 1
@@ -52,14 +52,14 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            integer("measure.every", self.every, "1 measures every update, n each n-th, null none.")
+            integer("measure.every", self.every, "1 measures every update, n every n-th, null none.")
         if self.noise is not None:
             number("measure.noise", self.noise, "it is the share of its means that each update keeps.", 0.8, 0.99999)
         integer("measure.iterations", self.iterations, "each is one product of the Hessian and a vector; try 10.")
         if self.sharpness is not None:
-            integer("measure.sharpness", self.sharpness, "it is measured each so many updates; null for never.")
+            integer("measure.sharpness", self.sharpness, "it is the interval of the sharpness in updates, or null.")
         if self.every is self.sharpness is self.noise is None:
-            raise ConfigError("measure with every, sharpness and noise null measures nothing: take measure=none.")
+            raise ConfigError("measure: every, sharpness and noise are all null: set one, or take measure=none.")
 
     @property
     def looks_at_weights(self) -> bool:
@@ -68,7 +68,7 @@ class Measurement:
 
 
 class NormObserver:
-    """Measures what a `Measurement` says of norms and sharpness. It changes nothing and never waits for the device."""
+    """Measures the norms and the sharpness of a `Measurement`. It changes nothing and never waits for the device."""
 
     def __init__(self, measurement: Measurement, net: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
         self.measurement, self.net, self.loss, self.optimizer = measurement, net, loss, optimizer
@@ -97,7 +97,7 @@ class NormObserver:
 
     @torch.no_grad()
     def after(self, t: int) -> Observation | None:
-        """What was measured of update `t`, on the device."""
+        """The measured values of update `t`, on the device."""
         if self._wants_norms(t):
             torch._foreach_sub_(list(map(local, self.copies)), list(map(local, self.parameters)))
             self.numbers += norms(self.copies, self.dtype)
@@ -144,9 +144,9 @@ def _ratio(over: float, under: float) -> float:
 def sharpness(net: nn.Module, loss: Loss, micro: MicroBatch, iterations: int, seed: int) -> Tensor:
     """The largest eigenvalue λ, in absolute value, of the Hessian of the loss on `micro`, by power iteration.
 
-    λ is a Rayleigh quotient and so never above the largest eigenvalue: more iterations come closer. They start at the
-    gradient with noise drawn from `seed`. The net is in the mode that it trains in, with the dropout of the update, in
-    float32 at least, on copies of its weights and buffers; the random numbers of the run are left as they were.
+    λ is a Rayleigh quotient, so never above the largest eigenvalue; more iterations come closer. They start at the
+    gradient plus noise drawn from `seed`. The net is in training mode, with the dropout of the update, in at least
+    float32, on copies of its weights and buffers; the random generators of the run are left as they were.
     """
     weights = {name: _copy(p).requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
     buffers = {name: _copy(buffer) for name, buffer in net.named_buffers()}
@@ -168,7 +168,7 @@ def sharpness(net: nn.Module, loss: Loss, micro: MicroBatch, iterations: int, se
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy, in float32 at least where it is of floating point."""
+    """A copy; of floating point numbers in at least float32."""
     wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
     return tensor.detach().to(wide, copy=True)
 
@@ -188,11 +188,11 @@ def _momentum(group: dict[str, Any]) -> float | None:
 
 
 def _undisturbed(device: torch.device) -> AbstractContextManager:
-    """Puts the random number generators back as they were."""
+    """Restores the random number generators at the end."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
 
 
 def _eager(net: nn.Module) -> AbstractContextManager:
-    """Runs a compiled net as it is written: what is compiled cannot be differentiated twice."""
+    """Runs a compiled net in eager mode: compiled code cannot be differentiated twice."""
     compiled = any(module._compiled_call_impl is not None for module in net.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

@@ -1,4 +1,4 @@
-"""What observes the updates of a run: norms and sharpness, the noise scale, and the gain of AdaScale."""
+"""The observers of a run's updates: norms and sharpness, the noise scale, and the gain of AdaScale."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -22,15 +22,15 @@ from trainer.measure.noise_scale import NoiseScale
 from trainer.measure.norms import Measurement, NormObserver
 
 FEWEST = 6
-"""Updates that an interval needs: Student's half-width is not good below 5 degrees of freedom."""
+"""Updates that an interval needs: `student` is too narrow below 5 degrees of freedom."""
 
 
 class NoiseObserver:
     """Logs B_simple of all parameters and of each group, with its interval, where |G|² is resolved.
 
     `sizes` are the samples of a micro-batch and of the whole batch. Numerator and denominator are exponential means
-    with `decay`. The interval takes the updates for independent. Nothing waits for the device: the means go on when
-    the metrics are flushed, update by update.
+    with `decay`. The interval takes the updates as independent. Nothing waits for the device: the means are updated
+    when the metrics are flushed.
     """
 
     def __init__(self, names: Sequence[str], sizes: tuple[int, int], decay: float) -> None:
@@ -64,12 +64,12 @@ class NoiseObserver:
         return self.scale.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint, before which the metrics had been flushed."""
+        """Restore the state of a checkpoint, which was written after a flush."""
         self.scale.load_state_dict(state)
 
 
 class CompositeObserver:
-    """Several observers as one: their observations of an update are put together."""
+    """Several observers as one: their observations of an update are joined."""
 
     def __init__(self, parts: Sequence[Observer]) -> None:
         self.parts = parts
@@ -99,7 +99,7 @@ def _named(observations: list[Observation], cuts: list[tuple[int, int]], numbers
 
 @dataclass(frozen=True)
 class ObserverSpec:
-    """Everything that observes a run: a `measurement`, and AdaScale.
+    """What the observers of a run measure: a `measurement`, and AdaScale.
 
     `groups` are the names of the parameter groups; `micro_batch` and `batch` the samples of a micro-batch on one
     device and of a whole update.
@@ -117,7 +117,7 @@ class ObserverSpec:
 
 
 class Observers:
-    """The observers of one run. `begin` comes after the state of a checkpoint has been loaded.
+    """The observers of one run. Call `begin` after the state of a checkpoint has been loaded.
 
     The norms of micro-batches are recorded where the noise scale is measured, or where AdaScale has a gain above 1.
     """
@@ -135,7 +135,7 @@ class Observers:
         self.micro_gradients: MicroGradients | None = None
 
     def begin(self, net: nn.Module, loss: Loss, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
-        """Take up the run; AdaScale comes last, and sets the gain of the next update once all others have looked."""
+        """Make the observers; AdaScale's comes last, because it sets the gain of the next update."""
         parts: list[Observer] = []
         if self.probe is not None:
             parts.append(self.probe(net, loss, optimizer))
@@ -149,7 +149,7 @@ class Observers:
                     part.micro_gradients = self.micro_gradients
 
     def with_probe(self, probe: MakeObserver | None) -> "Observers":
-        """The same, with what `probe` makes in place of norms and sharpness; None for neither."""
+        """The same, with the observer that `probe` makes in place of norms and sharpness; None for no such observer."""
         other = copy(self)
         other.probe = probe
         return other
@@ -159,7 +159,7 @@ class Observers:
         return {name: part and part.state_dict() for name, part in (("adascale", self.adascale), ("noise", self.noise))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the state of a checkpoint."""
+        """Restore the state of a checkpoint."""
         for name, part in (("adascale", self.adascale), ("noise", self.noise)):
             if part is not None and state.get(name) is not None:
                 part.load_state_dict(state[name])

@@ -1,8 +1,9 @@
 """Relatives of Adam that no library has in this form.
 
 LAMB: that of pytorch_optimizer 4.1.0 follows an early version of the paper. It does not correct the bias of the
-moments, scales biases too, and adds ε to the norm of the step. Ten steps of tests/optim/test_formulas.py move weights
-by up to 0.64; with weight_decouple=False it ends up to 2.4 away from algorithm 2, with adam_debias=True 0.89.
+moments, scales biases too, and adds ε to the norm of the step. In ten steps of tests/optim/test_formulas.py, in which
+weights move by up to 0.64, it ends up to 2.4 away from algorithm 2 with weight_decouple=False, 0.89 with
+adam_debias=True.
 
 Cautious AdamW: pytorch_optimizer has the mask as an option of other optimizers, such as Lion and LaProp, but its AdamW
 is torch's, which has no mask.
@@ -15,11 +16,11 @@ import torch
 from torch.optim import Optimizer
 
 from trainer.lr.bounds import positive
-from trainer.optim.moments import adam_steps, check_adam
+from trainer.optim.moments import adam_steps, check_adam, closure_loss
 
 
 class CautiousAdamW(Optimizer):
-    """x ← (1 - ηλ)x - η·n/(k+1)·[u∘g > 0]∘u, where u is Adam's step and k of a parameter's n numbers agree.
+    """x ← (1 - ηλ)x - η·n/(k+1)·[u∘g > 0]∘u, u Adam's step; u∘g > 0 in k of a parameter's n entries.
 
     Source: Liang et al. 2024, arXiv:2411.16085.
     """
@@ -37,10 +38,7 @@ class CautiousAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         for group in self.param_groups:
             lr = group["lr"]
             for parameter, grad, step in zip(*adam_steps(self, group)):
@@ -74,10 +72,7 @@ class LAMB(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         for group in self.param_groups:
             params, _, steps = adam_steps(self, group)
             if not params:

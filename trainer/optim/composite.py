@@ -1,4 +1,4 @@
-"""Several optimizers as one: each parameter group stepped by its own, under one clock and one state dict."""
+"""Several optimizers as one: each steps its own parameter groups, with one state dict for all."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,17 +9,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainer.optim.groups import Group, Make
+from trainer.optim.moments import closure_loss
 
 
 class Composite(Optimizer):
     """Steps `parts`, each an optimizer of its own for some of the groups; its `param_groups` are theirs, in order.
 
-    The groups are shared, not copied: what is written into them reaches the optimizer that owns them. `state_dict`
+    The groups are shared, not copied: a rate written into them reaches the optimizer that steps them. `state_dict`
     holds those of the parts.
     """
 
     def __init__(self, parts: Sequence[Optimizer], order: Sequence[tuple[int, int]]) -> None:
-        """`order` says for each group, in the order of this optimizer, which part has it and where."""
+        """`order` gives for each group, in the order of this optimizer, the part that has it and its index there."""
         self.parts, self.order = list(parts), list(order)
         groups = [self.parts[i].param_groups[j] for i, j in self.order]
         super().__init__([{"params": group["params"]} for group in groups], {})
@@ -28,10 +29,7 @@ class Composite(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Step each part; a closure is evaluated once, before them."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         for part in self.parts:
             part.step()
         return loss
@@ -52,7 +50,7 @@ class Composite(Optimizer):
 
     @property
     def found_inf(self) -> Tensor | None:
-        """Set where an update is not finite: parts that are fused then skip it."""
+        """1 where an update is not finite: fused parts then skip it."""
         return getattr(self.parts[0], "found_inf", None)
 
     @found_inf.setter
@@ -61,20 +59,20 @@ class Composite(Optimizer):
             part.found_inf = value  # type: ignore[attr-defined]
 
     def train(self) -> None:
-        """Put parts that average their weights into the state for training."""
+        """Switch parts that average their weights to the weights for training."""
         for part in self.parts:
             if hasattr(part, "train"):
                 part.train()
 
     def eval(self) -> None:
-        """Put parts that average their weights into the state for scoring."""
+        """Switch parts that average their weights to the weights for evaluation."""
         for part in self.parts:
             if hasattr(part, "eval"):
                 part.eval()
 
 
 def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
-    """The optimizer of `groups`: `main` for those without one of their own, and a composite where there are several."""
+    """The optimizer of `groups`: `main` steps those without one of their own; a `Composite` where there are several."""
     makers: list[Make] = []
     for group in groups:
         if (maker := group.optimizer or main) not in makers:
@@ -91,7 +89,7 @@ def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
 
 
 def keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint with the numbers of the configuration, for a resumed `optimizer`."""
+    """The state of a checkpoint with the settings of `optimizer` as configured now, for a resumed run."""
     settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
     groups = [
         {key: now[key] if key in settings and key in now else value for key, value in saved.items()}

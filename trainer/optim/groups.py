@@ -13,16 +13,16 @@ from trainer.lr.bounds import positive
 from trainer.optim.kinds import no_decay
 
 Make = Callable[[list[dict[str, Any]]], Optimizer]
-"""What makes an optimizer from groups as torch.optim takes them."""
+"""Makes an optimizer from groups as torch.optim takes them."""
 
 
 @dataclass(frozen=True)
 class Group:
     """The parameters that share a learning rate and a weight decay.
 
-    `schedule` is the config of a schedule of their own, `clip` the largest norm of their gradients together, and
-    `optimizer` what steps them in place of the run's optimizer; None for those of the run. `settings` are more of what
-    some optimizers read in a group, such as a flag; the others leave them alone.
+    `schedule` is the config of their own schedule, `clip` the largest norm of their gradients together, `optimizer`
+    makes the optimizer that steps them; None for those of the run. `settings` are further entries of the group that
+    some optimizers read, such as a flag.
     """
 
     name: str
@@ -69,7 +69,7 @@ def check_coverage(net: nn.Module, groups: Sequence[Group]) -> None:
     claimed: dict[int, str] = {}
     for group in groups:
         if not group.parameters or [other.name for other in groups].count(group.name) > 1:
-            raise ConfigError(f"groups: {group.name} has no parameter, or shares its name: give each group its own.")
+            raise ConfigError(f"groups: {group.name} has no parameters, or its name is not unique: give each its own.")
         for parameter in group.parameters:
             if id(parameter) in claimed:
                 claims = f"{names.get(id(parameter), 'a parameter')} is claimed by {claimed[id(parameter)]}"
@@ -97,8 +97,8 @@ def decay_groups(
 ) -> list[Group]:
     """Two groups, `decay` and `no_decay`: biases, norms and embeddings have no weight decay unless switched on.
 
-    One group `all` where there is no weight decay, or only one kind of parameter; with `apart` there are two groups
-    without weight decay too, and a single one has the name of its kind.
+    One group `all` where there is no weight decay, or only one kind of parameter. With `apart` the split is made
+    without weight decay too, and a single group is called `decay` or `no_decay`.
     Source: Goyal et al. 2017, arXiv:1706.02677, sec. 5.3, for norms.
 
     >>> [group.name for group in decay_groups(nn.Linear(2, 2), 0.1, 1.0)]
@@ -124,13 +124,13 @@ def one_group(net: nn.Module, weight_decay: float | None, lr: float) -> list[Gro
 
 
 def own_lr_mult(optimizer: Make, lr: float, whose: str) -> float:
-    """The factor from the run's `lr` to the lr of `optimizer`; 1 where it has none. `whose` names it in a refusal."""
+    """The lr of `optimizer` over the run's `lr`; 1 where it has none. `whose` names it in an error message."""
     mine = _setting(optimizer, "lr")
     return 1.0 if mine is None else positive(f"{whose}: optimizer.lr", mine, "it is the peak of the group.") / lr
 
 
 def own_weight_decay(optimizer: Make) -> float | None:
-    """The weight decay that `optimizer` is given, or else has by default; None where it has no such setting."""
+    """The weight decay of `optimizer`, as given or by default; None where it has no such setting."""
     return _setting(optimizer, "weight_decay")
 
 

@@ -1,19 +1,19 @@
-"""The kinds of parameters: matrices, biases, those of norms, and embeddings."""
+"""The kinds of parameters: matrices, biases, parameters of norms, and embeddings."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 MATRIX, BIAS, NORM, EMBEDDING = "matrix", "bias", "norm", "embedding"
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-"""torch's norms: all those of batches and instances share the first."""
+"""torch's norms; `_NormBase` is the base of batch and instance norms."""
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 def kinds(net: nn.Module) -> dict[int, str]:
     """The kind of each trainable parameter, by its id.
 
-    What a norm or an embedding owns is of its kind. Of the rest, a bias is a vector with `bias` in its name, any other
-    vector counts as the scale of a norm, and all else is a matrix. A weight that is tied to an embedding is one.
+    The parameters of a norm or an embedding have its kind. Of the rest, a vector with `bias` in its name is a bias, any
+    other vector counts as the scale of a norm, and all else is a matrix. A weight tied to an embedding is an embedding.
 
     >>> net = nn.BatchNorm1d(3)
     >>> [kinds(net)[id(parameter)] for parameter in net.parameters()]

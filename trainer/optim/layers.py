@@ -17,10 +17,9 @@ UNROLLED = (nn.Sequential, nn.ModuleList)
 def stages(net: nn.Module) -> list[list[nn.Parameter]]:
     """The trainable parameters of each stage of `net`, from input to output; each in the first stage that holds it.
 
-    The stages are those that the model's method `stages()` gives: a list of lists of its modules or parameters. A
-    model without one is taken child by child in the order of their definition, a Sequential or ModuleList among them
-    in its own children; a child with vectors alone, such as a norm, belongs to the stage before it. A parameter in no
-    stage is refused.
+    The stages come from the model's method `stages()`: a list of lists of its modules or parameters. In a model without
+    one, each child is a stage, in the order of definition, and each child of a Sequential or ModuleList; a child with
+    vectors alone, such as a norm, belongs to the stage before it. A parameter in no stage is refused.
 
     >>> len(stages(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1))))
     2
@@ -63,7 +62,7 @@ def layer_decay(
     >>> [(group.name, group.lr_mult) for group in layer_decay(net, 0.0, 1.0, decay=0.5)]
     [('layer_00', 0.25), ('layer_01', 0.5), ('layer_02', 1.0)]
     """
-    why = "each stage has so many times the rate of the one after it, above 0 and up to 1."
+    why = "it multiplies the rate from each stage to the one before it; give a value above 0 and up to 1."
     number("groups.decay", positive("groups.decay", decay, why), why, high=1.0)
     number("groups.lowest", lowest, "it is the smallest multiplier, from 0 to 1.", 0.0, 1.0)
     found, undecayed = stages(net), no_decay(net, bias, norm, embedding)
@@ -89,7 +88,7 @@ def backbone_head(
 ) -> list[Group]:
     """Groups `backbone` and `head`, the last stage: the backbone learns at `backbone_mult` times the rate.
 
-    With `freeze` its rate is 0 for so long, counted from the end of the warm-up, and then that of `schedule`.
+    With `freeze` its rate is 0 for that duration after the warm-up, and then follows `schedule`.
 
     >>> [group.name for group in backbone_head(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), 0.0, 1.0)]
     ['backbone', 'head']
@@ -115,11 +114,11 @@ def _given(net: nn.Module, found: Any) -> list[list[nn.Parameter]]:
     """The parameters of the stages that the model names."""
     known = {id(part) for part in (*net.modules(), *net.parameters())}
     if not isinstance(found, list | tuple) or not found:
-        raise ConfigError(f"groups: {type(net).__name__}.stages() gives no list of stages, but {found!r}.")
+        raise ConfigError(f"groups: {type(net).__name__}.stages() returns {found!r}: return a list of stages.")
     for i, stage in enumerate(found):
         if not isinstance(stage, list | tuple) or not all(id(part) in known for part in stage):
             raise ConfigError(
-                f"groups: stage {i} of {type(net).__name__}.stages() is no list of the model's own modules."
+                f"groups: stage {i} of {type(net).__name__}.stages() is not a list of the model's own modules."
             )
     return [
         [p for part in stage for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
@@ -128,7 +127,7 @@ def _given(net: nn.Module, found: Any) -> list[list[nn.Parameter]]:
 
 
 def _children(net: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of the model's children, the containers among them unrolled; a net with none is one stage."""
+    """The parameters of the model's children, with containers unrolled; a net without children is one stage."""
     outer = list(net.children()) or [net]
     parts = [part for child in outer for part in (child.children() if isinstance(child, UNROLLED) else [child])]
     made: list[list[nn.Parameter]] = []

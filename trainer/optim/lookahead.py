@@ -1,9 +1,9 @@
-"""Lookahead: slow weights that follow, every few updates, the fast weights of another optimizer.
+"""Lookahead: slow weights that move, every few updates, towards the fast weights of another optimizer.
 
-The formula is also in pytorch_optimizer 4.1.0; thirty updates of a small net in float64 differ by 1.1e-16. That class
-cannot serve here: its state_dict is not one of torch (no `state`, no `param_groups`), it takes no hook that runs before
-a state is loaded, by which a resumed run takes its numbers from the config and FSDP its shards, and it has no
-`found_inf`, by which a fused base skips an update that is not finite.
+pytorch_optimizer 4.1.0 has the same formula (thirty updates of a small net in float64 differ by 1.1e-16), but its class
+does not work here. Its state_dict is not torch's (no `state`, no `param_groups`). It has no hook before a state is
+loaded, which resumed runs need for the configured settings and FSDP for its shards. It has no `found_inf`, by which a
+fused base skips an update that is not finite.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,8 +24,8 @@ _SLOW = "lookahead_slow"
 class Lookahead(Optimizer):
     """After each `k` updates of `base`: slow ← slow + alpha (fast - slow), fast ← slow.
 
-    Parameter groups and state are those of `base`, which is made from the same `params`, `lr` and `weight_decay`: a
-    learning rate written here reaches it. The slow weights lie in the state beside what `base` keeps.
+    Parameter groups and state are shared with `base`, which is made from the same `params`, `lr` and `weight_decay`.
+    The state also holds the slow weights.
     Zhang et al. 2019, arXiv:1907.08610.
     """
 
@@ -44,7 +44,7 @@ class Lookahead(Optimizer):
         self.base = base(params, lr=lr, weight_decay=weight_decay)
         if hasattr(self.base, "train") or hasattr(self.base, "parts"):
             kind = type(self.base).__name__
-            raise ConfigError(f"optimizer.base: {kind} averages its weights, or is several optimizers: take another.")
+            raise ConfigError(f"optimizer.base: {kind} averages its weights or combines optimizers: take another.")
         super().__init__([{"params": group["params"]} for group in self.base.param_groups], self.base.defaults)
         self._share()
 
@@ -53,7 +53,7 @@ class Lookahead(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Step the base; after each k-th, move the slow weights, and the fast ones to them."""
+        """Step the base; after each k-th step, move the slow weights and copy them to the fast ones."""
         fresh = [
             parameter
             for group in self.param_groups
@@ -89,7 +89,7 @@ class Lookahead(Optimizer):
 
     @property
     def found_inf(self) -> Tensor | None:
-        """Set where an update is not finite: a base that is fused then skips it."""
+        """1 where an update is not finite: a fused base then skips it."""
         return getattr(self.base, "found_inf", None)
 
     @found_inf.setter

@@ -1,4 +1,4 @@
-"""Groups for hidden matrices: those of Muon, and those of muP, whose rates go by the width."""
+"""Groups for hidden matrices: those of Muon, and those of muP, whose rates scale with the width."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from trainer.optim.layers import stages
 
 
 def hidden_matrices(net: nn.Module, *, convs: bool = True) -> set[int]:
-    """The ids of the matrices that are neither embeddings nor of the last stage; kernels of convolutions by choice.
+    """The ids of the matrices that are neither embeddings nor of the last stage; with `convs`, also convolutions.
 
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     >>> hidden_matrices(net) == {id(net[0].weight)}
@@ -37,8 +37,8 @@ def matrix_groups(
 ) -> list[Group]:
     """Groups `hidden`, which the run's optimizer steps, and `rest` with `rest_no_decay`, which `optimizer` steps.
 
-    Hidden are the matrices that are neither embeddings nor of the last stage. The lr of `optimizer` is the peak of the
-    rest, its weight decay theirs. The flag `use_muon` is for optimizers that mix both themselves.
+    Hidden are the matrices that are neither embeddings nor of the last stage. The peak and the weight decay of the rest
+    are those of `optimizer`. The flag `use_muon` is for optimizers that step both kinds of groups themselves.
     Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 
     >>> from functools import partial
@@ -55,7 +55,7 @@ def matrix_groups(
         way = (
             "choose another optimizer." if convs else "choose another optimizer, or groups.convs=true if it takes them."
         )
-        raise ConfigError(f"groups: {type(net).__name__} has no hidden matrix, which groups=muon is for: {way}")
+        raise ConfigError(f"groups: {type(net).__name__} has no hidden matrix, as groups=muon needs: {way}")
     mult = own_lr_mult(optimizer, lr, "groups.optimizer")
     other = Group("rest", rest, own_weight_decay(optimizer), mult, optimizer=optimizer)
     return [
@@ -76,12 +76,11 @@ def width_groups(
 ) -> list[Group]:
     """Groups `hidden` and `head` with lr_mult = base_width / width, and `rest` with 1: the rule of muP for Adam.
 
-    The width is that of the first stage, what its first matrix gives or its embedding holds: the channels, the
-    features or the embedding that the model is made with. All layers are taken to widen together, so that base / width
-    is the ratio of each fan-in to that of the base. Matrices of the first stage, embeddings (a tied head too) and
-    vectors are the rest.
+    The width is the output size of the first matrix of the first stage, or the size of its embedding. All layers are
+    assumed to widen together, so that width / base_width is the ratio of each fan-in to that of the base model. The
+    rest are matrices of the first stage, embeddings (a tied head too) and vectors.
 
-    Multipliers only: the initialisation and the scale of the output stay those of the model, so this is no full muP.
+    Multipliers only: the initialisation and the scale of the output stay those of the model, so this is not full muP.
     Source: Yang & Hu et al. 2022, arXiv:2203.03466, table 3.
 
     >>> net = nn.Sequential(nn.Linear(8, 256), nn.Linear(256, 256), nn.Linear(256, 2))
@@ -103,9 +102,11 @@ def width_groups(
 
 
 def _width(net: nn.Module) -> int:
-    """How many features the first stage gives."""
+    """The number of features of the first stage."""
     kind = kinds(net)
     for parameter in stages(net)[0]:
         if kind[id(parameter)] in (MATRIX, EMBEDDING):
             return parameter.shape[1 if kind[id(parameter)] == EMBEDDING else 0]
-    raise ConfigError(f"groups: the first stage of {type(net).__name__} has no matrix, so that its width is not known.")
+    raise ConfigError(
+        f"groups: the first stage of {type(net).__name__} has no matrix to take the width from: choose other groups."
+    )

@@ -1,5 +1,6 @@
-"""What the relatives of Adam share: moments of the gradient, and the step that they give."""
+"""What the optimizers here share: checks of settings, the closure of a step, and Adam's moments and step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from trainer.lr.bounds import fraction, positive
 
 
 def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
-    """Refuse numbers that are no settings of an Adam."""
+    """Refuse settings that Adam cannot have."""
     positive("lr", lr, "the learning rate scales each update; try 0.001.")
     for beta in betas:
         check_kept("betas", beta)
@@ -20,7 +21,7 @@ def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: 
 
 
 def check_kept(name: str, share: float) -> None:
-    """Refuse the share of an average that is kept where it is not from 0 to below 1."""
+    """Refuse a decay rate of an average outside [0, 1)."""
     if fraction(name, share, "it is the share that is kept from update to update, below 1.") == 1:
         raise ConfigError(f"{name}=1 never forgets: it is the share that is kept from update to update, below 1.")
 
@@ -31,14 +32,22 @@ def check_decay(weight_decay: float) -> None:
         positive("weight_decay", weight_decay, "it shrinks the weights; 0 for none.")
 
 
+def closure_loss(closure: Callable[[], float] | None) -> float | None:
+    """The loss that a closure computes, with gradients; None without a closure."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 def with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The parameters of `group` that have gradients, and these."""
+    """The parameters of `group` that have gradients, and their gradients."""
     params = [parameter for parameter in group["params"] if parameter.grad is not None]
     return params, [parameter.grad for parameter in params]
 
 
 def adam_steps(optimizer: Optimizer, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The parameters of `group` that have gradients, these, and the step of Adam for each, m̂/(√v̂ + ε).
+    """The parameters of `group` that have gradients, the gradients, and Adam's step for each, m̂/(√v̂ + ε).
 
     Kingma & Ba 2014, arXiv:1412.6980.
     """

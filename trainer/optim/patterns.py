@@ -1,4 +1,4 @@
-"""Groups by name: patterns choose the parameters with a rate, a decay or an optimizer of their own."""
+"""Groups by name: patterns choose the parameters that have their own rate, weight decay or optimizer."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from trainer.optim.kinds import no_decay
 
 @dataclass(frozen=True)
 class Pattern:
-    """The parameters whose names fit `match`, with `*` and `?` as in a shell, and what is theirs; None as in the run.
+    """The parameters whose names fit `match`, with `*` and `?` as in a shell, and their settings; None: the run's.
 
-    `lr_mult` 0 freezes. `schedule` is a word or {schedule: WORD, …}; one that is 0 at first unfreezes later.
-    An `optimizer` brings its own lr, which `lr_mult` then multiplies, and its own weight decay.
+    `lr_mult` 0 freezes. `schedule` is a name or {schedule: NAME, …}; one that starts at 0 unfreezes later.
+    An `optimizer` has its own lr, which `lr_mult` then multiplies, and its own weight decay.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Pattern:
             if weight_decay is None:
                 raise ConfigError(
                     f"group {self.name}: weight_decay={self.weight_decay!r}, but the optimizer has none: "
-                    "add +optimizer.weight_decay=0 if it knows of one."
+                    "add +optimizer.weight_decay=0 if it takes one."
                 )
             weight_decay = self.weight_decay
         return Group(self.name, parameters, weight_decay, mult, self.schedule, self.clip, self.optimizer)
@@ -56,7 +56,7 @@ def pattern_groups(
     norm: bool = False,
     embedding: bool = False,
 ) -> list[Group]:
-    """A group for each pattern, and those of `decay_groups` for the rest (`rest`, where it is of one kind).
+    """A group for each pattern, and `decay` and `no_decay` for the rest (or `rest`, where it is of one kind).
 
     A group with parameters of both kinds is split into NAME and NAME_no_decay. A pattern that matches
     nothing, and two that match the same parameter, are refused.
@@ -85,7 +85,7 @@ def _read(i: int, entry: Mapping[str, Any]) -> Pattern:
     """Entry `i` of the list, checked."""
     key, known = f"groups.patterns.{i}", [field.name for field in fields(Pattern)]
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{key}={entry!r} is no pattern: give {{name: NAME, match: PATTERN}} and what is its own.")
+        raise ConfigError(f"{key}={entry!r} is not a pattern: give {{name: NAME, match: PATTERN}} and its settings.")
     for name in entry:
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
@@ -93,25 +93,25 @@ def _read(i: int, entry: Mapping[str, Any]) -> Pattern:
             raise ConfigError(f"{key}.{name} is not known: {hint}Known: {', '.join(known)}.")
     for name in ("name", "match"):
         if not isinstance(entry.get(name), str) or not entry[name]:
-            raise ConfigError(
-                f"{key}.{name}={entry.get(name)!r} is no text: each pattern has a name, and what it matches."
-            )
+            raise ConfigError(f"{key}.{name}={entry.get(name)!r} is not a text: give each pattern a name and a match.")
     if not entry["name"].isidentifier():
-        raise ConfigError(f"{key}.name={entry['name']!r} is no name: use letters, digits and _ only.")
+        raise ConfigError(f"{key}.name={entry['name']!r} is not a valid name: use letters, digits and _ only.")
     number(f"{key}.lr_mult", entry.get("lr_mult", 1.0), "give 0 to freeze, 1 to leave.", low=0.0)
     if entry.get("weight_decay") is not None:
         number(f"{key}.weight_decay", entry["weight_decay"], "give 0 for none, null for the optimizer's.", low=0.0)
     if entry.get("clip") is not None:
         positive(f"{key}.clip", entry["clip"], "it is the largest norm of the group's gradients together.")
     if not isinstance(entry.get("schedule"), str | Mapping | None):
-        raise ConfigError(f"{key}.schedule is a call: name an option of conf/schedule, or give {{schedule: NAME, …}}.")
+        raise ConfigError(f"{key}.schedule is an object: name an option of conf/schedule, or {{schedule: NAME, …}}.")
     if entry.get("optimizer") is not None and not callable(entry["optimizer"]):
-        raise ConfigError(f"{key}.optimizer={entry['optimizer']!r} is no optimizer: give _target_ and _partial_: true.")
+        raise ConfigError(
+            f"{key}.optimizer={entry['optimizer']!r} is not an optimizer: give _target_ and _partial_: true."
+        )
     return Pattern(**entry)
 
 
 def _owners(net: nn.Module, patterns: list[Pattern]) -> dict[int, Pattern]:
-    """The pattern that each parameter's id belongs to; a tied parameter goes by each of its names."""
+    """The pattern of each parameter, by its id; a tied parameter can match by any of its names."""
     named = [(name, p) for name, p in net.named_parameters(remove_duplicate=False) if p.requires_grad]
     owner: dict[int, Pattern] = {}
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Relatives of SGD: gradient descent by its name, and SGD that takes its rate from how far it has come.
+"""Relatives of SGD: full-batch gradient descent, and DoG and DoWG, whose rate follows the distance from the start.
 
 Neither torch nor pytorch_optimizer 4.1.0 has DoG or DoWG.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from trainer.lr.bounds import positive
-from trainer.optim.moments import check_decay
+from trainer.optim.moments import check_decay, closure_loss
 
 Unit = list[tuple[dict[str, Any], Tensor]]
 """The parameters that share a distance, each with its group."""
@@ -40,7 +40,7 @@ class DoG(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        positive("lr", lr, "it multiplies the rate that is found; take 1.")
+        positive("lr", lr, "it multiplies the rate of the formula; take 1.")
         positive("first", first, "it is the distance before the first update; try 1e-6.")
         positive("eps", eps, "it keeps the rate finite; try 1e-8.")
         check_decay(weight_decay)
@@ -49,10 +49,7 @@ class DoG(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = closure_loss(closure)
         members: Unit = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
         for unit in [[member] for member in members] if self.layerwise else [members]:
             self._step(unit)
@@ -86,7 +83,7 @@ class DoG(Optimizer):
 
 
 class DoWG(DoG):
-    """DoG with r²/√(V + εr²), V = Σ r(i)²·‖g(i)‖²: early gradients, from near the start, count for less.
+    """DoG with the rate r²/√(V + εr²), V = Σ r(i)²·‖g(i)‖²: early gradients, taken near the start, count less.
 
     Source: Khaled et al. 2023, arXiv:2305.16284.
     """

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The shard of a tensor that this process holds, not a copy; all of a tensor that is not sharded."""
+    """The shard of a tensor that this process holds, not copied; the tensor itself where it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -41,7 +41,7 @@ def shard(value: Tensor, like: Tensor) -> Tensor:
 def gather(tree: Any, keep: bool = True) -> Any:
     """A tree of dicts and lists with each sharded tensor made full, on the CPU; all processes take part.
 
-    One tensor after the other is full on the devices. Without `keep` it is dropped again: one process is to have it.
+    Only one tensor at a time is full on the devices. Processes without `keep` get None in its place.
     """
     if isinstance(tree, DTensor):
         with torch.no_grad():
