@@ -8,7 +8,7 @@ import yaml
 
 from trainer.log.eventfile import EventFile, float32
 from trainer.tools.report import findings
-from trainer.tools.report.build import build_view
+from trainer.tools.report.build import build_report
 from trainer.tools.report.page import page
 from trainer.tools.report.response import rate_curves
 from trainer.tools.report.runs import find_runs
@@ -62,7 +62,7 @@ def write_sweep(root, rates=(0.01, 0.03, 0.1, 0.3, 1.0), schedules=("cosine", "l
 
 def page_of(folder, metric=None, out=None, library="// plotly"):
     study = Study(find_runs(folder), metric)
-    return page(build_view(study, folder, out or folder / "report", 0.05), library)
+    return page(build_report(study, folder, 0.05), out or folder / "report", library)
 
 
 def all_findings(folder):

@@ -8,7 +8,7 @@ import pytest
 from tests.tools.runs_on_disk import data_of, loss, write_run
 from trainer.lr import ConfigError
 from trainer.tools.report import command as report
-from trainer.tools.report.build import build_view
+from trainer.tools.report.build import build_report
 from trainer.tools.report.claims import (
     CLAIMS,
     Claim,
@@ -71,23 +71,27 @@ def test_the_page_the_pictures_and_the_terminal_show_the_claims_and_the_plots(ex
 
 def test_a_plot_of_a_metric_has_the_mean_over_seeds_at_each_value_and_every_run(experiment):
     study = Study(find_runs(experiment))
-    (panel,) = plot_figure(study, read_claims(experiment).plots[0]).panels
-    linear, runs, sqrt, _ = panel.series
-    assert (linear.name, sqrt.name) == ("scaling linear", "scaling sqrt")
-    assert linear.points == tuple((batch, pytest.approx(loss(0.1, 0.5) + batch / 1000 + 0.2)) for batch in (16, 32, 64))
-    assert linear.spread == pytest.approx([0.004 / 2**0.5] * 3)
-    assert len(runs.points) == 6
-    assert panel.levels == ((0.6, "target"),)
-    assert panel.x.log
+    figure = plot_figure(study, read_claims(experiment).plots[0])
+    linear, runs, sqrt, _ = figure["data"]
+    assert (linear["name"], sqrt["name"]) == ("scaling linear", "scaling sqrt")
+    assert linear["x"] == [16, 32, 64]
+    assert linear["y"] == pytest.approx([loss(0.1, 0.5) + batch / 1000 + 0.2 for batch in (16, 32, 64)])
+    assert linear["error_y"]["array"] == pytest.approx([0.004 / 2**0.5] * 3)
+    assert len(runs["x"]) == len(runs["y"]) == 6
+    (level,), (word,) = figure["layout"]["shapes"], figure["layout"]["annotations"]
+    assert (level["y0"], level["y1"], word["y"], word["text"]) == (0.6, 0.6, 0.6, "target")
+    assert figure["layout"]["xaxis"]["type"] == "log"
 
 
 def test_a_plot_of_a_log_has_a_line_for_each_run_over_the_samples_seen(experiment):
     study = Study(find_runs(experiment))
-    panels = plot_figure(study, read_claims(experiment).plots[1]).panels
-    assert [panel.title for panel in panels] == ["batch_size 16", "batch_size 32", "batch_size 64"]
-    assert [[one.name for one in panel.series] for panel in panels] == [["scaling linear", "scaling sqrt"]] * 3
-    assert [x for x, _ in panels[1].series[0].points] == [32.0 * (t + 1) for t in range(40)]
-    assert [one.in_legend for panel in panels for one in panel.series] == [True, True] + [False] * 4
+    figure = plot_figure(study, read_claims(experiment).plots[1])
+    titles = [note["text"] for note in figure["layout"]["annotations"]]
+    assert titles == ["batch_size 16", "batch_size 32", "batch_size 64"]
+    lines = [(one["yaxis"], one["name"]) for one in figure["data"]]
+    assert lines == [(y, name) for y in ("y", "y2", "y3") for name in ("scaling linear", "scaling sqrt")]
+    assert figure["data"][2]["x"] == [32.0 * (t + 1) for t in range(40)]
+    assert [one["showlegend"] for one in figure["data"]] == [True, True] + [False] * 4
 
 
 def test_the_samples_seen_follow_a_batch_that_grows():
@@ -131,8 +135,7 @@ def test_words_on_the_x_axis_lie_beside_each_other(experiment, tmp_path):
     shutil.copytree(experiment, tmp_path / "e")
     plot = {"name": "words", "title": "", "x": "scaling", "y": "updates", "lines": "data.batch_size"}
     (tmp_path / "e" / CLAIMS).write_text(json.dumps({"plots": [plot]}))
-    view = build_view(Study(find_runs(tmp_path / "e")), tmp_path / "e", tmp_path, 0.05)
-    (section,) = view.claims
-    (panel,) = section.figure.panels
-    assert panel.x.ticks == ((0.0, "linear"), (1.0, "sqrt"))
-    assert panel.series[0].points == ((0.0, 40.0), (1.0, 40.0))
+    (section,) = build_report(Study(find_runs(tmp_path / "e")), tmp_path / "e", 0.05).claims
+    axis, line = section.figure["layout"]["xaxis"], section.figure["data"][0]
+    assert (axis["tickvals"], axis["ticktext"]) == ([0, 1], ["linear", "sqrt"])
+    assert (line["x"], line["y"]) == ([0.0, 1.0], [40.0, 40.0])

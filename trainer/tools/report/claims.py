@@ -6,19 +6,31 @@ and a figure for each plot.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
-from trainer.tools.report.comparison import by_seed, is_number, repeats, value_order
-from trainer.tools.report.figures import value_ticks
+from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats, value_order
+from trainer.tools.report.figures import (
+    Figure,
+    Panel,
+    Point,
+    Trace,
+    add_level,
+    axis,
+    figure,
+    mean_line,
+    run_dots,
+    run_line,
+    value_ticks,
+)
 from trainer.tools.report.rates import is_geometric, suits_log
 from trainer.tools.report.runs import POINTS, Run, mean_points, scalars, some_points
 from trainer.tools.report.study import BATCH, Study, format_value
-from trainer.tools.report.view import Axis, Cell, Figure, Panel, Point, Section, Series, Table
+from trainer.tools.report.view import Cell, Row, Section
 
 CLAIMS = "claims.json"
 UPDATE, SAMPLES = "update", "samples"
@@ -135,27 +147,21 @@ def claim_sections(study: Study, claims: Claims) -> list[Section]:
     plots = [Section(plot.name, plot.title, plot.note, plot_figure(study, plot)) for plot in claims.plots]
     if not claims.claims:
         return plots
-    sourced = any(claim.source for claim in claims.claims)
-    heads: tuple[tuple[str, bool], ...] = (("", False), ("claim", False), ("measured", True), ("threshold", False))
-    heads = (*heads, ("source", False)) if sourced else heads
-    rows = tuple(_claim_row(claim)[: len(heads)] for claim in claims.claims)
+    head = [Cell(""), Cell("claim"), Cell("measured", "n"), Cell("threshold"), Cell("source")]
+    columns = len(head) if any(claim.source for claim in claims.claims) else len(head) - 1
+    table = [row[:columns] for row in (head, *map(_claim_row, claims.claims))]
     title = f"Claims: {claims.title}" if claims.title else "Claims"
     judged = [claim for claim in claims.claims if claim.kind != "note"]
     right = sum(claim.is_as_it_must for claim in judged)
     note = f"{right} of {len(judged)} came out as they must. {claims.source}".strip()
-    return [Section("claims", title, note, table=Table(heads, rows)), *plots]
+    return [Section("claims", title, note, table=table), *plots]
 
 
-def _claim_row(claim: Claim) -> tuple[Cell, ...]:
+def _claim_row(claim: Claim) -> Row:
     role = "soft" if claim.kind == "note" else "good" if claim.is_as_it_must else "bad"
     text = f"{claim.text} ({claim.note})" if claim.note else claim.text
-    return (
-        Cell(outcome(claim), role=role),
-        Cell(text, role="wide"),
-        Cell(_number(claim.measured), claim.measured if isinstance(claim.measured, int | float) else None),
-        Cell(f"{claim.relation} {_number(claim.threshold)}".strip()),
-        Cell(claim.source, role="wide"),
-    )
+    measured = Cell(_number(claim.measured), "n")
+    return [Cell(outcome(claim), role), Cell(text, "wide"), measured, Cell(_limit(claim)), Cell(claim.source, "wide")]
 
 
 def outcome(claim: Claim) -> str:
@@ -167,8 +173,11 @@ def outcome(claim: Claim) -> str:
 
 def format_claim(claim: Claim) -> str:
     """A claim as a line for a terminal."""
-    threshold = f"{claim.relation} {_number(claim.threshold)}".strip()
-    return f"{outcome(claim)}: {claim.text}: {_number(claim.measured)} ({threshold})"
+    return f"{outcome(claim)}: {claim.text}: {_number(claim.measured)} ({_limit(claim)})"
+
+
+def _limit(claim: Claim) -> str:
+    return f"{claim.relation} {_number(claim.threshold)}".strip()
 
 
 def _number(value: Any) -> str:
@@ -182,29 +191,21 @@ def plot_figure(study: Study, plot: Plot) -> Figure:
         ConfigError: no run has what it shows, or runs at one point differ in more than the seed.
     """
     data = _PlotData(study, plot)
-    panels = []
+    drawn = []
     for value, runs in data.groups(plot.panels, data.runs):
-        lines = data.groups(plot.lines, runs)
-        series = [one for line, same in lines for one in data.series(line, same)]
-        if series:
-            panels.append((data.name(plot.panels, value), series))
-    if not panels:
+        traces = [one for line, same in data.groups(plot.lines, runs) for one in data.traces(line, same)]
+        if traces:
+            drawn.append((data.name(plot.panels, value), traces))
+    if not drawn:
         raise ConfigError(f"plot {plot.name}: no run has {plot.y} and {plot.x}: take names of its result and config.")
-    ys = [y for _, series in panels for one in series for _, y in one.points if math.isfinite(y)]
-    x, y = data.x_axis(), Axis(plot.y, log=suits_log([*ys, *(value for value, _ in plot.levels)]))
-    levels = tuple((value, word) for value, word in plot.levels)
-    drawn = tuple(Panel(x, y, tuple(series), levels=levels, title=title) for title, series in _named_once(panels))
-    count = len(drawn)
-    height, inches = (450, 4.6) if count == 1 else (120 + 240 * count, 1.2 + 2.4 * count)
-    return Figure(drawn, height, (8, inches), legend=bool(plot.lines))
-
-
-def _named_once(panels: Sequence[tuple[str, list[Series]]]) -> Iterator[tuple[str, list[Series]]]:
-    """The panels with each name in the legend once, where it comes first."""
-    named: set[str] = set()
-    for title, series in panels:
-        yield title, [replace(one, in_legend=one.in_legend and one.name not in named) for one in series]
-        named |= {one.name for one in series if one.in_legend}
+    ys = [y for _, traces in drawn for one in traces for y in one["y"] if math.isfinite(y)]
+    y = axis(plot.y, log=suits_log([*ys, *(value for value, _ in plot.levels)]))
+    panels: list[Panel] = [(y, traces, title) for title, traces in drawn]
+    count = len(panels)
+    found = figure(data.x_axis(), panels, 450 if count == 1 else 120 + 240 * count, legend=bool(plot.lines))
+    for i, (value, text) in ((i, level) for i in range(count) for level in plot.levels):
+        add_level(found, f"y{i + 1 if i else ''}", value, text)
+    return found
 
 
 class _PlotData:
@@ -212,11 +213,11 @@ class _PlotData:
 
     def __init__(self, study: Study, plot: Plot) -> None:
         self.study, self.plot = study, plot
-        where = (plot.where or {}).items()
+        where = {key: format_value(value) for key, value in (plot.where or {}).items()}
         self.runs = [
             run
             for run in study.described
-            if all(format_value(study.value(run, key)) == format_value(value) for key, value in where)
+            if all(format_value(study.value(run, key)) == value for key, value in where.items())
         ]
         self.colors = {value: series_color(i) for i, (value, _) in enumerate(self.groups(plot.lines, self.runs))}
         self.from_log = plot.x in (UPDATE, SAMPLES)
@@ -225,9 +226,7 @@ class _PlotData:
 
     def groups(self, key: str, runs: Sequence[Run]) -> list[tuple[Any, list[Run]]]:
         """The runs by their value of a key, in order; all in one group where there is no key."""
-        groups: dict[Any, list[Run]] = {}
-        for run in runs:
-            groups.setdefault(self.study.value(run, key) if key else "", []).append(run)
+        groups = grouped((self.study.value(run, key) if key else "", run) for run in runs)
         return sorted(groups.items(), key=lambda item: value_order(item[0]))
 
     def name(self, key: str, value: Any) -> str:
@@ -240,84 +239,43 @@ class _PlotData:
         value = self.study.value(run, self.plot.x)
         return self.study.batches.get(run.number, value) if self.plot.x == BATCH else value
 
-    def x_axis(self) -> Axis:
+    def x_axis(self) -> dict[str, Any]:
         """Numbers lie at themselves, words beside each other."""
-        if self.from_log:
-            return Axis(self.plot.x)
         if self.has_words:
-            ticks = tuple((float(i), format_value(level)) for i, level in enumerate(self.levels))
-            return Axis(self.plot.x, ticks=ticks, ends=(-0.3, len(ticks) - 0.7))
+            ticks = [(i, format_value(level)) for i, level in enumerate(self.levels)]
+            return axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
         log = is_geometric(self.levels)
-        return Axis(self.plot.x, log=log, ticks=value_ticks(self.levels, log) if len(self.levels) <= 10 else None)
+        return axis(self.plot.x, log, value_ticks(self.levels, log) if 0 < len(self.levels) <= 10 else ())
 
-    def series(self, line: Any, runs: Sequence[Run]) -> list[Series]:
+    def traces(self, line: Any, runs: Sequence[Run]) -> list[Trace]:
         """What is drawn of the runs of a line."""
-        name = self.name(self.plot.lines, line) or self.plot.y
-        return (self._logged if self.from_log else self._measured)(name, self.colors[line], runs)
-
-    def _measured(self, name: str, color: str, runs: Sequence[Run]) -> list[Series]:
-        """The means over seeds with their spread as a line, and a point for each run."""
-        points: dict[float, list[tuple[Run, float]]] = {}
-        for run in runs:
-            if (y := _y_value(run, self.plot.y)) is not None:
-                x = self.x(run)
-                points.setdefault(float(self.levels.index(x) if self.has_words else x), []).append((run, y))
-        for same in points.values():
-            self._refuse_mixture([run for run, _ in same])
-        means = {
-            x: repeats(list(by_seed((run.seed, y) for run, y in same).values())) for x, same in sorted(points.items())
-        }
-        spread = tuple(found.std or 0.0 for found in means.values())
-        line = Series(
-            name,
-            tuple((x, found.mean) for x, found in means.items()),
-            color,
-            mark="line+dots",
-            size=7,
-            spread=spread if any(spread) else (),
-            group=name,
-            in_legend=True,
-        )
-        each = [(run, (x, y)) for x, same in points.items() for run, y in same]
-        dots = Series(
-            name,
-            tuple(point for _, point in each),
-            color,
-            mark="dots",
-            opacity=0.55,
-            size=5,
-            runs=tuple(run.number for run, _ in each),
-            texts=tuple(run.name for run, _ in each),
-            hover="{y} at {x}, run {text}",
-            group=name,
-        )
-        return [line, dots] if means else []
-
-    def _refuse_mixture(self, runs: Sequence[Run]) -> None:
-        mixed = [key for key in self.study.settings if key != self.plot.x and len(self.study.levels(key, runs)) > 1]
-        if mixed:
-            raise ConfigError(
-                f"plot {self.plot.name}: runs at one point differ in {', '.join(mixed)}, too: "
-                "name it in lines, panels or where."
-            )
-
-    def _logged(self, name: str, color: str, runs: Sequence[Run]) -> list[Series]:
-        """A line for each run that logged the tag."""
+        name, color = self.name(self.plot.lines, line) or self.plot.y, self.colors[line]
+        if not self.from_log:
+            return self._measured(name, color, runs)
         logged = [(run, points) for run in runs if (points := logged_points(run, self.plot))]
-        return [
-            Series(
-                name,
-                points,
-                color,
-                width=1.4,
-                opacity=0.8,
-                runs=(run.number,),
-                hover=f"{{y}} at {{x}}, run {run.name}",
-                group=name,
-                in_legend=i == 0,
-            )
-            for i, (run, points) in enumerate(logged)
-        ]
+        return [run_line(name, run, points, color, width=1.4, opacity=0.8) for run, points in logged]
+
+    def _measured(self, name: str, color: str, runs: Sequence[Run]) -> list[Trace]:
+        """The means over seeds with their spread as a line, and a point for each run."""
+        pairs = [(run, y) for run in runs if (y := _y_value(run, self.plot.y)) is not None]
+        at = [self.x(run) for run, _ in pairs]
+        xs = [float(self.levels.index(x) if self.has_words else x) for x in at]
+        same = sorted(grouped(zip(xs, pairs)).items())
+        if not same:
+            return []
+        self._refuse_mixtures([run for run, _ in found] for _, found in same)
+        means = [(x, repeats(list(by_seed((run.seed, y) for run, y in found).values()))) for x, found in same]
+        points = [(x, y) for x, (_, y) in zip(xs, pairs)]
+        return [mean_line(name, means, color), run_dots(name, [run for run, _ in pairs], points, color, self.plot.y)]
+
+    def _refuse_mixtures(self, groups: Iterable[Sequence[Run]]) -> None:
+        for runs in groups:
+            mixed = [key for key in self.study.settings if key != self.plot.x and len(self.study.levels(key, runs)) > 1]
+            if mixed:
+                raise ConfigError(
+                    f"plot {self.plot.name}: runs at one point differ in {', '.join(mixed)}, too: "
+                    "name it in lines, panels or where."
+                )
 
 
 def _y_value(run: Run, name: str) -> float | None:
@@ -328,11 +286,11 @@ def _y_value(run: Run, name: str) -> float | None:
     return float(value) if is_number(value) else None  # type: ignore[arg-type]
 
 
-def logged_points(run: Run, plot: Plot) -> tuple[Point, ...]:
+def logged_points(run: Run, plot: Plot) -> list[Point]:
     """The logged values of a tag, by update or by the samples seen up to it; few, whatever the length of the run."""
     points = scalars(run.folder, (plot.y,)).get(plot.y, [])
     few = (mean_points if plot.y.startswith("train/") else some_points)(points, POINTS)
-    return tuple((samples_seen(run, t) if plot.x == SAMPLES else float(t), value) for t, value in few)
+    return [(samples_seen(run, t) if plot.x == SAMPLES else float(t), value) for t, value in few]
 
 
 def samples_seen(run: Run, t: int) -> float:

@@ -18,12 +18,13 @@ from typing import Any
 
 from trainer.cli.extras import needed
 from trainer.lr import ConfigError
-from trainer.tools.report import page, png
-from trainer.tools.report.build import build_view
+from trainer.tools.report import png
+from trainer.tools.report.build import build_report
 from trainer.tools.report.comparison import is_number
+from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
-from trainer.tools.report.study import Study
-from trainer.tools.report.view import View
+from trainer.tools.report.study import Study, format_command
+from trainer.tools.report.view import Report
 
 PAGE = "report.html"
 FROM_RESULT = ("updates", "total_updates", "seconds")
@@ -34,18 +35,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not math.isfinite(options.within) or options.within <= 0:
         raise ConfigError(f"--within={options.within} is not a percentage above zero: give one, as 5.")
-    script = page.plotly_script()
+    script = needed("plotly.offline", "the page").get_plotlyjs()
     study = Study(find_runs(options.folder), options.metric, options.best)
     out = options.out or options.folder / "report"
-    view = build_view(study, options.folder, out, options.within / 100)
+    report = build_report(study, options.folder, options.within / 100)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / PAGE).write_text(page.page(view, script), encoding="utf-8")
-        pictures = png.save(view, out)
+        (out / PAGE).write_text(page(report, out, script), encoding="utf-8")
+        pictures = png.save([*report.claims, *report.sections], out)
         tables = save_tables(study, out)
     except OSError as error:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
-    print("\n".join(format_summary(view)))
+    print("\n".join(format_summary(report)))
     print(f"{out / PAGE}  {'  '.join([*tables, *pictures])}")
 
 
@@ -66,21 +67,22 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def format_summary(view: View) -> list[str]:
+def format_summary(report: Report) -> list[str]:
     """The lines for a terminal."""
-    reasons = Counter(run.left_out for run in view.left_out)
+    study, best = report.study, report.study.configurations[0]
+    reasons = Counter(map(study.why_left_out, study.left_out))
     left = f", left out: {', '.join(f'{count} {why}' for why, count in reasons.items())}" if reasons else ""
-    best = view.best
-    spread = f" {best.error} over {best.seeds} seeds" if best.error else ""
+    found, settings = best.repeats, study.format_values(best.values) or report.title
+    spread = f" ± {found.se:.2g} over {found.n} seeds" if found.se is not None else ""
     lines = [
-        f"{len(view.runs) - len(view.left_out)} of {len(view.runs)} runs{left}",
-        f"best {view.metric} {best.value}{spread}: {best.settings}",
-        f"     {best.command}",
+        f"{len(study.scored)} of {len(study.runs)} runs{left}",
+        f"best {study.metric} {found.mean:.5g}{spread}: {settings}",
+        f"     {format_command(best.runs[0].overrides)}",
     ]
-    for one in view.all_findings:
+    for one in report.all_findings:
         lines += [f"{one.kind:>8}  {one.text}", *([f"          {one.command}"] if one.command else [])]
-    lines += [f"{'missing':>8}  {one.note}" for one in view.sections if not one.figure and not one.table]
-    return [*lines, *(f"{'claim':>8}  {line}" for line in view.claim_lines)]
+    lines += [f"{'missing':>8}  {one.note}" for one in report.sections if not one.figure and not one.table]
+    return [*lines, *(f"{'claim':>8}  {line}" for line in report.claim_lines)]
 
 
 def save_tables(study: Study, folder: Path) -> list[str]:

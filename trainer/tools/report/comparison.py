@@ -4,13 +4,16 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from trainer.lr import ConfigError
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 RUNS_NEEDED, TREES = 16, 32
 """Runs that importances need, and the trees that they are the mean over."""
@@ -49,16 +52,25 @@ def repeats(values: Sequence[float], level: float = 0.95) -> Repeats:
     return Repeats(n, mean, std, se, mean - reach, mean + reach)
 
 
+def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
+    """The values under each key, in the order of the pairs.
+
+    >>> grouped([("a", 1), ("b", 5), ("a", 3)])
+    {'a': [1, 3], 'b': [5]}
+    """
+    groups: dict[K, list[V]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
 def by_seed(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, float]:
     """One value for each seed. Runs that are the same under the same seed are no repeats and count by their mean.
 
     >>> by_seed([(0, 1.0), (1, 5.0), (0, 3.0)])
     {0: 2.0, 1: 5.0}
     """
-    values: dict[Hashable, list[float]] = {}
-    for seed, value in pairs:
-        values.setdefault(seed, []).append(value)
-    return {seed: fmean(same) for seed, same in values.items()}
+    return {seed: fmean(same) for seed, same in grouped(pairs).items()}
 
 
 Costs = Mapping[Hashable, Mapping[Hashable, float]]

@@ -1,122 +1,218 @@
-"""The figures of the report, as view models: which series, axes, marks and colours they have."""
+"""The figures of the report, as Plotly has them: dicts of data and layout. All texts in them are plain.
+
+`page` shows them with Plotly, `png` draws them with matplotlib.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from trainer.cli.extras import needed
 from trainer.tools.drawing import COLORS, GREY, series_color
-from trainer.tools.report.comparison import Importance
+from trainer.tools.report.comparison import Importance, Repeats
 from trainer.tools.report.rates import Optimum, suits_log
 from trainer.tools.report.response import HeatMap, RateCurve
 from trainer.tools.report.runs import Points, Run
 from trainer.tools.report.study import Study
-from trainer.tools.report.view import PALE, Axis, Bars, Cells, Figure, Panel, Point, Series, Words, blend
 
-RULE = "#9b1d3f"
+Figure = dict[str, Any]
+Trace = dict[str, Any]
+Point = tuple[float, float]
+Panel = tuple[dict[str, Any], Sequence[Trace], str]
+"""The y axis, the traces and the title of one of several panels below each other."""
+Ticks = Sequence[tuple[float, str]]
+
+SCALE = ((0.0, "#2a6f97"), (0.35, "#5fa8a0"), (0.65, "#e9c46a"), (1.0, "#e07a1f"))
+"""Colours of lines, from the best, 0, to the worst, 1."""
+PALE = ((0.0, "#8fc1d9"), (0.35, "#b5d9cb"), (0.65, "#f3e0a6"), (1.0, "#efb08a"))
+"""The same behind text."""
+RULE, INK = "#9b1d3f", "#10222e"
+GAP = 0.06
+"""The share of the height between two panels."""
 CLOSE = 0.035
 """Ticks nearer to each other than this share of the axis would overlap."""
-WORDS = 24
-"""Letters of a word beside an axis."""
+LETTERS = 24
+"""The most letters of a value beside an axis."""
+FAILED = "failed, pruned or not finite"
+
+
+def figure(x: Mapping[str, Any], panels: Sequence[Panel], height: int, legend: bool = False) -> Figure:
+    """Panels below each other over one x axis. The first trace of each name is in the legend."""
+    count = len(panels)
+    gap = GAP if count > 1 else 0.0
+    layout: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 64, "r": 20, "t": 20, "b": 52},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "y": 1.02 + (18 / height if count > 1 else 0), "yanchor": "bottom", "x": 0},
+        "showlegend": legend,
+        "annotations": [],
+        "shapes": [],
+        "xaxis": {**x, "anchor": f"y{count}" if count > 1 else "y"},
+    }
+    data: list[Trace] = []
+    for i, (y, traces, title) in enumerate(panels):
+        number, top = str(i + 1) if i else "", 1 - i / count
+        layout[f"yaxis{number}"] = {**y, "domain": [max(0.0, top - 1 / count + gap), top]}
+        named = {trace.get("name") for trace in data} | {None}
+        for trace in traces:
+            data.append({**trace, "yaxis": f"y{number}", "showlegend": trace.get("name") not in named})
+            named.add(trace.get("name"))
+        if title:
+            look = {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": GREY}}
+            at = {"x": 0, "xref": "paper", "y": 1, "yref": f"y{number} domain"}
+            layout["annotations"].append({**at, "text": title, **look})
+    return {"data": data, "layout": layout}
+
+
+def axis(title: str = "", log: bool = False, ticks: Ticks = (), **more: Any) -> dict[str, Any]:
+    """An axis; without ticks, the renderer chooses them."""
+    drawn: dict[str, Any] = {"zeroline": False, "title": {"text": title}, **more}
+    if log:
+        drawn |= {"type": "log", "exponentformat": "power"}
+    if ticks:
+        drawn |= {"tickvals": [at for at, _ in ticks], "ticktext": [text for _, text in ticks]}
+    return drawn
+
+
+def add_level(drawn: Figure, yref: str, value: float, text: str) -> None:
+    """Add a horizontal line with a word at its right end to a panel."""
+    layout = drawn["layout"]
+    is_log = layout[yref.replace("y", "yaxis")].get("type") == "log"
+    ends = {"x0": 0, "x1": 1, "y0": value, "y1": value}
+    line = {"type": "line", "line": {"color": GREY, "width": 1, "dash": "dot"}}
+    layout["shapes"].append({**ends, **line, "xref": "paper", "yref": yref})
+    at = {"x": 1, "xref": "paper", "y": math.log10(value) if is_log else value, "yref": yref}
+    look = {"xanchor": "right", "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": GREY}}
+    layout["annotations"].append({**at, "text": text, **look})
+
+
+def lines(points: Sequence[Point], color: str, width: float = 1.8, dash: str = "solid", **more: Any) -> Trace:
+    """A line through the points. A trace without a template for its hover shows nothing there."""
+    xs, ys = zip(*points) if points else ((), ())
+    line = {"color": color, "width": width, "dash": dash}
+    hover = {} if "hovertemplate" in more else {"hoverinfo": "skip"}
+    named = {"legendgroup": more["name"]} if "name" in more else {}
+    return {"type": "scatter", "x": list(xs), "y": list(ys), "mode": "lines", "line": line, **hover, **named, **more}
+
+
+def dots(points: Sequence[Point], color: str | Sequence[str], size: float = 6, **more: Any) -> Trace:
+    """A dot at each point."""
+    return lines(points, "", mode="markers", **more) | {"marker": {"color": color, "size": size}}
+
+
+def mean_line(name: str, means: Iterable[tuple[float, Repeats]], color: str) -> Trace:
+    """A line through the means over seeds, with one standard deviation as a bar."""
+    found = list(means)
+    trace = lines([(x, one.mean) for x, one in found], color, 2.0, name=name, mode="lines+markers")
+    trace["marker"] = {"color": color, "size": 8}
+    spread = [one.std or 0.0 for _, one in found]
+    if any(spread):
+        trace["error_y"] = {"type": "data", "array": spread, "thickness": 1.2, "width": 4, "color": color}
+    return trace
+
+
+def run_dots(name: str, runs: Sequence[Run], points: Sequence[Point], color: str, metric: str) -> Trace:
+    """A dot for each run; a click opens the run."""
+    return dots(
+        points,
+        color,
+        name=name,
+        opacity=0.55,
+        customdata=[run.number for run in runs],
+        text=[run.name for run in runs],
+        hovertemplate=f"{metric} %{{y:.5g}} at %{{x:.4g}}, run %{{text}}",
+    )
+
+
+def run_line(name: str, run: Run, points: Sequence[Point], color: str, **more: Any) -> Trace:
+    """What a run logged as a line; a click opens the run."""
+    few = [(x, float(f"{y:.5g}")) for x, y in points]
+    hover = f"%{{y:.5g}} at %{{x:.5g}}, run {run.name}"
+    trace = lines(few, color, name=name, meta=run.number, hovertemplate=hover, **more)
+    if len(points) < 12:
+        trace |= {"mode": "lines+markers", "marker": {"color": color, "size": 5}}
+    return trace
+
+
+def crosses(points: Sequence[Point], color: str | Sequence[str], **more: Any) -> Trace:
+    """A cross where a run has no value."""
+    trace = dots(points, color, 10, **more)
+    trace["marker"] |= {"symbol": "x-thin-open", "line": {"width": 2}}
+    return trace
 
 
 def rates_figure(study: Study, curves: Sequence[RateCurve]) -> Figure:
     """Metric against rate: each run a point, the means with their spread, the fitted parabola where there is one."""
-    many = len(curves) > 1
-    series = [one for i, curve in enumerate(curves) for one in _rate_series(study, curve, series_color(i), many)]
+    traces = [one for i, curve in enumerate(curves) for one in _rate_traces(study, curve, series_color(i))]
     values = [value for curve in curves for _, value in curve.points]
-    worst = max(values) if study.sign > 0 else min(values)
+    worst = max(values, key=lambda value: study.sign * value)
     failed = [(rate, series_color(i)) for i, curve in enumerate(curves) for rate in curve.failed]
     if failed:
-        series.append(
-            Series(
-                "no value",
-                tuple((rate, worst) for rate, _ in failed),
-                mark="cross",
-                size=10,
-                colors=tuple(color for _, color in failed),
-                hover="{x}: failed, pruned or not finite",
-                in_legend=many,
-            )
-        )
+        at, colors = [(rate, worst) for rate, _ in failed], [color for _, color in failed]
+        traces.append(crosses(at, colors, name="no value", hovertemplate=f"%{{x:.4g}}: {FAILED}"))
     rates = {rate for curve in curves for rate in (*(rate for rate, _ in curve.points), *curve.failed)}
-    x = Axis(str(study.lr), log=True, ticks=value_ticks(rates, log=True) if len(rates) <= 10 else None)
-    return Figure((Panel(x, Axis(study.metric, log=suits_log(values)), tuple(series)),), 440, (8, 4.6), legend=many)
+    x = axis(str(study.lr), log=True, ticks=value_ticks(rates, log=True) if len(rates) <= 10 else ())
+    panel = (axis(study.metric, log=suits_log(values)), traces, "")
+    return figure(x, [panel], 440, legend=len(curves) > 1)
 
 
-def _rate_series(study: Study, curve: RateCurve, color: str, many: bool) -> list[Series]:
-    runs = Series(
-        curve.name,
-        curve.points,
-        color,
-        mark="dots",
-        opacity=0.55,
-        runs=tuple(run.number for run in curve.runs),
-        texts=tuple(run.name for run in curve.runs),
-        hover=f"{study.metric} {{y}}, lr {{x}}, run {{text}}",
-        group=curve.name,
-        in_legend=many and not curve.is_grid,
-    )
-    series = [runs]
-    if curve.is_grid:
-        means = tuple((rate, found.mean) for rate, found in curve.means)
-        spread = tuple(found.std or 0.0 for _, found in curve.means)
-        spread = spread if any(spread) else ()
-        style = {"mark": "line+dots", "width": 2.0, "size": 8.0}
-        series.insert(0, Series(curve.name, means, color, spread=spread, group=curve.name, in_legend=many, **style))  # type: ignore[arg-type]
-    if isinstance(curve.fit, Optimum):
-        low, high = (math.log10(rate) for rate in curve.fit.window)
+def _rate_traces(study: Study, curve: RateCurve, color: str) -> list[Trace]:
+    traces = [mean_line(curve.name, curve.means, color)] if curve.is_grid else []
+    traces.append(run_dots(curve.name, curve.runs, curve.points, color, study.metric))
+    if isinstance(fit := curve.fit, Optimum):
+        low, high = map(math.log10, fit.window)
         rates = [10 ** (low + (high - low) * i / 40) for i in range(41)]
-        parabola = tuple((rate, study.sign * curve.fit.cost(rate)) for rate in rates)
-        series.append(Series(curve.name, parabola, color, dash="dot", width=1.4, group=curve.name))
-    return series
+        parabola = [(rate, study.sign * fit.cost(rate)) for rate in rates]
+        traces.append(lines(parabola, color, 1.4, "dot", name=curve.name))
+    return traces
 
 
 def heat_figure(study: Study, heat: HeatMap) -> Figure:
     """A heat map of a grid, or coloured points where the settings make none; crosses, and lines of the batch rules."""
-    x_of: Callable[[float], float] = math.log10
     y_of: Callable[[float], float] = math.log10 if heat.is_log else float
 
-    def placed(at: Point) -> Point:
-        return x_of(at[0]), y_of(at[1])
+    def placed(points: Iterable[Point]) -> list[Point]:
+        return [(math.log10(x), y_of(y)) for x, y in points]
 
-    values = {at: one.repeats.mean for at, one in heat.cells.items()}
-    shades = _shades(values, study.sign)
-    hover = f"{study.metric} {{text}}"
-    cells, points = None, []
-    if heat.is_grid and len(heat.xs) > 1 and len(heat.ys) > 1:
-        cells = _cells(heat, shades, hover, (tuple(map(x_of, heat.xs)), tuple(map(y_of, heat.ys))))
-    else:
-        colors = tuple(blend(shades[at], PALE) for at in values)
-        runs = tuple(one.runs[0].number for one in heat.cells.values())
-        texts = tuple(f"{value:.4g}" for value in values.values())
-        look = {"mark": "dots", "size": 11, "colors": colors, "runs": runs, "texts": texts, "hover": hover}
-        points = [Series(heat.name, tuple(map(placed, values)), **look)]  # type: ignore[arg-type]
-    failed = tuple((*placed(at), "✕") for at in sorted(heat.failed))
-    crosses = (Words(failed, hover="failed, pruned or not finite", color=GREY),) if failed else ()
-    rules = [
-        Series(name, tuple(map(placed, rule)), RULE, dash=dash, width=2.5, opacity=0.75, in_legend=True)
-        for name, rule, dash in (("linear rule", heat.linear, "solid"), ("√κ rule", heat.sqrt, "dash"))
-        if rule
-    ]
-    x = _placed_axis(str(study.lr), heat.xs, x_of, heat.is_grid)
+    shades = _shades({at: one.repeats.mean for at, one in heat.cells.items()}, study.sign)
+    x = _placed_axis(str(study.lr), heat.xs, math.log10, heat.is_grid)
     y = _placed_axis(heat.name, heat.ys, y_of, heat.is_grid)
-    panel = Panel(x, y, (*points, *rules), cells, words=crosses)
+    hover = f"{study.metric} %{{text}}"
+    if heat.is_grid and len(heat.xs) > 1 and len(heat.ys) > 1:
+        traces = [{**_cells(heat, shades), "x": [math.log10(x) for x in heat.xs], "y": list(map(y_of, heat.ys))}]
+        traces[0]["hovertemplate"] = hover
+    else:
+        numbers = [one.runs[0].number for one in heat.cells.values()]
+        texts = [f"{one.repeats.mean:.4g}" for one in heat.cells.values()]
+        colors = [blend(shades[at], PALE) for at in heat.cells]
+        traces = [dots(placed(heat.cells), colors, 11, customdata=numbers, text=texts, hovertemplate=hover)]
+    if heat.failed:
+        traces.append(crosses(placed(sorted(heat.failed)), GREY, hovertemplate=FAILED))
+    for name, rule, dash in (("linear rule", heat.linear, "solid"), ("√κ rule", heat.sqrt, "dash")):
+        if rule:
+            traces.append(lines(placed(rule), RULE, 2.5, dash, name=name, opacity=0.75))
     rows = min(len(heat.ys), 8) if heat.is_grid else 6
-    return Figure((panel,), max(300, 130 + 56 * rows), (8, 2.2 + 0.45 * rows), legend=bool(rules))
+    return figure(x, [(y, traces, "")], max(300, 130 + 56 * rows), legend=bool(heat.linear))
 
 
-def _cells(
-    heat: HeatMap, shades: Mapping[Point, float], hover: str, centres: tuple[tuple[float, ...], tuple[float, ...]]
-) -> Cells:
-    """The cells of a grid, with the mean as their text."""
-    rows = [[(x, y) for x in heat.xs] for y in heat.ys]
-    cells = heat.cells
-    return Cells(
-        *centres,
-        tuple(tuple(shades.get(at) for at in row) for row in rows),
-        tuple(tuple(f"{cells[at].repeats.mean:.4g}" if at in cells else "" for at in row) for row in rows),
-        tuple(tuple(cells[at].runs[0].number if at in cells else None for at in row) for row in rows),
-        hover,
-    )
+def _cells(heat: HeatMap, shades: Mapping[Point, float]) -> Trace:
+    """The cells of a grid, with the mean as their text; a place without a value is empty."""
+    rows = [[heat.cells.get((x, y)) for x in heat.xs] for y in heat.ys]
+    return {
+        "type": "heatmap",
+        "z": [[shades.get((x, y)) for x in heat.xs] for y in heat.ys],
+        "text": [[f"{one.repeats.mean:.4g}" if one else "" for one in row] for row in rows],
+        "customdata": [[one.runs[0].number if one else None for one in row] for row in rows],
+        "zmin": 0,
+        "zmax": 1,
+        "texttemplate": "%{text}",
+        "textfont": {"color": INK},
+        "xgap": 2,
+        "ygap": 2,
+        "colorscale": [list(pair) for pair in PALE],
+        "showscale": False,
+    }
 
 
 def _shades(values: Mapping[Point, float], sign: int) -> dict[Point, float]:
@@ -127,23 +223,21 @@ def _shades(values: Mapping[Point, float], sign: int) -> dict[Point, float]:
     return {at: (cost - low) / (high - low) if high > low else 0.0 for at, cost in costs.items()}
 
 
-def _placed_axis(title: str, values: Sequence[float], place: Callable[[float], float], is_grid: bool) -> Axis:
+def _placed_axis(title: str, values: Sequence[float], place: Callable[[float], float], is_grid: bool) -> dict[str, Any]:
     """An axis of values that are placed already: half a cell beyond the ends of a grid, for rules may lead farther."""
     at = [place(value) for value in values]
     if not is_grid and len(values) > 5:
         low, high = at[0], at[-1]
-        ticks = tuple((x, f"{10**x if place is math.log10 else x:.2g}") for x in _evenly(low, high, 5))
-        return Axis(title, ticks=ticks, ends=(low - (high - low) / 30, high + (high - low) / 30))
-    ticks = tuple((place(value), text) for value, text in value_ticks(values, log=place is math.log10))
-    ends = (at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2) if len(at) > 1 else None
-    return Axis(title, ticks=ticks, ends=ends)
+        marks = [low + (high - low) * i / 4 for i in range(5)]
+        ticks = [(x, f"{10**x if place is math.log10 else x:.2g}") for x in marks]
+        return axis(title, ticks=ticks, range=[low - (high - low) / 30, high + (high - low) / 30])
+    ticks = [(place(value), text) for value, text in value_ticks(values, log=place is math.log10)]
+    if len(at) < 2:
+        return axis(title, ticks=ticks)
+    return axis(title, ticks=ticks, range=[at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2])
 
 
-def _evenly(low: float, high: float, count: int) -> list[float]:
-    return [low + (high - low) * i / (count - 1) for i in range(count)]
-
-
-def value_ticks(values: Iterable[float], log: bool) -> tuple[tuple[float, str], ...]:
+def value_ticks(values: Iterable[float], log: bool) -> list[tuple[float, str]]:
     """A tick at each value, without those that would overlap with the one before."""
     ordered = sorted(values)
     place: Callable[[float], float] = math.log10 if log else float
@@ -152,67 +246,51 @@ def value_ticks(values: Iterable[float], log: bool) -> tuple[tuple[float, str], 
     for value in ordered:
         if not ticks or place(value) - place(ticks[-1][0]) >= apart:
             ticks.append((value, f"{value:.3g}" if value < 1000 else f"{value:.6g}"))
-    return tuple(ticks)
+    return ticks
 
 
 def curves_figure(metric: str, runs: Sequence[tuple[Run, str, Mapping[str, Points]]]) -> Figure:
     """Training loss, validated metric and rate by update, of runs that come with a name and their curves."""
     titles = {"loss": "training loss", "metric": metric.replace("test/", "val/", 1), "lr": "learning rate"}
-    shown = [name for name in titles if any(name in curves for _, _, curves in runs)]
-    panels = []
-    for name in shown:
-        series = tuple(
-            _curve(run, label, curves[name], series_color(i), in_legend=name == shown[0] and len(runs) > 1)
-            for i, (run, label, curves) in enumerate(runs)
-            if name in curves
-        )
-        values = [y for one in series for _, y in one.points if math.isfinite(y)]
-        log = name != "lr" and bool(values) and suits_log(values)
-        y = Axis(titles[name], log=log, from_zero=name == "lr")
-        panels.append(Panel(Axis("update"), y, series))
-    return Figure(tuple(panels), 90 + 165 * len(shown), (8, 1.2 + 1.9 * len(shown)), legend=len(runs) > 1)
-
-
-def _curve(run: Run, label: str, points: Points, color: str, in_legend: bool) -> Series:
-    rounded = tuple((t, float(f"{value:.5g}")) for t, value in points)
-    mark = "line+dots" if len(points) < 12 else "line"
-    hover = f"{{y}} at update {{x}}, run {run.name}"
-    look = {"mark": mark, "size": 5.0, "hover": hover}
-    return Series(label, rounded, color, runs=(run.number,), group=str(run.number), in_legend=in_legend, **look)  # type: ignore[arg-type]
+    panels: list[Panel] = []
+    for kind, title in titles.items():
+        logged = [(i, run, name, curves[kind]) for i, (run, name, curves) in enumerate(runs) if kind in curves]
+        values = [y for *_, points in logged for _, y in points if math.isfinite(y)]
+        log = kind != "lr" and bool(values) and suits_log(values)
+        y = axis(title, log, rangemode="tozero" if kind == "lr" else "normal")
+        traces = [run_line(name, run, points, series_color(i)) for i, run, name, points in logged]
+        if traces:
+            panels.append((y, traces, ""))
+    return figure(axis("update"), panels, 90 + 165 * len(panels), legend=len(runs) > 1)
 
 
 def parallel_figure(study: Study) -> Figure | None:
     """A line for each run through an axis for each key that varies, and one for the metric; the better the bluer."""
     if len(study.settings) < 2 or len(study.scored) < 4:
         return None
-    axes = [_parallel_axis(study, key) for key in study.settings] + [_metric_axis(study)]
-    labels = [*(study.labels[key] for key in study.settings), study.metric]
+    axes = [*(_parallel_axis(study, key) for key in study.settings), _metric_axis(study)]
+    titles = [*(study.labels[key] for key in study.settings), study.metric]
     ranks = axes[-1][0]
-    series = tuple(
-        Series(
-            f"run {study.scored[i].name}",
-            tuple((float(at), places[i]) for at, (places, _) in enumerate(axes)),
-            blend(1 - ranks[i]),
-            width=1.2 + 1.2 * ranks[i],
-            opacity=0.35 + 0.6 * ranks[i] ** 2,
-            runs=(study.scored[i].number,),
-            hover=f"run {study.scored[i].name}",
-        )
-        for i in sorted(range(len(study.scored)), key=lambda i: ranks[i])
-    )
-    words = tuple(
-        Words(tuple((float(at), y, text) for y, text in ticks), anchor="right" if at else "left")
-        for at, (_, ticks) in enumerate(axes)
-    )
-    count = len(axes)
-    x = Axis(ticks=tuple((float(i), label) for i, label in enumerate(labels)), ends=(-0.15, count - 0.85), on_top=True)
-    y = Axis(ends=(-0.05, 1.05), visible=False)
-    panel = Panel(x, y, series, words=words, uprights=tuple(float(i) for i in range(count)))
-    return Figure((panel,), 400, (max(6.0, 1.9 * count), 4), wide=True)
+    traces = []
+    for i in sorted(range(len(study.scored)), key=ranks.__getitem__):
+        run, rank = study.scored[i], ranks[i]
+        points = [(float(at), places[i]) for at, (places, _) in enumerate(axes)]
+        trace = lines(points, blend(1 - rank, SCALE), 1.2 + 1.2 * rank, hovertemplate=f"run {run.name}")
+        traces.append({**trace, "opacity": 0.35 + 0.6 * rank**2, "meta": run.number})
+    x = axis(ticks=list(enumerate(titles)), range=[-0.15, len(axes) - 0.85], side="top", showgrid=False)
+    drawn = figure(x, [(axis(range=[-0.05, 1.05], visible=False), traces, "")], 400)
+    drawn["layout"]["margin"] = {"l": 20, "r": 20, "t": 44, "b": 16}
+    for at, (_, ticks) in enumerate(axes):
+        look = {"yref": "y", "xanchor": "right" if at else "left", "xshift": -6 if at else 6, "showarrow": False}
+        notes = [{"x": at, "y": y, "text": text, "font": {"size": 11}, **look} for y, text in ticks]
+        drawn["layout"]["annotations"] += notes
+        line = {"type": "line", "line": {"color": GREY, "width": 1}, "yref": "y"}
+        drawn["layout"]["shapes"].append({"x0": at, "x1": at, "y0": 0, "y1": 1, **line})
+    return drawn
 
 
-def _parallel_axis(study: Study, key: str) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where in [0, 1] each run passes the axis of a key, and the words beside it."""
+def _parallel_axis(study: Study, key: str) -> tuple[list[float], Ticks]:
+    """Where in [0, 1] each run passes the axis of a key, and the text beside it."""
     levels = study.levels(key, study.scored)
     if study.is_numeric(key) and len(levels) > 1:
         scale: Callable[[float], float] = math.log10 if study.is_log(key) else float
@@ -220,14 +298,14 @@ def _parallel_axis(study: Study, key: str) -> tuple[list[float], list[tuple[floa
         places = {value: (scale(value) - low) / (high - low) for value in levels}
     else:
         places = {value: i / max(1, len(levels) - 1) for i, value in enumerate(levels)}
-    words: list[tuple[float, str]] = []
+    ticks: list[tuple[float, str]] = []
     for value in levels:
-        if not words or places[value] - words[-1][0] >= 2 * CLOSE:
-            words.append((places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:WORDS]))
-    return [places[study.value(run, key)] for run in study.scored], words
+        if not ticks or places[value] - ticks[-1][0] >= 2 * CLOSE:
+            ticks.append((places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:LETTERS]))
+    return [places[study.value(run, key)] for run in study.scored], ticks
 
 
-def _metric_axis(study: Study) -> tuple[list[float], list[tuple[float, str]]]:
+def _metric_axis(study: Study) -> tuple[list[float], Ticks]:
     """The same for the metric, by rank: the best at the top."""
     costs = sorted(study.cost(run) for run in study.scored)
     places = [1 - costs.index(study.cost(run)) / max(1, len(costs) - 1) for run in study.scored]
@@ -236,8 +314,34 @@ def _metric_axis(study: Study) -> tuple[list[float], list[tuple[float, str]]]:
 
 
 def importance_figure(found: Importance, labels: Mapping[str, str]) -> Figure:
-    """Bars with the spread between trees."""
-    items = tuple((labels.get(key, key), *share) for key, share in found.shares.items())
-    x = Axis("share of the variance", from_zero=True, percent=True)
-    panel = Panel(x, Axis(), bars=Bars(items, COLORS[0], GREY))
-    return Figure((panel,), 110 + 44 * len(items), (7, 1.1 + 0.45 * len(items)))
+    """Bars with the spread between trees, the most important on top."""
+    keys = list(found.shares)[::-1]
+    means, lows, highs = zip(*(found.shares[key] for key in keys))
+    spread = {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - mean for high, mean in zip(highs, means)],
+        "arrayminus": [mean - low for low, mean in zip(lows, means)],
+    }
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": list(means),
+        "y": [labels.get(key, key) for key in keys],
+        "width": 0.55,
+        "marker": {"color": COLORS[0]},
+        "error_x": {**spread, "thickness": 1.4, "color": GREY},
+        "hovertemplate": "%{x:.0%}",
+    }
+    x = axis("share of the variance", rangemode="tozero", tickformat=".0%")
+    return figure(x, [(axis(type="category", automargin=True), [bars], "")], 110 + 44 * len(keys))
+
+
+def blend(place: float, scale: Sequence[tuple[float, str]]) -> str:
+    """The colour of a place between the best, 0, and the worst, 1.
+
+    >>> blend(0.0, SCALE)
+    '#2a6f97'
+    """
+    colors = needed("matplotlib.colors", "a picture")
+    return str(colors.to_hex(colors.LinearSegmentedColormap.from_list("scale", scale)(place)))

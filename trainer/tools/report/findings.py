@@ -1,9 +1,9 @@
 """What the numbers say, as sentences, each with the command that follows from it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from trainer.tools.report.comparison import Comparison, Repeats, by_seed, compare_options
+from trainer.tools.report.comparison import Comparison, Costs, Repeats, by_seed, compare_options, grouped
 from trainer.tools.report.rates import Optimum, Width, find_edge, refine
 from trainer.tools.report.response import RateCurve
 from trainer.tools.report.runs import Run
@@ -31,6 +31,13 @@ def find_all(study: Study, curves: Sequence[RateCurve]) -> list[Finding]:
     for key in study.choices:
         findings += _comparisons(study, key)
     return findings
+
+
+def leading_findings(study: Study, curves: Sequence[RateCurve], findings: Sequence[Finding]) -> list[Finding]:
+    """The sentences that no table has; of several rate curves, those about the best one."""
+    best = min(curves, key=lambda curve: study.sign * study.best_mean(curve.means)[1].mean, default=None)
+    kept = ("", best.name if best else "")
+    return [one for one in findings if one.kind not in ("optimum", "width") and one.curve in kept]
 
 
 def _duplicates(study: Study) -> Iterator[Finding]:
@@ -78,7 +85,7 @@ def _format_width(width: Width) -> str:
 def _command_for_finer_grid(study: Study, curve: RateCurve) -> str:
     """The command for rates between the best and its neighbours, where the rates make a grid."""
     grid = [rate for rate, _ in curve.means]
-    best = min(curve.means, key=lambda pair: study.sign * pair[1].mean)[0]
+    best, _ = study.best_mean(curve.means)
     if not curve.is_grid or curve.best_of_several or not grid[0] < best < grid[-1]:
         return ""
     at = grid.index(best)
@@ -105,15 +112,18 @@ def _other_edges(study: Study) -> Iterator[Finding]:
 def _comparisons(study: Study, key: str) -> Iterator[Finding]:
     """The options of a key against the best one."""
     rest = [name for name in study.settings if name != key]
-    options: dict[str, dict[Any, list[tuple[Any, float]]]] = {}
-    for run in study.scored:
-        costs = options.setdefault(format_value(study.value(run, key)), {})
-        costs.setdefault(study.values(run, rest), []).append((run.seed, study.cost(run)))
-    found = compare_options({name: {at: by_seed(of) for at, of in costs.items()} for name, costs in options.items()})
+    options = grouped((format_value(study.value(run, key)), run) for run in study.scored)
+    found = compare_options({name: _costs(study, runs, rest) for name, runs in options.items()})
     for comparison in found:
         yield Finding("compare", f"{study.labels[key]}: {_format_comparison(comparison)}")
     if found and (unequal := _unequal_budgets(study, key, list(options))):
         yield Finding("note", f"{study.labels[key]}: {unequal}")
+
+
+def _costs(study: Study, runs: Sequence[Run], keys: Sequence[str]) -> Costs:
+    """The cost of runs by configuration, then by seed."""
+    groups = grouped((study.values(run, keys), run) for run in runs)
+    return {at: by_seed((run.seed, study.cost(run)) for run in same) for at, same in groups.items()}
 
 
 def _format_comparison(one: Comparison) -> str:

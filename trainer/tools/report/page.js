@@ -26,7 +26,7 @@ function draw(place, figure) {
 function openOnClick(place) {
   place.on("plotly_click", (event) => {
     const number = event.points.map((point) => point.customdata ?? point.data.meta).find(Number.isInteger);
-    if (number !== undefined) open(number, "smooth");
+    if (number !== undefined) open(number);
   });
 }
 
@@ -63,11 +63,11 @@ function detail(run) {
   return [box, run.curves ? figure : null];
 }
 
-function open(number, behavior) {
+function open(number) {
   const row = document.querySelector(`tr[data-run="${number}"]`);
   if (!row) return;
   if (row.getAttribute("aria-expanded") === "false") toggle(row);
-  row.scrollIntoView({ block: "start", behavior });
+  row.scrollIntoView({ block: "start", behavior: "smooth" });
 }
 
 function toggle(row) {
@@ -98,14 +98,10 @@ function sort(head) {
   [...head.parentNode.cells].forEach((other) => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   body.querySelectorAll('tr[aria-expanded="true"]').forEach(toggle);
-  const key = (row) => {
-    const cell = row.cells[at];
-    return cell.dataset.v === undefined ? cell.textContent : Number(cell.dataset.v);
-  };
   const compare = (a, b) => {
-    const [x, y] = [key(a), key(b)];
+    const [x, y] = [a, b].map((row) => row.cells[at].textContent);
     if (x === "" || y === "") return (x === "") - (y === "");
-    const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+    const order = Number(x) - Number(y) || x.localeCompare(y, undefined, { numeric: true });
     return down ? -order : order;
   };
   body.append(...[...body.rows].sort(compare));
@@ -139,9 +135,3 @@ dark.addEventListener("change", () => drawn.forEach((figure, place) => draw(plac
 addEventListener("resize", () => document.querySelectorAll(".detail").forEach((box) => {
   box.style.width = box.closest(".scroll").clientWidth + "px";
 }));
-function fromHash() {
-  const asked = location.hash.match(/^#run=(\d+)$/);
-  if (asked) open(Number(asked[1]), "auto");
-}
-addEventListener("hashchange", fromHash);
-fromHash();

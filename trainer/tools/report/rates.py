@@ -14,6 +14,8 @@ from scipy.stats import chi2
 from scipy.stats import f as fisher
 from scipy.stats import t as student
 
+from trainer.tools.report.comparison import grouped
+
 RATES_TO_FIT = 4
 """A fit needs one learning rate more than a parabola has coefficients."""
 NEAR, STEPS, LOPSIDED = 0.6, 2, 8.0
@@ -54,11 +56,9 @@ class Optimum:
 
 def mean_costs(rates: Sequence[float], costs: Sequence[float]) -> tuple[list[float], list[float]]:
     """The distinct rates in order, and the mean cost at each."""
-    groups: dict[float, list[float]] = {}
-    for rate, cost in zip(rates, costs, strict=True):
-        groups.setdefault(rate, []).append(cost)
+    groups = grouped(zip(rates, costs, strict=True))
     ordered = sorted(groups)
-    return ordered, [math.fsum(groups[rate]) / len(groups[rate]) for rate in ordered]
+    return ordered, [fmean(groups[rate]) for rate in ordered]
 
 
 def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95) -> Optimum:
@@ -139,9 +139,7 @@ def _noise(xs: Sequence[float], residual: np.ndarray) -> tuple[float, int, bool]
     Where an F-test says that it does not, the misfit is taken for the noise. The spread between seeds is that of the
     median rate: where training begins to break, it is far larger than around the best rate.
     """
-    groups: dict[float, list[float]] = {}
-    for x, value in zip(xs, residual):
-        groups.setdefault(x, []).append(float(value))
+    groups = grouped(zip(xs, residual.tolist()))
     squares = {x: sum((value - fmean(same)) ** 2 for value in same) for x, same in groups.items()}
     spreads = [squares[x] / chi2.ppf(0.5, len(same) - 1) for x, same in groups.items() if len(same) > 1]
     within, between = len(xs) - len(groups), len(groups) - 3

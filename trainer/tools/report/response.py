@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from trainer.tools.report.comparison import Repeats, is_number, repeats
+from trainer.tools.report.comparison import Repeats, grouped, is_number, repeats
 from trainer.tools.report.rates import (
     Edge,
     Optimum,
@@ -78,9 +77,7 @@ def rate_curves(study: Study, within: float = 0.05) -> list[RateCurve]:
     keys = [key for key in study.settings if key != study.lr]
     if len({study.values(run, keys) for run in study.described}) > MOST_CURVES:
         keys = _key_of_curves(study)
-    groups: dict[Any, list[Run]] = {}
-    for run in study.described:
-        groups.setdefault(study.values(run, keys), []).append(run)
+    groups = grouped((study.values(run, keys), run) for run in study.described)
     curves = [_rate_curve(study, study.format_values(values), runs, within) for values, runs in groups.items()]
     return [curve for curve in curves if curve is not None][:MOST_CURVES]
 
@@ -121,9 +118,7 @@ def _rate_curve(study: Study, name: str, runs: list[Run], within: float) -> Rate
 
 def _best_costs(study: Study, runs: Sequence[Run]) -> dict[float, list[float]]:
     """At each rate in order, the costs by seed of the configuration with the best mean."""
-    groups: dict[Any, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(study.values(run, study.settings), []).append(run)
+    groups = grouped((study.values(run, study.settings), run) for run in runs)
     best: dict[float, list[float]] = {}
     for same in groups.values():
         rate, costs = float(study.value(same[0], str(study.lr))), study.costs(same)
@@ -187,10 +182,7 @@ def _heat_map(study: Study, name: str, second: Mapping[int, float]) -> HeatMap |
     kept = set(near([x for x, _ in at.values()], [x for x, _ in cells]))
     places = {(x, y) for x, y in at.values() if x in kept}
     xs, ys = (tuple(sorted({place[i] for place in places})) for i in (0, 1))
-    shared: dict[Place, list[Run]] = {}
-    for run in study.scored:
-        if run.number in at:
-            shared.setdefault(at[run.number], []).append(run)
+    shared = grouped((at[run.number], run) for run in study.scored if run.number in at)
     others = [key for key in study.settings if any(len(study.levels(key, runs)) > 1 for runs in shared.values())]
     labels = tuple(study.labels[key] for key in others)
     is_grid = len(places) > len(xs) * len(ys) / 2

@@ -3,14 +3,14 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
 from trainer.lr import ConfigError
-from trainer.tools.report.comparison import Repeats, by_seed, is_number, repeats, value_order
+from trainer.tools.report.comparison import Repeats, by_seed, grouped, is_number, repeats, value_order
 from trainer.tools.report.rates import is_geometric
 from trainer.tools.report.runs import Run, is_bookkeeping
 
@@ -69,6 +69,10 @@ class Study:
         """The cost under each seed of runs that are the same but for it."""
         return list(by_seed((run.seed, self.cost(run)) for run in runs).values())
 
+    def best_mean(self, means: Iterable[tuple[float, Repeats]]) -> tuple[float, Repeats]:
+        """The number with the best mean."""
+        return min(means, key=lambda pair: self.sign * pair[1].mean)
+
     @cached_property
     def left_out(self) -> list[Run]:
         """The runs without a value to judge by."""
@@ -88,17 +92,12 @@ class Study:
         """
         asked = list(dict.fromkeys(key for run in self.described for key in run.settings))
         keys = [key for key in asked if len({self.value(run, key) for run in self.described}) > 1]
-        alike: dict[Hashable, list[Run]] = {}
-        for run in self.described:
-            if run.config:
-                alike.setdefault(self.values(run, keys), []).append(run)
-        more = {key for group in alike.values() for key in _differing_keys(group)}
+        alike = grouped((self.values(run, keys), run) for run in self.described if run.config)
+        more = {key for runs in alike.values() for key in _differing_keys(runs)}
         keys += sorted(more - set(keys))
-        batches: dict[Hashable, set[float]] = {}
-        for run in self.described:
-            if (batch := planned_batch(run)) is not None:
-                batches.setdefault(self.values(run, keys), set()).add(batch)
-        return [*keys, BATCH] if any(len(found) > 1 for found in batches.values()) else keys
+        planned = [(run, batch) for run in self.described if (batch := planned_batch(run)) is not None]
+        batches = grouped((self.values(run, keys), batch) for run, batch in planned)
+        return [*keys, BATCH] if any(len(set(found)) > 1 for found in batches.values()) else keys
 
     @cached_property
     def batches(self) -> dict[int, float]:
@@ -109,12 +108,10 @@ class Study:
         factors = [key for key in BATCH_FACTORS if key in self.varied]
         known = {run.number: batch for run in self.described if (batch := planned_batch(run)) is not None}
         values = {run.number: [self.value(run, key) for key in factors] for run in self.described}
-        alike: dict[Hashable, set[float]] = {}
-        for number, batch in known.items():
-            alike.setdefault(tuple(values[number]), set()).add(batch)
+        alike = grouped((tuple(values[number]), batch) for number, batch in known.items())
         ratios = {batch / size for number, batch in known.items() if (size := _product(values[number]))} or {1.0}
         for number in [run.number for run in self.described if run.number not in known and factors]:
-            same, size = alike.get(tuple(values[number]), set()), _product(values[number])
+            same, size = set(alike.get(tuple(values[number]), ())), _product(values[number])
             if len(same) == 1:
                 known[number] = next(iter(same))
             elif not same and size and len(ratios) == 1:
@@ -180,12 +177,8 @@ class Study:
     @cached_property
     def configurations(self) -> list[Configuration]:
         """The configurations, the best first; those with fewer seeds than the most come after all others."""
-        groups: dict[Hashable, list[Run]] = {}
-        for run in self.scored:
-            groups.setdefault(self.values(run, self.settings), []).append(run)
-        found = [
-            Configuration(self.values(runs[0], self.settings), tuple(runs), self.metric) for runs in groups.values()
-        ]
+        groups = grouped((self.values(run, self.settings), run) for run in self.scored)
+        found = [Configuration(values, tuple(runs), self.metric) for values, runs in groups.items()]
         most = max(one.repeats.n for one in found)
         return sorted(found, key=lambda one: (one.repeats.n < most, self.sign * one.repeats.mean))
 
