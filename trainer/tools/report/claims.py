@@ -245,7 +245,11 @@ class _PlotData:
             ticks = [(i, format_value(level)) for i, level in enumerate(self.levels)]
             return axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
         log = is_geometric(self.levels)
-        return axis(self.plot.x, log, value_ticks(self.levels, log) if 0 < len(self.levels) <= 10 else ())
+        return axis(
+            self.plot.x,
+            log,
+            value_ticks(self.levels, math.log10 if log else float) if 0 < len(self.levels) <= 10 else (),
+        )
 
     def traces(self, line: Any, runs: Sequence[Run]) -> list[Trace]:
         """What is drawn of the runs of a line."""

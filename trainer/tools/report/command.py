@@ -9,7 +9,6 @@ page names them. It holds all it needs and reads nothing from the network. Examp
 """
 
 import argparse
-import csv
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -89,14 +88,11 @@ def save_tables(study: Study, folder: Path) -> list[str]:
     """Write `results.csv` and `results.parquet`: a row for each run, null where it has no such value. Their names."""
     asked = list(dict.fromkeys([*study.varied, *(key for run in study.runs for key in run.settings)]))
     metrics = sorted({metric for run in study.runs for metric in run.metrics})
-    table = [_row(study, run, asked, metrics) for run in study.runs]
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
-    pandas = needed("pandas", "a table as Parquet")
-    columns = {name: _column(pandas, [row[name] for row in table]) for name in table[0]}
-    pandas.DataFrame(columns).to_parquet(folder / "results.parquet", index=False)
+    rows = [_row(study, run, asked, metrics) for run in study.runs]
+    pandas = needed("pandas", "a table")
+    table = pandas.DataFrame({name: _column(pandas, [row[name] for row in rows]) for name in rows[0]})
+    table.to_csv(folder / "results.csv", index=False)
+    table.to_parquet(folder / "results.parquet", index=False)
     return ["results.csv", "results.parquet"]
 
 

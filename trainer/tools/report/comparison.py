@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from trainer.lr import ConfigError
+from trainer.cli.extras import needed
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -19,7 +19,6 @@ RUNS_NEEDED, TREES = 16, 32
 """Runs that importances need, and the trees that they are the mean over."""
 EXPLAINED = 0.1
 """The least R² on runs that the forest has not seen."""
-INSTALL = "pip install 'cadence[search]'"
 
 
 @dataclass(frozen=True)
@@ -164,18 +163,15 @@ def importance(columns: Mapping[str, Sequence[Any]], costs: Sequence[float]) -> 
         return "only one setting varies, and all differences are due to it."
     if len(costs) < RUNS_NEEDED:
         return f"{len(costs)} runs are too few: it takes {RUNS_NEEDED}."
-    try:
-        import optuna  # noqa: F401
-        from sklearn.ensemble import RandomForestRegressor
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"importances need {error.name}, which is not installed: {INSTALL}.") from error
+    optuna = needed("optuna", "the importance of settings")
+    ensemble = needed("sklearn.ensemble", "the importance of settings")
     ranks = [float(rank) / len(costs) for rank in rankdata(costs)]
     coded = {key: _positions(values) for key, values in columns.items()}
-    forest = RandomForestRegressor(TREES, oob_score=True, random_state=0)
+    forest = ensemble.RandomForestRegressor(TREES, oob_score=True, random_state=0)
     explained = float(forest.fit(np.stack(list(coded.values()), axis=1), ranks).oob_score_)
     if explained < EXPLAINED:
         return f"a forest explains {max(0.0, explained):.0%} of the ranks of runs that it has not seen: too little."
-    trees = _shares_by_tree(coded, ranks)
+    trees = _shares_by_tree(optuna, coded, ranks)
     if not trees:
         return "the metric is the same in nearly all runs."
     shares = {}
@@ -186,10 +182,10 @@ def importance(columns: Mapping[str, Sequence[Any]], costs: Sequence[float]) -> 
     return Importance(dict(sorted(shares.items(), key=lambda item: -item[1][0])), explained, len(costs))
 
 
-def _shares_by_tree(columns: Mapping[str, Sequence[float]], ranks: Sequence[float]) -> list[dict[str, float]]:
+def _shares_by_tree(
+    optuna: Any, columns: Mapping[str, Sequence[float]], ranks: Sequence[float]
+) -> list[dict[str, float]]:
     """Optuna's shares for forests of one tree each: their mean is the share of the forest."""
-    import optuna
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space: dict[str, Any] = {
         key: optuna.distributions.FloatDistribution(-0.5, max(places) + 0.5) for key, places in columns.items()

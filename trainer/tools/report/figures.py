@@ -29,8 +29,8 @@ PALE = ((0.0, "#8fc1d9"), (0.35, "#b5d9cb"), (0.65, "#f3e0a6"), (1.0, "#efb08a")
 RULE, INK = "#9b1d3f", "#10222e"
 GAP = 0.06
 """The share of the height between two panels."""
-CLOSE = 0.035
-"""Ticks nearer to each other than this share of the axis would overlap."""
+CLOSE, FEW = 0.035, 0.2
+"""Ticks nearer to each other than this share of the axis would overlap; the least share where values are no grid."""
 LETTERS = 24
 """The most letters of a value beside an axis."""
 FAILED = "failed, pruned or not finite"
@@ -152,7 +152,7 @@ def rates_figure(study: Study, curves: Sequence[RateCurve]) -> Figure:
         at, colors = [(rate, worst) for rate, _ in failed], [color for _, color in failed]
         traces.append(crosses(at, colors, name="no value", hovertemplate=f"%{{x:.4g}}: {FAILED}"))
     rates = {rate for curve in curves for rate in (*(rate for rate, _ in curve.points), *curve.failed)}
-    x = axis(str(study.lr), log=True, ticks=value_ticks(rates, log=True) if len(rates) <= 10 else ())
+    x = axis(str(study.lr), log=True, ticks=value_ticks(rates, math.log10) if len(rates) <= 10 else ())
     panel = (axis(study.metric, log=suits_log(values)), traces, "")
     return figure(x, [panel], 440, legend=len(curves) > 1)
 
@@ -226,27 +226,27 @@ def _shades(values: Mapping[Point, float], sign: int) -> dict[Point, float]:
 def _placed_axis(title: str, values: Sequence[float], place: Callable[[float], float], is_grid: bool) -> dict[str, Any]:
     """An axis of values that are placed already: half a cell beyond the ends of a grid, for rules may lead farther."""
     at = [place(value) for value in values]
-    if not is_grid and len(values) > 5:
-        low, high = at[0], at[-1]
-        marks = [low + (high - low) * i / 4 for i in range(5)]
-        ticks = [(x, f"{10**x if place is math.log10 else x:.2g}") for x in marks]
-        return axis(title, ticks=ticks, range=[low - (high - low) / 30, high + (high - low) / 30])
-    ticks = [(place(value), text) for value, text in value_ticks(values, log=place is math.log10)]
-    if len(at) < 2:
+    ticks = [(place(value), text) for value, text in value_ticks(values, place, CLOSE if is_grid else FEW)]
+    if not is_grid or len(at) < 2:
         return axis(title, ticks=ticks)
     return axis(title, ticks=ticks, range=[at[0] - (at[1] - at[0]) / 2, at[-1] + (at[-1] - at[-2]) / 2])
 
 
-def value_ticks(values: Iterable[float], log: bool) -> list[tuple[float, str]]:
-    """A tick at each value, without those that would overlap with the one before."""
+def value_ticks(values: Iterable[float], place: Callable[[float], float], apart: float = CLOSE) -> Ticks:
+    """A tick at each value, without those that are nearer to the one before than a share of the axis."""
     ordered = sorted(values)
-    place: Callable[[float], float] = math.log10 if log else float
-    apart = CLOSE * (place(ordered[-1]) - place(ordered[0]))
-    ticks: list[tuple[float, str]] = []
-    for value in ordered:
-        if not ticks or place(value) - place(ticks[-1][0]) >= apart:
-            ticks.append((value, f"{value:.3g}" if value < 1000 else f"{value:.6g}"))
-    return ticks
+    span = place(ordered[-1]) - place(ordered[0])
+    shown = _thinned(ordered, place, apart * span)
+    return [(value, f"{value:.3g}" if value < 1000 else f"{value:.6g}") for value in shown]
+
+
+def _thinned(values: Iterable[Any], place: Callable[[Any], float], apart: float) -> list[Any]:
+    """The values that lie at least so far beyond the last one that was kept."""
+    kept: list[Any] = []
+    for value in values:
+        if not kept or place(value) - place(kept[-1]) >= apart:
+            kept.append(value)
+    return kept
 
 
 def curves_figure(metric: str, runs: Sequence[tuple[Run, str, Mapping[str, Points]]]) -> Figure:
@@ -298,10 +298,8 @@ def _parallel_axis(study: Study, key: str) -> tuple[list[float], Ticks]:
         places = {value: (scale(value) - low) / (high - low) for value in levels}
     else:
         places = {value: i / max(1, len(levels) - 1) for i, value in enumerate(levels)}
-    ticks: list[tuple[float, str]] = []
-    for value in levels:
-        if not ticks or places[value] - ticks[-1][0] >= 2 * CLOSE:
-            ticks.append((places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:LETTERS]))
+    shown = _thinned(levels, places.__getitem__, 2 * CLOSE)
+    ticks = [(places[value], f"{value:.3g}" if isinstance(value, float) else str(value)[:LETTERS]) for value in shown]
     return [places[study.value(run, key)] for run in study.scored], ticks
 
 

@@ -166,20 +166,18 @@ class Width:
         return math.log10(self.high / self.low)
 
 
-def width(rates: Sequence[float], costs: Sequence[float], within: float = 0.05, failed: Sequence[float] = ()) -> Width:
+def width(
+    rates: Sequence[float], costs: Sequence[float], within: float = 0.05, failed: Sequence[float] = ()
+) -> Width | None:
     """How far the rate may move from the best until the mean cost is worse by `within` times its size.
 
-    Between two rates of the grid the cost is a line in log10. A failed rate closes the range at its neighbour.
-
-    Raises:
-        Undetermined: fewer than two rates, or a best cost of zero.
+    Between two rates of the grid the cost is a line in log10. A failed rate closes the range at its neighbour. None
+    with fewer than two rates, or a best cost of zero.
     """
     grid, means = mean_costs(rates, costs)
-    if len(grid) < 2:
-        raise Undetermined("one learning rate says nothing of the range around it")
     best = means.index(min(means))
-    if means[best] == 0:
-        raise Undetermined("the best value is zero, and nothing is a percentage of it")
+    if len(grid) < 2 or means[best] == 0:
+        return None
     limit = means[best] + within * abs(means[best])
     upward = _crossing(list(zip(grid, means))[best:], limit)
     downward = _crossing(list(zip(grid, means))[best::-1], limit)

@@ -92,25 +92,25 @@ def _rate_curve(study: Study, name: str, runs: list[Run], within: float) -> Rate
     key = study.lr
     assert key is not None
     scored = [run for run in runs if run.value(study.metric) is not None]
+    lost = {study.value(run, key) for run in runs if run.value(study.metric) is None}
     if not scored:
         return None
     rates = [float(study.value(run, key)) for run in scored]
     several = len({study.values(run, [name for name in study.settings if name != key]) for run in scored}) > 1
-    configurations = {study.values(run, study.settings) for run in scored}
-    is_grid = not several or len(set(rates)) * 2 <= len(configurations)
+    is_grid = not several or len(set(rates)) * 2 <= len({study.values(run, study.settings) for run in scored})
     best = _best_costs(study, scored)
-    seeds = [(rate, cost) for rate, costs in best.items() for cost in costs]
-    close = near(sorted(set(_failed_rates(study, runs))), sorted(set(rates)))
-    failed = tuple(rate for rate in close if rate not in rates)
+    data = [rate for rate, costs in best.items() for _ in costs], [cost for costs in best.values() for cost in costs]
+    close = near(sorted(float(rate) for rate in lost if is_number(rate) and rate > 0), rates)
+    failed = [rate for rate in close if rate not in rates]
     return RateCurve(
         name=name or "all runs",
         runs=tuple(scored),
         points=tuple((rate, study.sign * study.cost(run)) for rate, run in zip(rates, scored)),
         means=tuple((rate, repeats([study.sign * cost for cost in costs])) for rate, costs in best.items()),
         failed=tuple(close),
-        fit="other settings vary along it" if several else fit_or_reason(seeds),
-        edge=find_edge(*_columns(seeds), failed) if is_grid else None,
-        width=_width(seeds, within, failed) if is_grid else None,
+        fit="other settings vary along it" if several else fit_or_reason(*data),
+        edge=find_edge(*data, failed) if is_grid else None,
+        width=width(*data, within, failed) if is_grid else None,
         is_grid=is_grid,
         best_of_several=several,
     )
@@ -127,29 +127,12 @@ def _best_costs(study: Study, runs: Sequence[Run]) -> dict[float, list[float]]:
     return dict(sorted(best.items()))
 
 
-def _failed_rates(study: Study, runs: Sequence[Run]) -> list[float]:
-    """The rates above zero of the runs that have no value."""
-    failed = [study.value(run, str(study.lr)) for run in runs if run.value(study.metric) is None]
-    return [float(rate) for rate in failed if is_number(rate) and rate > 0]
-
-
-def _columns(pairs: Sequence[Place]) -> tuple[list[float], list[float]]:
-    return [rate for rate, _ in pairs], [cost for _, cost in pairs]
-
-
-def fit_or_reason(pairs: Sequence[Place]) -> Optimum | str:
-    """The optimum over pairs of a rate and a cost, or why there is none."""
+def fit_or_reason(rates: Sequence[float], costs: Sequence[float]) -> Optimum | str:
+    """The optimum, or why there is none."""
     try:
-        return optimum(*_columns(pairs))
+        return optimum(rates, costs)
     except Undetermined as reason:
         return str(reason)
-
-
-def _width(pairs: Sequence[Place], within: float, failed: Sequence[float]) -> Width | None:
-    try:
-        return width(*_columns(pairs), within, failed)
-    except Undetermined:
-        return None
 
 
 def heat_map_of_batch(study: Study) -> HeatMap | None:
@@ -198,12 +181,12 @@ def _with_rules(study: Study, heat: HeatMap) -> HeatMap:
     first = base if base is not None and rows.get(base) else next((y for y in heat.ys if rows[y]), None)
     if first is None:
         return heat
-    pairs = sorted((x, study.sign * cell.repeats.mean) for x, cell in rows[first].items())
-    fit = fit_or_reason(pairs)
+    costs = {x: study.sign * cell.repeats.mean for x, cell in rows[first].items()}
+    fit = fit_or_reason(list(costs), list(costs.values()))
     if isinstance(fit, Optimum) and min(heat.xs) <= fit.low and fit.high <= max(heat.xs):
         start, how = fit.rate, "fitted"
     else:
-        start, how = min(pairs, key=lambda pair: pair[1])[0], "best measured"
+        start, how = min(sorted(costs), key=costs.__getitem__), "best measured"
     note = f"Lines: the {how} optimum of batch {first:g}, moved with κ = B/{first:g} by the linear and the √κ rule."
     if any(run.plan.get("batches") for run in study.runs):
         note += " Of a batch that grows, the first."

@@ -18,7 +18,6 @@ from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
-SKIPPED = {"checkpoints"}
 DECIDED = ("failed", "stopped", "pruned")
 """Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
 POINTS = 160
@@ -63,12 +62,6 @@ class Run:
         """The metric of a completed run, where it is finite."""
         return self.metrics.get(metric) if self.status == "completed" else None
 
-    def why_left_out(self, metric: str) -> str:
-        """Why the run has no such value."""
-        if self.status != "completed":
-            return self.status
-        return f"{metric} is not finite" if metric in self.metrics else f"no {metric}"
-
 
 def is_bookkeeping(key: str) -> bool:
     """Whether a key only names a run or its place, or says how it is resumed or what may resume from it."""
@@ -87,11 +80,12 @@ def find_runs(root: Path) -> list[Run]:
         raise ConfigError(f"{root} is not a folder: give that of a run, a sweep or a search, as outputs/NAME.")
     records: dict[Path, dict[str, Any]] = {}
     places: set[Path] = set()
-    for place, files in _folders(root):
-        if {RESULT, CONFIG} & files:
-            places.add(place)
+    for name, below, files in os.walk(root):
+        below[:] = [folder for folder in below if folder != "checkpoints"]
+        if RESULT in files or CONFIG in files:
+            places.add(Path(name))
         if SWEEP in files:
-            records |= dict(_jobs(place))
+            records |= dict(_jobs(Path(name)))
     everything = sorted(places | records.keys(), key=lambda place: _order(place, root))
     if not everything:
         raise ConfigError(f"{root} holds no run: there is no {RESULT} and no {CONFIG} in it or below.")
@@ -110,12 +104,6 @@ def parse_value(text: Any) -> Any:
         except (ValueError, OverflowError):
             pass
     return {"true": True, "false": False, "null": None}.get(text.lower(), text.strip("'\""))
-
-
-def _folders(root: Path) -> Iterator[tuple[Path, set[str]]]:
-    for place, below, files in os.walk(root):
-        below[:] = [name for name in below if name not in SKIPPED]
-        yield Path(place), set(files)
 
 
 def _order(place: Path, root: Path) -> list[tuple[int, int, str]]:

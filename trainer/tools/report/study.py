@@ -27,24 +27,18 @@ RISING = (
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that are the same but for the seed and have the metric, and their values of what varies."""
+    """Runs that are the same but for the seed: their values of what varies, and the metric over the seeds."""
 
     values: tuple[tuple[str, Any], ...]
     runs: tuple[Run, ...]
-    metric: str
-
-    @property
-    def repeats(self) -> Repeats:
-        """Mean and spread over the seeds."""
-        pairs = [(run.seed, value) for run in self.runs if (value := run.value(self.metric)) is not None]
-        return repeats(list(by_seed(pairs).values()))
+    repeats: Repeats
 
 
 class Study:
     """Runs, what they vary, and a metric to judge them by.
 
-    `described` are the runs whose settings are known, `scored` those of them that have the metric. The *cost* of a run
-    is its metric times `sign`, so that less is better.
+    `described` are the runs whose settings are known, `scored` those of them that have the metric, `left_out` all
+    others. The *cost* of a run is its metric times `sign`, so that less is better.
 
     Raises:
         ConfigError: no run has the metric, or nothing says whether more of it is better.
@@ -56,6 +50,7 @@ class Study:
         self.sign = {"min": 1, "max": -1}[best or direction(self.metric, self.runs)]
         self.described = [run for run in self.runs if run.config or run.overrides] or self.runs
         self.scored = [run for run in self.described if run.value(self.metric) is not None]
+        self.left_out = [run for run in self.runs if run.number not in {one.number for one in self.scored}]
         if not self.scored:
             raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
 
@@ -73,16 +68,13 @@ class Study:
         """The number with the best mean."""
         return min(means, key=lambda pair: self.sign * pair[1].mean)
 
-    @cached_property
-    def left_out(self) -> list[Run]:
-        """The runs without a value to judge by."""
-        scored = {run.number for run in self.scored}
-        return [run for run in self.runs if run.number not in scored]
-
     def why_left_out(self, run: Run) -> str:
         """Why a run is left out."""
-        missing = run.value(self.metric) is None
-        return run.why_left_out(self.metric) if missing else "neither config.yaml nor overrides.yaml"
+        if run.status != "completed":
+            return run.status
+        if run.value(self.metric) is None:
+            return f"{self.metric} is not finite" if self.metric in run.metrics else f"no {self.metric}"
+        return "neither config.yaml nor overrides.yaml"
 
     @cached_property
     def varied(self) -> list[str]:
@@ -140,8 +132,9 @@ class Study:
     def levels(self, key: str, runs: Sequence[Run] | None = None) -> list[Any]:
         """The values of a key in order."""
         if runs is None:  # of a run that failed before it had a config, only its overrides are known
-            scored = {run.number for run in self.scored}
-            runs = [run for run in self.described if run.config or key in run.settings or run.number in scored]
+            runs = [
+                run for run in self.described if run.config or key in run.settings or run.value(self.metric) is not None
+            ]
         return sorted({self.value(run, key) for run in runs}, key=value_order)
 
     def is_numeric(self, key: str) -> bool:
@@ -178,7 +171,10 @@ class Study:
     def configurations(self) -> list[Configuration]:
         """The configurations, the best first; those with fewer seeds than the most come after all others."""
         groups = grouped((self.values(run, self.settings), run) for run in self.scored)
-        found = [Configuration(values, tuple(runs), self.metric) for values, runs in groups.items()]
+        found = [
+            Configuration(values, tuple(runs), repeats([self.sign * cost for cost in self.costs(runs)]))
+            for values, runs in groups.items()
+        ]
         most = max(one.repeats.n for one in found)
         return sorted(found, key=lambda one: (one.repeats.n < most, self.sign * one.repeats.mean))
 
