@@ -1,23 +1,18 @@
 """Builds the report of a study: the sections with their figures, tables and notes."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.lr import ConfigError
+from trainer.tools.report import figures
 from trainer.tools.report.claims import claim_sections, format_claim, read_claims
 from trainer.tools.report.comparison import Importance, importance
-from trainer.tools.report.figures import (
-    curves_figure,
-    heat_figure,
-    importance_figure,
-    parallel_figure,
-    rates_figure,
-)
-from trainer.tools.report.findings import find_all, leading_findings
+from trainer.tools.report.figures import Cell, Row, Section
+from trainer.tools.report.findings import Finding, find_all, leading_findings
 from trainer.tools.report.response import HeatMap, RateCurve, heat_map_of_batch, heat_map_of_momentum, rate_curves
 from trainer.tools.report.runs import POINTS, Points, read_curves
 from trainer.tools.report.study import Study
-from trainer.tools.report.view import Cell, Report, Row, Section
 
 OVERLAID = 6
 """Runs whose learning curves are laid over each other."""
@@ -27,6 +22,29 @@ OVERLAY = "The best configurations, one seed each; below, the rate that was appl
 PARALLEL = "A line is a run, the better the bluer; click one to open it."
 
 Curves = Mapping[int, Mapping[str, Points]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a study; `folder` is as typed.
+
+    `findings` are those of the page, the terminal shows `all_findings`. `claims` are the sections of an experiment,
+    which come first. `logged` are the curves of each run that has a log, by its number.
+    """
+
+    study: Study
+    folder: Path
+    findings: Sequence[Finding]
+    all_findings: Sequence[Finding]
+    claims: Sequence[Section]
+    claim_lines: Sequence[str]
+    sections: Sequence[Section]
+    logged: Curves
+
+    @property
+    def title(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name or str(self.folder)
 
 
 def build_report(study: Study, folder: Path, within: float) -> Report:
@@ -55,16 +73,18 @@ def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iter
     lr = study.labels.get(str(study.lr), "")
     if curves:
         title = f"{study.metric} against {lr}"
-        yield Section("rates", title, _rates_note(study, curves), rates_figure(study, curves), _optima(study, curves))
+        yield Section(
+            "rates", title, _rates_note(study, curves), figures.rates_figure(study, curves), _optima(study, curves)
+        )
     for name, heat in (("batch", heat_map_of_batch(study)), ("momentum", heat_map_of_momentum(study))):
         if heat is not None:
-            yield Section(name, f"{lr} × {heat.name}", _heat_note(study, heat), heat_figure(study, heat))
+            yield Section(name, f"{lr} × {heat.name}", _heat_note(study, heat), figures.heat_figure(study, heat))
     best = [one for one in study.configurations if one.runs[0].number in logged][:OVERLAID]
     if best:
         named = [(one.runs[0], study.format_values(one.values) or one.runs[0].name) for one in best]
-        figure = curves_figure(study.metric, [(run, name, logged[run.number]) for run, name in named])
+        figure = figures.curves_figure(study.metric, [(run, name, logged[run.number]) for run, name in named])
         yield Section("curves", "Learning curves", OVERLAY, figure)
-    if (parallel := parallel_figure(study)) is not None:
+    if (parallel := figures.parallel_figure(study)) is not None:
         yield Section("parallel", "All settings at once", PARALLEL, parallel)
     yield from _importance(study)
 
@@ -79,13 +99,13 @@ def _importance(study: Study) -> Iterator[Section]:
     if isinstance(result, Importance):
         trees = f"by functional ANOVA over {result.runs} runs (R² {result.explained:.2f} on runs it has not seen)"
         note = f"Main effect of each setting on the rank of {study.metric}, {trees}; bars span 80 % of its trees."
-        figure = importance_figure(result, study.labels)
+        figure = figures.importance_figure(result, study.labels)
         yield Section("importance", "Importance", f"{note} The rest are interactions.", figure)
 
 
 def _rates_note(study: Study, curves: Sequence[RateCurve]) -> str:
     seeds = "Points are runs, lines join the means over seeds, bars are one standard deviation"
-    parts = [seeds if study.seed else "Points are runs"]
+    parts = [seeds if "seed" in study.varied else "Points are runs"]
     if any(curve.best_of_several and curve.is_grid for curve in curves):
         parts.append("lines are the best mean at each rate over what else varies")
     if any(not isinstance(curve.fit, str) for curve in curves):
@@ -96,7 +116,7 @@ def _rates_note(study: Study, curves: Sequence[RateCurve]) -> str:
 
 
 def _heat_note(study: Study, heat: HeatMap) -> str:
-    each = "Mean over seeds" if study.seed and heat.is_grid else "Each run"
+    each = "Mean over seeds" if "seed" in study.varied and heat.is_grid else "Each run"
     rest = f", the best over {', '.join(heat.others)}" if heat.others and heat.is_grid else ""
     return f"{each}{rest}. {heat.note}".strip()
 

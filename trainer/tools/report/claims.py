@@ -13,24 +13,12 @@ from typing import Any
 
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
+from trainer.tools.report import figures
 from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats, value_order
-from trainer.tools.report.figures import (
-    Figure,
-    Panel,
-    Point,
-    Trace,
-    add_level,
-    axis,
-    figure,
-    mean_line,
-    run_dots,
-    run_line,
-    value_ticks,
-)
+from trainer.tools.report.figures import Cell, Figure, Panel, Point, Row, Section, Trace
 from trainer.tools.report.rates import is_geometric, suits_log
 from trainer.tools.report.runs import POINTS, Run, mean_points, scalars, some_points
 from trainer.tools.report.study import BATCH, Study, format_value
-from trainer.tools.report.view import Cell, Row, Section
 
 CLAIMS = "claims.json"
 UPDATE, SAMPLES = "update", "samples"
@@ -199,12 +187,12 @@ def plot_figure(study: Study, plot: Plot) -> Figure:
     if not drawn:
         raise ConfigError(f"plot {plot.name}: no run has {plot.y} and {plot.x}: take names of its result and config.")
     ys = [y for _, traces in drawn for one in traces for y in one["y"] if math.isfinite(y)]
-    y = axis(plot.y, log=suits_log([*ys, *(value for value, _ in plot.levels)]))
+    y = figures.axis(plot.y, log=suits_log([*ys, *(value for value, _ in plot.levels)]))
     panels: list[Panel] = [(y, traces, title) for title, traces in drawn]
     count = len(panels)
-    found = figure(data.x_axis(), panels, 450 if count == 1 else 120 + 240 * count, legend=bool(plot.lines))
+    found = figures.figure(data.x_axis(), panels, 450 if count == 1 else 120 + 240 * count, legend=bool(plot.lines))
     for i, (value, text) in ((i, level) for i in range(count) for level in plot.levels):
-        add_level(found, f"y{i + 1 if i else ''}", value, text)
+        figures.add_level(found, f"y{i + 1 if i else ''}", value, text)
     return found
 
 
@@ -243,12 +231,12 @@ class _PlotData:
         """Numbers lie at themselves, words beside each other."""
         if self.has_words:
             ticks = [(i, format_value(level)) for i, level in enumerate(self.levels)]
-            return axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
+            return figures.axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
         log = is_geometric(self.levels)
-        return axis(
+        return figures.axis(
             self.plot.x,
             log,
-            value_ticks(self.levels, math.log10 if log else float) if 0 < len(self.levels) <= 10 else (),
+            figures.value_ticks(self.levels, math.log10 if log else float) if 0 < len(self.levels) <= 10 else (),
         )
 
     def traces(self, line: Any, runs: Sequence[Run]) -> list[Trace]:
@@ -257,7 +245,7 @@ class _PlotData:
         if not self.from_log:
             return self._measured(name, color, runs)
         logged = [(run, points) for run in runs if (points := logged_points(run, self.plot))]
-        return [run_line(name, run, points, color, width=1.4, opacity=0.8) for run, points in logged]
+        return [figures.run_line(name, run, points, color, width=1.4, opacity=0.8) for run, points in logged]
 
     def _measured(self, name: str, color: str, runs: Sequence[Run]) -> list[Trace]:
         """The means over seeds with their spread as a line, and a point for each run."""
@@ -270,7 +258,10 @@ class _PlotData:
         self._refuse_mixtures([run for run, _ in found] for _, found in same)
         means = [(x, repeats(list(by_seed((run.seed, y) for run, y in found).values()))) for x, found in same]
         points = [(x, y) for x, (_, y) in zip(xs, pairs)]
-        return [mean_line(name, means, color), run_dots(name, [run for run, _ in pairs], points, color, self.plot.y)]
+        return [
+            figures.mean_line(name, means, color),
+            figures.run_dots(name, [run for run, _ in pairs], points, color, self.plot.y),
+        ]
 
     def _refuse_mixtures(self, groups: Iterable[Sequence[Run]]) -> None:
         for runs in groups:

@@ -18,12 +18,11 @@ from typing import Any
 from trainer.cli.extras import needed
 from trainer.lr import ConfigError
 from trainer.tools.report import png
-from trainer.tools.report.build import build_report
+from trainer.tools.report.build import Report, build_report
 from trainer.tools.report.comparison import is_number
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import Study, format_command
-from trainer.tools.report.view import Report
 
 PAGE = "report.html"
 FROM_RESULT = ("updates", "total_updates", "seconds")

@@ -116,23 +116,25 @@ def _compare_pair(
     first: str, other: str, options: Mapping[str, Costs], bests: Mapping[str, Hashable], level: float
 ) -> Comparison:
     a, b = options[first], options[other]
-    best_a, best_b = a[bests[first]], b[bests[other]]
-    tuned = [best_b[seed] - best_a[seed] for seed in best_a if seed in best_b]
-    both = {at: a[at].keys() & b[at].keys() for at in a if at in b}
-    most = max(map(len, both.values()), default=0)
-    shared = [at for at, seeds in both.items() if most and len(seeds) == most]
-    seeds = set.intersection(*(both[at] for at in shared)) if shared else set()
-    rows = [fmean(b[at][seed] - a[at][seed] for at in shared) for seed in seeds]
-    wins = sum(fmean(b[at][seed] - a[at][seed] for seed in seeds) > 0 for at in shared) if seeds else 0
+    tuned = list(_differences(a[bests[first]], b[bests[other]]).values())
+    both = [_differences(a[at], b[at]) for at in a if at in b]
+    most = max(map(len, both), default=0)
+    shared = [of for of in both if most and len(of) == most]
+    seeds = set(shared[0]).intersection(*shared[1:]) if shared else set()
+    rows = [fmean(of[seed] for of in shared) for seed in seeds]
     return Comparison(
         option=first,
         other=other,
         tuned=repeats(tuned, level) if tuned else None,
         grid=repeats(rows, level) if rows else None,
-        wins=wins,
+        wins=sum(fmean(of[seed] for seed in seeds) > 0 for of in shared) if seeds else 0,
         shared=len(shared) if seeds else 0,
         level=level,
     )
+
+
+def _differences(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> dict[Hashable, float]:
+    return {seed: b[seed] - a[seed] for seed in a if seed in b}
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
-"""The figures of the report, as Plotly has them: dicts of data and layout. All texts in them are plain.
+"""The sections of the report, and the figures in them as Plotly has them: dicts of data and layout.
 
-`page` shows them with Plotly, `png` draws them with matplotlib.
+`page` shows the figures with Plotly, `png` draws them with matplotlib. No text in them is escaped.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from trainer.cli.extras import needed
 from trainer.tools.drawing import COLORS, GREY, series_color
 from trainer.tools.report.comparison import Importance, Repeats
-from trainer.tools.report.rates import Optimum, suits_log
+from trainer.tools.report.rates import Optimum, is_geometric, suits_log
 from trainer.tools.report.response import HeatMap, RateCurve
 from trainer.tools.report.runs import Points, Run
 from trainer.tools.report.study import Study
@@ -34,6 +35,30 @@ CLOSE, FEW = 0.035, 0.2
 LETTERS = 24
 """The most letters of a value beside an axis."""
 FAILED = "failed, pruned or not finite"
+
+
+class Cell(NamedTuple):
+    """A cell of a table. `role` is empty, `n` for a number, `soft`, `good`, `bad` or `wide`."""
+
+    text: str
+    role: str = ""
+
+
+Row = Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: a heading, a note, and a figure, a table or both.
+
+    The first row of the table is its head. The picture of the figure is `name`.png.
+    """
+
+    name: str
+    title: str
+    note: str = ""
+    figure: Figure | None = None
+    table: Sequence[Row] = ()
 
 
 def figure(x: Mapping[str, Any], panels: Sequence[Panel], height: int, legend: bool = False) -> Figure:
@@ -170,7 +195,7 @@ def _rate_traces(study: Study, curve: RateCurve, color: str) -> list[Trace]:
 
 def heat_figure(study: Study, heat: HeatMap) -> Figure:
     """A heat map of a grid, or coloured points where the settings make none; crosses, and lines of the batch rules."""
-    y_of: Callable[[float], float] = math.log10 if heat.is_log else float
+    y_of: Callable[[float], float] = math.log10 if is_geometric(heat.ys) else float
 
     def placed(points: Iterable[Point]) -> list[Point]:
         return [(math.log10(x), y_of(y)) for x, y in points]
@@ -293,7 +318,7 @@ def _parallel_axis(study: Study, key: str) -> tuple[list[float], Ticks]:
     """Where in [0, 1] each run passes the axis of a key, and the text beside it."""
     levels = study.levels(key, study.scored)
     if study.is_numeric(key) and len(levels) > 1:
-        scale: Callable[[float], float] = math.log10 if study.is_log(key) else float
+        scale: Callable[[float], float] = math.log10 if key == study.lr or is_geometric(levels) else float
         low, high = scale(levels[0]), scale(levels[-1])
         places = {value: (scale(value) - low) / (high - low) for value in levels}
     else:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from trainer.tools.report.build import Report
 from trainer.tools.report.comparison import is_number
-from trainer.tools.report.figures import curves_figure
+from trainer.tools.report.figures import Cell, Row, Section, curves_figure
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import Study, format_command, format_value
-from trainer.tools.report.view import Cell, Report, Row, Section
 
 HERE = Path(__file__).parent
 CONTENT = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"

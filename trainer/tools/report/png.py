@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.tools.drawing import GREY, new_figure, plain
-from trainer.tools.report.figures import PALE, Figure, Trace
-from trainer.tools.report.view import Section
+from trainer.tools.report.figures import PALE, Figure, Section, Trace
 
 DASHES = {"solid": "-", "dot": ":", "dash": "--"}
 SHRUNK = 0.68

@@ -10,7 +10,6 @@ from trainer.tools.report.rates import (
     Undetermined,
     Width,
     find_edge,
-    is_geometric,
     near,
     optimum,
     width,
@@ -63,11 +62,6 @@ class HeatMap:
     note: str = ""
     xs: tuple[float, ...] = ()
     ys: tuple[float, ...] = ()
-
-    @property
-    def is_log(self) -> bool:
-        """Whether a log axis suits the second setting."""
-        return is_geometric(self.ys)
 
 
 def rate_curves(study: Study, within: float = 0.05) -> list[RateCurve]:

@@ -112,7 +112,7 @@ def _order(place: Path, root: Path) -> list[tuple[int, int, str]]:
 
 def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The jobs that `sweep.json` records, each with the folder that it has here."""
-    jobs = (_json(place / SWEEP) or {}).get("jobs")
+    jobs = (_read(place / SWEEP) or {}).get("jobs")
     for job in jobs if isinstance(jobs, list) else []:
         if isinstance(job, dict) and (parts := [p for p in Path(str(job.get("folder", ""))).parts[1:] if p != ".."]):
             tails = (place.joinpath(*parts[i:]) for i in range(len(parts)))
@@ -120,7 +120,7 @@ def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
-    result = _json(place / RESULT)
+    result = _read(place / RESULT)
     unreadable = result is None and (place / RESULT).exists()
     result = result or {}
     status = str(record["status"]) if record.get("status") in DECIDED else str(result.get("status", "unfinished"))
@@ -129,7 +129,7 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
     error = str(record.get("error") or result.get("error") or "")
     if not error and status != "completed":
         error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
-    overrides = _yaml(place / "overrides.yaml") or record.get("overrides")
+    overrides = _read(place / "overrides.yaml", list) or record.get("overrides")
     return Run(
         number=i,
         name=place.relative_to(root).as_posix(),
@@ -140,14 +140,13 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
         config=_config(place / CONFIG),
         metrics=metrics,
         result=result,
-        plan=_json(place / "plan.json") or {},
+        plan=_read(place / "plan.json") or {},
     )
 
 
 def _config(path: Path) -> dict[str, Any]:
     """A config as dotted keys, without the values that are derived from others."""
-    tree = _yaml(path)
-    plain = flat(tree) if isinstance(tree, dict) else {}
+    plain = flat(_read(path) or {})
     return {key: parse_value(value) for key, value in plain.items() if not (isinstance(value, str) and "${" in value)}
 
 
@@ -156,19 +155,14 @@ def _finite(value: Any) -> float | None:
     return float(value) if good else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, kind: type = dict) -> Any:
+    """What a file of JSON or YAML holds; None where it is not there, cannot be read or is of another kind."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return read if isinstance(read, dict) else None
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        text = path.read_text(encoding="utf-8")
+        tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
+    return tree if isinstance(tree, kind) else None
 
 
 def _last_line(place: Path) -> str:

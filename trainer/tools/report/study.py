@@ -11,7 +11,6 @@ from typing import Any
 
 from trainer.lr import ConfigError
 from trainer.tools.report.comparison import Repeats, by_seed, grouped, is_number, repeats, value_order
-from trainer.tools.report.rates import is_geometric
 from trainer.tools.report.runs import Run, is_bookkeeping
 
 DEFAULT = "(default)"
@@ -50,7 +49,8 @@ class Study:
         self.sign = {"min": 1, "max": -1}[best or direction(self.metric, self.runs)]
         self.described = [run for run in self.runs if run.config or run.overrides] or self.runs
         self.scored = [run for run in self.described if run.value(self.metric) is not None]
-        self.left_out = [run for run in self.runs if run.number not in {one.number for one in self.scored}]
+        scored = {run.number for run in self.scored}
+        self.left_out = [run for run in self.runs if run.number not in scored]
         if not self.scored:
             raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
 
@@ -141,10 +141,6 @@ class Study:
         """Whether a key varies and is a number in every run that has the metric."""
         return key in self.varied and all(is_number(value) for value in self.levels(key, self.scored))
 
-    def is_log(self, key: str) -> bool:
-        """Whether a log axis suits the key."""
-        return key == self.lr or is_geometric([float(value) for value in self.levels(key, self.scored)])
-
     @cached_property
     def lr(self) -> str | None:
         """The key of the learning rate, where it varies and is above zero."""
@@ -153,14 +149,9 @@ class Study:
         return "optimizer.lr" if "optimizer.lr" in rates else next(iter(rates), None)
 
     @cached_property
-    def seed(self) -> str | None:
-        """The key of the seed, where it varies."""
-        return "seed" if "seed" in self.varied else None
-
-    @cached_property
     def settings(self) -> list[str]:
         """What varies but the seed."""
-        return [key for key in self.varied if key != self.seed]
+        return [key for key in self.varied if key != "seed"]
 
     @cached_property
     def choices(self) -> list[str]:
