@@ -99,6 +99,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
                 "pyarrow",
                 "matplotlib",
                 "plotly",
+                "jinja2",
                 "optuna",
                 "rich",
                 "tensorboard",

@@ -126,7 +126,7 @@ def test_without_optuna_the_page_says_which_extra_to_install_and_holds_the_rest(
     report.main([str(tmp_path)])
     assert "pip install 'cadence[search]'" in capsys.readouterr().out
     html = (tmp_path / "report" / "report.html").read_text().split("<script")[0]
-    assert "pip install &#x27;cadence[search]&#x27;" in html
+    assert "pip install &#39;cadence[search]&#39;" in html
     assert 'id="parallel-section"' in html
     assert not (tmp_path / "report" / "importance.png").exists()
 

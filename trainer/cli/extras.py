@@ -12,6 +12,7 @@ EXTRAS = {
     "pytorch_optimizer": "optimizers",
     "matplotlib": "plots",
     "plotly": "report",
+    "jinja2": "report",
     "scipy": "report",
     "pandas": "report",
     "optuna": "search",

@@ -112,7 +112,7 @@ def add_level(drawn: Figure, yref: str, value: float, text: str) -> None:
     layout["annotations"].append({**at, "text": text, **look})
 
 
-def lines(points: Sequence[Point], color: str, width: float = 1.8, dash: str = "solid", **more: Any) -> Trace:
+def line_trace(points: Sequence[Point], color: str, width: float = 1.8, dash: str = "solid", **more: Any) -> Trace:
     """A line through the points. A trace without a template for its hover shows nothing there."""
     xs, ys = zip(*points) if points else ((), ())
     line = {"color": color, "width": width, "dash": dash}
@@ -121,15 +121,15 @@ def lines(points: Sequence[Point], color: str, width: float = 1.8, dash: str = "
     return {"type": "scatter", "x": list(xs), "y": list(ys), "mode": "lines", "line": line, **hover, **named, **more}
 
 
-def dots(points: Sequence[Point], color: str | Sequence[str], size: float = 6, **more: Any) -> Trace:
+def dot_trace(points: Sequence[Point], color: str | Sequence[str], size: float = 6, **more: Any) -> Trace:
     """A dot at each point."""
-    return lines(points, "", mode="markers", **more) | {"marker": {"color": color, "size": size}}
+    return line_trace(points, "", mode="markers", **more) | {"marker": {"color": color, "size": size}}
 
 
 def mean_line(name: str, means: Iterable[tuple[float, Repeats]], color: str) -> Trace:
     """A line through the means over seeds, with one standard deviation as a bar."""
     found = list(means)
-    trace = lines([(x, one.mean) for x, one in found], color, 2.0, name=name, mode="lines+markers")
+    trace = line_trace([(x, one.mean) for x, one in found], color, 2.0, name=name, mode="lines+markers")
     trace["marker"] = {"color": color, "size": 8}
     spread = [one.std or 0.0 for _, one in found]
     if any(spread):
@@ -139,7 +139,7 @@ def mean_line(name: str, means: Iterable[tuple[float, Repeats]], color: str) -> 
 
 def run_dots(name: str, runs: Sequence[Run], points: Sequence[Point], color: str, metric: str) -> Trace:
     """A dot for each run; a click opens the run."""
-    return dots(
+    return dot_trace(
         points,
         color,
         name=name,
@@ -154,7 +154,7 @@ def run_line(name: str, run: Run, points: Sequence[Point], color: str, **more: A
     """What a run logged as a line; a click opens the run."""
     few = [(x, float(f"{y:.5g}")) for x, y in points]
     hover = f"%{{y:.5g}} at %{{x:.5g}}, run {run.name}"
-    trace = lines(few, color, name=name, meta=run.number, hovertemplate=hover, **more)
+    trace = line_trace(few, color, name=name, meta=run.number, hovertemplate=hover, **more)
     if len(points) < 12:
         trace |= {"mode": "lines+markers", "marker": {"color": color, "size": 5}}
     return trace
@@ -162,7 +162,7 @@ def run_line(name: str, run: Run, points: Sequence[Point], color: str, **more: A
 
 def crosses(points: Sequence[Point], color: str | Sequence[str], **more: Any) -> Trace:
     """A cross where a run has no value."""
-    trace = dots(points, color, 10, **more)
+    trace = dot_trace(points, color, 10, **more)
     trace["marker"] |= {"symbol": "x-thin-open", "line": {"width": 2}}
     return trace
 
@@ -189,7 +189,7 @@ def _rate_traces(study: Study, curve: RateCurve, color: str) -> list[Trace]:
         low, high = map(math.log10, fit.window)
         rates = [10 ** (low + (high - low) * i / 40) for i in range(41)]
         parabola = [(rate, study.sign * fit.cost(rate)) for rate in rates]
-        traces.append(lines(parabola, color, 1.4, "dot", name=curve.name))
+        traces.append(line_trace(parabola, color, 1.4, "dot", name=curve.name))
     return traces
 
 
@@ -211,12 +211,12 @@ def heat_figure(study: Study, heat: HeatMap) -> Figure:
         numbers = [one.runs[0].number for one in heat.cells.values()]
         texts = [f"{one.repeats.mean:.4g}" for one in heat.cells.values()]
         colors = [blend(shades[at], PALE) for at in heat.cells]
-        traces = [dots(placed(heat.cells), colors, 11, customdata=numbers, text=texts, hovertemplate=hover)]
+        traces = [dot_trace(placed(heat.cells), colors, 11, customdata=numbers, text=texts, hovertemplate=hover)]
     if heat.failed:
         traces.append(crosses(placed(sorted(heat.failed)), GREY, hovertemplate=FAILED))
     for name, rule, dash in (("linear rule", heat.linear, "solid"), ("√κ rule", heat.sqrt, "dash")):
         if rule:
-            traces.append(lines(placed(rule), RULE, 2.5, dash, name=name, opacity=0.75))
+            traces.append(line_trace(placed(rule), RULE, 2.5, dash, name=name, opacity=0.75))
     rows = min(len(heat.ys), 8) if heat.is_grid else 6
     return figure(x, [(y, traces, "")], max(300, 130 + 56 * rows), legend=bool(heat.linear))
 
@@ -300,7 +300,7 @@ def parallel_figure(study: Study) -> Figure | None:
     for i in sorted(range(len(study.scored)), key=ranks.__getitem__):
         run, rank = study.scored[i], ranks[i]
         points = [(float(at), places[i]) for at, (places, _) in enumerate(axes)]
-        trace = lines(points, blend(1 - rank, SCALE), 1.2 + 1.2 * rank, hovertemplate=f"run {run.name}")
+        trace = line_trace(points, blend(1 - rank, SCALE), 1.2 + 1.2 * rank, hovertemplate=f"run {run.name}")
         traces.append({**trace, "opacity": 0.35 + 0.6 * rank**2, "meta": run.number})
     x = axis(ticks=list(enumerate(titles)), range=[-0.15, len(axes) - 0.85], side="top", showgrid=False)
     drawn = figure(x, [(axis(range=[-0.05, 1.05], visible=False), traces, "")], 400)
