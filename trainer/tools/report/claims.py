@@ -15,8 +15,9 @@ from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
 from trainer.tools.report import figures
 from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats, value_order
-from trainer.tools.report.figures import Cell, Figure, Panel, Point, Row, Section, Trace
+from trainer.tools.report.figures import Cell, Figure, Panel, Row, Section, Trace
 from trainer.tools.report.rates import is_geometric, suits_log
+from trainer.tools.report.response import Point
 from trainer.tools.report.runs import POINTS, Run, mean_points, scalars, some_points
 from trainer.tools.report.study import BATCH, Study, format_value
 
@@ -232,12 +233,7 @@ class _PlotData:
         if self.has_words:
             ticks = [(i, format_value(level)) for i, level in enumerate(self.levels)]
             return figures.axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
-        log = is_geometric(self.levels)
-        return figures.axis(
-            self.plot.x,
-            log,
-            figures.value_ticks(self.levels, math.log10 if log else float) if 0 < len(self.levels) <= 10 else (),
-        )
+        return figures.value_axis(self.plot.x, self.levels, is_geometric(self.levels))
 
     def traces(self, line: Any, runs: Sequence[Run]) -> list[Trace]:
         """What is drawn of the runs of a line."""

@@ -19,7 +19,6 @@ from trainer.cli.extras import needed
 from trainer.lr import ConfigError
 from trainer.tools.report import png
 from trainer.tools.report.build import Report, build_report
-from trainer.tools.report.comparison import is_number
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import Study, format_command
@@ -111,15 +110,11 @@ def _row(study: Study, run: Run, asked: Sequence[str], metrics: Sequence[str]) -
 
 
 def _column(pandas: Any, values: Sequence[Any]) -> Any:
-    """A column of one type: true and false, whole numbers or numbers, each with gaps; else text."""
-    present = [value for value in values if value is not None]
-    kind = "string"
-    if present and all(isinstance(value, bool) for value in present):
-        kind = "boolean"
-    elif present and all(isinstance(value, int) and is_number(value) and abs(value) < 2**62 for value in present):
-        kind = "Int64"
-    elif present and all(is_number(value) for value in present):
-        kind = "Float64"
-    if kind == "string":
-        values = [None if value is None else str(value) for value in values]
-    return pandas.array(list(values), dtype=kind)
+    """A column of one type, with gaps: true and false, whole numbers or numbers as pandas finds them, else text."""
+    try:
+        column = pandas.array(values)
+    except OverflowError:  # a whole number of more than 64 bits
+        column = None
+    if column is not None and str(column.dtype) in ("boolean", "Int64", "Float64"):
+        return column
+    return pandas.array([None if value is None else str(value) for value in values], dtype="string")

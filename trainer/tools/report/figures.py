@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,13 +12,12 @@ from trainer.cli.extras import needed
 from trainer.tools.drawing import COLORS, GREY, series_color
 from trainer.tools.report.comparison import Importance, Repeats
 from trainer.tools.report.rates import Optimum, is_geometric, suits_log
-from trainer.tools.report.response import HeatMap, RateCurve
+from trainer.tools.report.response import HeatMap, Point, RateCurve
 from trainer.tools.report.runs import Points, Run
 from trainer.tools.report.study import Study
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
-Point = tuple[float, float]
 Panel = tuple[dict[str, Any], Sequence[Trace], str]
 """The y axis, the traces and the title of one of several panels below each other."""
 Ticks = Sequence[tuple[float, str]]
@@ -112,6 +111,11 @@ def add_level(drawn: Figure, yref: str, value: float, text: str) -> None:
     layout["annotations"].append({**at, "text": text, **look})
 
 
+def value_axis(title: str, values: Collection[float], log: bool) -> dict[str, Any]:
+    """An axis with a tick at each value, where they are few."""
+    return axis(title, log, value_ticks(values, math.log10 if log else float) if 0 < len(values) <= 10 else ())
+
+
 def line_trace(points: Sequence[Point], color: str, width: float = 1.8, dash: str = "solid", **more: Any) -> Trace:
     """A line through the points. A trace without a template for its hover shows nothing there."""
     xs, ys = zip(*points) if points else ((), ())
@@ -177,9 +181,8 @@ def rates_figure(study: Study, curves: Sequence[RateCurve]) -> Figure:
         at, colors = [(rate, worst) for rate, _ in failed], [color for _, color in failed]
         traces.append(crosses(at, colors, name="no value", hovertemplate=f"%{{x:.4g}}: {FAILED}"))
     rates = {rate for curve in curves for rate in (*(rate for rate, _ in curve.points), *curve.failed)}
-    x = axis(str(study.lr), log=True, ticks=value_ticks(rates, math.log10) if len(rates) <= 10 else ())
     panel = (axis(study.metric, log=suits_log(values)), traces, "")
-    return figure(x, [panel], 440, legend=len(curves) > 1)
+    return figure(value_axis(str(study.lr), rates, log=True), [panel], 440, legend=len(curves) > 1)
 
 
 def _rate_traces(study: Study, curve: RateCurve, color: str) -> list[Trace]:

@@ -177,9 +177,6 @@ def _command_with(study: Study, runs: Sequence[Run], key: str, values: str) -> s
 
 def _typed_values(study: Study, key: str, runs: Sequence[Run]) -> str:
     """All values that runs had for a key, as they were typed; empty where there is one, or some run did not type it."""
-    texts = {}
-    for run in runs:
-        pairs = (override.partition("=") for override in run.overrides)
-        texts[study.value(run, key)] = next((text for name, _, text in pairs if name.lstrip("+~") == key), "")
+    texts = {study.value(run, key): run.typed.get(key) or "" for run in runs}
     levels = study.levels(key, runs)
     return ",".join(texts[level] for level in levels) if len(levels) > 1 and all(texts.values()) else ""

@@ -4,23 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.tools.report.comparison import Repeats, grouped, is_number, repeats
-from trainer.tools.report.rates import (
-    Edge,
-    Optimum,
-    Undetermined,
-    Width,
-    find_edge,
-    near,
-    optimum,
-    width,
-)
+from trainer.tools.report.rates import Edge, Optimum, Undetermined, Width, find_edge, near, optimum, width
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import BATCH, BATCH_FACTORS, Configuration, Study, planned_batch
 
 MOST_CURVES = 8
 MOMENTA = ("optimizer.momentum", "optimizer.beta1")
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class RateCurve:
 
     name: str
     runs: tuple[Run, ...]
-    points: tuple[Place, ...]
+    points: tuple[Point, ...]
     means: tuple[tuple[float, Repeats], ...]
     failed: tuple[float, ...]
     fit: Optimum | str
@@ -53,12 +44,12 @@ class HeatMap:
     """
 
     name: str
-    cells: dict[Place, Configuration]
-    failed: frozenset[Place]
+    cells: dict[Point, Configuration]
+    failed: frozenset[Point]
     others: tuple[str, ...]
     is_grid: bool
-    linear: tuple[Place, ...] = ()
-    sqrt: tuple[Place, ...] = ()
+    linear: tuple[Point, ...] = ()
+    sqrt: tuple[Point, ...] = ()
     note: str = ""
     xs: tuple[float, ...] = ()
     ys: tuple[float, ...] = ()
@@ -152,7 +143,7 @@ def _heat_map(study: Study, name: str, second: Mapping[int, float]) -> HeatMap |
         return None
     rates = {run.number: study.value(run, study.lr) for run in study.described if run.number in second}
     at = {number: (float(rate), second[number]) for number, rate in rates.items() if is_number(rate)}
-    cells: dict[Place, Configuration] = {}
+    cells: dict[Point, Configuration] = {}
     for one in reversed(study.configurations):  # the best of each place comes last
         if (place := at.get(one.runs[0].number)) is not None:
             cells[place] = one

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
+from trainer.tools.report.comparison import is_number
 
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
 DECIDED = ("failed", "stopped", "pruned")
@@ -46,11 +48,16 @@ class Run:
     result: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The values of the overrides by key, without the name and place of the run."""
+    @cached_property
+    def typed(self) -> dict[str, str | None]:
+        """The values of the overrides by key, as typed: None for a key that is removed."""
         pairs = (override.partition("=") for override in self.overrides)
-        values = {key.lstrip("+~"): parse_value(value) if equals else "removed" for key, equals, value in pairs}
+        return {key.lstrip("+~"): value if equals else None for key, equals, value in pairs}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The same as values, without the name and place of the run."""
+        values = {key: "removed" if text is None else parse_value(text) for key, text in self.typed.items()}
         return {key: value for key, value in values.items() if not is_bookkeeping(key)}
 
     @property
@@ -151,8 +158,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
+    return float(value) if is_number(value) and math.isfinite(value) else None
 
 
 def _read(path: Path, kind: type = dict) -> Any:

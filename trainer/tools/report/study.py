@@ -132,9 +132,7 @@ class Study:
     def levels(self, key: str, runs: Sequence[Run] | None = None) -> list[Any]:
         """The values of a key in order."""
         if runs is None:  # of a run that failed before it had a config, only its overrides are known
-            runs = [
-                run for run in self.described if run.config or key in run.settings or run.value(self.metric) is not None
-            ]
+            runs = [*self.scored, *(run for run in self.described if run.config or key in run.settings)]
         return sorted({self.value(run, key) for run in runs}, key=value_order)
 
     def is_numeric(self, key: str) -> bool:
