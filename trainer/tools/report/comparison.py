@@ -176,12 +176,10 @@ def importance(columns: Mapping[str, Sequence[Any]], costs: Sequence[float]) -> 
     trees = _shares_by_tree(optuna, coded, ranks)
     if not trees:
         return "the metric is the same in nearly all runs."
-    shares = {}
-    for key in columns:
-        values = [tree[key] for tree in trees]
-        low, high = np.quantile(values, [0.1, 0.9])
-        shares[key] = (fmean(values), float(low), float(high))
-    return Importance(dict(sorted(shares.items(), key=lambda item: -item[1][0])), explained, len(costs))
+    by_key = {key: [tree[key] for tree in trees] for key in columns}
+    ordered = sorted(columns, key=lambda key: -fmean(by_key[key]))
+    shares = {key: (fmean(by_key[key]), *np.quantile(by_key[key], [0.1, 0.9]).tolist()) for key in ordered}
+    return Importance(shares, explained, len(costs))
 
 
 def _shares_by_tree(

@@ -23,7 +23,9 @@ HERE = Path(__file__).parent
 
 def page(report: Report, out: Path, library: str) -> str:
     """The page as text; `out` is the folder that it will lie in, `library` is that of the plots."""
-    study, links = report.study, {run.number: _href(run, out) for run in report.study.runs}
+    study = report.study
+    ways = {run.number: os.path.relpath(run.folder.resolve(), out.resolve()) for run in study.runs}
+    links = {number: quote(Path(way).as_posix()) + "/" for number, way in ways.items()}
     figures = {one.name: for_plotly(one.figure) for one in (*report.claims, *report.sections) if one.figure}
     runs = [_record(report, run, links[run.number]) for run in study.runs]
     heads, rows = _runs(study)
@@ -44,11 +46,6 @@ def page(report: Report, out: Path, library: str) -> str:
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
     )
-
-
-def _href(run: Run, out: Path) -> str:
-    """The way from the page to the folder of a run."""
-    return quote(Path(os.path.relpath(run.folder.resolve(), out.resolve())).as_posix()) + "/"
 
 
 def _runs(study: Study) -> tuple[Row, list[tuple[Run, Row]]]:

@@ -56,21 +56,16 @@ class HeatMap:
 
 
 def rate_curves(study: Study, within: float = 0.05) -> list[RateCurve]:
-    """A curve for each setting of what else varies; where those are many, for each schedule."""
+    """A curve for each setting of what else varies; where those are many, for each schedule or other choice."""
     if study.lr is None:
         return []
     keys = [key for key in study.settings if key != study.lr]
     if len({study.values(run, keys) for run in study.described}) > MOST_CURVES:
-        keys = _key_of_curves(study)
+        schedules = [key for key in study.choices if key.startswith("schedule")] or study.choices
+        keys = [key for key in schedules if len(study.levels(key)) <= MOST_CURVES][:1]
     groups = grouped((study.values(run, keys), run) for run in study.described)
     curves = [_rate_curve(study, study.format_values(values), runs, within) for values, runs in groups.items()]
     return [curve for curve in curves if curve is not None][:MOST_CURVES]
-
-
-def _key_of_curves(study: Study) -> list[str]:
-    """The key that tells the curves apart where all settings would make too many."""
-    names = [key for key in study.choices if key.startswith("schedule")] or study.choices
-    return [key for key in names if len(study.levels(key)) <= MOST_CURVES][:1]
 
 
 def _rate_curve(study: Study, name: str, runs: list[Run], within: float) -> RateCurve | None:
@@ -133,16 +128,16 @@ def heat_map_of_momentum(study: Study) -> HeatMap | None:
     key = next((name for name in MOMENTA if study.is_numeric(name)), None)
     if key is None:
         return None
-    values = {run.number: study.value(run, key) for run in study.described}
-    return _heat_map(study, study.labels[key], {n: float(value) for n, value in values.items() if is_number(value)})
+    values = {run.number: float(value) for run in study.described if is_number(value := study.value(run, key))}
+    return _heat_map(study, study.labels[key], values)
 
 
 def _heat_map(study: Study, name: str, second: Mapping[int, float]) -> HeatMap | None:
     """The metric over learning rate and the `second` number of each run."""
     if study.lr is None or len({second[run.number] for run in study.scored if run.number in second}) < 2:
         return None
-    rates = {run.number: study.value(run, study.lr) for run in study.described if run.number in second}
-    at = {number: (float(rate), second[number]) for number, rate in rates.items() if is_number(rate)}
+    runs = [run for run in study.described if run.number in second and is_number(study.value(run, study.lr))]
+    at = {run.number: (float(study.value(run, study.lr)), second[run.number]) for run in runs}
     cells: dict[Point, Configuration] = {}
     for one in reversed(study.configurations):  # the best of each place comes last
         if (place := at.get(one.runs[0].number)) is not None:
@@ -152,9 +147,15 @@ def _heat_map(study: Study, name: str, second: Mapping[int, float]) -> HeatMap |
     xs, ys = (tuple(sorted({place[i] for place in places})) for i in (0, 1))
     shared = grouped((at[run.number], run) for run in study.scored if run.number in at)
     others = [key for key in study.settings if any(len(study.levels(key, runs)) > 1 for runs in shared.values())]
-    labels = tuple(study.labels[key] for key in others)
-    is_grid = len(places) > len(xs) * len(ys) / 2
-    return HeatMap(name, cells, frozenset(places - cells.keys()), labels, is_grid, xs=xs, ys=ys)
+    return HeatMap(
+        name=name,
+        cells=cells,
+        failed=frozenset(places - cells.keys()),
+        others=tuple(study.labels[key] for key in others),
+        is_grid=len(places) > len(xs) * len(ys) / 2,
+        xs=xs,
+        ys=ys,
+    )
 
 
 def _with_rules(study: Study, heat: HeatMap) -> HeatMap:

@@ -93,7 +93,11 @@ def find_runs(root: Path) -> list[Run]:
             places.add(Path(name))
         if SWEEP in files:
             records |= dict(_jobs(Path(name)))
-    everything = sorted(places | records.keys(), key=lambda place: _order(place, root))
+
+    def order(place: Path) -> list[tuple[int, int, str]]:
+        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in place.relative_to(root).parts]
+
+    everything = sorted(places | records.keys(), key=order)
     if not everything:
         raise ConfigError(f"{root} holds no run: there is no {RESULT} and no {CONFIG} in it or below.")
     return [_run(i, place, root, records.get(place, {})) for i, place in enumerate(everything)]
@@ -113,10 +117,6 @@ def parse_value(text: Any) -> Any:
     return {"true": True, "false": False, "null": None}.get(text.lower(), text.strip("'\""))
 
 
-def _order(place: Path, root: Path) -> list[tuple[int, int, str]]:
-    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in place.relative_to(root).parts]
-
-
 def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The jobs that `sweep.json` records, each with the folder that it has here."""
     jobs = (_read(place / SWEEP) or {}).get("jobs")
@@ -131,8 +131,8 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
     unreadable = result is None and (place / RESULT).exists()
     result = result or {}
     status = str(record["status"]) if record.get("status") in DECIDED else str(result.get("status", "unfinished"))
-    values = result.get("metrics")
-    metrics = {str(k): _finite(v) for k, v in values.items()} if isinstance(values, dict) else {}
+    values = result["metrics"].items() if isinstance(result.get("metrics"), dict) else ()
+    config = flat(_read(place / CONFIG) or {})
     error = str(record.get("error") or result.get("error") or "")
     if not error and status != "completed":
         error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
@@ -144,21 +144,11 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
         status=status if status in ("completed", *DECIDED) else "unfinished",
         error=" ".join(error.split())[:500],
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
-        config=_config(place / CONFIG),
-        metrics=metrics,
+        config={key: parse_value(x) for key, x in config.items() if not (isinstance(x, str) and "${" in x)},
+        metrics={str(key): float(x) if is_number(x) and math.isfinite(x) else None for key, x in values},
         result=result,
         plan=_read(place / "plan.json") or {},
     )
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """A config as dotted keys, without the values that are derived from others."""
-    plain = flat(_read(path) or {})
-    return {key: parse_value(value) for key, value in plain.items() if not (isinstance(value, str) and "${" in value)}
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if is_number(value) and math.isfinite(value) else None
 
 
 def _read(path: Path, kind: type = dict) -> Any:

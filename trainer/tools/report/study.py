@@ -34,10 +34,14 @@ class Configuration:
 
 
 class Study:
-    """Runs, what they vary, and a metric to judge them by.
+    """Runs, what they vary, and a metric to judge them by. The *cost* of a run is its metric times `sign`.
 
-    `described` are the runs whose settings are known, `scored` those of them that have the metric, `left_out` all
-    others. The *cost* of a run is its metric times `sign`, so that less is better.
+        described   the runs whose settings are known
+        scored      those of them that have the metric; `left_out` are all others
+        varied      the keys whose values differ between runs, `settings` without the seed
+        labels      a short name for each of them: the last part of the key, unless two keys share it
+        choices     the settings whose values are words: a schedule, a warm-up, an optimizer, …
+        lr          the key of the learning rate, where it varies and is above zero
 
     Raises:
         ConfigError: no run has the metric, or nothing says whether more of it is better.
@@ -53,12 +57,18 @@ class Study:
         self.left_out = [run for run in self.runs if run.number not in scored]
         if not self.scored:
             raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
+        self.varied = self._varied()
+        self.settings = [key for key in self.varied if key != "seed"]
+        ends = Counter(key.rpartition(".")[2] for key in self.varied)
+        self.labels = {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in self.varied}
+        self.choices = [key for key in self.settings if not self.is_numeric(key)]
+        numbers = [key for key in self.varied if self.is_numeric(key) and self.levels(key, self.scored)[0] > 0]
+        rates = [key for key in numbers if key.rpartition(".")[2] == "lr" or key.endswith("_lr")]
+        self.lr = "optimizer.lr" if "optimizer.lr" in rates else next(iter(rates), None)
 
     def cost(self, run: Run) -> float:
-        """The metric of a run that has it, turned so that less is better."""
-        value = run.value(self.metric)
-        assert value is not None
-        return self.sign * value
+        """The cost of a run that has the metric: less is better."""
+        return self.sign * run.metrics[self.metric]  # type: ignore[operator]
 
     def costs(self, runs: Iterable[Run]) -> list[float]:
         """The cost under each seed of runs that are the same but for it."""
@@ -76,8 +86,7 @@ class Study:
             return f"{self.metric} is not finite" if self.metric in run.metrics else f"no {self.metric}"
         return "neither config.yaml nor overrides.yaml"
 
-    @cached_property
-    def varied(self) -> list[str]:
+    def _varied(self) -> list[str]:
         """The keys that differ: those of the overrides, then those of the configs that the overrides do not explain.
 
         Last the global batch, where the environment decided it, as with trainer=torchrun.
@@ -123,12 +132,6 @@ class Study:
         """The values of several keys, to group by."""
         return tuple((key, self.value(run, key)) for key in keys)
 
-    @cached_property
-    def labels(self) -> dict[str, str]:
-        """A short name for each key that varies: its last part, unless two keys share it."""
-        ends = Counter(key.rpartition(".")[2] for key in self.varied)
-        return {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in self.varied}
-
     def levels(self, key: str, runs: Sequence[Run] | None = None) -> list[Any]:
         """The values of a key in order."""
         if runs is None:  # of a run that failed before it had a config, only its overrides are known
@@ -138,23 +141,6 @@ class Study:
     def is_numeric(self, key: str) -> bool:
         """Whether a key varies and is a number in every run that has the metric."""
         return key in self.varied and all(is_number(value) for value in self.levels(key, self.scored))
-
-    @cached_property
-    def lr(self) -> str | None:
-        """The key of the learning rate, where it varies and is above zero."""
-        names = [key for key in self.varied if self.is_numeric(key) and self.levels(key, self.scored)[0] > 0]
-        rates = [key for key in names if key.rpartition(".")[2] == "lr" or key.endswith("_lr")]
-        return "optimizer.lr" if "optimizer.lr" in rates else next(iter(rates), None)
-
-    @cached_property
-    def settings(self) -> list[str]:
-        """What varies but the seed."""
-        return [key for key in self.varied if key != "seed"]
-
-    @cached_property
-    def choices(self) -> list[str]:
-        """The keys that vary between words: a schedule, a warm-up, an optimizer, …"""
-        return [key for key in self.settings if not self.is_numeric(key)]
 
     @cached_property
     def configurations(self) -> list[Configuration]:
