@@ -69,7 +69,7 @@ def build_report(study: Study, folder: Path, within: float) -> Report:
 
 
 def _sections(study: Study, curves: Sequence[RateCurve], logged: Curves) -> Iterator[Section]:
-    """The sections that the study has something for."""
+    """The sections for which the study has the runs."""
     lr = study.labels.get(str(study.lr), "")
     if curves:
         title = f"{study.metric} against {lr}"
@@ -97,7 +97,7 @@ def _importance(study: Study) -> Iterator[Section]:
         yield Section("importance", "Importance", str(missing))
         return
     if isinstance(result, Importance):
-        trees = f"by functional ANOVA over {result.runs} runs (R² {result.explained:.2f} on runs it has not seen)"
+        trees = f"by functional ANOVA over {len(study.scored)} runs (R² {result.explained:.2f} on runs it has not seen)"
         note = f"Main effect of each setting on the rank of {study.metric}, {trees}; bars span 80 % of its trees."
         figure = figures.importance_figure(result, study.labels)
         yield Section("importance", "Importance", f"{note} The rest are interactions.", figure)

@@ -6,8 +6,8 @@ and a figure for each plot.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +108,11 @@ def read_claims(folder: Path) -> Claims | None:
         return None
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        claims = tuple(_typed(Claim, one) for one in tree.get("claims", []))
-        plots = tuple(_typed(Plot, one) for one in tree.get("plots", []))
-        return _typed(Claims, {**tree, "claims": claims, "plots": plots})
+        claims = tuple(Claim(**one) for one in tree.get("claims", []))
+        plots = tuple(Plot(**one) for one in tree.get("plots", []))
+        return Claims(**{**tree, "claims": claims, "plots": plots})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read as claims ({error}): write it with write_claims.") from error
-
-
-def _typed(kind: Any, tree: Mapping[str, Any]) -> Any:
-    """A claim or a plot from its JSON; an unknown or a missing key is a TypeError that names it."""
-    known = {one.name for one in fields(kind)}
-    if unknown := tree.keys() - known:
-        raise TypeError(f"{kind.__name__} has no key {', '.join(sorted(unknown))}")
-    return kind(**tree)
 
 
 def _plain(tree: Any) -> Any:
@@ -191,7 +183,7 @@ def plot_figure(study: Study, plot: Plot) -> Figure:
     y = figures.axis(plot.y, log=suits_log([*ys, *(value for value, _ in plot.levels)]))
     panels: list[Panel] = [(y, traces, title) for title, traces in drawn]
     count = len(panels)
-    found = figures.figure(data.x_axis(), panels, 450 if count == 1 else 120 + 240 * count, legend=bool(plot.lines))
+    found = figures.figure(data.x_axis, panels, 450 if count == 1 else 120 + 240 * count, legend=bool(plot.lines))
     for i, (value, text) in ((i, level) for i in range(count) for level in plot.levels):
         figures.add_level(found, f"y{i + 1 if i else ''}", value, text)
     return found
@@ -210,8 +202,7 @@ class _PlotData:
         ]
         self.colors = {value: series_color(i) for i, (value, _) in enumerate(self.groups(plot.lines, self.runs))}
         self.from_log = plot.x in (UPDATE, SAMPLES)
-        self.levels = [] if self.from_log else sorted({self.x(run) for run in self.runs}, key=value_order)
-        self.has_words = not all(map(is_number, self.levels))
+        self.positions, self.x_axis = ({}, figures.axis(plot.x)) if self.from_log else self._placed()
 
     def groups(self, key: str, runs: Sequence[Run]) -> list[tuple[Any, list[Run]]]:
         """The runs by their value of a key, in order; all in one group where there is no key."""
@@ -223,20 +214,20 @@ class _PlotData:
         label = self.study.labels.get(key, key.rpartition(".")[2])
         return f"{label} {format_value(value)}" if key else ""
 
-    def x(self, run: Run) -> Any:
-        """The value of x of a run."""
-        value = self.study.value(run, self.plot.x)
-        return self.study.batches.get(run.number, value) if self.plot.x == BATCH else value
-
-    def x_axis(self) -> dict[str, Any]:
-        """Numbers lie at themselves, words beside each other."""
-        if self.has_words:
-            ticks = [(i, format_value(level)) for i, level in enumerate(self.levels)]
-            return figures.axis(self.plot.x, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
-        return figures.value_axis(self.plot.x, self.levels, is_geometric(self.levels))
+    def _placed(self) -> tuple[dict[int, float], dict[str, Any]]:
+        """Where each run lies on the x axis, and the axis: numbers lie at their value, words side by side."""
+        title, batches = self.plot.x, self.study.batches if self.plot.x == BATCH else {}
+        values = {run.number: batches.get(run.number, self.study.value(run, title)) for run in self.runs}
+        levels = sorted(set(values.values()), key=value_order)
+        if all(map(is_number, levels)):
+            axis = figures.value_axis(title, levels, is_geometric(levels))
+            return {number: float(value) for number, value in values.items()}, axis
+        ticks = list(enumerate(map(format_value, levels)))
+        axis = figures.axis(title, ticks=ticks, range=[-0.3, len(ticks) - 0.7])
+        return {number: float(levels.index(value)) for number, value in values.items()}, axis
 
     def traces(self, line: Any, runs: Sequence[Run]) -> list[Trace]:
-        """What is drawn of the runs of a line."""
+        """The traces of a line: what each run logged, or the means over seeds."""
         name, color = self.name(self.plot.lines, line) or self.plot.y, self.colors[line]
         if not self.from_log:
             return self._measured(name, color, runs)
@@ -246,12 +237,12 @@ class _PlotData:
     def _measured(self, name: str, color: str, runs: Sequence[Run]) -> list[Trace]:
         """The means over seeds with their spread as a line, and a point for each run."""
         pairs = [(run, y) for run in runs if (y := _y_value(run, self.plot.y)) is not None]
-        at = [self.x(run) for run, _ in pairs]
-        xs = [float(self.levels.index(x) if self.has_words else x) for x in at]
+        xs = [self.positions[run.number] for run, _ in pairs]
         same = sorted(grouped(zip(xs, pairs)).items())
         if not same:
             return []
-        self._refuse_mixtures([run for run, _ in found] for _, found in same)
+        for _, found in same:
+            self._refuse_mixture([run for run, _ in found])
         means = [(x, repeats(list(by_seed((run.seed, y) for run, y in found).values()))) for x, found in same]
         points = [(x, y) for x, (_, y) in zip(xs, pairs)]
         return [
@@ -259,14 +250,11 @@ class _PlotData:
             figures.run_dots(name, [run for run, _ in pairs], points, color, self.plot.y),
         ]
 
-    def _refuse_mixtures(self, groups: Iterable[Sequence[Run]]) -> None:
-        for runs in groups:
-            mixed = [key for key in self.study.settings if key != self.plot.x and len(self.study.levels(key, runs)) > 1]
-            if mixed:
-                raise ConfigError(
-                    f"plot {self.plot.name}: runs at one point differ in {', '.join(mixed)}, too: "
-                    "name it in lines, panels or where."
-                )
+    def _refuse_mixture(self, runs: Sequence[Run]) -> None:
+        keys = [key for key in self.study.settings if key != self.plot.x and len(self.study.levels(key, runs)) > 1]
+        if keys:
+            mixed = f"plot {self.plot.name}: runs at one point differ in {', '.join(keys)}, too"
+            raise ConfigError(f"{mixed}: name it in lines, panels or where.")
 
 
 def _y_value(run: Run, name: str) -> float | None:
@@ -278,14 +266,14 @@ def _y_value(run: Run, name: str) -> float | None:
 
 
 def logged_points(run: Run, plot: Plot) -> list[Point]:
-    """The logged values of a tag, by update or by the samples seen up to it; few, whatever the length of the run."""
+    """The logged values of a tag, by update or by the samples seen until then; few also where a run is long."""
     points = scalars(run.folder, (plot.y,)).get(plot.y, [])
     few = (mean_points if plot.y.startswith("train/") else some_points)(points, POINTS)
     return [(samples_seen(run, t) if plot.x == SAMPLES else float(t), value) for t, value in few]
 
 
 def samples_seen(run: Run, t: int) -> float:
-    """The samples that a run has seen after update `t`, by its plan; 0 where it has none."""
+    """The samples that a run has seen after update `t`, by its plan; 0 where it has no plan."""
     stages = run.plan.get("batches") or [{"update": 0, "samples": 0, "batch": run.plan.get("global_batch") or 0}]
     stage = next((one for one in reversed(stages) if one["update"] <= t), stages[0])
     return float(stage["samples"] + (t + 1 - stage["update"]) * stage["batch"])

@@ -72,7 +72,7 @@ def by_seed(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, float]:
     return {seed: fmean(same) for seed, same in grouped(pairs).items()}
 
 
-Costs = Mapping[Hashable, Mapping[Hashable, float]]
+Costs = Mapping[Any, Mapping[Hashable, float]]
 """The cost of an option by configuration (all that varies but the option and the seed), then by seed."""
 
 
@@ -146,7 +146,6 @@ class Importance:
 
     shares: Mapping[str, tuple[float, float, float]]
     explained: float
-    runs: int
 
 
 def importance(columns: Mapping[str, Sequence[Any]], costs: Sequence[float]) -> Importance | str:
@@ -179,7 +178,7 @@ def importance(columns: Mapping[str, Sequence[Any]], costs: Sequence[float]) -> 
     by_key = {key: [tree[key] for tree in trees] for key in columns}
     ordered = sorted(columns, key=lambda key: -fmean(by_key[key]))
     shares = {key: (fmean(by_key[key]), *np.quantile(by_key[key], [0.1, 0.9]).tolist()) for key in ordered}
-    return Importance(shares, explained, len(costs))
+    return Importance(shares, explained)
 
 
 def _shares_by_tree(
@@ -206,7 +205,7 @@ def _shares_by_tree(
 
 
 def _positions(values: Sequence[Any]) -> list[float]:
-    """The place of each value in the order of all: trees cut between places, and each place has the same weight."""
+    """The position of each value in the order of all. The trees split between positions, which have equal weights."""
     places = {level: float(i) for i, level in enumerate(sorted(set(values), key=value_order))}
     return [places[value] for value in values]
 

@@ -252,7 +252,7 @@ def _shades(values: Mapping[Point, float], sign: int) -> dict[Point, float]:
 
 
 def _placed_axis(title: str, values: Sequence[float], place: Callable[[float], float], is_grid: bool) -> dict[str, Any]:
-    """An axis of values that are placed already: half a cell beyond the ends of a grid, for rules may lead farther."""
+    """An axis in the units of `place`. That of a grid ends half a cell beyond it, wherever the batch rules lead."""
     at = [place(value) for value in values]
     ticks = [(place(value), text) for value, text in value_ticks(values, place, CLOSE if is_grid else FEW)]
     if not is_grid or len(at) < 2:
@@ -269,7 +269,7 @@ def value_ticks(values: Iterable[float], place: Callable[[float], float], apart:
 
 
 def _thinned(values: Iterable[Any], place: Callable[[Any], float], apart: float) -> list[Any]:
-    """The values that lie at least so far beyond the last one that was kept."""
+    """The values without those that are nearer than `apart` to the last one kept."""
     kept: list[Any] = []
     for value in values:
         if not kept or place(value) - place(kept[-1]) >= apart:

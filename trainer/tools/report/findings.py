@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from trainer.tools.report.comparison import Comparison, Costs, Repeats, by_seed, compare_options, grouped
+from trainer.tools.report.comparison import Comparison, Repeats, compare_options, grouped
 from trainer.tools.report.rates import Optimum, Width, find_edge, refine
 from trainer.tools.report.response import RateCurve
 from trainer.tools.report.runs import Run
@@ -26,11 +26,9 @@ class Finding(NamedTuple):
 
 
 def find_all(study: Study, curves: Sequence[RateCurve]) -> list[Finding]:
-    """Everything that the analyses say."""
-    findings = [*_duplicates(study), *_of_curves(study, curves), *_other_edges(study)]
-    for key in study.choices:
-        findings += _comparisons(study, key)
-    return findings
+    """All findings of a study."""
+    compared = [one for key in study.choices for one in _comparisons(study, key)]
+    return [*_duplicates(study), *_of_curves(study, curves), *_other_edges(study), *compared]
 
 
 def leading_findings(study: Study, curves: Sequence[RateCurve], findings: Sequence[Finding]) -> list[Finding]:
@@ -50,8 +48,7 @@ def _duplicates(study: Study) -> Iterator[Finding]:
 def _of_curves(study: Study, curves: Sequence[RateCurve]) -> Iterator[Finding]:
     for curve in curves:
         for one in _of_curve(study, curve):
-            several = len(curves) > 1
-            yield one._replace(text=f"{curve.name}: {one.text}", curve=curve.name) if several else one
+            yield one if len(curves) == 1 else one._replace(text=f"{curve.name}: {one.text}", curve=curve.name)
 
 
 def _of_curve(study: Study, curve: RateCurve) -> Iterator[Finding]:
@@ -75,10 +72,10 @@ def _of_curve(study: Study, curve: RateCurve) -> Iterator[Finding]:
 
 
 def _format_width(width: Width) -> str:
-    least = "at least " if width.open_low or width.open_high else ""
-    ends = {(True, True): ", from end to end of the grid", (True, False): ", from the low end of the grid"}
-    where = {**ends, (False, True): ", to the high end of the grid"}.get((width.open_low, width.open_high), "")
-    span = f"{least}{width.decades:.2g} decades, {width.low:.3g} to {width.high:.3g}{where}"
+    span = f"{width.decades:.2g} decades, {width.low:.3g} to {width.high:.3g}"
+    if width.open_low or width.open_high:
+        ends = "to the high end" if not width.open_low else "from end to end" if width.open_high else "from the low end"
+        span = f"at least {span}, {ends} of the grid"
     return f"within {100 * width.within:g} % of its best over {span}."
 
 
@@ -113,17 +110,11 @@ def _comparisons(study: Study, key: str) -> Iterator[Finding]:
     """The options of a key against the best one."""
     rest = [name for name in study.settings if name != key]
     options = grouped((format_value(study.value(run, key)), run) for run in study.scored)
-    found = compare_options({name: _costs(study, runs, rest) for name, runs in options.items()})
+    found = compare_options({name: study.costs(runs, rest) for name, runs in options.items()})
     for comparison in found:
         yield Finding("compare", f"{study.labels[key]}: {_format_comparison(comparison)}")
     if found and (unequal := _unequal_budgets(study, key, list(options))):
         yield Finding("note", f"{study.labels[key]}: {unequal}")
-
-
-def _costs(study: Study, runs: Sequence[Run], keys: Sequence[str]) -> Costs:
-    """The cost of runs by configuration, then by seed."""
-    groups = grouped((study.values(run, keys), run) for run in runs)
-    return {at: by_seed((run.seed, study.cost(run)) for run in same) for at, same in groups.items()}
 
 
 def _format_comparison(one: Comparison) -> str:
@@ -176,7 +167,7 @@ def _command_with(study: Study, runs: Sequence[Run], key: str, values: str) -> s
 
 
 def _typed_values(study: Study, key: str, runs: Sequence[Run]) -> str:
-    """All values that runs had for a key, as they were typed; empty where there is one, or some run did not type it."""
+    """The values that runs had for a key, as typed; empty where there is only one, or a run did not type it."""
     texts = {study.value(run, key): run.typed.get(key) or "" for run in runs}
     levels = study.levels(key, runs)
     return ",".join(texts[level] for level in levels) if len(levels) > 1 and all(texts.values()) else ""

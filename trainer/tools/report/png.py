@@ -46,7 +46,11 @@ def draw(figure: Figure) -> Any:
     for note in layout["annotations"]:
         _annotation(places[note["yref"].removesuffix(" domain")], note)
     if layout["showlegend"]:
-        _legend(drawn, panels, [plain(trace["name"]) for trace in figure["data"] if trace["showlegend"]])
+        labels = [plain(trace["name"]) for trace in figure["data"] if trace["showlegend"]]
+        handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
+        columns = max(1, min(len(labels), int(100 / max(map(len, labels), default=1))))
+        look = {"loc": "outside upper left", "ncols": columns, "fontsize": 8, "frameon": False}
+        drawn.legend([handles[label] for label in labels], labels, **look)
     drawn.align_ylabels(panels)
     return drawn
 
@@ -121,10 +125,3 @@ def _axis(side: Any, axis: Mapping[str, Any]) -> None:
         panel.spines[["bottom", "left"]].set_visible(False)
         side.set_tick_params(length=0)
     side.set_visible(axis.get("visible", True))
-
-
-def _legend(drawn: Any, panels: Sequence[Any], labels: Sequence[str]) -> None:
-    handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
-    columns = max(1, min(len(labels), int(100 / max(map(len, labels), default=1))))
-    look = {"loc": "outside upper left", "ncols": columns, "fontsize": 8, "frameon": False}
-    drawn.legend([handles[label] for label in labels], labels, **look)

@@ -56,7 +56,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The same as values, without the name and place of the run."""
+        """The overrides as values, without the name and place of the run."""
         values = {key: "removed" if text is None else parse_value(text) for key, text in self.typed.items()}
         return {key: value for key, value in values.items() if not is_bookkeeping(key)}
 
@@ -78,7 +78,7 @@ def is_bookkeeping(key: str) -> bool:
 
 
 def find_runs(root: Path) -> list[Run]:
-    """Every run below `root`, in the order of the jobs. Paths that the files hold do not matter.
+    """Every run below `root`, in the order of the jobs. A folder that was moved is read as the original.
 
     Raises:
         ConfigError: `root` is no folder, or holds no run.

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -24,11 +24,15 @@ RISING = (
 )
 
 
+Values = tuple[tuple[str, Any], ...]
+"""Keys with their values."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """Runs that are the same but for the seed: their values of what varies, and the metric over the seeds."""
 
-    values: tuple[tuple[str, Any], ...]
+    values: Values
     runs: tuple[Run, ...]
     repeats: Repeats
 
@@ -70,9 +74,10 @@ class Study:
         """The cost of a run that has the metric: less is better."""
         return self.sign * run.metrics[self.metric]  # type: ignore[operator]
 
-    def costs(self, runs: Iterable[Run]) -> list[float]:
-        """The cost under each seed of runs that are the same but for it."""
-        return list(by_seed((run.seed, self.cost(run)) for run in runs).values())
+    def costs(self, runs: Iterable[Run], keys: Sequence[str]) -> dict[Values, dict[Hashable, float]]:
+        """The costs by the values of the keys, then by seed."""
+        groups = grouped((self.values(run, keys), (run.seed, self.cost(run))) for run in runs)
+        return {values: by_seed(pairs) for values, pairs in groups.items()}
 
     def best_mean(self, means: Iterable[tuple[float, Repeats]]) -> tuple[float, Repeats]:
         """The number with the best mean."""
@@ -128,7 +133,7 @@ class Study:
             value = run.settings.get(key, DEFAULT if key not in run.config else value)
         return json.dumps(value) if isinstance(value, list | dict) else value
 
-    def values(self, run: Run, keys: Iterable[str]) -> tuple[tuple[str, Any], ...]:
+    def values(self, run: Run, keys: Iterable[str]) -> Values:
         """The values of several keys, to group by."""
         return tuple((key, self.value(run, key)) for key in keys)
 
@@ -147,8 +152,8 @@ class Study:
         """The configurations, the best first; those with fewer seeds than the most come after all others."""
         groups = grouped((self.values(run, self.settings), run) for run in self.scored)
         found = [
-            Configuration(values, tuple(runs), repeats([self.sign * cost for cost in self.costs(runs)]))
-            for values, runs in groups.items()
+            Configuration(values, tuple(groups[values]), repeats([self.sign * cost for cost in costs.values()]))
+            for values, costs in self.costs(self.scored, self.settings).items()
         ]
         most = max(one.repeats.n for one in found)
         return sorted(found, key=lambda one: (one.repeats.n < most, self.sign * one.repeats.mean))
