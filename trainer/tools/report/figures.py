@@ -75,18 +75,22 @@ def figure(x: Mapping[str, Any], panels: Sequence[Panel], height: int, legend: b
         "xaxis": {**x, "anchor": f"y{count}" if count > 1 else "y"},
     }
     data: list[Trace] = []
+    named = {None}
     for i, (y, traces, title) in enumerate(panels):
         number, top = str(i + 1) if i else "", 1 - i / count
         layout[f"yaxis{number}"] = {**y, "domain": [max(0.0, top - 1 / count + gap), top]}
-        named = {trace.get("name") for trace in data} | {None}
         for trace in traces:
             data.append({**trace, "yaxis": f"y{number}", "showlegend": trace.get("name") not in named})
             named.add(trace.get("name"))
         if title:
-            look = {"xanchor": "left", "yanchor": "bottom", "showarrow": False, "font": {"size": 12, "color": GREY}}
-            at = {"x": 0, "xref": "paper", "y": 1, "yref": f"y{number} domain"}
-            layout["annotations"].append({**at, "text": title, **look})
+            layout["annotations"].append(_note(title, "left", 1, f"y{number} domain"))
     return {"data": data, "layout": layout}
+
+
+def _note(text: str, side: str, y: float, yref: str) -> dict[str, Any]:
+    """Grey text above a height, at the left or right side of a panel."""
+    at = {"x": 0 if side == "left" else 1, "xref": "paper", "xanchor": side, "y": y, "yref": yref, "yanchor": "bottom"}
+    return {**at, "text": text, "showarrow": False, "font": {"size": 12, "color": GREY}}
 
 
 def axis(title: str = "", log: bool = False, ticks: Ticks = (), **more: Any) -> dict[str, Any]:
@@ -106,9 +110,7 @@ def add_level(drawn: Figure, yref: str, value: float, text: str) -> None:
     ends = {"x0": 0, "x1": 1, "y0": value, "y1": value}
     line = {"type": "line", "line": {"color": GREY, "width": 1, "dash": "dot"}}
     layout["shapes"].append({**ends, **line, "xref": "paper", "yref": yref})
-    at = {"x": 1, "xref": "paper", "y": math.log10(value) if is_log else value, "yref": yref}
-    look = {"xanchor": "right", "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": GREY}}
-    layout["annotations"].append({**at, "text": text, **look})
+    layout["annotations"].append(_note(text, "right", math.log10(value) if is_log else value, yref))
 
 
 def value_axis(title: str, values: Collection[float], log: bool) -> dict[str, Any]:
@@ -130,12 +132,11 @@ def dot_trace(points: Sequence[Point], color: str | Sequence[str], size: float =
     return line_trace(points, "", mode="markers", **more) | {"marker": {"color": color, "size": size}}
 
 
-def mean_line(name: str, means: Iterable[tuple[float, Repeats]], color: str) -> Trace:
+def mean_line(name: str, means: Sequence[tuple[float, Repeats]], color: str) -> Trace:
     """A line through the means over seeds, with one standard deviation as a bar."""
-    found = list(means)
-    trace = line_trace([(x, one.mean) for x, one in found], color, 2.0, name=name, mode="lines+markers")
+    trace = line_trace([(x, found.mean) for x, found in means], color, 2.0, name=name, mode="lines+markers")
     trace["marker"] = {"color": color, "size": 8}
-    spread = [one.std or 0.0 for _, one in found]
+    spread = [found.std or 0.0 for _, found in means]
     if any(spread):
         trace["error_y"] = {"type": "data", "array": spread, "thickness": 1.2, "width": 4, "color": color}
     return trace
@@ -208,8 +209,8 @@ def heat_figure(study: Study, heat: HeatMap) -> Figure:
     y = _placed_axis(heat.name, heat.ys, y_of, heat.is_grid)
     hover = f"{study.metric} %{{text}}"
     if heat.is_grid and len(heat.xs) > 1 and len(heat.ys) > 1:
-        traces = [{**_cells(heat, shades), "x": [math.log10(x) for x in heat.xs], "y": list(map(y_of, heat.ys))}]
-        traces[0]["hovertemplate"] = hover
+        at = {"x": list(map(math.log10, heat.xs)), "y": list(map(y_of, heat.ys))}
+        traces = [{**_cells(heat, shades), **at, "hovertemplate": hover}]
     else:
         numbers = [one.runs[0].number for one in heat.cells.values()]
         texts = [f"{one.repeats.mean:.4g}" for one in heat.cells.values()]
