@@ -9,9 +9,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.tools.report.comparison import repeats
-from trainer.tools.report.runs import Run, find_runs, scalars
+from trainer.tools.report.runs import Run, find_runs
 
 Curve = Sequence[tuple[int, float]]
 """Samples seen, and the loss over the whole training set."""

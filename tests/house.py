@@ -58,7 +58,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         (
             "trainer/log/",
             "metric buffer, TensorBoard, console, validations",
-            TORCH | {"tensorboard", "rich", "google_crc32c"},
+            TORCH | {"tensorboard", "rich", "google", "google_crc32c"},
         ),
         ("trainer/cli/", "the command, exit codes, messages, run id", HYDRA | {"torch"}),
     ],
@@ -103,7 +103,6 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
                 "optuna",
                 "rich",
                 "tensorboard",
-                "google",
                 "yaml",
             },
         )

@@ -14,8 +14,9 @@ from experiments import record, run
 from experiments.results import trials_in
 from models.mlp import MLP
 from trainer.cli.run_cli import run_cli
+from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
-from trainer.tools.report.runs import find_runs, scalars
+from trainer.tools.report.runs import find_runs
 
 
 def swept(name, folder, *jobs, curve=None):

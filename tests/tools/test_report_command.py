@@ -16,7 +16,7 @@ from tests.tools.runs_on_disk import curves_of, data_of, loss, page_of, sections
 from trainer.log.eventfile import EventFile, float32
 from trainer.lr import ConfigError
 from trainer.tools.report import command as report
-from trainer.tools.report.runs import find_runs, read_curves, scalars
+from trainer.tools.report.runs import find_runs, read_curves
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -176,27 +176,6 @@ def test_mistakes_are_refused_in_one_line(sweep, tmp_path):
         assert words in str(refused.value)
         assert "\n" not in str(refused.value)
     report.main([str(tmp_path / "odd"), "--best", "max"])
-
-
-def test_a_log_is_read_as_tensorboard_reads_it_also_after_a_resume_and_half_written(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    first = EventFile(tmp_path)
-    for t in range(10):
-        first.write_scalars(("train/loss",), t, 0.0, float32([t]))
-    first.close()
-    second = EventFile(tmp_path)
-    second.restart(6)
-    for t in range(6, 12):
-        second.write_scalars(("train/loss",), t, 0.0, float32([-t]))
-    second.close()
-    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload().Scalars("train/loss")
-    read = scalars(tmp_path, ["train/"])["train/loss"]
-    assert read == [(one.step, one.value) for one in events]
-    assert len(read) == 12
-    with second.path.open("r+b") as file:
-        file.truncate(second.path.stat().st_size - 7)
-    assert scalars(tmp_path, ["train/"])["train/loss"] == read[:-1]
 
 
 def test_a_long_log_becomes_few_points_with_its_ends_and_its_mean(tmp_path):

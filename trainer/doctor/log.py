@@ -1,7 +1,6 @@
 """The log of a run, read from its folder, in the form that the signs need."""
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 
 PLAN = "plan.json"
@@ -136,12 +134,10 @@ def read_scalars(folder: Path) -> dict[str, Series]:
     Raises:
         ConfigError: there is no log of a training loss.
     """
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # else it reports each file that it reads
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    found = scalars(folder)
     if "train/loss" not in found:
         raise ConfigError(f"{folder} holds no log of a training loss: train with logger=tensorboard.")
-    return {tag: Series([one.step for one in rows], [one.value for one in rows]) for tag, rows in found.items()}
+    return {tag: Series([t for t, _ in points], [value for _, value in points]) for tag, points in found.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

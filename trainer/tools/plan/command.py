@@ -24,6 +24,7 @@ from trainer.config.instantiate import instantiate
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
+from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
 from trainer.lr.bounds import integer
 from trainer.tools.plan import files, tables
@@ -135,14 +136,12 @@ def planned(settings: Settings, groups: Groups | None = None, history: Sequence[
     return plan_of(settings, groups, history if groups else ())
 
 
-def applied(folder: Path) -> dict[str, list[Any]]:
+def applied(folder: Path) -> dict[str, Points]:
     """What the log of a run holds of its learning rate (the first group's) and its loss, update by update."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    rates = [tag for tag in events.Tags()["scalars"] if tag.startswith("lr/")]
+    logged = scalars(folder, ("lr/", "train/loss"))
+    rates = [tag for tag in logged if tag.startswith("lr/")]
     if not rates:
         raise ConfigError(
             f"--applied={folder} holds no log of a learning rate: was it trained with logger=tensorboard?"
         )
-    return {"lr": events.Scalars(rates[0]), "loss": events.Scalars("train/loss")}
+    return {"lr": logged[rates[0]], "loss": logged["train/loss"]}

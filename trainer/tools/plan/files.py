@@ -153,8 +153,8 @@ def _draw_background(panel: Any, plans: Mapping[str, Plan]) -> None:
 def _draw_log(rate: Any, loss: Any, log: Mapping[str, list[Any]]) -> None:
     """The rates that a run has applied, on its plan, and the loss below."""
     some = log["lr"][:: max(1, len(log["lr"]) // 48)]
-    rate.plot([p.step for p in some], [p.value for p in some], "o", color=COLORS[1], ms=4, label="applied")
-    steps, losses = [p.step for p in log["loss"]], [p.value for p in log["loss"]]
+    rate.plot(*zip(*some), "o", color=COLORS[1], ms=4, label="applied")
+    steps, losses = map(list, zip(*log["loss"]))
     kept, values = decimate(losses)
     loss.plot([steps[i] for i in kept], values, color=COLORS[1], linewidth=0.8)
     loss.set(ylabel="training loss", ylim=(0, None))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
 from trainer.tools.report import figures
@@ -18,7 +19,7 @@ from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats
 from trainer.tools.report.figures import Cell, Figure, Panel, Row, Section, Trace
 from trainer.tools.report.rates import is_geometric, suits_log
 from trainer.tools.report.response import Point
-from trainer.tools.report.runs import POINTS, Run, mean_points, scalars, some_points
+from trainer.tools.report.runs import POINTS, Run, mean_points, some_points
 from trainer.tools.report.study import BATCH, Study, format_value
 
 CLAIMS = "claims.json"

@@ -3,8 +3,7 @@
 import json
 import math
 import os
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from google.protobuf.message import DecodeError
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.tools.report.comparison import is_number
@@ -25,9 +23,6 @@ DECIDED = ("failed", "stopped", "pruned")
 POINTS = 160
 """The most points of one curve of one run."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_LENGTH = struct.Struct("<Q")
-
-Points = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -185,37 +180,6 @@ def read_curves(folder: Path, metric: str, points: int = POINTS) -> dict[str, Po
         "lr": some_points(logged.get(rate, []), points),
     }
     return {name: values for name, values in series.items() if values}
-
-
-def scalars(folder: Path, wanted: Sequence[str]) -> dict[str, Points]:
-    """The scalars whose tags begin with a wanted word. Updates that a resumed run repeated count once."""
-    found: dict[str, Points] = {}
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        for event in _events(path):
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
-                found = {tag: [one for one in series if one[0] < event.step] for tag, series in found.items()}
-            for value in event.summary.value:
-                if value.HasField("simple_value") and value.tag.startswith(tuple(wanted)):
-                    found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found
-
-
-def _events(path: Path) -> Iterator[Event]:
-    """The events of a file, up to its end or the first incomplete one: the run may still be writing."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return
-    at = 0
-    while at + 12 <= len(data):
-        length = _LENGTH.unpack_from(data, at)[0]
-        if at + 16 + length > len(data):
-            return
-        try:
-            yield Event.FromString(data[at + 12 : at + 12 + length])
-        except DecodeError:
-            return
-        at += 16 + length
 
 
 def mean_points(series: Points, points: int) -> Points:
