@@ -32,6 +32,7 @@ class Report:
     which come first. `logged` are the curves of each run that has a log, by its number.
     """
 
+    title: str
     study: Study
     folder: Path
     findings: Sequence[Finding]
@@ -40,11 +41,6 @@ class Report:
     claim_lines: Sequence[str]
     sections: Sequence[Section]
     logged: Curves
-
-    @property
-    def title(self) -> str:
-        """The name of the folder."""
-        return self.folder.resolve().name or str(self.folder)
 
 
 def build_report(study: Study, folder: Path, within: float) -> Report:
@@ -57,6 +53,7 @@ def build_report(study: Study, folder: Path, within: float) -> Report:
     logged = {number: series for number, series in read.items() if series}
     findings = find_all(study, curves)
     return Report(
+        title=folder.resolve().name or str(folder),
         study=study,
         folder=folder,
         findings=leading_findings(study, curves, findings),

@@ -19,7 +19,7 @@ from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats
 from trainer.tools.report.figures import Cell, Figure, Panel, Row, Section, Trace
 from trainer.tools.report.rates import is_geometric, suits_log
 from trainer.tools.report.response import Point
-from trainer.tools.report.runs import POINTS, Run, mean_points, some_points
+from trainer.tools.report.runs import Run, few_points
 from trainer.tools.report.study import BATCH, Study, format_value
 
 CLAIMS = "claims.json"
@@ -269,7 +269,7 @@ def _y_value(run: Run, name: str) -> float | None:
 def logged_points(run: Run, plot: Plot) -> list[Point]:
     """The logged values of a tag, by update or by the samples seen until then; few also where a run is long."""
     points = scalars(run.folder, (plot.y,)).get(plot.y, [])
-    few = (mean_points if plot.y.startswith("train/") else some_points)(points, POINTS)
+    few = few_points(plot.y, points)
     return [(samples_seen(run, t) if plot.x == SAMPLES else float(t), value) for t, value in few]
 
 

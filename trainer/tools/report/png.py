@@ -1,6 +1,6 @@
 """Draws the Plotly figures of the report as PNGs with matplotlib, for a paper, a chat or a machine without a browser.
 
-It knows the properties that `figures` and `claims` use, and no others.
+It knows the properties of Plotly that `figures` uses, and no others.
 """
 
 from collections.abc import Mapping, Sequence

@@ -167,33 +167,19 @@ def _last_line(place: Path) -> str:
 
 
 def read_curves(folder: Path, metric: str, points: int = POINTS) -> dict[str, Points]:
-    """Training loss, validated metric and learning rate (the first group's) by update; what is not logged is missing.
-
-    A long loss becomes the means of `points` equal parts; of the others, that many points are taken.
-    """
+    """Training loss, validated metric and learning rate (the first group's) by update, as far as they were logged."""
     watched = metric.replace("test/", "val/", 1)
     logged = scalars(folder, ("train/loss", watched, "lr/"))
-    rate = next((tag for tag in logged if tag.startswith("lr/")), "")
-    series = {
-        "loss": mean_points(logged.get("train/loss", []), points),
-        "metric": some_points(logged.get(watched, []), points),
-        "lr": some_points(logged.get(rate, []), points),
-    }
-    return {name: values for name, values in series.items() if values}
+    tags = {"loss": "train/loss", "metric": watched, "lr": next((tag for tag in logged if tag.startswith("lr/")), "")}
+    return {name: few_points(tag, logged[tag], points) for name, tag in tags.items() if tag in logged}
 
 
-def mean_points(series: Points, points: int) -> Points:
-    """The means of `points` equal parts of a long series."""
+def few_points(tag: str, series: Points, points: int = POINTS) -> Points:
+    """At most so many points of a series: the means of equal parts for what training logs, else some with both ends."""
     if len(series) <= points:
         return series
+    if not tag.startswith("train/"):
+        return [series[round(i * (len(series) - 1) / (points - 1))] for i in range(points)]
     edges = [i * len(series) // points for i in range(points + 1)]
     parts = [series[a:b] for a, b in pairwise(edges)]
     return [(part[len(part) // 2][0], sum(value for _, value in part) / len(part)) for part in parts]
-
-
-def some_points(series: Points, points: int) -> Points:
-    """`points` points of a long series, its ends among them."""
-    if len(series) <= points:
-        return series
-    last = len(series) - 1
-    return [series[round(i * last / (points - 1))] for i in range(points)]
