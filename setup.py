@@ -7,5 +7,5 @@ ROOMS = ("cadence*", "trainer*", "models*", "data*", "hydra_plugins*")
 setup(
     packages=[*find_namespace_packages(include=ROOMS, exclude=("*.__pycache__",)), "cadence.conf"],
     package_dir={"cadence.conf": "conf"},
-    package_data={"cadence.conf": ["**/*.yaml"], "trainer": ["**/*.css", "**/*.js"]},
+    package_data={"cadence.conf": ["**/*.yaml"], "trainer": ["**/*.css", "**/*.html", "**/*.js"]},
 )
