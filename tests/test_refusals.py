@@ -137,7 +137,7 @@ CHOICES = [
     ("resume.path={inputs}/foreign.ckpt", "foreign.ckpt"),
 ]
 DATA = [
-    ("data=text", "data.path has no value yet"),
+    ("data=text", "data.path is not set: add data.path=VALUE to the command line."),
     (f"{TEXT} data.path=nowhere.txt", "data.path=nowhere.txt is not a file"),
     (f"{TEXT} data.path={{inputs}}/empty_folder", "empty_folder is not a file"),
     (f"{TEXT} data.path={{inputs}}/empty.txt", "empty.txt is empty"),

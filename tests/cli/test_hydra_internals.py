@@ -20,9 +20,11 @@ from trainer.cli.compose import CONF
 from trainer.cli.hydra_internals import (
     RUN_JOB,
     VERSION_BASE,
+    failed_key,
     given_flags,
     hydra_raises,
     initialized,
+    instantiate_allowed,
     register_resolver,
     store_option,
 )
@@ -114,6 +116,17 @@ def test_a_resolver_is_registered_again_without_a_warning() -> None:
         cfg = OmegaConf.create({"two": "${test_of_resolvers:}"})
         assert cfg.two == 2
     OmegaConf.clear_resolver("test_of_resolvers")
+
+
+def test_an_object_that_cannot_be_made_is_known_by_its_key() -> None:
+    def failed(node: dict) -> str | None:
+        with pytest.raises(Exception, match="invalid literal") as raised:
+            instantiate_allowed(node, ["trainer", "builtins"])
+        return failed_key(raised.value)
+
+    bad = {"_target_": "builtins.int", "_args_": ["x"]}
+    assert failed({"_target_": "builtins.dict", "deep": {"first": 1, "second": bad}}) == "deep.second"
+    assert failed(bad) is None
 
 
 @dataclass

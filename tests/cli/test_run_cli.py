@@ -183,7 +183,7 @@ def test_a_mistake_found_during_the_run_has_no_traceback(app: Path) -> None:
     ("act", "code", "told"),
     [
         ("interrupt", 130, "interrupted"),
-        ("read", 2, "path has no value yet: set it, as in path=VALUE"),
+        ("read", 2, "path is not set: add path=VALUE to the command line."),
         ("resolve", 2, "half: Interpolation key 'whole' not found"),
         ("exit", 1, "the run left before its end through sys.exit(None) at "),
         ("'exit 0'", 1, "the run left before its end through sys.exit(0) at "),

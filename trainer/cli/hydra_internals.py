@@ -5,6 +5,7 @@ with OmegaConf 2.3, and for Hydra 1.4.0rc3 with OmegaConf 2.4.
 """
 
 import inspect
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,16 @@ def instantiate_allowed(node: Any, packages: Sequence[str], **more: Any) -> Any:
     if "_execution_whitelist_" in inspect.signature(instantiate).parameters:
         more["_execution_whitelist_"] = [f"{package}.*" for package in packages]
     return instantiate(node, _convert_="all", **more)
+
+
+def failed_key(error: BaseException) -> str | None:
+    """The key, inside the node given to `instantiate`, of the part that could not be made; None: the node itself.
+
+    Hydra 1.3 writes `full_key: ...` into the message of its `InstantiationException`. Hydra 1.4 raises what the target
+    has raised, with a note that says the same.
+    """
+    found = re.search(r"full_key: (\S+)", "\n".join([str(error), *getattr(error, "__notes__", ())]))
+    return found[1] if found else None
 
 
 def store_option(group: str, name: str, node: Any) -> None:

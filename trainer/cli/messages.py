@@ -91,7 +91,7 @@ def _no_composition(error: ConfigCompositionException) -> str:
     if added and isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return _no_key(added["override"].strip(), cause, getattr(error, "groups", []))
     if not isinstance(cause, OmegaConfBaseException):
-        return one_line(str(error))
+        return one_line(re.sub(r"^In '.+?': (?=You must specify)", "", str(error)))  # Hydra 1.4 names the config
     override = str(error).removeprefix("Error merging override").strip()
     bad = _bad_value(cause)
     return one_line(f"{override}: {bad.removeprefix(f'{cause.full_key}: ')}" if override else bad)
@@ -135,6 +135,6 @@ def _bad_value(error: OmegaConfBaseException) -> str:
     to_missing = re.search(r"Missing mandatory value: (\S+)", str(error))
     if to_missing or isinstance(error, MissingMandatoryValue):
         key = to_missing[1] if to_missing else error.full_key or "a value"
-        return f"{key} has no value yet: set it, as in {key}=VALUE"
+        return f"{key} is not set: add {key}=VALUE to the command line."
     first = one_line(str(error).partition("full_key:")[0])
     return f"{error.full_key}: {first}" if error.full_key and error.full_key not in first else first

@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType, UnionType
@@ -12,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hydra.errors import InstantiationException
 
 from trainer.cli.extras import missing_extra
-from trainer.cli.hydra_internals import instantiate_allowed
+from trainer.cli.hydra_internals import failed_key, instantiate_allowed
 from trainer.cli.messages import nearest
 from trainer.lr import ConfigError
 
@@ -77,12 +76,16 @@ def refusing(key: str) -> Iterator[None]:
     except InstantiationException as error:
         if isinstance(error.__cause__, _FAULTS):
             raise
-        inner = re.search(r"full_key: (\S+)", str(error))
-        raise ConfigError(_prefixed(f"{key}.{inner[1]}" if inner else key, error.__cause__ or error)) from error
+        raise ConfigError(_prefixed(_failed_key(key, error), error.__cause__ or error)) from error
     except _FAULTS:
         raise
     except Exception as error:
-        raise ConfigError(_prefixed(key, error)) from error
+        raise ConfigError(_prefixed(_failed_key(key, error), error)) from error
+
+
+def _failed_key(key: str, error: BaseException) -> str:
+    inner = failed_key(error)
+    return f"{key}.{inner}" if inner else key
 
 
 def _prefixed(key: str, error: BaseException) -> str:
