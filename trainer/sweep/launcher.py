@@ -103,7 +103,7 @@ class SweepLauncher(Launcher):
         """The job with its folder by Hydra's naming and the command that starts it, and whether it may resume."""
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.num, config.hydra.job.id = number, str(number)
             if self.root is not None:
                 config.hydra.sweep.dir = str(self.root)
         if self.shared_prefix:
