@@ -82,6 +82,8 @@ def _no_option(group: str, option: str, options: list[str]) -> str:
 
 
 def _grammar(message: str) -> str:
+    """What is wrong with an override; Hydra 1.4 says first which of all overrides it is."""
+    message = re.sub(r"^Error when parsing index: .*? out of \[.*?\]\.\n", "", message, flags=re.DOTALL)
     return one_line(re.sub(r"See https?://\S+ for details", "", message))
 
 
