@@ -201,7 +201,7 @@ def test_it_trains_the_digits_and_tells_what_is_missing(cadence, tmp_path: Path)
     told = cadence("train", "optimizer=lars", code=2).stderr
     assert told.endswith("needs pytorch_optimizer, which is not installed: pip install 'cadence[optimizers]'.\n")
     assert cadence("plan", code=2).stderr.endswith("pip install 'cadence[plots]'.\n")
-    assert re.search(r"pip install 'cadence\[(plots|report)\]'\.\n$", cadence("report", "outputs", code=2).stderr)
+    assert cadence("report", "outputs", code=2).stderr.endswith("pip install 'cadence[report]'.\n")
     assert "first" in cadence("doctor", "outputs/first").stdout
 
 

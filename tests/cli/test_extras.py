@@ -15,6 +15,7 @@ from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
 from trainer.tools.plan import command as plan
 from trainer.tools.range_test import command as range_test
+from trainer.tools.report import command as report
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "pytorch_optimizer": "pytorch-optimizer"}
@@ -76,6 +77,15 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
             range_test,
             [],
             "the picture (--no-files leaves it out) needs matplotlib, which is not installed: pip install",
+        ),
+        *(
+            (
+                package,
+                report,
+                ["outputs"],
+                f"the report needs {package}, which is not installed: pip install 'cadence[report]'.",
+            )
+            for package in ("plotly", "matplotlib", "pandas")
         ),
         (
             "sklearn",

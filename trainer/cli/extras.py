@@ -25,8 +25,8 @@ EXTRAS = {
 """The extra by the name under which its package is imported; pyproject.toml says what each extra installs."""
 
 
-def needed(module: str, what: str) -> Any:
-    """Import a module that `what` needs.
+def needed(module: str, what: str, extra: str | None = None) -> Any:
+    """Import a module that `what` needs; `extra` installs all that `what` needs, where the module's own does not.
 
     Raises:
         ConfigError: its package is not installed; the line names the extra.
@@ -34,7 +34,7 @@ def needed(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (line := missing_extra(error, what)) is None:
+        if (line := missing_extra(error, what, extra)) is None:
             raise
         raise ConfigError(line) from error
 
@@ -44,10 +44,17 @@ def needed_for_pictures() -> None:
     needed("matplotlib", "the picture (--no-files leaves it out)")
 
 
-def missing_extra(error: ModuleNotFoundError, what: str = "") -> str | None:
+def needed_for_report() -> None:
+    """Refuse, before any run is read, a report that cannot be written at the end."""
+    for module in ("plotly", "matplotlib", "pandas"):
+        needed(module, "the report", "report")
+
+
+def missing_extra(error: ModuleNotFoundError, what: str = "", extra: str | None = None) -> str | None:
     """The line that names the extra with the missing package; None where no extra has it."""
     package = (error.name or "").partition(".")[0]
-    extra = EXTRAS.get(package)
-    if extra is None:
+    if package not in EXTRAS:
         return None
-    return f"{what or 'this'} needs {package}, which is not installed: pip install 'cadence[{extra}]'."
+    return (
+        f"{what or 'this'} needs {package}, which is not installed: pip install 'cadence[{extra or EXTRAS[package]}]'."
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 
+from trainer.cli.extras import needed
 from trainer.lr import ConfigError
 from trainer.sweep.search.rules import Rules
 from trainer.sweep.search.search_space import Space
@@ -69,9 +70,8 @@ def sobol_point(space: Space, seed: int, slot: int) -> dict[str, Any]:
 
     Sobol, USSR Computational Mathematics 7 (1967); scrambled after Owen, J. Complexity 14 (1998).
     """
-    from scipy.stats.qmc import Sobol
-
-    engine = Sobol(len(space.parameters), scramble=True, rng=seed)
+    qmc = needed("scipy.stats.qmc", "hydra.sweeper.sampler=sobol", "search")
+    engine = qmc.Sobol(len(space.parameters), scramble=True, rng=seed)
     if slot:
         engine.fast_forward(slot)
     shares = engine.random(1)[0]

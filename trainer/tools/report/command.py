@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.cli.extras import needed
+from trainer.cli.extras import needed, needed_for_report
 from trainer.lr import ConfigError
 from trainer.tools.report import png
 from trainer.tools.report.build import Report, build_report
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not math.isfinite(options.within) or options.within <= 0:
         raise ConfigError(f"--within={options.within} is not a percentage above zero: give one, as 5.")
+    needed_for_report()
     script = needed("plotly.offline", "the page").get_plotlyjs()
     study = Study(find_runs(options.folder), options.metric, options.best)
     out = options.out or options.folder / "report"
