@@ -1,7 +1,10 @@
 """Handwritten digits, 8×8 grey, from scikit-learn, for runs of seconds."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,11 +63,9 @@ class Digits(DataModule):
         return {"in_features": 64, "in_channels": 1, "classes": CLASSES}
 
     def read(self) -> Splits:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()
-        images = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
-        labels = torch.from_numpy(digits.target).long()
+        table = _table()
+        images = table[:, :64].float().div(16).view(-1, 1, 8, 8)
+        labels = table[:, 64].long()
         order = permutation(DIGITS, self.split_seed, epoch=0)[: sum(self.split)]
         parts = order.split(self.split)
         if self.standardize:
@@ -76,6 +77,21 @@ class Digits(DataModule):
         train = Memory(images[parts[0]], flipped(labels[parts[0]], self.label_noise, self.split_seed))
         rest = [Memory(images[part], labels[part]) if len(part) else None for part in parts[1:]]
         return Splits(train, *rest)
+
+
+def _table() -> Tensor:
+    """(1797, 65) float64: 64 grey levels from 0 to 16, and the label.
+
+    The file is read without scikit-learn, whose import takes a second; a version that has it elsewhere is imported.
+    """
+    package = find_spec("sklearn")
+    path = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if package else None
+    if path and path.exists():
+        return torch.from_numpy(np.loadtxt(path, delimiter=","))
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return torch.from_numpy(np.column_stack([digits.data, digits.target]))
 
 
 def flipped(labels: Tensor, noise: float, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from data import digits as reader
 from data.digits import Digits
 from data.module import DataModule
 from data.stream import Loop
@@ -45,6 +46,12 @@ def test_digits_are_split_without_overlap_and_scaled_to_one() -> None:
     assert torch.equal(joined.sum(0), whole.sum(0))
     assert (joined.min(), joined.max()) == (0, 1)
     assert module.shape == {"in_features": 64, "in_channels": 1, "classes": 10}
+
+
+def test_the_file_of_the_digits_is_what_scikit_learn_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = reader._table()
+    monkeypatch.setattr(reader, "find_spec", lambda name: None)  # as with a version that has the file elsewhere
+    assert torch.equal(reader._table(), table)
 
 
 def test_the_split_does_not_depend_on_the_seed_of_the_run() -> None:
