@@ -64,10 +64,11 @@ def test_the_plan_takes_it(project: Path, how: tuple[str, ...], monkeypatch: pyt
 def test_the_tools_that_train_take_it(project: Path, how: tuple[str, ...], tool, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
     words = [
-        "--no-files",
+        *("--out", "there"),
         *(["--updates", "2", "--at", "0"] if tool is noise_scale else ["--updates", "40", "--seeds", "1"]),
     ]
     assert run_cli(lambda: tool.main([*how, *words, "schedule=half", "trainer.threads=1"])) == 0, capsys.readouterr()
+    assert "schedule=half" in json.loads(Path("there.json").read_text())["overrides"]
 
 
 def test_a_relative_config_path_is_taken_from_the_working_folder() -> None:

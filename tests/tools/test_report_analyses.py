@@ -11,6 +11,7 @@ from scipy import stats
 
 from trainer.lr import ConfigError
 from trainer.tools.report.comparison import Importance, best_configuration, compare_options, importance, repeats
+from trainer.tools.report.figures import importance_figure
 from trainer.tools.report.rates import Undetermined, extend, find_edge, optimum, refine, width
 
 GRID = [10 ** (k / 4) for k in range(-12, 1)]
@@ -215,6 +216,12 @@ def test_without_optuna_importance_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"pip install 'cadence\[search\]'"):
         importance({"a": list(range(20)), "b": list(range(20))}, list(range(20)))
+
+
+def test_a_mean_above_ninety_percent_of_the_trees_ends_its_bar():
+    error = importance_figure(Importance({"a": (0.3, 0.1, 0.5), "b": (0.02, 0.0, 0.0)}, 0.5), {})["data"][0]["error_x"]
+    assert error["array"] == pytest.approx([0.0, 0.2])
+    assert error["arrayminus"] == pytest.approx([0.02, 0.2])
 
 
 def test_importance_says_why_it_says_nothing():

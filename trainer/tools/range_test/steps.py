@@ -126,7 +126,7 @@ class RangeTest:
         ours = self.suggestions.get("edge/8")
         numbers = {
             "overrides": options.overrides,
-            "options": {name: value for name, value in vars(options).items() if name not in ("overrides", "out")},
+            "options": self._recorded_options(),
             "scale": self.policy.scale,
             "sweeps": [asdict(one) for one in self.sweeps],
             "edges": {seed: asdict(one) for seed, one in self.edges.items()},
@@ -140,6 +140,11 @@ class RangeTest:
         text = json.dumps(finite(numbers), indent=1, allow_nan=False)
         Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
         return f"{options.out}.png  {options.out}.json"
+
+    def _recorded_options(self) -> dict[str, Any]:
+        """The options of the command, with paths as text."""
+        options = {name: value for name, value in vars(self.options).items() if name not in ("overrides", "out")}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
 
     def _sweep(self, seed: int, of: str, values: Sequence[float], measured: str) -> Sweep:
         """The sweep of a seed, in a run of its own. Raises RuntimeError where it has changed that run."""

@@ -341,14 +341,14 @@ def _metric_axis(study: Study) -> tuple[list[float], Ticks]:
 
 
 def importance_figure(found: Importance, labels: Mapping[str, str]) -> Figure:
-    """Bars with the spread between trees, the most important on top."""
+    """Bars with the spread between trees, the most important on top. A mean outside its quantiles ends the spread."""
     keys = list(found.shares)[::-1]
     means, lows, highs = zip(*(found.shares[key] for key in keys))
     spread = {
         "type": "data",
         "symmetric": False,
-        "array": [high - mean for high, mean in zip(highs, means)],
-        "arrayminus": [mean - low for low, mean in zip(lows, means)],
+        "array": [max(0.0, high - mean) for high, mean in zip(highs, means)],
+        "arrayminus": [max(0.0, mean - low) for low, mean in zip(lows, means)],
     }
     bars = {
         "type": "bar",
