@@ -57,12 +57,12 @@ class DataModule(LightningDataModule):
 
     def read(self) -> Splits:
         """Read the samples."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method read: let it return Splits.")
 
     @property
     def shape(self) -> dict[str, int]:
         """The numbers a model needs: some of in_features, in_channels, classes, vocab_size, context."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no property shape: let it return numbers by name.")
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data, once. ValueError if the declared `samples` is wrong."""

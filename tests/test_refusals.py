@@ -52,6 +52,7 @@ MISSPELT = [
     ("~optimizer.lr", "optimizer.lr is not set"),
     ("~trainer.devices", "trainer.devices is not set"),
     ("~task.loss", "task.loss is not set"),
+    ("~schedule._partial_", "schedule.horizon is not set, and cosine needs it: add _partial_: true"),
 ]
 COMMANDS = [
     ("seed", "cannot read the override 'seed'"),

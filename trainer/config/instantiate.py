@@ -33,6 +33,8 @@ ALLOWED = (
 
 _FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # bugs in code, not wrong values
 
+FINISHED_BY_RUN = set("model optimizer groups scaling warmup schedule batch_schedule cooldown average".split())
+"""Groups whose `_target_` gets its last arguments from the run, and so needs `_partial_: true`."""
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 SEALED = ("pytorch_optimizer",)
 """Packages whose `**kwargs` take any name and ignore it."""
@@ -171,7 +173,12 @@ def check_names(
     for name in known:
         needed = name in more or parameters[name].default is inspect.Parameter.empty
         if needed and name not in given:
-            raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: add {path}.{name}=VALUE.")
+            remedy = (
+                f"add _partial_: true to the config of {path}, so that the run can set it."
+                if path in FINISHED_BY_RUN
+                else f"add {path}.{name}=VALUE."
+            )
+            raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: {remedy}")
 
 
 def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]) -> None:

@@ -26,6 +26,9 @@ from trainer.optim.sgd import GradientDescent
 CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
 """Any of these shows that a launcher has started the processes of a run on many nodes."""
 
+OF_DATA = ("shape", "train_samples", "follow", "claims")
+"""What a run needs of its data beside Lightning's methods; `data.module.DataModule` has it."""
+
 _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 
@@ -64,7 +67,13 @@ def _check_machine(settings: TrainerSettings) -> None:
 
 def read_data(settings: Settings) -> Any:
     """The data module, with its data read."""
-    module = expect("data", instantiate(settings.data, "data", settings.allow), pl.LightningDataModule)
+    module = instantiate(settings.data, "data", settings.allow)
+    kind = type(module)
+    if not isinstance(module, pl.LightningDataModule) or not all(hasattr(kind, name) for name in OF_DATA):
+        raise ConfigError(
+            f"data._target_ makes a {kind.__name__}, but a DataModule is needed: make it a subclass of "
+            "data.module.DataModule."
+        )
     with refusing("data"):
         module.prepare_data()
         module.setup("fit")
