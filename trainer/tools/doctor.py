@@ -41,10 +41,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_folders(given: list[Path]) -> list[Path]:
-    """The folders of runs: each that is given or, for the folder of a sweep, the runs below it."""
+    """The folders of runs: the runs below each folder that is given, as below that of a sweep, else the folder itself.
+
+    A `plan.json` beside runs is what `cadence plan` has written.
+    """
     runs: list[Path] = []
     for folder in given:
-        below = [] if (folder / PLAN).exists() else [path.parent for path in folder.rglob(PLAN)]
+        below = [path.parent for path in folder.rglob(PLAN) if path.parent != folder]
         runs += sorted(
             below, key=lambda run: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in run.parts]
         ) or [folder]
@@ -57,7 +60,7 @@ def report(run: Path) -> list[dict[str, object]]:
     findings = examine(log)
     state = f"{log.made} of {log.total} updates"
     if not findings:
-        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f" of {len(SIGNS) + 1} signs"
+        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f", {len(SIGNS) + 1} signs checked"
         print(f"{run}: {state}: nothing found{few}")
     for finding in findings:
         print(format_finding(run, state, finding))

@@ -16,9 +16,9 @@ Every schedule, warm-up and cooldown, what they make together, and the other hyp
 the warm-up, dotted lines are the peak and, where one is set, the floor.
 
 The line below a picture is what makes it, and beside it are all settings of the option, with their defaults. Put the
-line behind `python train.py` to train with it, or look at it first:
+line behind `cadence train` to train with it, or look at it first:
 
-    python scripts/plan.py schedule=cosine schedule.floor=0.1 --updates {UPDATES}
+    cadence plan schedule=cosine schedule.floor=0.1 --updates {UPDATES}
 
 Made by `python scripts/gallery.py` from conf/ and trainer/lr; do not edit it by hand.
 """

@@ -72,7 +72,11 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, metavar="B", help="samples of a batch, a multiple of b (16 b)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn (0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/noise_scale"), metavar="STEM", help="stem of the files to write"
+        "--out",
+        type=Path,
+        default=Path("outputs/noise_scale"),
+        metavar="STEM",
+        help="stem of the files to write (outputs/noise_scale)",
     )
     parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
     return parser.parse_intermixed_args(words)

@@ -54,7 +54,11 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/plan"), metavar="STEM", help="stem of the files to write"
+        "--out",
+        type=Path,
+        default=Path("outputs/plan"),
+        metavar="STEM",
+        help="stem of the files to write (outputs/plan)",
     )
     parser.add_argument("--csv", action="store_true", help="write every value of every group and update, too")
     parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")

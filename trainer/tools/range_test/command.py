@@ -73,7 +73,13 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--confirm-seeds", type=int, default=1, metavar="K", help="seeds of each of these trainings (1)")
     add("--cyclic", action="store_true", help="then rise linearly and watch the score: base and highest for cycles")
     add("--cyclic-updates", type=int, default=400, metavar="N", help="updates of that rise (400)")
-    add("--out", type=Path, default=Path("outputs/range_test"), metavar="STEM", help="stem of the files to write")
+    add(
+        "--out",
+        type=Path,
+        default=Path("outputs/range_test"),
+        metavar="STEM",
+        help="stem of the files to write (outputs/range_test)",
+    )
     add("--no-files", action="store_true", help="write nothing: no picture, no numbers")
     return parser.parse_intermixed_args(words)
 

@@ -83,9 +83,9 @@ def format_confirmation(found: Confirmation, overrides: Sequence[str]) -> list[s
 def format_cycles(found: CycleBounds, seeds: int, score: str, sign: float, overrides: Sequence[str]) -> list[str]:
     """Base and largest rate for cycles; `score` names what was watched, and `sign` is -1 where low is good."""
     return [
-        f"cycles (Smith 2015, arXiv:1506.01186), median of {seeds} seeds, by {score}: base {found.base:.3g}, where it "
-        f"leaves {sign * found.first:.3g}; highest {found.highest:.3g}, the last before it loses "
-        f"{sign * found.best:.3g}.",
+        f"cycles (Smith 2015, arXiv:1506.01186), {'1 seed' if seeds == 1 else f'median of {seeds} seeds'}, by {score}: "
+        f"base {found.base:.3g}, where it begins to improve on {sign * found.first:.3g}; highest {found.highest:.3g}, "
+        f"before it falls from its best, {sign * found.best:.3g}.",
         f"Smith's rule of thumb has the base at a third to a quarter of the highest: {found.highest / 4:.3g} to "
         f"{found.highest / 3:.3g}.",
         f"paste: {' '.join(overrides)}",

@@ -54,7 +54,7 @@ class RangeTest:
         return [
             f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
             f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {self.options.loss} loss",
-            f"the batch-size rule is kept: peak = optimizer.lr × {scale:.4g}",
+            f"scale of the batch-size rule: {scale:.4g}, so peak = optimizer.lr × {scale:.4g}",
             "",
         ]
 
