@@ -12,7 +12,7 @@ from data.bounds import integer
 from data.order import Layout, Order, Pick, mix, permutation
 from data.shard import Shard
 from data.source import Batch, Source, Workers
-from data.stream import Clock, Loop, MicroBatch, Stream, Transform
+from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
 
 
 class Splits(NamedTuple):
@@ -123,9 +123,8 @@ class DataModule(LightningDataModule):
         draw = torch.Generator().manual_seed(mix(seed, t))
         indices = (torch.randint(len(source), (size,), generator=draw) for _ in range(count))
         picks = (Pick(0, drawn.to(source.home)) for drawn in indices)
-        for i, (inputs, targets) in enumerate(source.batches(picks)):
-            own = mix(seed, t, i)
-            yield MicroBatch(self.augment(inputs, own) if self.augment else inputs, targets, own)
+        for i, batch in enumerate(source.batches(picks)):
+            yield augmented(batch, mix(seed, t, i), self.augment)
 
     def claims(self) -> dict[str, str]:
         """What this rank trains on, as short texts by name, which must be the same on all ranks."""

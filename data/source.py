@@ -47,6 +47,10 @@ class Memory:
     def to(self, device: torch.device) -> "Memory":
         return Memory(self.inputs.to(device), self.targets.to(device), self.prepare)
 
+    def has_target(self, value: int) -> bool:
+        """Whether any target is `value`."""
+        return bool((self.targets == value).any())
+
     def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
         for _, indices in picks:
             inputs = self.inputs.index_select(0, indices)

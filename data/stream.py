@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from data.bounds import integer
 from data.order import Order
-from data.source import Batch, Source
+from data.source import Source
 
 
 class MicroBatch(NamedTuple):
-    """One slice of a global batch; `seed` decides everything random about it, dropout included."""
+    """One slice of a global batch, as the source yields it, such as a pair (inputs, targets).
 
-    inputs: Tensor
-    targets: Tensor
+    `seed` decides everything random about it, dropout included.
+    """
+
+    batch: Any
     seed: int
 
 
@@ -82,12 +84,14 @@ class Stream:
         for first, stop in self.loop.chunks(start, end):
             yield [self._update(t, batches) for t in range(first, stop)]
 
-    def _update(self, t: int, batches: Iterator[Batch]) -> Update:
+    def _update(self, t: int, batches: Iterator[Any]) -> Update:
         seeds = [self.order.micro_seed(t, micro) for micro in range(self.order.micro_batches(t))]
-        return [self._micro_batch(*next(batches), seed) for seed in seeds]
+        return [augmented(next(batches), seed, self.augment) for seed in seeds]
 
-    def _micro_batch(self, inputs: Tensor, targets: Tensor, seed: int) -> MicroBatch:
-        return MicroBatch(self.augment(inputs, seed) if self.augment else inputs, targets, seed)
+
+def augmented(batch: Any, seed: int, augment: Transform | None) -> MicroBatch:
+    """The micro-batch of `batch`; `augment(inputs, seed)` changes the first of a pair."""
+    return MicroBatch((augment(batch[0], seed), *batch[1:]) if augment else batch, seed)
 
 
 def _next(ends: Ends, t: int) -> int:

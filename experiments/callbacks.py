@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from data.order import Pick
 from trainer.engine.module import Module
+from trainer.engine.step import samples
 from trainer.measure.adascale import AdaScale
 from trainer.measure.observers import Observers
 
@@ -44,9 +44,8 @@ def training_loss(trainer: pl.Trainer, module: Module) -> float:
     module.net.eval()
     with torch.no_grad():
         parts = torch.arange(len(source), device=source.home).split(AT_ONCE)
-        for inputs, targets in source.batches(Pick(0, part) for part in parts):
-            outputs: Tensor = module.net(inputs)
-            loss += len(targets) / len(source) * module.loss(outputs, targets).item()
+        for batch in source.batches(Pick(0, part) for part in parts):
+            loss += samples(batch) / len(source) * module.run_step(batch).loss.item()
     module.net.train(training)
     return loss
 

@@ -84,7 +84,7 @@ def test_validation_scores_are_those_of_the_whole_split(assembled):
     inputs, targets = (torch.cat(parts) for parts in zip(*assembly.data.val_dataloader()))
     net = assembly.module.net.eval()
     with torch.no_grad():
-        loss = assembly.module.loss(net(inputs), targets).item()
+        loss = assembly.module.step.loss(net(inputs), targets).item()
     assert assembly.trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-5)
 
 

@@ -82,7 +82,7 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     flat = [micro for update in batches for micro in update]
     for ours, theirs in zip(flat, itertools.chain.from_iterable(reference)):
         assert ours.seed == theirs.seed
-        assert torch.equal(ours.inputs, theirs.inputs)
+        assert torch.equal(ours.batch[0], theirs.batch[0])
     assert len(flat) == 2 * 101 == 2 * len(reference) + 2
     assert (scored, whole) == ([25, 50, 59, 62], [25, 50, 75, 100])
     assert set(evaluate(grown)) == set(evaluate(plain))
@@ -158,12 +158,12 @@ def test_the_recent_batches_are_those_just_before_also_where_they_are_large(asse
     order = assembly.data.train_dataloader().order
     for now, count, first in ((62, 10, 61), (60, 20, 58), (51, 7, 49), (3, 100, 0)):
         clock.t = now
-        inputs = list(recent(assembly.data.train_dataloader(), clock, count, micro_batches))
+        batches = list(recent(assembly.data.train_dataloader(), clock, count, micro_batches))
         picks = list(order.picks(first, now))[:count]
         assert clock.t == now
-        assert len(inputs) == len(picks)
+        assert len(batches) == len(picks)
         train = assembly.data.splits.train.inputs
-        assert all(torch.equal(ours, train[pick.indices]) for ours, pick in zip(inputs, picks))
+        assert all(torch.equal(ours[0], train[pick.indices]) for ours, pick in zip(batches, picks))
 
 
 def test_throughput_and_time_left_count_the_samples(assembled, monkeypatch):

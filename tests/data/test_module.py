@@ -59,7 +59,7 @@ def test_the_split_does_not_depend_on_the_seed_of_the_run() -> None:
     first.setup()
     second.setup()
     assert torch.equal(first.splits.test.inputs, second.splits.test.inputs)
-    orders = [next(iter(followed(module).train_dataloader()))[0][0].targets for module in (first, second)]
+    orders = [next(iter(followed(module).train_dataloader()))[0][0].batch[1] for module in (first, second)]
     assert not torch.equal(*orders)
 
 
@@ -103,12 +103,12 @@ def test_the_training_loader_needs_a_clock() -> None:
 
 
 def test_a_rank_of_an_attached_trainer_gets_its_own_slices() -> None:
-    whole = [micro.inputs for micro in next(iter(followed(synthetic(), accumulate=2).train_dataloader()))[0]]
+    whole = [micro.batch[0] for micro in next(iter(followed(synthetic(), accumulate=2).train_dataloader()))[0]]
     for rank in range(2):
         module = followed(synthetic())
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
         module.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)  # type: ignore[assignment]
-        assert torch.equal(next(iter(module.train_dataloader()))[0][0].inputs, whole[rank])
+        assert torch.equal(next(iter(module.train_dataloader()))[0][0].batch[0], whole[rank])
         assert sum(len(inputs) for inputs, _ in module.val_dataloader()) == 5
 
 

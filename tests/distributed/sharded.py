@@ -241,12 +241,12 @@ def diverged(folder: Path, rank: int) -> str:
     """What a rank says where the loss of rank 1 alone is not finite in the sixth update."""
     assembly = assembled(folder, 2, 1, *ADAMW, *SHORT, *KINDS["fsdp"])
     module = assembly.module
-    assert isinstance(module.loss, nn.Module)
+    assert isinstance(module.step.loss, nn.Module)
 
     def plant(loss: nn.Module, inputs: Any, value: Tensor) -> Tensor:
         return value * torch.nan if module.clock.t == 5 and rank == 1 else value
 
-    module.loss.register_forward_hook(plant)
+    module.step.loss.register_forward_hook(plant)
     try:
         fit(assembly)
     except Diverged as error:

@@ -116,8 +116,8 @@ def louder(times: float) -> Callable[[Parts], None]:
     """A bug: the loss is scaled, as by the world size, or for want of a division by the accumulation."""
 
     def plant(assembly: Parts) -> None:
-        assert isinstance(assembly.module.loss, nn.Module)
-        assembly.module.loss.register_forward_hook(lambda loss, inputs, value: times * value)
+        assert isinstance(assembly.module.step.loss, nn.Module)
+        assembly.module.step.loss.register_forward_hook(lambda loss, inputs, value: times * value)
 
     return plant
 

@@ -108,13 +108,14 @@ def test_validation_the_best_checkpoint_and_the_test_have_the_averaged_weights(a
     module.load_state_dict(best["state_dict"])
     module.net.eval()
     inputs, targets = assembly.data.splits.val.inputs, assembly.data.splits.val.targets
-    loss = module.loss(module.net(inputs), targets).item()
+    loss = module.step.loss(module.net(inputs), targets).item()
     assert assembly.checkpointing.best["value"] == pytest.approx(loss, rel=1e-5)
     module.net.train()
     scores = evaluate(assembly)
     module.net.eval()
     source = assembly.data.splits.test
-    assert scores["loss"] == pytest.approx(module.loss(module.net(source.inputs), source.targets).item(), rel=1e-5)
+    loss = module.step.loss(module.net(source.inputs), source.targets).item()
+    assert scores["loss"] == pytest.approx(loss, rel=1e-5)
     assert all(torch.equal(a, best["state_dict"][name]) for name, a in module.state_dict().items())
 
 
@@ -200,7 +201,7 @@ def test_recalibrated_statistics_are_the_means_over_the_batches_and_draw_nothing
     net = Normed().train()
     batches = [3 * torch.randn(16, 3) + i for i in range(4)]
     state = torch.get_rng_state()
-    recalibrate(net, batches)
+    recalibrate(net, batches, net)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.allclose(net.norm.running_mean, torch.stack([b.mean(0) for b in batches]).mean(0), atol=1e-6)
     assert torch.allclose(net.norm.running_var, torch.stack([b.var(0) for b in batches]).mean(0), atol=1e-5)
@@ -220,10 +221,10 @@ def test_scores_at_averaged_weights_use_statistics_of_recent_training_batches(as
     net.load_state_dict({name[4:]: value for name, value in best["state_dict"].items()})
     expected = {name: value.clone() for name, value in net.named_buffers()}
     assembly.module.clock.t = t
-    inputs = list(recent(assembly.data.train_dataloader(), assembly.module.clock, 5, lambda t: 2))
-    assert len(inputs) == 5
+    batches = list(recent(assembly.data.train_dataloader(), assembly.module.clock, 5, lambda t: 2))
+    assert len(batches) == 5
     assert assembly.module.clock.t == t
-    recalibrate(net, inputs)
+    recalibrate(net, batches, lambda batch: net(batch[0]))
     for name, value in net.named_buffers():
         assert torch.equal(value, expected[name])
         assert torch.equal(best["averaging"]["held"][name], last["state_dict"][f"net.{name}"])
@@ -238,12 +239,12 @@ def test_the_recent_batches_are_the_last_updates_of_the_run_across_its_legs(asse
     while clock.t < 20:
         for block in assembly.data.train_dataloader():
             for one in block:
-                updates.append([micro.inputs for micro in one])
+                updates.append([micro.batch[0] for micro in one])
                 clock.t += 1
     clock.t = 19
     for count, expected in ((4, updates[17:19]), (14, updates[12:19]), (100, updates[:19])):
         seen = list(recent(assembly.data.train_dataloader(), clock, count, lambda t: 2))
-        assert all(torch.equal(a, b) for a, b in zip(seen, sum(expected, []), strict=True))
+        assert all(torch.equal(a[0], b) for a, b in zip(seen, sum(expected, []), strict=True))
         assert clock.t == 19
 
 

@@ -106,7 +106,7 @@ def test_the_dropout_of_attention_falls_too(assembled, tmp_path):
 
 def test_label_smoothing_is_scheduled_in_training_and_the_users_own_in_validation(assembled):
     assembly = assembled(*SMALL, "hyper_schedule=label_smoothing_linear")
-    scored, loss = [], assembly.module.loss
+    scored, loss = [], assembly.module.step.loss
     update = assembly.module.scores["val"].update
     assembly.module.scores["val"].update = lambda *given: (scored.append(loss.label_smoothing), update(*given))
     seen = watched(assembly, lambda opt: loss.label_smoothing)

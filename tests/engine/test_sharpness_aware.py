@@ -62,9 +62,7 @@ def test_the_ascent_leaves_no_bit_behind_and_the_norms_see_the_first_pass_alone(
 def test_two_micro_batches_ascend_by_the_gradient_of_both():
     split, whole = net(), net()
     pieces = batches(2)
-    one = pieces[0]._replace(
-        inputs=torch.cat([piece.inputs for piece in pieces]), targets=torch.cat([piece.targets for piece in pieces])
-    )
+    one = pieces[0]._replace(batch=tuple(torch.cat([piece.batch[i] for piece in pieces]) for i in (0, 1)))
     for model, update in ((split, pieces), (whole, [one])):
         stepped = updater(model)
         stepped.treatment = GradientTreatment(sam=0.2)

@@ -11,6 +11,7 @@ from torch.amp import GradScaler
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
+from trainer.engine.step import PairStep
 from trainer.engine.update import Backward, Diverged, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import Horizon, LRPolicy, compose, linear, linear_warmup
@@ -19,9 +20,11 @@ T = 20
 
 
 class Micro(NamedTuple):
-    inputs: torch.Tensor
-    targets: torch.Tensor
+    batch: tuple[torch.Tensor, torch.Tensor]
     seed: int
+
+    inputs = property(lambda micro: micro.batch[0])
+    targets = property(lambda micro: micro.batch[1])
 
 
 def policy(lr=0.1):
@@ -34,13 +37,13 @@ def updater(net, *, kind=torch.optim.SGD, scaler=None, fused=False, treatment=No
     control.attach(optimizer)
     backward = Backward(torch.device("cpu"), scaler=scaler)
     treatment = treatment or GradientTreatment()
-    return Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, treatment)
+    return Updater(net, PairStep(nn.MSELoss()), optimizer, control, Clock(), MetricBuffer(), backward, treatment)
 
 
 def batches(count, size=6):
     generator = torch.Generator().manual_seed(3)
     draw = lambda n: torch.randn(size, n, generator=generator, dtype=torch.float64)  # noqa: E731
-    return [Micro(draw(4), draw(2), seed=i) for i in range(count)]
+    return [Micro((draw(4), draw(2)), seed=i) for i in range(count)]
 
 
 def net(seed=0):
@@ -69,7 +72,7 @@ def test_accumulated_micro_batches_equal_one_large_batch():
     for i in range(0, 12, 4):
         group = pieces[i : i + 4]
         accumulate(group)
-        at_once([Micro(torch.cat([g.inputs for g in group]), torch.cat([g.targets for g in group]), 0)])
+        at_once([Micro((torch.cat([g.inputs for g in group]), torch.cat([g.targets for g in group])), 0)])
     assert accumulate.clock.t == 3
     for a, b in zip(small.parameters(), large.parameters()):
         assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
@@ -106,7 +109,7 @@ def test_an_update_that_is_not_finite_is_not_applied_and_stops_the_clock(poison)
 def test_a_loss_that_is_not_finite_stops_the_run_though_its_gradient_is_finite(poison):
     model = net()
     update = updater(model)
-    update.loss = lambda outputs, targets: nn.functional.mse_loss(outputs, targets) + poison
+    update.step = PairStep(lambda outputs, targets: nn.functional.mse_loss(outputs, targets) + poison)
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(Diverged, match=rf"update 0 has loss {poison} and gradient norm \d"):
         update(batches(1))
@@ -121,7 +124,7 @@ def test_without_a_look_at_each_update_a_fused_optimizer_still_leaves_the_weight
     model = net().float()
     update = updater(model, kind=torch.optim.AdamW, fused=True)
     update.checks_each = False
-    good, bad = (Micro(b.inputs.float(), b.targets.float(), b.seed) for b in batches(2))
+    good, bad = (Micro((b.inputs.float(), b.targets.float()), b.seed) for b in batches(2))
     update([good])
     before = [p.clone() for p in model.parameters()]
     bad.targets[0, 0] = math.nan
@@ -136,7 +139,7 @@ def test_an_update_that_loss_scaling_skips_is_made_again_and_the_clock_counts_it
     scaler = GradScaler("cpu", init_scale=2.0**127)
     update, reference = updater(scaled, scaler=scaler), updater(plain)
     for batch in batches(5):
-        batch = Micro(100 * batch.inputs.float(), 100 * batch.targets.float(), batch.seed)
+        batch = Micro((100 * batch.inputs.float(), 100 * batch.targets.float()), batch.seed)
         update([batch])
         reference([batch])
     assert scaler.get_scale() < 2.0**127
@@ -148,7 +151,7 @@ def test_an_update_that_loss_scaling_skips_is_made_again_and_the_clock_counts_it
 
 def test_a_gradient_that_no_scale_makes_finite_ends_the_run():
     update = updater(net().float(), scaler=GradScaler("cpu", init_scale=4.0))
-    bad = Micro(torch.full((6, 4), math.nan), torch.zeros(6, 2), 0)
+    bad = Micro((torch.full((6, 4), math.nan), torch.zeros(6, 2)), 0)
     with pytest.raises(Diverged, match="update 0"):
         update([bad])
     assert update.clock.t == 0

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.stream import MicroBatch
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl
+from trainer.engine.step import PairStep
 from trainer.engine.update import Backward, Updater
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import Horizon, LRPolicy, compose, linear, no_warmup
@@ -43,13 +44,14 @@ def train(rank: int, world: int, accumulate: int, measured: bool) -> tuple[list,
 
     backward = Backward(torch.device("cpu"), prepare, ddp.no_sync)
     recorder = MicroGradients(weights, ddp) if measured else None
-    update = Updater(net, nn.MSELoss(), optimizer, control, Clock(), MetricBuffer(), backward, micro_gradients=recorder)
+    step = PairStep(nn.MSELoss())
+    update = Updater(net, step, optimizer, control, Clock(), MetricBuffer(), backward, micro_gradients=recorder)
     generator, seen = torch.Generator().manual_seed(1), []
     for _ in range(UPDATES):
         inputs = torch.randn(4, 3, 4, generator=generator, dtype=torch.float64)
         targets = torch.randn(4, 3, 2, generator=generator, dtype=torch.float64)
         places = [micro * world + rank for micro in range(accumulate)]
-        update([MicroBatch(inputs[i], targets[i], 0) for i in places])
+        update([MicroBatch((inputs[i], targets[i]), 0) for i in places])
         seen.append(recorder.squares.tolist() if recorder else None)
     bits = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in net.parameters())).hexdigest()
     return seen, recorder.count if recorder else 0, bits

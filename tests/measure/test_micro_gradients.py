@@ -64,7 +64,7 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_the_optimizer_gets_the_same_bits_as_without(count):
-    micros = [Micro(m.inputs.float(), m.targets.float(), m.seed) for m in batches(count)]
+    micros = [Micro((m.inputs.float(), m.targets.float()), m.seed) for m in batches(count)]
     plain, measured = Odd(), Odd()
     without = gradients(plain, micros)
     with_ = gradients(measured, micros, MicroGradients([list(measured.parameters())]))
@@ -100,7 +100,7 @@ def sampled(small, big, updates=150):
     recorder, scale = MicroGradients([list(net.parameters())]), NoiseScale(small, big, confidence=0.999)
     for _ in range(updates):
         drawn = torch.randint(60, (16, 2), generator=generator)
-        gradients(net, [Micro(inputs[pick], targets[pick], 0) for pick in drawn], recorder)
+        gradients(net, [Micro((inputs[pick], targets[pick]), 0) for pick in drawn], recorder)
         scale.add(*recorder.squares[:, :1])
         for parameter in net.parameters():
             parameter.grad = None

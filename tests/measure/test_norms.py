@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
+from trainer.engine.step import PairStep
 from trainer.engine.update import Backward, Updater
 from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import ConfigError, Horizon, LRPolicy, compose, linear, linear_warmup
@@ -27,14 +28,17 @@ SMALL = (
     *("data=digits", "data.batch_size=32", "model.hidden=[8]", "model.dropout=0.2", "trainer.duration=20"),
     *("trainer.validate=10", "trainer.steps_per_execution=5", "warmup.duration=5"),
 )
+MSE = PairStep(nn.MSELoss())
 OPTIONS = ("every", "sharpness", "iterations", "noise")
 NAMES = ("grad_norm", "weight_norm", "update_norm", "update_ratio", "trust_ratio", "effective_lr", "coupled_lr")
 
 
 class Micro(NamedTuple):
-    inputs: torch.Tensor
-    targets: torch.Tensor
+    batch: tuple[torch.Tensor, torch.Tensor]
     seed: int
+
+    inputs = property(lambda micro: micro.batch[0])
+    targets = property(lambda micro: micro.batch[1])
 
 
 class Plain(nn.Sequential):
@@ -54,7 +58,7 @@ def smooth(seed=0):
 def batches(count, size=6):
     generator = torch.Generator().manual_seed(3)
     draw = lambda n: torch.randn(size, n, generator=generator, dtype=torch.float64)  # noqa: E731
-    return [Micro(draw(4), draw(2), seed=i) for i in range(count)]
+    return [Micro((draw(4), draw(2)), seed=i) for i in range(count)]
 
 
 def updater(net, kind=torch.optim.SGD, measurement=None, clip=None, noise=None, **numbers):
@@ -63,10 +67,10 @@ def updater(net, kind=torch.optim.SGD, measurement=None, clip=None, noise=None, 
     optimizer = kind([{"params": weights, "name": "w"}, {"params": others, "name": "b"}], lr=1.0, **numbers)
     control = LRControl(POLICY)
     control.attach(optimizer)
-    loss, backward = nn.MSELoss(), Backward(torch.device("cpu"))
-    observer = measurement and NormObserver(measurement, net, loss, optimizer)
+    step, backward = PairStep(nn.MSELoss()), Backward(torch.device("cpu"))
+    observer = measurement and NormObserver(measurement, net, step, optimizer)
     treatment = GradientTreatment(clip=clip, gradient_noise=noise, seed=1)
-    return Updater(net, loss, optimizer, control, Clock(), MetricBuffer(), backward, treatment, observer=observer)
+    return Updater(net, step, optimizer, control, Clock(), MetricBuffer(), backward, treatment, observer=observer)
 
 
 def seen(update):
@@ -150,7 +154,7 @@ def test_half_precision_weights_are_measured_in_single():
     net = smooth().to(torch.bfloat16)
     update = updater(net, measurement=Measurement(sharpness=1))
     weights = norm(p.detach().double() for p in net.parameters() if p.ndim > 1)
-    update([Micro(batch.inputs.bfloat16(), batch.targets.bfloat16(), 0) for batch in batches(1)])
+    update([Micro((batch.inputs.bfloat16(), batch.targets.bfloat16()), 0) for batch in batches(1)])
     assert seen(update)[0]["measure/w/weight_norm"] == pytest.approx(weights, rel=1e-6)
     assert update.metric_buffer.seen[0].numbers.dtype == torch.float32
 
@@ -172,7 +176,7 @@ def hessian(net, loss, micro):
 def test_the_sharpness_is_the_largest_eigenvalue_of_the_hessian(seed):
     net, (micro,) = smooth(seed), batches(1)
     *_, largest = hessian(net, nn.functional.mse_loss, micro).tolist()
-    found = [sharpness(net, nn.functional.mse_loss, micro, n, seed).item() for n in (10, 1000)]
+    found = [sharpness(net, MSE, micro, n, seed).item() for n in (10, 1000)]
     assert found[1] == pytest.approx(largest, rel=1e-9)
     assert 0.8 * largest < found[0] <= largest
 
@@ -181,13 +185,13 @@ def test_where_the_most_negative_curvature_is_larger_the_sharpness_is_that():
     net, (micro,) = smooth(), batches(1)
     upside_down = lambda outputs, targets: -nn.functional.mse_loss(outputs, targets)  # noqa: E731
     smallest, *_ = hessian(net, upside_down, micro).tolist()
-    assert sharpness(net, upside_down, micro, 1000, 0).item() == pytest.approx(smallest, rel=1e-9)
+    assert sharpness(net, PairStep(upside_down), micro, 1000, 0).item() == pytest.approx(smallest, rel=1e-9)
 
 
 @pytest.mark.parametrize(("edge", "stable"), [(0.98, True), (1.02, False)])
 def test_gradient_descent_is_stable_where_the_edge_is_below_one(edge, stable):
     net, (micro,) = nn.Linear(4, 2).double(), batches(1, size=20)
-    value = sharpness(net, nn.functional.mse_loss, micro, 1000, 0).item()
+    value = sharpness(net, MSE, micro, 1000, 0).item()
     optimizer = torch.optim.SGD(net.parameters(), lr=2 * edge / value)
     losses = []
     for _ in range(2000):
@@ -203,7 +207,7 @@ def test_the_edge_is_half_the_sharpness_times_the_largest_rate():
     net, steps = smooth(), batches(7)
     update = updater(net, measurement=Measurement(every=100, sharpness=3, iterations=5))
     for t, micro in enumerate(steps):
-        value = sharpness(net, nn.functional.mse_loss, micro, 5, seed=t)
+        value = sharpness(net, MSE, micro, 5, t)
         update([micro, micro])
         norms = {} if t else {tag: values for tag, values in seen(update)[0].items() if tag.count("/") == 2}
         edge = pytest.approx(max(POLICY.lrs(t)) * value.item() / 2)
@@ -213,10 +217,10 @@ def test_the_edge_is_half_the_sharpness_times_the_largest_rate():
 
 def test_the_sharpness_is_that_of_the_net_with_the_dropout_of_the_update():
     net, (micro,) = Plain(), batches(1)
-    first = sharpness(net, nn.functional.mse_loss, micro, 5, 0)
+    first = sharpness(net, MSE, micro, 5, 0)
     torch.rand(7)
-    assert sharpness(net, nn.functional.mse_loss, micro, 5, 0) == first
-    assert sharpness(net, nn.functional.mse_loss, micro._replace(seed=1), 5, 0) != first
+    assert sharpness(net, MSE, micro, 5, 0) == first
+    assert sharpness(net, MSE, micro._replace(seed=1), 5, 0) != first
 
 
 def test_attention_and_a_compiled_net_can_be_differentiated_twice():
@@ -231,11 +235,11 @@ def test_attention_and_a_compiled_net_can_be_differentiated_twice():
 
     torch.manual_seed(0)
     net, (micro,) = Attention(), batches(1)
-    micro = Micro(micro.inputs.float(), micro.targets.float(), 0)
-    plain = sharpness(net, nn.functional.mse_loss, micro, 5, 0)
+    micro = Micro((micro.inputs.float(), micro.targets.float()), 0)
+    plain = sharpness(net, MSE, micro, 5, 0)
     net.compile(backend="aot_eager")
     net(micro.inputs)
-    assert sharpness(net, nn.functional.mse_loss, micro, 5, 0) == plain > 0
+    assert sharpness(net, MSE, micro, 5, 0) == plain > 0
     net(micro.inputs).sum().backward()
 
 
@@ -272,7 +276,7 @@ class Unhurried(TorchDispatchMode):
 def test_nothing_is_read_from_the_device_before_the_metrics_are_flushed():
     net = Plain()
     optimizer = torch.optim.AdamW([{"params": net.parameters(), "name": "all"}])
-    observer = NormObserver(Measurement(sharpness=2), net, nn.MSELoss(), optimizer)
+    observer = NormObserver(Measurement(sharpness=2), net, MSE, optimizer)
     for t, micro in enumerate(batches(4)):
         nn.functional.mse_loss(net(micro.inputs), micro.targets).backward()
         with Unhurried():
@@ -289,9 +293,9 @@ def test_nothing_is_read_from_the_device_before_the_metrics_are_flushed():
 def test_no_update_waits_for_the_gpu():
     net = Plain().cuda()
     optimizer = torch.optim.AdamW([{"params": net.parameters(), "name": "all"}], fused=True)
-    observer = NormObserver(Measurement(sharpness=1), net, nn.MSELoss(), optimizer)
+    observer = NormObserver(Measurement(sharpness=1), net, MSE, optimizer)
     for t, micro in enumerate(batches(3)):
-        micro = Micro(micro.inputs.cuda(), micro.targets.cuda(), micro.seed)
+        micro = Micro((micro.inputs.cuda(), micro.targets.cuda()), micro.seed)
         nn.functional.mse_loss(net(micro.inputs), micro.targets).backward()
         torch.cuda.set_sync_debug_mode("error")
         try:

@@ -68,7 +68,7 @@ def test_it_agrees_with_the_gradient_of_every_sample(measured, assembled):
     parameters = list(net.parameters())
     sums, squared = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in parameters], 0.0
     for i in range(len(source)):
-        loss = assembly.module.loss(net(source.inputs[i : i + 1]), source.targets[i : i + 1])
+        loss = assembly.module.step.loss(net(source.inputs[i : i + 1]), source.targets[i : i + 1])
         for total, part in zip(sums, torch.autograd.grad(loss, parameters)):
             total += part
             squared += part.double().square().sum().item()

@@ -4,13 +4,15 @@ import hashlib
 import platform
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import Strategy
 from torch import nn
@@ -20,7 +22,7 @@ from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
-from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing
+from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.resolve import Resolved
 from trainer.config.settings import Settings, TrainerSettings
 from trainer.distributed.consistency import ConsistencyCheck
@@ -32,6 +34,7 @@ from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.averaging import Average, averages
 from trainer.engine.module import Module
 from trainer.engine.plateau import PlateauControl
+from trainer.engine.step import PairStep
 from trainer.engine.task import Task
 from trainer.engine.train_spec import Loop, TrainSpec
 from trainer.log.validations_callback import Validations
@@ -77,6 +80,8 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     monitor = settings.plateau.get("monitor")
     warnings = lint.check(resolved.plan, settings.lint_ignore, monitor=monitor, logged=scored)
     module = Module(resolved.model.net, task, train_spec(resolved))
+    if isinstance(module.step, PairStep):
+        module.step.skip_count(partial(_may_occur, resolved.data))
     snapshots = snapshot_updates(horizon, settings.trainer.snapshots)
     duration = settings.trainer.checkpoint
     every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
@@ -126,15 +131,35 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
 
 
 def _task(settings: Settings, shape: dict[str, int]) -> Task:
-    """The task; `ConfigError` for a loss that is always 0."""
+    """The task, with the tensors of its loss in the precision of the run; `ConfigError` for a loss that is always 0."""
+    step = settings.task.get("step")
+    if isinstance(step, Mapping) and not step.get("_partial_") and takes(step, "task.step", settings.allow, "net"):
+        raise ConfigError(
+            f"task.step._target_={step['_target_']} would be called without a net: add task.step._partial_=true."
+        )
     made = expect("task", instantiate(settings.task, "task", settings.allow), Task)
+    if isinstance(made.loss, nn.Module):
+        made.loss.to(torch.float64 if settings.trainer.precision == "64-true" else torch.float32)
     smoothing = getattr(made.loss, "label_smoothing", 0.0)
     fraction("task.loss.label_smoothing", smoothing, "it is the share of the target that is spread over all classes.")
     if isinstance(made.loss, nn.CrossEntropyLoss) and shape.get("classes") == 1:
         raise ConfigError(
             "task.loss: the cross entropy over the 1 class of this data is always 0: take task=regression."
         )
+    weight, classes = getattr(made.loss, "weight", None), shape.get("classes")
+    if (
+        isinstance(made.loss, nn.CrossEntropyLoss | nn.NLLLoss)
+        and weight is not None
+        and classes not in (None, len(weight))
+    ):
+        raise ConfigError(f"task.loss.weight has {len(weight)} numbers for the {classes} classes: give one for each.")
     return made
+
+
+def _may_occur(data: Any, target: int) -> bool:
+    """Whether the data may have this target: False only where all splits are in memory and have none."""
+    splits = [source for source in getattr(data, "splits", [data]) if source is not None]
+    return any(not hasattr(source, "has_target") or source.has_target(target) for source in splits)
 
 
 def _observers(resolved: Resolved) -> ObserverSpec:

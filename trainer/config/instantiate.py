@@ -58,7 +58,13 @@ def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
         check_names(path, called, part, more)
         check_values(path, called, part)
     with refusing(key):
-        return instantiate_allowed(dict(node), (*ALLOWED, *allow), **more)
+        return instantiate_allowed(_with_tensors(node, key, allow), (*ALLOWED, *allow), **more)
+
+
+def takes(node: Node, key: str, allow: Sequence[str], name: str) -> bool:
+    """Whether what a node names takes an argument of this name."""
+    _check_allowed(key, node.get("_target_"), str(node.get("_target_")), allow)
+    return name in _parameters(_locate(key, node["_target_"], allow))
 
 
 def expect(key: str, made: Any, kind: type) -> Any:
@@ -109,6 +115,29 @@ def _parts(node: Any, key: str) -> Iterator[tuple[str, Node]]:
     elif isinstance(node, Sequence) and not isinstance(node, str):
         for i, part in enumerate(node):
             yield from _parts(part, f"{key}.{i}")
+
+
+def _with_tensors(node: Any, key: str, allow: Sequence[str]) -> Any:
+    """A copy of `node`, with lists of numbers for arguments that are tensors as tensors in double precision."""
+    if isinstance(node, list):
+        return [_with_tensors(part, f"{key}.{i}", allow) for i, part in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parts = {name: _with_tensors(part, f"{key}.{name!s}", allow) for name, part in node.items()}
+    if "_target_" in node:
+        for name, parameter in _parameters(_locate(key, node["_target_"], allow)).items():
+            if isinstance(parts.get(name), list) and _takes_tensor(parameter.annotation):
+                import torch  # late: few nodes need it
+
+                parts[name] = torch.tensor(parts[name], dtype=torch.float64)
+    return parts
+
+
+def _takes_tensor(hint: Any) -> bool:
+    """Whether an annotation names torch's tensor, and no list."""
+    kinds = get_args(hint) or (hint,)
+    names = [f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}" for kind in kinds]
+    return "torch.Tensor" in names and not _LISTS.intersection(get_origin(kind) or kind for kind in kinds)
 
 
 def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> None:
@@ -218,6 +247,8 @@ def fits(value: Any, hint: Any, strict: bool = False) -> bool:
         return isinstance(value, int | kind) and not isinstance(value, bool)
     if kind is tuple and inner and inner[-1] is not ...:
         return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if isinstance(value, list) and _takes_tensor(kind):
+        return all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
     if kind is tuple or kind in _LISTS:
         return isinstance(value, list) and all(fits(item, inner[0]) for item in value if inner)
     if kind in (dict, Mapping):
@@ -241,6 +272,8 @@ def _words(hint: Any) -> str:
         return f"a list of {len(inner)}: {', '.join(map(_words, inner))}"
     if kind is tuple or kind in _LISTS:
         return f"a list, each {_words(inner[0])}" if inner else "a list"
+    if _takes_tensor(kind):
+        return "a list of numbers"
     if kind in (dict, Mapping):
         return f"names, each for {_words(inner[1])}" if inner else "names and values"
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}"

@@ -157,8 +157,8 @@ class Averaging:
         """Whether averaged weights are scored in place of the training weights."""
         return bool(self.mean) or self._optimizer is not None
 
-    def swap_in(self, batches: Iterable[Tensor]) -> None:
-        """Put the averaged weights into the net; `batches` are inputs of training batches, for BatchNorm."""
+    def swap_in(self, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
+        """Put the averaged weights into the net; `forward` runs it on training `batches`, for BatchNorm."""
         if self.held or not self.due:
             return
         norms = batch_norms(self.net) if self.average.recalibrate else []
@@ -168,7 +168,7 @@ class Averaging:
             self._optimizer.eval()  # type: ignore[attr-defined]
         self._put(self.mean)
         if norms:
-            recalibrate(self.net, batches)
+            recalibrate(self.net, batches, forward)
 
     def swap_out(self) -> None:
         """Put the training weights back into the net."""
@@ -208,8 +208,8 @@ def batch_norms(net: nn.Module) -> list[tuple[str, _BatchNorm]]:
 
 
 @torch.no_grad()
-def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the running statistics to their plain means over `batches`, the inputs of the net.
+def recalibrate(net: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
+    """Set the running statistics to their plain means over `batches`, on each of which `forward` runs the net.
 
     Only the norms are in training mode, so there is no dropout, as in scoring.
     Izmailov et al. 2018, arXiv:1803.05407, sec. 3.2.
@@ -221,16 +221,16 @@ def recalibrate(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of all batches
         norm.train()
-    for inputs in batches:
-        net(inputs)
+    for batch in batches:
+        forward(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     for module, mode in modes:
         module.training = mode
 
 
-def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int], int]) -> Iterator[Tensor]:
-    """The inputs of `count` micro-batches of the updates just before the one that `clock` shows.
+def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int], int]) -> Iterator[Any]:
+    """The batches of `count` micro-batches of the updates just before the one that `clock` shows.
 
     `micro_batches(t)` is the number that update t has. The clock is set back meanwhile, and `loader` follows it: its
     batches are a function of the seed and the update, so that a resumed run gets the same ones.
@@ -244,7 +244,7 @@ def recent(loader: Any, clock: Clock, count: int, micro_batches: Callable[[int],
             began = clock.t
             for update in itertools.chain.from_iterable(loader):
                 for micro in update[:count]:
-                    yield micro.inputs
+                    yield micro.batch
                 count, clock.t = count - len(update[:count]), clock.t + 1
                 if not count or clock.t == now:
                     return

@@ -5,12 +5,14 @@ This file imports torch only when a gradient is treated, so that the config can 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.lr.bounds import positive
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Made = TypeVar("Made")
 
 
 def _setting(check: str, text: str, sharded: tuple[str, str] | None = None) -> Any:
@@ -80,17 +82,15 @@ class GradientTreatment:
         scheduled: dict[str, Any] = {name: values[name][0] or None for name in self.settings() if name in values}
         return replace(self, **scheduled) if scheduled else self
 
-    def make(
-        self, net: "nn.Module", parameters: "Sequence[nn.Parameter]", backward: "Callable[[], Tensor]"
-    ) -> "Tensor":
-        """Make the gradients of an update in `parameters` by `backward`, which returns the loss; returns the loss."""
+    def make(self, net: "nn.Module", parameters: "Sequence[nn.Parameter]", backward: "Callable[[], Made]") -> "Made":
+        """Make the gradients of an update in `parameters` by `backward`; returns what its first pass returns."""
         from trainer.engine.gradients import ascended  # late: it needs torch
 
-        loss = backward()
+        made = backward()
         if self.sam is not None:
             with ascended(net, parameters, self.sam):
                 backward()
-        return loss
+        return made
 
     def apply(self, groups: "Sequence[Sequence[nn.Parameter]]", t: int) -> "Tensor":
         """Treat the gradients of update `t`; returns the norm of all before `clip`, a scalar on the device."""

@@ -122,12 +122,13 @@ def write_setting(group: dict[str, Any], name: str, value: float) -> None:
         group["betas"] = (value, group["betas"][1])
 
 
-def attribute_setters(policy: LRPolicy, net: nn.Module, loss: object) -> dict[str, AttributeSetter]:
+def attribute_setters(policy: LRPolicy, net: nn.Module, step: object) -> dict[str, AttributeSetter]:
     """A setter for each scheduled setting of the whole run; `ConfigError` where the run has no such setting.
 
     The setters of the batch and of gradient noise do nothing: the data makes the batch, and the update reads σ from
-    `LRControl.values`.
+    `LRControl.values`. Label smoothing is that of the step's loss.
     """
+    loss = getattr(step, "loss", step)
     setters: dict[str, AttributeSetter] = {}
     if "dropout" in policy.hyper_schedules:
         setters["dropout"] = _dropout_setter(net, policy.hyper_schedules["dropout"].bases[0])

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.step import StepOutput
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater, check_finite
@@ -34,8 +35,8 @@ class Module(pl.LightningModule):
         self.automatic_optimization = False
         self.net, self.spec, self.horizon = net, spec, spec.horizon
         self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
-        self.loss, self.clock, self.metric_buffer = task.loss, Clock(), MetricBuffer()
-        self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, task.loss))
+        self.step, self.clock, self.metric_buffer = task.make_step(), Clock(), MetricBuffer()
+        self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
 
@@ -47,6 +48,10 @@ class Module(pl.LightningModule):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.net(inputs)
 
+    def run_step(self, batch: Any) -> StepOutput:
+        """What the step gives for a batch, at the present update."""
+        return self.step(self.net, batch, t=self.clock.t)
+
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.spec.optimizer()
         optimizer.register_load_state_dict_pre_hook(keep_configured)
@@ -56,10 +61,10 @@ class Module(pl.LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         self.control.attach(optimizer)
-        self.observers.begin(self.net, self.loss, optimizer, self.trainer.strategy.model)
+        self.observers.begin(self.net, self.step, optimizer, self.trainer.strategy.model)
         self.updater = Updater(
             net=self.net,
-            loss=self.loss,
+            step=self.step,
             optimizer=optimizer,
             control=self.control,
             clock=self.clock,
@@ -157,9 +162,9 @@ class Module(pl.LightningModule):
     def _swap_in(self) -> None:
         """Put the averaged weights into the net, if there are any."""
         count, precision = self.spec.average.recalibrate, self.trainer.precision_plugin
-        inputs = recent(self.trainer.train_dataloader, self.clock, count, self.spec.micro_batches)
+        batches = recent(self.trainer.train_dataloader, self.clock, count, self.spec.micro_batches)
         with precision.forward_context():
-            self.averaging.swap_in(map(precision.convert_input, inputs))
+            self.averaging.swap_in(map(precision.convert_input, batches), self.run_step)
 
     def _prepare_scoring(self) -> None:
         """Score with the configured settings, and with rank 0's running statistics, which the checkpoint holds."""
@@ -169,18 +174,19 @@ class Module(pl.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def _score(self, stage: str, batch: Any) -> None:
-        inputs, targets = batch
-        outputs = self.net(inputs)
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
-        scores.update(self.loss(outputs, targets), outputs, targets)
+        scores.update(self.run_step(batch), batch)
 
     def _publish(self, stage: str) -> None:
         """Hand the scores of a pass to callbacks and loggers, at the last update before it."""
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
         values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
-        self.log_dict(values, logger=False)
+        dtype = scores.total.dtype
+        self.log_dict(
+            {name: torch.tensor(value, dtype=dtype, device=self.device) for name, value in values.items()}, logger=False
+        )
         for logger in self.trainer.loggers:
             logger.log_metrics(values, max(self.clock.t - 1, 0))
 

@@ -1,24 +1,21 @@
 """The protocols of objects that the engine is given: micro-batches and observers of updates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl
+from trainer.engine.step import Step
 from trainer.log.metric_buffer import Observation
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""loss(outputs, targets): the mean over the samples of a micro-batch, a scalar."""
 
 
 class MicroBatch(Protocol):
-    """Inputs and targets of one forward pass, and the seed of everything random in it."""
+    """The batch of one forward pass, as a step takes it, and the seed of everything random in it."""
 
-    inputs: Tensor
-    targets: Tensor
+    batch: Any
     seed: int
 
 
@@ -35,7 +32,7 @@ class Observer(Protocol):
 class MakeObserver(Protocol):
     """Makes an observer of the updates of `net` by `optimizer`."""
 
-    def __call__(self, net: nn.Module, loss: Loss, optimizer: Optimizer) -> Observer:
+    def __call__(self, net: nn.Module, step: Step, optimizer: Optimizer) -> Observer:
         """The observer of one run."""
 
 
@@ -49,7 +46,7 @@ class GradientRecorder(Protocol):
 class RunObservers(Protocol):
     """All observers of one run, and their state in the checkpoint."""
 
-    def begin(self, net: nn.Module, loss: Loss, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
+    def begin(self, net: nn.Module, step: Step, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
         """Called at the start of the run; `wrapped` is the net as the strategy wraps it to exchange gradients."""
 
     def with_probe(self, probe: MakeObserver | None) -> "RunObservers":

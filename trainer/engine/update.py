@@ -1,7 +1,7 @@
 """One optimizer update, from micro-batches to the step."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,14 @@ from trainer.engine.averaging import Averaging
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
-from trainer.engine.protocols import GradientRecorder, Loss, MicroBatch, Observer
-from trainer.log.metric_buffer import MetricBuffer
+from trainer.engine.protocols import GradientRecorder, MicroBatch, Observer
+from trainer.engine.step import Step, StepOutput, as_weight, weighted
+from trainer.log.metric_buffer import RESERVED, MetricBuffer
+from trainer.lr import ConfigError
+from trainer.optim.shards import local
+
+Weight = Tensor | float | None
+Logs = Mapping[str, Tensor]
 
 
 class Diverged(RuntimeError):
@@ -28,13 +34,14 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Backward:
-    """How gradients are made on this machine: precision, loss scaling, and when processes exchange them."""
+    """How gradients are made on this machine: precision, loss scaling, and when `world` processes average them."""
 
     device: torch.device
     before_backward: Callable[[Tensor], Any] | None = None
     no_sync: Callable[[], AbstractContextManager] = nullcontext
     scaler: GradScaler | None = None
     autocast: bool = False
+    world: int = 1
 
     @classmethod
     def of(cls, trainer: pl.Trainer, device: torch.device) -> "Backward":
@@ -44,7 +51,7 @@ class Backward:
         mixed = isinstance(precision, MixedPrecision)
         if not isinstance(strategy, DDPStrategy):
             return cls(device, scaler=scaler, autocast=mixed)
-        return cls(device, strategy.pre_backward, strategy.block_backward_sync, scaler, mixed)
+        return cls(device, strategy.pre_backward, strategy.block_backward_sync, scaler, mixed, strategy.world_size)
 
     def __call__(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the parameters."""
@@ -58,6 +65,12 @@ class Backward:
         """Switches autocast off: it is for the forward pass only."""
         return torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
 
+    def over_ranks(self, own: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.world > 1:
+            torch.distributed.all_reduce(own)
+        return own
+
     def reseed(self, seed: int) -> None:
         """Seed the generators of this device, so that dropout is a function of the update."""
         torch.default_generator.manual_seed(seed)
@@ -67,7 +80,7 @@ class Backward:
 
 @dataclass
 class Updater:
-    """Forward, loss, backward, treat gradients, write the learning rate, finite check, step, advance clock, average.
+    """Step, backward, treat gradients, write the learning rate, finite check, optimizer step, advance clock, average.
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is repeated, on the
     same data at the same rate, with a lower scale. Where a fused optimizer on a GPU skips updates that are not finite,
@@ -75,7 +88,7 @@ class Updater:
     """
 
     net: nn.Module
-    loss: Loss
+    step: Step
     optimizer: Optimizer
     control: LRControl
     clock: Clock
@@ -90,6 +103,7 @@ class Updater:
     def __post_init__(self) -> None:
         self.groups = [list(group["params"]) for group in self.optimizer.param_groups]
         self.parameters = [parameter for group in self.groups for parameter in group]
+        self.weight_of: Callable[[Any], Weight] | None = getattr(self.step, "weight_of", None)
         skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
         self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
 
@@ -99,7 +113,7 @@ class Updater:
             self.control.evaluate(self.clock.at)
         treatment = self.treatment.at(self.control.values)
         for _ in range(self.tries):
-            loss = treatment.make(self.net, self.parameters, lambda: self._gradients(update))
+            loss, logs = treatment.make(self.net, self.parameters, lambda: self._gradients(update))
             with self.backward.full_precision():
                 if self.backward.scaler is not None:
                     self.backward.scaler.unscale_(self.optimizer)
@@ -107,28 +121,81 @@ class Updater:
                 self.control.write(self.optimizer, self.clock.at)
                 if self.observer is not None:
                     self.observer.before(self.clock.t, update)
-                applied = self._step(loss, norm)
+                applied = self._apply(loss, norm)
             for parameter in self.parameters:
                 parameter.grad = None
             if applied:
-                return self._conclude(loss, norm)
+                return self._conclude(loss, norm, logs)
         raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
 
-    def _gradients(self, update: Sequence[MicroBatch]) -> Tensor:
-        """The mean loss of the update; leaves its gradients in the parameters, exchanged on the last micro-batch."""
-        losses = []
-        for i, micro in enumerate(update, start=1):
-            self.backward.reseed(micro.seed)
-            with nullcontext() if i == len(update) else self.backward.no_sync():
-                loss = self.loss(self.net(micro.inputs), micro.targets)
-                with self.backward.full_precision():
-                    self.backward(loss / len(update) if len(update) > 1 else loss)
-            if self.micro_gradients is not None:
-                self.micro_gradients.take(i, of=len(update))
-            losses.append(loss.detach())
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+    def _gradients(self, update: Sequence[MicroBatch]) -> tuple[Tensor, Logs]:
+        """The mean loss and the mean logs of the update; leaves the gradients of the mean loss in the parameters.
 
-    def _step(self, loss: Tensor, norm: Tensor) -> bool:
+        Gradients are exchanged on the last micro-batch. Weights that are known only after the forward passes multiply
+        the losses, and the summed gradients are divided by their sum.
+        """
+        count, shares = len(update), self._known_shares(update)
+        losses: list[Tensor] = []
+        weights: list[Weight] = []
+        logs: list[Mapping[str, Tensor | float]] = []
+        for i, micro in enumerate(update):
+            self.backward.reseed(micro.seed)
+            with nullcontext() if i + 1 == count else self.backward.no_sync():
+                loss, weight, named = self._forward(micro)
+                late = shares is None and weight is not None and count * self.backward.world > 1
+                part = weighted(loss, as_weight(weight, loss.device)) if late and weight is not None else loss
+                if count > 1 and not late:
+                    part = part / count
+                with self.backward.full_precision():
+                    self.backward(part if shares is None else weighted(part, shares[i]))
+            if self.micro_gradients is not None:
+                self.micro_gradients.take(i + 1, of=count)
+            losses.append(loss.detach())
+            weights.append(weight)
+            logs.append(named)
+        if shares is None and count * self.backward.world > 1 and weights.count(None) < count:
+            shares = self._shares(weights, scale=True)
+        return _mean(losses, shares), _mean_logs(logs, shares, losses[0])
+
+    def _forward(self, micro: MicroBatch) -> tuple[Tensor, Weight, Mapping[str, Tensor | float]]:
+        """Loss, weight and logs of a micro-batch; its outputs are not kept, because they may be large."""
+        output = self.step(self.net, micro.batch, t=self.clock.t)
+        if not isinstance(output, StepOutput):
+            raise ConfigError(
+                f"task.step returns {type(output).__name__}: return trainer.engine.step.StepOutput(loss)."
+            )
+        return output[:3]
+
+    def _known_shares(self, update: Sequence[MicroBatch]) -> Sequence[Tensor] | None:
+        """The shares of the micro-batches, where there are several and their weights are known beforehand."""
+        if self.weight_of is None or len(update) * self.backward.world == 1:
+            return None
+        weights = [self.weight_of(micro.batch) for micro in update]
+        return None if weights[0] is None else self._shares(weights)
+
+    def _shares(self, weights: Sequence[Weight], scale: bool = False) -> Sequence[Tensor]:
+        """Each weight over the mean weight of all micro-batches of all processes: 1 where all are equal.
+
+        `scale`: also divide the gradients by the sum of the weights; processes have averaged them.
+        """
+        given = [as_weight(weight, self.backward.device) for weight in weights if weight is not None]
+        if len(given) < len(weights):
+            raise ConfigError(f"task.step gives a weight for some batches of update {self.clock.t}: give one for all.")
+        own, world = torch.stack(given), self.backward.world
+        total = self.backward.over_ranks(own.sum())
+        shares = own * (len(own) * world) / total
+        if self.micro_gradients is not None and (scale or (shares - 1).abs().max() > 1e-6):
+            raise ConfigError(
+                f"update {self.clock.t} has micro-batches of unequal weight, and measure=noise and scaling=adascale "
+                "compare micro-batches of equal weight: take measure=norms and another scaling, or a loss without "
+                "weights."
+            )
+        if scale:
+            gradients = [local(parameter.grad) for parameter in self.parameters if parameter.grad is not None]
+            torch._foreach_mul_(gradients, (world / total).to(gradients[0].dtype))
+        return shares.unbind()
+
+    def _apply(self, loss: Tensor, norm: Tensor) -> bool:
         """Step the optimizer; returns whether the update was applied."""
         scaler = self.backward.scaler
         if scaler is not None:
@@ -144,13 +211,33 @@ class Updater:
         self.optimizer.step()
         return True
 
-    def _conclude(self, loss: Tensor, norm: Tensor) -> None:
+    def _conclude(self, loss: Tensor, norm: Tensor, logs: Logs) -> None:
         """Log the applied update, advance the clock, average the weights."""
         observation = self.observer.after(self.clock.t) if self.observer is not None else None
-        self.metric_buffer.add(self.clock.t, loss, norm, self.control, observation)
+        self.metric_buffer.add(self.clock.t, loss, norm, self.control, observation, logs)
         self.clock.t += 1
         if self.averaging is not None:
             self.averaging.take(self.clock.t)
+
+
+def _mean(values: Sequence[Tensor], shares: Sequence[Tensor] | None) -> Tensor:
+    """The mean over the micro-batches of this process; the mean of all processes is then that over all of them."""
+    if shares is not None:
+        values = [weighted(value, share) for value, share in zip(values, shares, strict=True)]
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean()
+
+
+def _mean_logs(logs: Sequence[Mapping[str, Tensor | float]], shares: Sequence[Tensor] | None, like: Tensor) -> Logs:
+    """The means by name, as scalars like `like`."""
+    names = logs[0].keys()
+    if not names:
+        return {}
+    if taken := names & RESERVED:
+        raise ConfigError(f"task.step logs {', '.join(sorted(taken))}, which every run logs itself: give another name.")
+    if any(row.keys() != names for row in logs):
+        raise ConfigError(f"task.step logs {', '.join(sorted(names))} for one batch only: log them for all.")
+    rows = [{name: torch.as_tensor(row[name]).detach().to(like) for name in names} for row in logs]
+    return {name: _mean([row[name] for row in rows], shares) for name in names}
 
 
 def check_finite(t: int, norm: float, loss: float | None = None) -> None:

@@ -1,9 +1,10 @@
 """The metrics of every update, kept on the device until they are flushed to the loggers."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +16,8 @@ from trainer.lr import LRPolicy
 
 VARYING = ("warmup", "schedule", "plateau")
 """The factors that change with the update; the table at the start of the run shows the others."""
+RESERVED = frozenset({"loss", "grad_norm", "samples_per_second"})
+"""Names below `train/` that every run logs."""
 
 
 class Applied(Protocol):
@@ -45,13 +48,25 @@ class MetricBuffer:
     places: list[tuple[int, float]] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
     seen: list[Observation | None] = field(default_factory=list)
+    logs: list[Mapping[str, Tensor]] = field(default_factory=list)
     since: float = 0.0
 
     def __len__(self) -> int:
         return len(self.updates)
 
-    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Applied, seen: Observation | None = None) -> None:
-        """Add update `t`: its loss and gradient norm (scalars on the device), the applied values and measurements."""
+    def add(
+        self,
+        t: int,
+        loss: Tensor,
+        grad_norm: Tensor,
+        with_: Applied,
+        seen: Observation | None = None,
+        logs: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """Add update `t`: its loss and gradient norm, the applied values, measurements, and the logs of its step.
+
+        Loss, norm and logs are scalars on the device.
+        """
         self.updates.append(t)
         self.times.append(time.time())
         self.measures += (loss, grad_norm)
@@ -60,14 +75,15 @@ class MetricBuffer:
         self.places.append(with_.place)
         self.values.append(with_.values)
         self.seen.append(seen)
+        self.logs.append(logs)
 
     def columns(self, policy: LRPolicy, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[Any]]:
-        """The rows so far by tag: losses and gradient norms (means over the ranks), rates and their factors.
+        """The rows so far by tag: losses, gradient norms and logs (means over the ranks), rates and their factors.
 
-        Columns of measurements hold None in the rows of updates that were not measured.
+        Columns of logs and measurements hold None in the rows of updates that were not measured.
         """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
-        columns = {"train/loss": losses, "train/grad_norm": norms}
+        columns = {"train/loss": losses, "train/grad_norm": norms, **self._logged(over_ranks)}
         varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
         for i, name in enumerate(policy.groups):
             factors = [
@@ -83,6 +99,14 @@ class MetricBuffer:
             )
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
         return columns | self._observed()
+
+    def _logged(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[float | None]]:
+        """The logs of the steps by tag, read from the device in one transfer."""
+        if not any(self.logs):
+            return {}
+        numbers = iter(over_ranks(torch.stack([value for row in self.logs for value in row.values()])).tolist())
+        rows = [{f"train/{name}": next(numbers) for name in row} for row in self.logs]
+        return {tag: [row.get(tag) for row in rows] for tag in dict.fromkeys(chain(*rows))}
 
     def _observed(self) -> dict[str, list[float | None]]:
         """The measurements by tag, read from the device in one transfer."""
@@ -101,7 +125,7 @@ class MetricBuffer:
     def clear(self) -> None:
         """Drop the rows; the speed is measured from now on."""
         self.updates, self.times, self.measures = [], [], []
-        self.lrs, self.plateaus, self.places, self.values, self.seen = [], [], [], [], []
+        self.lrs, self.plateaus, self.places, self.values, self.seen, self.logs = [], [], [], [], [], []
         self.since = time.time()
 
 

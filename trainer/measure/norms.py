@@ -1,7 +1,7 @@
 """Norms and ratios of each parameter group, and the sharpness of the loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
-from trainer.engine.protocols import Loss, MicroBatch
+from trainer.engine.protocols import MicroBatch
+from trainer.engine.step import Step
 from trainer.engine.update import Backward
 from trainer.log.metric_buffer import Observation
 from trainer.lr import ConfigError
@@ -70,8 +72,8 @@ class Measurement:
 class NormObserver:
     """Measures the norms and the sharpness of a `Measurement`. It changes nothing and never waits for the device."""
 
-    def __init__(self, measurement: Measurement, net: nn.Module, loss: Loss, optimizer: Optimizer) -> None:
-        self.measurement, self.net, self.loss, self.optimizer = measurement, net, loss, optimizer
+    def __init__(self, measurement: Measurement, net: nn.Module, step: Step, optimizer: Optimizer) -> None:
+        self.measurement, self.net, self.step, self.optimizer = measurement, net, step, optimizer
         self.parts: dict[str, slice] = {}
         self.parameters: list[Tensor] = []
         for group in optimizer.param_groups:
@@ -88,7 +90,7 @@ class NormObserver:
         """Measure the gradients and weights of update `t`, and the sharpness on its first micro-batch."""
         self.numbers = []
         if self._wants_sharpness(t):
-            self.numbers = [sharpness(self.net, self.loss, update[0], self.measurement.iterations, seed=t)]
+            self.numbers = [sharpness(self.net, self.step, update[0], self.measurement.iterations, t)]
         if self._wants_norms(t):
             gradients = [self.zero if parameter.grad is None else parameter.grad for parameter in self.parameters]
             self.numbers += norms([*gradients, *self.parameters], self.dtype)
@@ -141,23 +143,23 @@ def _ratio(over: float, under: float) -> float:
     return over / under if under else over * math.inf
 
 
-def sharpness(net: nn.Module, loss: Loss, micro: MicroBatch, iterations: int, seed: int) -> Tensor:
+def sharpness(net: nn.Module, step: Step, micro: MicroBatch, iterations: int, t: int) -> Tensor:
     """The largest eigenvalue λ, in absolute value, of the Hessian of the loss on `micro`, by power iteration.
 
     λ is a Rayleigh quotient, so never above the largest eigenvalue; more iterations come closer. They start at the
-    gradient plus noise drawn from `seed`. The net is in training mode, with the dropout of the update, in at least
-    float32, on copies of its weights and buffers; the random generators of the run are left as they were.
+    gradient plus noise drawn from the update `t`. The net is in training mode, with the dropout of the update, in at
+    least float32, on copies of its weights and buffers; the random generators of the run are left as they were.
     """
-    weights = {name: _copy(p).requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
-    buffers = {name: _copy(buffer) for name, buffer in net.named_buffers()}
+    weights = {f"net.{name}": _copy(p).requires_grad_() for name, p in net.named_parameters() if p.requires_grad}
+    buffers = {f"net.{name}": _copy(buffer) for name, buffer in net.named_buffers()}
     leaves = list(weights.values())
     device = leaves[0].device
     with torch.enable_grad(), _undisturbed(device), _eager(net), sdpa_kernel(SDPBackend.MATH):
         Backward(device).reseed(micro.seed)
-        outputs = torch.func.functional_call(net, {**weights, **buffers}, (_copy(micro.inputs),))
-        value = loss(outputs, micro.targets)
+        batch = tree_map(_copy, dict(micro.batch) if isinstance(micro.batch, Mapping) else micro.batch)
+        value = torch.func.functional_call(_LossOf(net, step), {**weights, **buffers}, (batch, t))
         gradient = _flat(torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True))
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(t)
         noise = torch.randn(gradient.shape, generator=generator, device=device, dtype=gradient.dtype)
         vector = _unit(gradient.detach()) + _unit(noise)  # gradients lie mostly in the steepest directions
         for _ in range(iterations):
@@ -167,8 +169,21 @@ def sharpness(net: nn.Module, loss: Loss, micro: MicroBatch, iterations: int, se
     return quotient.detach()
 
 
-def _copy(tensor: Tensor) -> Tensor:
+class _LossOf(nn.Module):
+    """The loss of a step as a module, so that the net in it can be called with other weights."""
+
+    def __init__(self, net: nn.Module, step: Step) -> None:
+        super().__init__()
+        self.net, self.step = net, step
+
+    def forward(self, batch: Any, t: int) -> Tensor:
+        return self.step(self.net, batch, t=t).loss
+
+
+def _copy(tensor: Any) -> Any:
     """A copy; of floating point numbers in at least float32."""
+    if not isinstance(tensor, Tensor):
+        return tensor
     wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
     return tensor.detach().to(wide, copy=True)
 

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl
-from trainer.engine.protocols import Loss, MakeObserver, MicroBatch, Observer
+from trainer.engine.protocols import MakeObserver, MicroBatch, Observer
+from trainer.engine.step import Step
 from trainer.log.metric_buffer import Observation
 from trainer.measure.adascale import AdaScale, AdaScaleObserver
 from trainer.measure.micro_gradients import MicroGradients
@@ -134,11 +135,11 @@ class Observers:
         self.observer: Observer | None = None
         self.micro_gradients: MicroGradients | None = None
 
-    def begin(self, net: nn.Module, loss: Loss, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
+    def begin(self, net: nn.Module, step: Step, optimizer: Optimizer, wrapped: nn.Module | None) -> None:
         """Make the observers; AdaScale's comes last, because it sets the gain of the next update."""
         parts: list[Observer] = []
         if self.probe is not None:
-            parts.append(self.probe(net, loss, optimizer))
+            parts.append(self.probe(net, step, optimizer))
         parts += [part for part in (self.noise, self.adascale) if part is not None]
         self.observer = CompositeObserver(parts) if len(parts) > 1 else parts[0] if parts else None
         if self.noise is not None or (self.adascale is not None and self.adascale.scale is not None):

@@ -180,7 +180,8 @@ def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningD
     optimizer.load_state_dict(checkpoint.content["optimizer_states"][0])
     module.averaging.begin(optimizer)
     count = module.spec.average.recalibrate
-    module.averaging.swap_in(recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches))
+    batches = recent(data.train_dataloader(), module.clock, count, module.spec.micro_batches)
+    module.averaging.swap_in(batches, module.run_step)
 
 
 def _status(folder: Path) -> str | None:

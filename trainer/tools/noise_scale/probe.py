@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from trainer.config.components import Parts
 from trainer.engine.protocols import MicroBatch
+from trainer.engine.step import Step
+from trainer.lr import ConfigError
 from trainer.measure.noise_scale import Estimate, NoiseScale, squares
 
 
@@ -50,10 +52,11 @@ class Probe:
     sampling: Sampling
     measured: list[Point] = field(default_factory=list)
 
-    def attach(self, net: nn.Module, loss: Any, optimizer: Optimizer) -> "Probe":
-        """Take the net, the loss and the optimizer of an updater."""
-        self.net, self.loss, self.optimizer = net, loss, optimizer
+    def attach(self, net: nn.Module, step: Step, optimizer: Optimizer) -> "Probe":
+        """Take the net, the step and the optimizer of an updater."""
+        self.net, self.step, self.optimizer = net, step, optimizer
         self.last_shown = 0.0
+        self.weight: float | None = None
         return self
 
     def before(self, t: int, update: Sequence[MicroBatch]) -> None:
@@ -75,7 +78,7 @@ class Probe:
             for done in range(sampling.updates):
                 self._show(f"measuring at update {t}: batch {done} of {sampling.updates}")
                 micros = islice(batches, sampling.batch // sampling.micro)
-                scale.add(*squares((self._gradient(*micro) for micro in micros), owners))
+                scale.add(*squares((self._gradient(micro, t) for micro in micros), owners))
         names = ["all parameters", *(group.get("name", f"group {i}") for i, group in enumerate(groups))]
         return Point(t, groups[0]["lr"], dict(zip(names, scale.estimates())))
 
@@ -85,11 +88,17 @@ class Probe:
         count = sampling.updates * (sampling.batch // sampling.micro)
         return data.random_batches(sampling.seed, t, sampling.micro, count)
 
-    def _gradient(self, inputs: Tensor, targets: Tensor, seed: int) -> tuple[Tensor | None, ...]:
-        torch.manual_seed(seed)
+    def _gradient(self, micro: MicroBatch, t: int) -> tuple[Tensor | None, ...]:
+        torch.manual_seed(micro.seed)
         precision = self.parts.trainer.precision_plugin
         with precision.forward_context():
-            loss = self.loss(self.net(precision.convert_input(inputs)), targets)
+            loss, weight, *_ = self.step(self.net, precision.convert_input(micro.batch), t=t)
+        if weight is not None and self.weight not in (None, float(weight)):
+            raise ConfigError(
+                "the micro-batches have unequal weights, and the noise scale compares those of equal weight: "
+                "take a loss without class weights and ignored targets."
+            )
+        self.weight = None if weight is None else float(weight)
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         return torch.autograd.grad(loss, parameters, allow_unused=True)
 

@@ -16,9 +16,10 @@ from trainer.config.components import Parts
 from trainer.config.lr_policy import group_settings
 from trainer.engine.averaging import NONE, Averaging
 from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.step import StepOutput
 from trainer.engine.train_spec import Loop
 from trainer.engine.update import Diverged
-from trainer.log.metric_buffer import MetricBuffer, Observation
+from trainer.log.metric_buffer import MetricBuffer
 from trainer.lr import ConfigError, HyperSchedule, LRPolicy, Warmup
 from trainer.lr.growth import STEADY
 from trainer.lr.range_test import Stop, Sweep
@@ -39,7 +40,7 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
         tape = Tape(trainer, measure, Stop() if measured != "score" else math.isnan)
         module.horizon = replace(module.horizon, total=len(values), growth=STEADY)
         module.spec = replace(module.spec, policy=policy, average=NONE, horizon=module.horizon)
-        module.control = LRControl(policy, attribute_setters(policy, module.net, module.loss))
+        module.control = LRControl(policy, attribute_setters(policy, module.net, module.step))
         module.observers = module.observers.with_probe(None)
         module.averaging, module.metric_buffer, module.clock.t = Averaging(module.net, NONE), tape, 0
         accumulate = module.spec.accumulate
@@ -103,7 +104,7 @@ class Tape(MetricBuffer):
     def __len__(self) -> int:
         return 0
 
-    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Any, seen: Observation | None = None) -> None:
+    def add(self, t: int, loss: Tensor, grad_norm: Tensor, with_: Any, *observed: Any, **logged: Any) -> None:
         """Measure update `t`. Gradients that are not finite are not applied, and break the sweep."""
         value = self.measure(loss) if math.isfinite(grad_norm.item()) else math.nan
         if math.isnan(value) or self.stop(value):
@@ -129,36 +130,33 @@ class HeldOut:
 
     parts: Parts
     count: int
-    batch: tuple[Tensor, Tensor] | None = None
+    batch: Any = None
 
     @torch.no_grad()
     def loss(self, ignored: Tensor | None = None) -> float:
         """The mean loss."""
-        outputs, targets = self._outputs()
-        return self.parts.module.loss(outputs, targets).item()
+        return self._output().loss.item()
 
     @torch.no_grad()
     def score(self, ignored: Tensor | None = None) -> float:
         """What `scored_by` names, with the sign of its mode."""
         name, sign = scored_by(self.parts)
         scores: Any = self.parts.module.scores["val"]
-        outputs, targets = self._outputs()
-        scores.update(self.parts.module.loss(outputs, targets), outputs, targets)
+        scores.update(self._output(), self.batch)
         return sign * scores.compute()[name]
 
-    def _outputs(self) -> tuple[Tensor, Tensor]:
+    def _output(self) -> StepOutput:
         module, precision = self.parts.module, self.parts.trainer.precision_plugin
         if self.batch is None:
             data: Any = self.parts.data
             self.batch = data.validation_samples(self.count)
         modes = [(part, part.training) for part in module.net.modules()]
         module.net.eval()
-        inputs, targets = self.batch
         with precision.forward_context():
-            outputs = module.net(precision.convert_input(inputs))
+            output = module.run_step(precision.convert_input(self.batch))
         for part, mode in modes:
             part.training = mode
-        return outputs, targets
+        return output
 
 
 def fingerprint(parts: Parts) -> str:

@@ -1,0 +1,131 @@
+"""Whole runs with weighted losses and steps of one's own: cut into processes, in half precision, by the config."""
+
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.distributed import worlds
+from tests.engine import equality
+from trainer.checkpoint.io import checkpoint_path, read
+from trainer.lr import ConfigError
+from trainer.run import fit
+
+OWN = (
+    *("~task.loss", "task.metrics={}", "allow=[tests]", "+task.step._partial_=true"),
+    "+task.step._target_=tests.engine.own_steps.classified",
+)
+RUNS = {
+    "ignored": ("+task.loss.ignore_index=0", "task.loss.label_smoothing=0"),
+    "class_weights": ("+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]",),
+    "own": OWN,
+}
+SHORT = ("optimizer=sgd", "schedule=constant", "trainer.duration=20", "trainer.validate=10")
+SMALL = (
+    *("data.batch_size=32", "model.hidden=[16]", "trainer.duration=20", "trainer.validate=10", "logger=none"),
+    *("trainer.accumulate=2", "trainer.keep=0"),
+)
+FSDP = "trainer.strategy=fsdp"
+
+
+def train_all(rank, world, folder):
+    for name, words in RUNS.items():
+        for kind in ((), (FSDP,)):
+            for accumulate in (1, 2) if not kind else (2,):
+                where = f"{name}-{accumulate}{'-fsdp' * len(kind)}"
+                ended = equality.train(folder / where, world, accumulate, *SHORT, *words, *kind)
+                torch.save({**ended, "loss": losses(folder / where)}, folder / f"{where}.{rank}.pt")
+
+
+def losses(folder):
+    if not any(folder.glob("events.out.tfevents*")):
+        return []
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return [point.value for point in events.Scalars("train/loss")]
+
+
+@pytest.mark.slow
+def test_the_config_trains_the_same_weights_on_one_process_and_on_two(tmp_path):
+    assert worlds.run(2, train_all, 2, tmp_path) == [0, 0]
+    for name, words in RUNS.items():
+        whole = equality.train(tmp_path / f"{name}-whole", 1, 1, *SHORT, *words)
+        cut = equality.train(tmp_path / f"{name}-cut", 1, 4, *SHORT, *words)
+        others = [torch.load(tmp_path / f"{name}-{kind}.{rank}.pt") for kind in (1, 2, "2-fsdp") for rank in (0, 1)]
+        for other in (cut, *others):
+            assert (other["weights"] - whole["weights"]).abs().max() <= 1e-12
+            assert other["scores"]["val/loss"] == pytest.approx(whole["scores"]["val/loss"], rel=1e-12)
+        for other in others[::2]:
+            assert other["loss"] == pytest.approx(losses(tmp_path / f"{name}-whole"), rel=1e-6)
+
+
+@pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)
+def test_the_scores_of_a_run_do_not_depend_on_the_size_of_the_evaluated_batches(assembled, words):
+    found = []
+    for size in (180, 8, 2):
+        run = assembled(
+            *SMALL, *words, "trainer.precision=64-true", f"data.eval_batch_size={size}", folder=f"run{size}"
+        )
+        fit(run)
+        lines = (run.folder / "validations.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["val/loss"] for line in lines])
+    assert not any(torch.tensor(value).item() == value for value in found[0]), "they are rounded"
+    assert all(values == pytest.approx(found[0], rel=1e-12) for values in found[1:])
+
+
+def test_a_net_in_half_precision_has_losses_in_single(assembled):
+    run = assembled(*SMALL, "trainer.precision=bf16-true", "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10.1]")
+    fit(run)
+    loss, source, net = run.module.step.loss, run.data.splits.val, run.module.net.eval()
+    assert loss.weight.tolist() == torch.tensor([*range(1, 10), 10.1]).tolist()
+    with torch.no_grad():
+        expected = loss(net(source.inputs.bfloat16()).float(), source.targets).item()
+    value = run.trainer.callback_metrics["val/loss"].item()
+    assert value == pytest.approx(expected, rel=1e-6)
+    assert value != torch.tensor(value).bfloat16().item()
+
+
+def test_a_step_of_ones_own_reaches_the_log_and_resumes_to_the_same_bits(assembled):
+    words = [word for word in SMALL if word != "logger=none"]
+    whole = assembled(*words, *OWN, "+task.step.ignored=3")
+    fit(whole)
+    for logger in whole.trainer.loggers:
+        logger.save()
+    events = EventAccumulator(str(whole.folder), size_guidance={"scalars": 0}).Reload()
+    counted = [point.value for point in events.Scalars("train/counted")]
+    assert len(counted) == 20
+    assert all(20 < count < 32 for count in counted)
+    resumed = assembled(
+        *words, *OWN, "+task.step.ignored=3", folder="on", resumed=checkpoint_path(whole.checkpointing.folder, 10)
+    )
+    fit(resumed)
+    ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_targets_in_memory_are_counted_only_where_one_is_ignored(assembled):
+    assert assembled(*SMALL).module.step.weigh is None
+    assert assembled(*SMALL, "+task.loss.ignore_index=0", folder="other").module.step.weigh is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (OWN[1:], "task.loss beside task.step: .* by ~task.loss"),
+        (
+            [*OWN[:3], OWN[4]],
+            "task.step._target_=.*classified would be called without a net: add task.step._partial_=true",
+        ),
+        (["~task.loss"], "task.loss is not set, nor task.step"),
+        (["+task.loss.reduction=sum"], "task.loss.reduction=sum does not give the mean"),
+        (["+task.loss.weight=[1,2]"], "task.loss.weight has 2 numbers for the 10 classes"),
+        (
+            ["+task.loss.weight=[a,b]"],
+            r"task.loss.weight=\['a', 'b'\] does not fit CrossEntropyLoss: give a list of numbers",
+        ),
+        (["measure=noise", "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]"], "update 0 has micro-batches of unequal weight"),
+    ],
+)
+def test_a_bad_setting_is_refused_in_one_line(assembled, words, told):
+    with pytest.raises(ConfigError, match=told):
+        fit(assembled(*SMALL, *words))

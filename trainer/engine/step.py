@@ -1,0 +1,171 @@
+"""The step: from a net and a batch to a loss, and the weight of that loss in a mean over batches."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from trainer.lr import ConfigError
+
+HALF = (torch.float16, torch.bfloat16)
+_CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+class StepOutput(NamedTuple):
+    """What a step gives for one batch.
+
+    `loss` is a scalar, and a mean. `weight` is what that mean divides by: the number of tokens or pixels that count, or
+    the sum of their class weights. None stands for the number of samples. The loss of an update is Σ wᵢ lossᵢ / Σ wᵢ
+    over its micro-batches on all processes, and validation and test losses are so over all batches. A batch of weight 0
+    does not count, even if its loss is nan. A step gives a weight for every batch or for none.
+
+    `logs` are scalars by name, the same names for every batch: each update logs their means, with the same weights, as
+    `train/NAME`. Metrics are computed from `outputs` and `targets`.
+    """
+
+    loss: Tensor
+    weight: Tensor | float | None = None
+    logs: Mapping[str, Tensor | float] = MappingProxyType({})
+    outputs: Any = None
+    targets: Any = None
+
+
+class Step(Protocol):
+    """A function or an object that gives the loss of `net` on a batch; update `t` is the next to be applied.
+
+    It may have a method `weight_of(batch)`, which gives the weight of a batch before its forward pass, or None. The
+    gradients of an update are then made with their final scale, and otherwise scaled once at the end.
+    """
+
+    def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput: ...
+
+
+class PairStep(nn.Module):
+    """loss(net(inputs), targets) for batches (inputs, targets), with outputs in at least float32.
+
+    The weight is Σ w[target] over the targets that are not `ignore_index`, for `nn.CrossEntropyLoss` and `nn.NLLLoss`,
+    whose mean divides by it. A loss of another kind may have a method `weight_of(targets)` that gives a scalar, or None
+    for a mean over samples. Raises `ConfigError` for a loss that is not a mean.
+    """
+
+    def __init__(self, loss: Callable[[Any, Any], Tensor]) -> None:
+        super().__init__()
+        _check_mean(loss)
+        if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn."):
+            for name, buffer in list(loss.named_buffers()):  # class weights are settings, and no part of a checkpoint
+                loss.register_buffer(name, buffer, persistent=False)
+        self.loss = loss
+        self.weigh: Callable[[Any], Tensor | None] | None = getattr(loss, "weight_of", None)
+        if isinstance(loss, _CLASS_LOSSES):
+            self.weigh = partial(_class_weight, loss)
+
+    def forward(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
+        inputs, targets = batch
+        outputs = net(inputs)
+        if isinstance(outputs, Tensor) and outputs.dtype not in HALF:
+            loss = self.loss(outputs, targets)
+        else:
+            outputs, targets = tree_map(_widened, (outputs, targets))
+            device = next(leaf.device for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
+            with torch.autocast(device.type, enabled=False):
+                loss = self.loss(outputs, targets)
+        weight = None if self.weigh is None else self.weigh(targets)
+        return StepOutput(loss, weight, outputs=outputs, targets=targets)
+
+    def weight_of(self, batch: Any) -> Tensor | None:
+        """The weight of a batch (inputs, targets)."""
+        return None if self.weigh is None else self.weigh(batch[1])
+
+    def skip_count(self, occurs: Callable[[int], bool]) -> None:
+        """Give no weights where they would only count targets, and none is ignored.
+
+        `occurs(value)` is whether a target of the run may be `value`.
+        """
+        loss = self.loss
+        if isinstance(loss, _CLASS_LOSSES) and loss.weight is None and not occurs(loss.ignore_index):
+            self.weigh = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PairStep":
+        """Move and convert the tensors of the loss, but never below float32."""
+        super()._apply(lambda tensor: _converted(tensor, fn(tensor)), recurse)
+        return self
+
+
+class ModelStep:
+    """The loss that a net gives itself: `net(**batch).loss`, for batches by name, as models of transformers take them.
+
+    `weight` is what that loss is a mean over: "labels", the entries of batch["labels"] that are not `ignore_index`;
+    "shifted_labels", the same without the first of each row, as causal language models are trained; None, samples.
+    """
+
+    def __init__(self, weight: Literal["labels", "shifted_labels"] | None = "labels", ignore_index: int = -100) -> None:
+        if weight not in ("labels", "shifted_labels", None):
+            raise ConfigError(f"task.step.weight={weight!r} is not known: choose labels, shifted_labels or null.")
+        self.weight, self.ignore_index = weight, ignore_index
+
+    def __call__(self, net: nn.Module, batch: Mapping[str, Any], *, t: int) -> StepOutput:
+        found = net(**batch)
+        loss = getattr(found, "loss", None)
+        if loss is None:
+            raise ConfigError(
+                f"task.step: {type(net).__name__} gives no loss for a batch of {', '.join(batch)}: "
+                "add its labels to the batch, or take a step of your own."
+            )
+        outputs = tree_map(_widened, getattr(found, "logits", None))
+        return StepOutput(_widened(loss), self.weight_of(batch), outputs=outputs, targets=batch.get("labels"))
+
+    def weight_of(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """The weight of a batch."""
+        if self.weight is None:
+            return None
+        labels: Tensor = batch["labels"] if self.weight == "labels" else batch["labels"][..., 1:]
+        return (labels != self.ignore_index).sum()
+
+
+def weighted(value: Tensor, weight: Tensor) -> Tensor:
+    """value · weight; 0 where the weight is 0, also for a value of nan."""
+    return torch.where(weight > 0, value, torch.zeros_like(value)) * weight.to(value.dtype)
+
+
+def as_weight(weight: Tensor | float, device: torch.device) -> Tensor:
+    """A weight as a scalar on `device`, in double precision where the device has it: counts stay whole numbers."""
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    return torch.as_tensor(weight, device=device).detach().to(wide)
+
+
+def samples(batch: Any) -> int:
+    """The number of samples in a batch: the length of its first tensor."""
+    tree = dict(batch) if isinstance(batch, Mapping) else batch
+    return len(next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)))
+
+
+def _check_mean(loss: object) -> None:
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction in ("sum", "none"):
+        raise ConfigError(
+            f"task.loss.reduction={reduction} does not give the mean of a batch, and an update is the mean of its "
+            "micro-batches: take reduction=mean."
+        )
+
+
+def _class_weight(loss: nn.CrossEntropyLoss | nn.NLLLoss, targets: Tensor) -> Tensor | None:
+    """Σ w[target] over the targets that are not ignored; None for targets that are probabilities of classes."""
+    if targets.is_floating_point():
+        return None
+    counted = targets != loss.ignore_index
+    if loss.weight is None:
+        return counted.sum()
+    return (loss.weight[targets.where(counted, 0)] * counted).sum()
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+
+def _converted(tensor: Tensor, moved: Tensor) -> Tensor:
+    """`tensor` on the device of `moved` and in its dtype, or in float32 where that is a half."""
+    return tensor.to(moved.device, torch.float32) if moved.dtype in HALF else moved
