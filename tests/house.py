@@ -65,7 +65,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/engine/",
-            "one update and one run: module, update, clock, learning-rate control, plateau, averaging",
+            "one update and one run: module, step, update, clock, learning-rate control, plateau, averaging",
             TORCH | {"torchmetrics"},
         )
     ],

@@ -228,6 +228,26 @@ def test_a_model_without_a_loss_is_refused():
         ModelStep("tokens")
 
 
+def test_a_causal_model_of_transformers_trains_the_same_however_its_batch_is_cut():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
+    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(11, (8, 8), generator=generator)
+    labels = ids.where(torch.arange(8) < torch.randint(1, 9, (8, 1), generator=generator), -100)
+    ends = []
+    for pieces in (1, 4):
+        torch.manual_seed(0)
+        model = transformers.GPT2LMHeadModel(config)
+        update = updater(model)
+        update.step, update.weight_of = ModelStep("shifted_labels"), ModelStep("shifted_labels").weight_of
+        parts = zip(ids.chunk(pieces), labels.chunk(pieces))
+        update([cuts.Micro({"input_ids": some, "labels": theirs}, 0) for some, theirs in parts])
+        ends.append(cuts.flat(model))
+    assert torch.allclose(*ends, rtol=0, atol=1e-6)
+
+
 def test_a_weight_of_zero_leaves_out_even_what_is_not_finite():
     assert weighted(torch.tensor(math.nan), torch.tensor(0.0)) == 0.0
     assert samples({"a": torch.zeros(3, 2)}) == samples((torch.zeros(3, 2), torch.zeros(3))) == 3

@@ -59,11 +59,12 @@ class PairStep(nn.Module):
             for name, buffer in list(loss.named_buffers()):  # class weights are settings, and no part of a checkpoint
                 loss.register_buffer(name, buffer, persistent=False)
         self.loss = loss
+        self.__dict__["loss"] = loss  # found without the search of nn.Module, which each update would pay for
         self.weigh: Callable[[Any], Tensor | None] | None = getattr(loss, "weight_of", None)
         if isinstance(loss, _CLASS_LOSSES):
             self.weigh = partial(_class_weight, loss)
 
-    def forward(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
+    def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
         inputs, targets = batch
         outputs = net(inputs)
         if isinstance(outputs, Tensor) and outputs.dtype not in HALF:

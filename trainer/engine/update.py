@@ -134,28 +134,29 @@ class Updater:
         Gradients are exchanged on the last micro-batch. Weights that are known only after the forward passes multiply
         the losses, and the summed gradients are divided by their sum.
         """
-        count, shares = len(update), self._known_shares(update)
-        losses: list[Tensor] = []
-        weights: list[Weight] = []
-        logs: list[Mapping[str, Tensor | float]] = []
+        count = len(update)
+        several = count * self.backward.world > 1
+        shares = self._known_shares(update) if several and self.weight_of is not None else None
+        given: list[tuple[Tensor, Weight, Mapping[str, Tensor | float]]] = []
         for i, micro in enumerate(update):
             self.backward.reseed(micro.seed)
             with nullcontext() if i + 1 == count else self.backward.no_sync():
-                loss, weight, named = self._forward(micro)
-                late = shares is None and weight is not None and count * self.backward.world > 1
-                part = weighted(loss, as_weight(weight, loss.device)) if late and weight is not None else loss
-                if count > 1 and not late:
-                    part = part / count
+                loss, weight, logs = self._forward(micro)
+                if shares is not None:
+                    part = weighted(loss / count, shares[i])
+                elif weight is not None and several:
+                    part = weighted(loss, as_weight(weight, loss.device))
+                else:
+                    part = loss / count if count > 1 else loss
                 with self.backward.full_precision():
-                    self.backward(part if shares is None else weighted(part, shares[i]))
+                    self.backward(part)
             if self.micro_gradients is not None:
                 self.micro_gradients.take(i + 1, of=count)
-            losses.append(loss.detach())
-            weights.append(weight)
-            logs.append(named)
-        if shares is None and count * self.backward.world > 1 and weights.count(None) < count:
+            given.append((loss.detach(), weight, logs))
+        losses, weights, named = zip(*given, strict=True)
+        if shares is None and several and weights.count(None) < count:
             shares = self._shares(weights, scale=True)
-        return _mean(losses, shares), _mean_logs(logs, shares, losses[0])
+        return _mean(losses, shares), _mean_logs(named, shares, losses[0])
 
     def _forward(self, micro: MicroBatch) -> tuple[Tensor, Weight, Mapping[str, Tensor | float]]:
         """Loss, weight and logs of a micro-batch; its outputs are not kept, because they may be large."""
@@ -167,9 +168,8 @@ class Updater:
         return output[:3]
 
     def _known_shares(self, update: Sequence[MicroBatch]) -> Sequence[Tensor] | None:
-        """The shares of the micro-batches, where there are several and their weights are known beforehand."""
-        if self.weight_of is None or len(update) * self.backward.world == 1:
-            return None
+        """The shares of the micro-batches, where their weights are known before the forward pass."""
+        assert self.weight_of is not None
         weights = [self.weight_of(micro.batch) for micro in update]
         return None if weights[0] is None else self._shares(weights)
 
