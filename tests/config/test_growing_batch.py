@@ -226,7 +226,7 @@ def test_the_plan_of_a_run_says_where_the_batch_grows_and_every_update_logs_it(a
     ("words", "says"),
     [
         (["batch_schedule.max_batch_size=32"], "batch_schedule.max_batch_size 64 → 32"),
-        (["batch_schedule.max_batch_size=32", "resume.policy=override"], "along its own curve only"),
+        (["batch_schedule.max_batch_size=32", "resume.policy=override"], "keeps its curve, without a resume.policy"),
         (["trainer.duration=8ep", "resume.policy=stretch"], "updates 100 → 200"),
         (["optimizer.lr=0.1", "resume.policy=override"], "optimizer.lr 0.02 → 0.1"),
         (["resume.policy=rewarm"], "leave out resume.policy=rewarm"),

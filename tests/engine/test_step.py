@@ -11,6 +11,7 @@ from tests.distributed import worlds
 from tests.engine import weighted as cuts
 from tests.engine.test_update import batches, net, updater
 from tests.engine.weighted import CUTS, KINDS, WEIGHTS, padded_step, train, whole
+from tests.measure.test_norms import Unhurried
 from trainer.engine import update as updates
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.step import ModelStep, PairStep, StepOutput, samples, weighted
@@ -219,6 +220,18 @@ def test_micro_batches_of_unequal_weight_have_no_noise_scale():
     update.weight_of = lambda batch: (batch[0][:, 0] > 0).sum()
     with pytest.raises(ConfigError, match="update 1 has micro-batches of unequal weight"):
         update(batches(2))
+
+
+@pytest.mark.parametrize("name", ["class_weights", "ignored_by_default", "own_step"])
+def test_nothing_is_read_from_the_device_for_the_weights(name):
+    kind = KINDS[name]
+    model, _, generator = cuts.started(kind)
+    update = updater(model, kind=torch.optim.AdamW, fused=True)
+    update.step, update.checks_each = kind.step(), False
+    update.weight_of = getattr(update.step, "weight_of", None)
+    micros = [cuts.Micro(cuts.cut(kind.batch(generator), place, 2), 0) for place in range(2)]
+    with Unhurried():
+        update(micros)
 
 
 def test_a_model_without_a_loss_is_refused():

@@ -11,6 +11,8 @@ from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
 from trainer.lr import ConfigError
 from trainer.run import fit
+from trainer.tools.noise_scale.probe import Probe, Sampling
+from trainer.tools.range_test.sweep import sweep
 
 OWN = (
     *("~task.loss", "task.metrics={}", "allow=[tests]", "+task.step._partial_=true"),
@@ -99,6 +101,30 @@ def test_a_step_of_ones_own_reaches_the_log_and_resumes_to_the_same_bits(assembl
     fit(resumed)
     ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_measurements_averages_and_sweeps_go_through_the_step(assembled):
+    run = assembled(*SMALL, *OWN, "measure=all", "measure.sharpness=5", "average=ema", "model.norm=batch")
+    seen, step = [], run.module.step
+    run.module.step = lambda net, batch, *, t: (
+        seen.append((net.training, torch.is_grad_enabled(), t)),
+        step(net, batch, t=t),
+    )[1]
+    swept = [sweep(run, "lr", [1e-3, 1e-2], measured).losses for measured in ("train", "val")]
+    assert all(0 < loss < 10 for losses in swept for loss in losses)
+    swept_calls = len(seen)
+    fit(run)
+    updates = {t for training, grad, t in seen[swept_calls:] if training and grad}
+    assert updates == set(range(20))
+    calls = [training for training, grad, _ in seen[swept_calls:] if grad]
+    assert len(calls) == 20 * 2 + 4, "two micro-batches of each update, and the sharpness of every fifth"
+    recalibrated = [t for training, grad, t in seen[swept_calls:] if not training and not grad]
+    assert {9, 19} <= set(recalibrated), "batches of the last update before each validation"
+    probed = assembled(*SMALL, *OWN, folder="probed")
+    probe = Probe(probed, [1], Sampling(updates=4, micro=4, batch=8, seed=1))
+    probed.module.observers = probed.module.observers.with_probe(probe.attach)
+    with pytest.raises(ConfigError, match="unequal weights, and the noise scale"):
+        fit(probed)
 
 
 def test_targets_in_memory_are_counted_only_where_one_is_ignored(assembled):
