@@ -56,12 +56,14 @@ class PairStep(nn.Module):
         super().__init__()
         _check_mean(loss)
         if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn."):
-            for name, buffer in list(loss.named_buffers()):  # class weights are settings, and no part of a checkpoint
+            for name, buffer in list(
+                loss.named_buffers(recurse=False)
+            ):  # class weights are settings, and no part of a checkpoint
                 loss.register_buffer(name, buffer, persistent=False)
         self.loss = loss
         self.__dict__["loss"] = loss  # found without the search of nn.Module, which each update would pay for
         self.weigh: Callable[[Any], Tensor | None] | None = getattr(loss, "weight_of", None)
-        if isinstance(loss, _CLASS_LOSSES):
+        if self.weigh is None and isinstance(loss, _CLASS_LOSSES):
             self.weigh = partial(_class_weight, loss)
 
     def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
