@@ -22,8 +22,16 @@ train: setup  ## train the default: digits, an MLP, within a minute
 	$(BIN)/cadence train
 
 test: setup lint types walls  ## lint, types, then all tests
+	$(MAKE) --no-print-directory -j2 test-runs test-cluster
+
+# A thread for each process: as many processes as cores train at once.
+test-runs: export OMP_NUM_THREADS ?= 1
+test-runs: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
-	$(BIN)/python -m pytest -m cluster tests/cluster
+
+# Beside the others: the tests of a cluster mostly wait for it.
+test-cluster: setup
+	$(BIN)/python -m pytest -q -m cluster tests/cluster
 
 walls: setup  ## the walls of the house and trainer/lr, at the first failure it ends
 	$(BIN)/python -m pytest -x -q -n 2 --dist worksteal tests/test_house.py tests/lr
@@ -58,4 +66,4 @@ clean:  ## remove environments, caches and what was built; runs stay
 	rm -rf .venv $(NEXT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train test walls check hydra-next lint types bench gallery clean
+.PHONY: help setup train test test-runs test-cluster walls check hydra-next lint types bench gallery clean
