@@ -133,6 +133,7 @@ CHOICES = [
     ("model=resnet9 data=synthetic", "needs in_channels"),
     ("data=synthetic_regression", "task.loss: the cross entropy over the 1 class of this data is always 0"),
     ("task.monitor=x", "task.monitor='x'"),
+    ("task.metrics.accuracy=x", "task.metrics.accuracy='x' is not a metric"),
     ("task.loss=foo", "task.loss='foo'"),
     ("task.loss.label_smoothing=2", "task.loss.label_smoothing=2"),
     ("resume.path=nowhere.ckpt", "resume.path=nowhere.ckpt does not exist"),

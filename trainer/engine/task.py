@@ -24,6 +24,9 @@ class Task:
     mode: str = "min"
 
     def __post_init__(self) -> None:
+        for name, metric in self.metrics.items():
+            if not isinstance(metric, Metric):
+                raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")
         known = ["loss", *self.metrics]
         if self.monitor not in known:
             raise ConfigError(f"task.monitor={self.monitor!r} is not computed: choose one of {', '.join(known)}.")
