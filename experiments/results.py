@@ -17,6 +17,7 @@ from trainer.tools.report.runs import Run, find_runs
 Curve = Sequence[tuple[int, float]]
 """Samples seen, and the loss over the whole training set."""
 DIVERGED = "Diverged"
+_KEY = r"\{([\w./@]+)\}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,13 @@ class Results:
     def __post_init__(self) -> None:
         self.arms.update({trial.arm: {} for trial in self.trials})
         for trial in sorted(self.trials, key=lambda one: (one.x is not None and one.x, one.seed)):
-            self.arms[trial.arm].setdefault(trial.x, []).append(trial)
+            same = self.arms[trial.arm].setdefault(trial.x, [])
+            if trial.seed in [one.seed for one in same]:
+                at = "" if trial.x is None else f" at {trial.x:g}"
+                raise ConfigError(
+                    f"arm {trial.arm!r} has seed {trial.seed} twice{at}: name in arm what tells its runs apart."
+                )
+            same.append(trial)
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
@@ -157,7 +164,13 @@ def trial_of(run: Run, arm: str, tuned: str) -> Trial:
     if run.status != "completed" and not diverged:
         raise RuntimeError(f"{run.folder}: {run.status}: {run.error}")
     words = {**run.plan, **run.settings}
-    name = re.sub(r"\{([\w./@]+)\}", lambda key: _shown(words.get(key[1])), arm)
+    keys = re.findall(_KEY, arm)
+    if missing := [key for key in keys if key not in words]:
+        raise ConfigError(
+            f"arm {arm!r}: {missing[0]} is no override of {run.folder} and not in its plan.json: name one, or two arms "
+            "would be taken for the same."
+        )
+    name = re.sub(_KEY, lambda key: _shown(words[key[1]]), arm)
     x = run.settings.get(tuned) if tuned else None
     values = {"updates": float(run.result["updates"]), "seconds": float(run.result["seconds"])}
     return Trial(name, int(run.seed), x, {**_scores(run), **values, **_gains(run)}, _curve(run))

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from experiments.claims import flat, judged_all, with_values  # noqa: E402
 from experiments.record import Table, check, check_options, measured_by, options_of, publish, summary  # noqa: E402
 from experiments.results import Results, Trial, trials_in  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
+from trainer.config.instantiate import check_names, check_values  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.tools.report.claims import Claims, Plot, write_claims  # noqa: E402
 from trainer.tools.report.command import main as report  # noqa: E402
@@ -115,9 +116,11 @@ def read(name: str) -> Experiment:
     if name not in names():
         raise ConfigError(f"{name} is not an experiment: choose from {', '.join(names())}.")
     tree = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
-    known = {one.name for one in fields(Experiment)}
-    if unknown := sorted(tree.keys() - known):
-        raise ConfigError(f"experiments/{name}.yaml: {unknown[0]} is not known: choose from {', '.join(known)}.")
+    place = f"experiments/{name}.yaml"
+    check_names(place, Experiment, tree)
+    for i, one in enumerate(tree["sweeps"]):
+        check_names(f"{place}: sweeps.{i}", Sweep, one)
+        check_values(f"{place}: sweeps.{i}", Sweep, one)
     experiment = Experiment(**{**tree, "sweeps": [Sweep(**one) for one in tree["sweeps"]]})
     list(flat(experiment.claims))
     return experiment

@@ -100,3 +100,18 @@ def test_models_and_data_of_the_user_join_the_shipped_ones(tmp_path: Path, with_
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=100)
+
+
+@pytest.mark.parametrize(("own", "code"), [("class MLP: pass\n", 2), (None, 0)], ids=["another", "the same"])
+def test_a_module_of_the_users_own_with_the_name_of_a_shipped_one_is_refused(
+    project: Path, own: str | None, code: int
+) -> None:
+    (project / "models").mkdir()
+    (project / "models/mlp.py").write_text(own or (ROOT / "models/mlp.py").read_text())
+    words = ["groups=layer_decay", "trainer.duration=20", "--no-files"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from cadence.__main__ import main; raise SystemExit(main())", "plan", *words],
+        cwd=project, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("are both models.mlp: rename yours." in done.stderr) == bool(own)

@@ -33,3 +33,32 @@ def test_a_name_that_torchmetrics_does_not_have_is_an_attribute_error():
     code = "import trainer, torchmetrics\ntry: torchmetrics.nothing\nexcept AttributeError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "'torchmetrics' has no attribute 'nothing'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from torchmetrics.classification import MulticlassAccuracy",
+        "from torchmetrics.metric import Metric",
+        "from torchmetrics.functional.classification import accuracy",
+        "from torchmetrics import *; Accuracy, functional.accuracy",
+    ],
+)
+def test_torchmetrics_can_be_imported_before_lightning(code):
+    done = subprocess.run([sys.executable, "-c", f"import trainer\n{code}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_code_of_torchmetrics_that_fails_says_why_each_time(tmp_path):
+    package = tmp_path / "torchmetrics"
+    for name, text in (("__init__", "import nonesuch"), ("utilities", "")):
+        package.mkdir(exist_ok=True)
+        (package / f"{name}.py").write_text(text)
+    code = (
+        "import trainer, torchmetrics\nfor _ in range(2):\n"
+        "    try: torchmetrics.Accuracy\n    except ImportError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:."}
+    )
+    assert done.stdout.count("torchmetrics cannot be imported: No module named 'nonesuch'") == 2, done.stderr

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config.resolve import plan_of, resolve
+from trainer.config.resolve import horizon_of, plan_of, resolve
 from trainer.config.settings import settings_of
+from trainer.resume.curve_history import first_segment
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -67,6 +68,15 @@ def test_training_and_the_plan_command_have_the_same_plan(compose):
     assert list(planned.curves) == list(trained.curves)
     assert all(planned.curves[name].tolist() == trained.curves[name].tolist() for name in trained.curves)
     assert planned.settings == trained.settings
+
+
+def test_the_plan_of_a_run_that_was_resumed_follows_the_history_of_its_curve(compose):
+    before, now = (settings_of(compose(*SMALL, *more)) for more in ([], ["optimizer.lr=0.1", "trainer.duration=12"]))
+    first, second = (first_segment(one.record, horizon_of(one)) for one in (before, now))
+    history = [first, {**second, "rule": "override", "samples": 4 * 8}]
+    old, new, joined = plan_of(before), plan_of(now), plan_of(now, history=history)
+    for name, values in joined.curves.items():
+        assert values.tolist() == [*old.curves[name][:4], *new.curves[name][4:]]
 
 
 def test_what_was_resolved_cannot_be_changed(compose):

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,10 +10,11 @@ from hydra import compose, initialize_config_dir
 from experiments import run
 from experiments.claims import WORDS, evaluated, flat, judged, judged_all, with_values
 from experiments.record import NotReproduced, check
-from experiments.results import Results, Trial
+from experiments.results import Results, Trial, trial_of
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
+from trainer.tools.report.runs import Run
 
 FROZEN = {
     "adam_sqrt": [*[("at_most", 0.6), ("at_most", 0.35), ("at_most", 0.35), ("at_most", 0.6), ("at_least", 0.05)] * 2],
@@ -163,6 +165,16 @@ def test_a_tuned_arm_stands_for_its_best_and_a_rate_trains_below_a_loss():
     assert math.isnan(found.value("train_loss", "a", at=0.3))
     assert found.largest("a", below=0.01) == 0
     assert math.isnan(evaluated("1 / largest('a', below=0.01)", found.functions))
+
+
+def test_runs_that_an_arm_does_not_tell_apart_are_refused():
+    done = {"updates": 1, "seconds": 1.0}
+    job = Run(0, "0", Path("0"), "completed", overrides=("scaling=sqrt", "seed=0"), result=done, plan={"kappa": 2.0})
+    assert trial_of(job, "{scaling} {kappa}", "").arm == "sqrt 2"
+    with pytest.raises(ConfigError, match="arm '{scalin}': scalin is no override of 0 and not in its plan.json"):
+        trial_of(job, "{scalin}", "")
+    with pytest.raises(ConfigError, match="arm 'a' has seed 0 twice at 0.5"):
+        Results(trials({"a": [1.0, 2.0]}, 0.5) + trials({"a": [3.0]}, 0.5))
 
 
 def test_a_distance_is_the_mean_of_logarithms_at_the_same_samples():

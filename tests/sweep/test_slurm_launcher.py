@@ -184,6 +184,16 @@ def test_a_controller_that_never_answers_ends_the_driver_and_not_the_jobs(queue:
     assert not (queue.job / "cancelled").exists()
 
 
+def test_a_task_that_was_killed_fails_the_job_although_others_left_with_0(
+    queue: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "result").touch()
+    paths = SimpleNamespace(result_pickle=tmp_path / "result")
+    tasks = [SimpleNamespace(paths=paths, result=lambda code=code: code) for code in (0, -9)]
+    queue.process._handle = SimpleNamespace(job_id="7", num_tasks=2, task=tasks.__getitem__)
+    assert queue.process.poll() == -9
+
+
 def test_a_job_that_is_gone_without_a_result_has_failed_but_not_at_the_first_look(queue: SimpleNamespace) -> None:
     (queue.job / "ended").touch()
     assert [queue.process.poll() for _ in range(slurm_cluster.LOOKS)] == [None] * (slurm_cluster.LOOKS - 1) + [1]

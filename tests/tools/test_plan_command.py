@@ -158,6 +158,20 @@ def test_a_folder_of_no_run_is_refused_and_so_are_other_settings_beside_one(show
             shown("--applied", "nowhere", *more)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1", "is not the config of a run"),
+        ("a: [", "config.yaml cannot be read"),
+        ("schedule_batch: {}", "schedule_batch is not a key of the config"),
+    ],
+)
+def test_the_config_of_a_run_that_is_none_is_refused(shown, tmp_path, text, told):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        shown("--applied", str(tmp_path), "--no-files")
+
+
 def test_a_long_curve_is_drawn_by_its_lowest_and_highest_points():
     values = Values("d", [1.0 + (t % 7) / 10 for t in range(100_000)])
     values[54_321] = 9.0

@@ -108,8 +108,14 @@ def test_a_plot_that_would_mix_settings_or_show_nothing_is_refused(experiment):
         plot_figure(study, Plot("p", "", "seed", "val/charm"))
 
 
+PLOT = {"name": "p", "title": "", "x": "seed", "y": "val/loss"}
+"""A plot as a file holds it."""
+
+
 def test_a_file_that_holds_no_claims_is_refused_in_one_line(experiment, tmp_path):
-    for text in ("{", '{"claims": [{"text": "x"}]}', '{"claims": [], "charm": 1}', "[]"):
+    plots = [{**PLOT, "y": {}}, {**PLOT, "panels": 1}, {**PLOT, "levels": [1.0]}, {**PLOT, "levels": [[[], "a"]]}]
+    wrong = [json.dumps({"plots": [plot]}) for plot in plots]
+    for text in ("{", '{"claims": [{"text": "x"}]}', '{"claims": [], "charm": 1}', "[]", *wrong):
         (tmp_path / CLAIMS).write_text(text)
         with pytest.raises(ConfigError, match="cannot be read as claims") as refused:
             read_claims(tmp_path)

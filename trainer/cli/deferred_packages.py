@@ -32,9 +32,8 @@ class DeferredPackage(ModuleType):
             return importlib.import_module("torchmetrics.__about__").__version__
         if name == "_logger":  # torchmetrics.utilities takes it
             return logging.getLogger("torchmetrics")
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__all__":  # `from torchmetrics import *` asks for that
             raise AttributeError(name)
-        importlib.import_module("torchmetrics.utilities")  # torchmetrics.metric cannot be imported before it
         full_name = f"{self.__name__}.{name}"
         if full_name in SUBMODULES:
             return getattr(importlib.import_module(SUBMODULES[full_name]), name)
@@ -44,7 +43,11 @@ class DeferredPackage(ModuleType):
         assert module.__spec__ is not None
         assert isinstance(module.__spec__.loader, _DeferredLoader)
         module.__class__ = ModuleType
-        module.__spec__.loader.loader.exec_module(module)
+        try:
+            module.__spec__.loader.loader.exec_module(module)
+        except Exception as error:
+            module.__class__ = DeferredPackage
+            raise ImportError(f"{self.__name__} cannot be imported: {error}", name=self.__name__) from error
         return getattr(module, name)
 
 
@@ -54,6 +57,8 @@ class _DeferredLoader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__class__ = DeferredPackage
+        if module.__name__ == "torchmetrics":
+            importlib.import_module("torchmetrics.utilities")  # torchmetrics.metric cannot be imported before it
 
 
 class _DeferredFinder(importlib.abc.MetaPathFinder):

@@ -7,7 +7,7 @@ import trainer.lr
 from trainer.config.instantiate import check_names
 from trainer.config.settings import CurveSettings
 from trainer.lr import ConfigError, Convention, Horizon, Schedule
-from trainer.lr.bounds import number
+from trainer.lr.bounds import integer, number
 from trainer.lr.schedule import annotate, annotations
 
 
@@ -51,7 +51,8 @@ class Compat:
 
     def horizon(self, length: Horizon) -> Horizon:
         """The same length, with this convention."""
-        shift = self.shift * self._unit(length)
+        why = "it is how many updates, or epochs, after its milestone a stair falls."
+        shift = integer("compat.shift", self.shift, why, low=-(10**9), high=10**9) * self._unit(length)
         return replace(length, convention=Convention(self.ramp, int(self._among(self.last)), shift))
 
     def warmup_mode(self, given: str) -> str:

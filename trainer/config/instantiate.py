@@ -3,8 +3,10 @@
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -173,8 +175,20 @@ def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
         if not callable(found):
             raise ConfigError(f"{path}._target_={target} cannot be called: name a class or a function.")
         _check_allowed(path, target, f"{getattr(found, '__module__', None)}.{parts[-1]}", allow)
+        _check_one_file(path, target, parts[:cut])
         return found
     raise ConfigError(f"{path}._target_={target} is not found: check its spelling, and that its package is installed.")
+
+
+def _check_one_file(path: str, target: str, module: Sequence[str]) -> None:
+    """Refuse a module of an open package that two folders hold with other content: the second one would be ignored."""
+    places = getattr(sys.modules[module[0]], "__path__", ())
+    files = [Path(place, *module[1:]).with_suffix(".py") for place in places] if len(module) > 1 else []
+    there = [file for file in files if file.is_file()]
+    if len({file.read_bytes() for file in there}) > 1:
+        raise ConfigError(
+            f"{path}._target_={target}: {there[0]} and {there[1]} are both {'.'.join(module)}: rename yours."
+        )
 
 
 def check_names(

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.version import version as running_version
@@ -180,20 +181,22 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     table.add_column()
     table.add_column(overflow="fold")  # so that long paths are shown whole
     for name, text in rows:
-        table.add_row(f"[bold]{name}", text)
+        table.add_row(Text(name, "bold"), Text(text))
     Console(file=sys.stdout, highlight=False).print(table)
 
 
 def _print_result(result: dict[str, Any]) -> None:
+    best, seconds = result["best"], f"{result['seconds']:.1f} s"
+    found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
+    rows = {
+        **({} if best["value"] is None else {"best": found}),
+        "test": _scores(result["test"]) or "this data has no test set",
+        "updates": f"{result['updates']} in {seconds}",
+        "folder": result["folder"],
+    }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    best = result["best"]
-    if best["value"] is not None:
-        console.print(
-            f"[bold]best[/]     {_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
-        )
-    console.print(f"[bold]test[/]     {_scores(result['test']) or 'this data has no test set'}")
-    console.print(f"[bold]updates[/]  {result['updates']} in {result['seconds']:.1f} s")
-    console.print(f"[bold]folder[/]   {result['folder']}")
+    for name, text in rows.items():
+        console.print(Text.assemble((f"{name:<7}", "bold"), f"  {text}"))
 
 
 def _scores(scores: dict[str, float]) -> str:
@@ -204,6 +207,8 @@ def _finite(tree: Any) -> Any:
     """The same with None for each number that JSON cannot represent."""
     if isinstance(tree, dict):
         return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 

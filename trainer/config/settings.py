@@ -202,7 +202,11 @@ def check_keys(cfg: DictConfig) -> None:
             number(key, value, "give a finite one.")
     if not (isinstance(cfg.allow, ListConfig) and all(isinstance(name, str) and name for name in cfg.allow)):
         raise ConfigError(f"allow={cfg.allow} is not a list of packages: write allow=[package].")
-    if not str(cfg.name or "").strip() or {".", ".."} & set(str(cfg.name).split("/")):
+    if (
+        isinstance(cfg.name, DictConfig | ListConfig)
+        or not str(cfg.name or "").strip()
+        or {".", ".."} & set(str(cfg.name).split("/"))
+    ):
         raise ConfigError(f"name={cfg.name} cannot name the run's folder: give a plain name.")
 
 

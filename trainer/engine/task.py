@@ -36,6 +36,9 @@ class Task:
             raise ConfigError(
                 "task.loss beside task.step: a step gives the loss itself. Leave the other out by ~task.loss."
             )
+        for name, metric in self.metrics.items():
+            if not isinstance(metric, Metric):
+                raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")
         known = ["loss", *self.metrics]
         if self.monitor not in known:
             raise ConfigError(f"task.monitor={self.monitor!r} is not computed: choose one of {', '.join(known)}.")

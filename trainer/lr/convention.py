@@ -23,7 +23,7 @@ class Convention:
     shift: int = 0
 
     def __post_init__(self) -> None:
-        if self.ramp not in RAMPS:
+        if not isinstance(self.ramp, str) or self.ramp not in RAMPS:
             raise ConfigError(f"compat.ramp={self.ramp!r} is not known: choose one of {', '.join(RAMPS)}.")
         integer("compat.early", self.early, "a decay ends at T or one update before: give 0 or 1.", 0, 1)
         integer("compat.shift", self.shift, "it is how many updates after its milestone a stair falls.", low=-(10**9))

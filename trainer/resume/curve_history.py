@@ -64,7 +64,7 @@ def curve_history(
         ConfigError: the config gives another curve than the checkpoint's, and there is no policy, or none that fits.
     """
     rule = resume.rule
-    if rule is not None and rule not in FITS:
+    if rule is not None and rule not in [*FITS]:
         raise ConfigError(f"resume.policy={rule} is not known: choose one of {', '.join(FITS)}, or null.")
     one_of("resume.shape", resume.shape, SHAPES)
     fraction("resume.floor", resume.floor, FLOOR)

@@ -107,7 +107,8 @@ def run_job(ready: Connection, arguments: list[str], environment: dict[str, str]
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(None, force=True)  # data loader workers start by the default method
-    if threads := environment.get("OMP_NUM_THREADS", ""):
+    threads = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # OpenMP takes a list, by level
+    if threads.isdecimal() and int(threads):
         sys.modules["torch"].set_num_threads(int(threads))  # the variable is read at the import only
     try:
         run_program(arguments)

@@ -154,12 +154,12 @@ class SlurmProcess:
             self._waited += seconds
 
     def poll(self) -> int | None:
-        """The highest exit code of the tasks, once each has left one; 1 where the job is gone without."""
+        """The exit code of the first task that failed, once each has left one; 1 where the job is gone without."""
         if self._code is None:
             self._slurm.update()
             tasks = [self._handle.task(number) for number in range(self._handle.num_tasks)]
             if all(task.paths.result_pickle.exists() for task in tasks):
-                self._end(max(map(_exit_code, tasks)))
+                self._end(next(filter(None, map(_exit_code, tasks)), 0))  # that of a killed task is negative
             elif self._cancelled and self._missed:
                 self._end(-self._cancelled)
             elif self._missed >= LOOKS:

@@ -1,6 +1,7 @@
 """What a sweep reports of its jobs: a line for each that ends, a table at the end, and `sweep.json`."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -69,4 +70,5 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
     if not console.is_terminal:
         console.width = 160
     console.print(table)
-    print(f"folders and all values: {folder / SUMMARY}; a page: cadence report {folder}", flush=True)
+    report = shlex.join(["cadence", "report", str(folder)])
+    print(f"folders and all values: {folder / SUMMARY}; a page: {report}", flush=True)

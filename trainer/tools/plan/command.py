@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
-from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.compose import add_config_options, compose_config, find_own_packages
 from trainer.cli.extras import needed_for_pictures
+from trainer.cli.messages import one_line
+from trainer.cli.run_id import register_run_id
 from trainer.config.instantiate import instantiate
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
@@ -103,11 +106,16 @@ def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
 
 def recorded(folder: Path) -> Settings:
     """The settings of a run that has been started."""
+    find_own_packages()
+    register_run_id()
     try:
         cfg = OmegaConf.load(folder / "config.yaml")
     except OSError as error:
         raise ConfigError(f"--applied={folder} is not the folder of a run: it has no config.yaml.") from error
-    assert isinstance(cfg, DictConfig)
+    except (ValueError, YAMLError) as error:
+        raise ConfigError(f"{folder / 'config.yaml'} cannot be read: {one_line(str(error))}") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{folder / 'config.yaml'} is not the config of a run: it holds a list.")
     return settings_of(cfg)
 
 
@@ -148,4 +156,4 @@ def applied(folder: Path) -> dict[str, Points]:
         raise ConfigError(
             f"--applied={folder} holds no log of a learning rate: was it trained with logger=tensorboard?"
         )
-    return {"lr": logged[rates[0]], "loss": logged["train/loss"]}
+    return {"lr": logged[rates[0]], "loss": logged.get("train/loss", [])}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.config.instantiate import check_values
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
@@ -109,11 +110,18 @@ def read_claims(folder: Path) -> Claims | None:
         return None
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        claims = tuple(Claim(**one) for one in tree.get("claims", []))
-        plots = tuple(Plot(**one) for one in tree.get("plots", []))
+        claims = tuple(_made(Claim, one) for one in tree.get("claims", []))
+        plots = tuple(_made(Plot, one) for one in tree.get("plots", []))
         return Claims(**{**tree, "claims": claims, "plots": plots})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} cannot be read as claims ({error}): write it with write_claims.") from error
+
+
+def _made(kind: type, fields: Any) -> Any:
+    """A claim or a plot of a file, with the types of its fields checked."""
+    made = kind(**fields)
+    check_values(kind.__name__.lower(), kind, fields)
+    return made
 
 
 def _plain(tree: Any) -> Any:
