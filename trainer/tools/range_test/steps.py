@@ -126,7 +126,11 @@ class RangeTest:
         ours = self.suggestions.get("edge/8")
         numbers = {
             "overrides": options.overrides,
-            "options": {name: value for name, value in vars(options).items() if name not in ("overrides", "out")},
+            "options": {
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in vars(options).items()
+                if name not in ("overrides", "out")
+            },
             "scale": self.policy.scale,
             "sweeps": [asdict(one) for one in self.sweeps],
             "edges": {seed: asdict(one) for seed, one in self.edges.items()},
