@@ -176,7 +176,10 @@ def module_of(path: Path) -> str:
 
 
 def imports(source: str) -> Iterator[tuple[str, int]]:
-    """Every module that a source imports, with its line; in the house, `from a import b` counts as `a.b`."""
+    """Every module that a source imports, with its line; in the house, `from a import b` counts as `a.b`.
+
+    Of what `import_module` imports, the modules of the house that are named in place are found.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -186,6 +189,9 @@ def imports(source: str) -> Iterator[tuple[str, int]]:
             inside = (node.module or "").split(".")[0] in TOP
             for alias in node.names:
                 yield (f"{node.module}.{alias.name}" if inside else str(node.module)), node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            named = [str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant)]
+            yield from ((name, node.lineno) for name in named if name.split(".")[0] in TOP)
 
 
 def room_of_module(module: str) -> str:
@@ -198,6 +204,8 @@ def forbidden_imports(path: Path, source: str) -> Iterator[str]:
     """A line for each import that the room of a file may not make."""
     room = room_of(path)
     if room is None:
+        if path.parts[0] != "tests":
+            yield from _imports_of_programs(path, source)
         return
     for module, line in imports(source):
         root = module.split(".")[0]
@@ -208,6 +216,15 @@ def forbidden_imports(path: Path, source: str) -> Iterator[str]:
         if not allowed:
             may = ", ".join(sorted(room.rooms | room.packages)) or "nothing"
             yield f"{path}:{line} imports {module}: {room.path} may import {may} and the standard library"
+
+
+def _imports_of_programs(path: Path, source: str) -> Iterator[str]:
+    """A line for each import of another folder of programs; experiments may import benchmarks."""
+    own = {"experiments": {"experiments", "benchmarks"}}.get(path.parts[0], {path.parts[0]})
+    for module, line in imports(source):
+        root = module.split(".")[0]
+        if root in NOBODY_IMPORTS and root not in own:
+            yield f"{path}:{line} imports {module}: nothing imports {root}/"
 
 
 def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:

@@ -1,6 +1,7 @@
 """The walls of the house: who may import whom, how long files and functions may be, which words it speaks."""
 
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,14 @@ def test_the_page_has_the_table_of_the_rooms():
     assert text("docs/house.md") == house.page(), "run python tests/house.py"
 
 
-def test_the_way_to_the_rate_is_six_files_that_exist():
+def test_the_way_to_the_rate_is_six_files_of_which_each_imports_the_next(graph):
     section = text("docs/house.md").partition("## From the command to the rate")[2].partition("## ")[0]
     way = [line.split("`")[1] for line in section.splitlines() if line[:1].isdigit()]
     assert len(way) <= 6
-    assert all((ROOT / name).is_file() for name in way)
+    assert (way[0], way[-1]) == ("train.py", "trainer/engine/lr_control.py")
+    modules = [house.module_of(name) for name in way]
+    assert [step for step in pairwise(modules) if step[1] not in graph[step[0]]] == []
+    assert 'group["lr"] = lr' in text(way[-1])
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,10 @@ def test_the_way_to_the_rate_is_six_files_that_exist():
         ("trainer/config/x.py", "from models.mlp import MLP"),
         ("trainer/sweep/x.py", "from trainer.tools.report.runs import found"),
         ("trainer/run.py", "import tests.conftest"),
+        ("experiments/run.py", "from tests import house"),
+        ("benchmarks/sweep.py", "import experiments.run"),
+        ("scripts/plan.py", "import benchmarks.report"),
+        ("trainer/log/x.py", "import importlib; importlib.import_module('trainer.engine.clock')"),
         ("train.py", "import torch"),
         ("models/mlp.py", "import pytorch_lightning"),
         ("data/digits.py", "from trainer.lr import Horizon"),

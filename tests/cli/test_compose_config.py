@@ -63,12 +63,13 @@ def test_the_plan_takes_it(project: Path, how: tuple[str, ...], monkeypatch: pyt
 @pytest.mark.parametrize("tool", [range_test, noise_scale])
 def test_the_tools_that_train_take_it(project: Path, how: tuple[str, ...], tool, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
-    words = [
-        *("--out", "there"),
-        *(["--updates", "2", "--at", "0"] if tool is noise_scale else ["--updates", "40", "--seeds", "1"]),
-    ]
+    small = ["--updates", "2", "--at", "0"] if tool is noise_scale else ["--updates", "40", "--seeds", "1"]
+    words = [*small, "--out", "there"]
     assert run_cli(lambda: tool.main([*how, *words, "schedule=half", "trainer.threads=1"])) == 0, capsys.readouterr()
-    assert "schedule=half" in json.loads(Path("there.json").read_text())["overrides"]
+    found = json.loads(Path("there.json").read_text())
+    assert "schedule=half" in found["overrides"]
+    if tool is range_test:
+        assert found["options"]["config_dir"] == ("conf" if "--config-dir" in how else None)
 
 
 def test_a_relative_config_path_is_taken_from_the_working_folder() -> None:

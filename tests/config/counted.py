@@ -19,10 +19,11 @@ COUNTED = {
     "scaled_numbers": "trainer/config/batch_scaling.py",
     "lr_policy": "trainer/config/lr_policy.py",
     "_plan": "trainer/config/resolve.py",
+    "Plan.__post_init__": "trainer/lr/plan.py",
     "read": "trainer/checkpoint/io.py",
     "load": "torch/serialization.py",
 }
-"""Functions, and the ends of the paths of their files. Of those that read a file, each is counted by its file."""
+"""Functions, and the ends of the paths of their files. Those that read a file are counted by its run and its name."""
 
 
 def main(out: Path, words: list[str]) -> None:
@@ -35,8 +36,8 @@ def main(out: Path, words: list[str]) -> None:
         code = frame.f_code
         if event == "call" and code.co_filename.endswith(COUNTED.get(code.co_qualname, "none")):
             path = frame.f_locals.get("path" if code.co_name == "read" else "f")
-            name = f" {Path(path).name}" if isinstance(path, str | Path) else ""
-            counts[f"{code.co_name}{name}"] += 1
+            name = f" {Path(path).parent.parent.name}/{Path(path).name}" if isinstance(path, str | Path) else ""
+            counts[f"{code.co_qualname}{name}"] += 1
 
     sys.argv = ["train.py", *words]
     threading.setprofile(hook)

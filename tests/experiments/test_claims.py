@@ -1,7 +1,9 @@
 """The claims of the experiments: frozen thresholds, expressions, and verdicts that follow the numbers."""
 
 import math
+import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from experiments.record import NotReproduced, check
 from experiments.results import Results, Trial, trial_of
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_id import register_run_id
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.tools.report.runs import Run
 
@@ -76,21 +79,63 @@ def jobs_of(words):
     return GridSweeper(zipped, None, None).split_arguments(parsed, None)[0]
 
 
-@pytest.mark.parametrize("name", run.names())
-def test_every_arm_composes(name, tmp_path):
+def sweeps_of(name, experiment, folder):
+    """Each sweep with the overrides of its jobs, where the best rates of earlier sweeps are given."""
+    for sweep in experiment.sweeps:
+        jobs = sweep.jobs.replace("{best one cycle}", "0.8").replace("{best steps}", "0.2")
+        words = run.command(name, experiment, jobs, folder, seeds=1, jobs=1)[3:]
+        assert shlex.split(shlex.join(words)) == words
+        yield sweep, jobs_of(words)
+
+
+@pytest.fixture
+def composed():
+    """The config of a job."""
     register_run_id()
-    experiment, count = run.read(name), 0
     with initialize_config_dir(str(run.ROOT / "conf"), **VERSION_BASE):
-        for sweep in experiment.sweeps:
-            jobs = sweep.jobs.replace("{best one cycle}", "0.8").replace("{best steps}", "0.2")
-            words = run.command(name, experiment, jobs, tmp_path, seeds=1, jobs=1)[3:]
-            made = jobs_of(words)
-            count += len(made)
-            cfg = compose("train", made[-1])
-            assert cfg.callbacks.training_set._target_ == "experiments.callbacks.TrainingSet"
-            assert str(cfg.trainer.validate) == (experiment.curve or str(cfg.trainer.duration))
-            assert shlex.split(shlex.join(words)) == words
+        yield lambda words: compose("train", words)
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_every_arm_composes(name, tmp_path, composed):
+    experiment, count = run.read(name), 0
+    for _, made in sweeps_of(name, experiment, tmp_path):
+        count += len(made)
+        cfg = composed(made[-1])
+        assert cfg.callbacks.training_set._target_ == "experiments.callbacks.TrainingSet"
+        assert str(cfg.trainer.validate) == (experiment.curve or str(cfg.trainer.duration))
     assert count == ARMS[name]
+
+
+VALUES = {
+    "test_error": 0.1, "val_error": 0.1, "updates": 10.0, "seconds": 1.0, "gain_least": 1.0, "gain_most": 3.0,
+    "gain_first": 1.5, "gain_last": 2.5, "share_most": 0.9, "share_first": 0.3, "updates_share": 0.5,
+    "updates_share_s": 2.0,
+}  # fmt: skip
+CURVE = tuple((1024 * i, 1 / i) for i in range(1, 31))
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_every_claim_note_and_column_has_a_value_where_all_arms_have_run(name, tmp_path, composed):
+    experiment, trials = run.read(name), []
+    for sweep, jobs in sweeps_of(name, experiment, tmp_path):
+        for words in jobs:
+            plan = {}
+            if {"kappa", "global_batch"} & set(re.findall(r"\w+", sweep.arm)):
+                settings = settings_of(composed(words))
+                base = settings.curve.scaling.get("base_batch_size")
+                plan = {"global_batch": settings.global_batch, "kappa": settings.global_batch / base if base else None}
+            job = Run(
+                0, name, tmp_path, "completed", "", (*words, "seed=0"), {}, {}, {"updates": 1, "seconds": 1}, plan
+            )
+            loss = 0.02 + 0.001 * len(trials)
+            made = replace(trial_of(job, sweep.arm, experiment.tuned), curve=tuple((x, y + loss) for x, y in CURVE))
+            trials.append(replace(made, values={**VALUES, "train_loss": loss}))
+    found = run.judged_claims(experiment, run.results(experiment, trials), {})
+    assert all(math.isfinite(one.measured) for one in found.claims)
+    [table] = found.more["tables"]
+    assert all(cell for row in table["rows"] for cell in row)
+    assert "{" not in "".join(found.more["notes"])
 
 
 @pytest.mark.parametrize(

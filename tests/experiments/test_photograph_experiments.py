@@ -4,8 +4,9 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from experiments import run
+from experiments import callbacks, run
 from trainer.cli.run_cli import run_cli
+from trainer.run import fit
 from trainer.tools.report.claims import read_claims
 
 FEW = "data.val_samples=64 model.width=2"
@@ -79,3 +80,17 @@ def test_large_batches_are_made_of_micro_batches_of_the_base_batch(few_images, s
         "linear 16": 32, **{f"{arm} 64": 8 for arm in ("none", "sqrt", "linear", "gradual", "constant")},
     }  # fmt: skip
     assert 8 <= updates["adascale 64"] <= 32
+
+
+@pytest.mark.slow
+def test_a_set_is_scored_in_parts_as_it_is_whole(few_images, assembled, monkeypatch):
+    words = ("scaling=none", "~scaling.base_batch_size", "data.batch_size=16", "data.samples=256", *FEW.split())
+    parts = assembled("experiment=large_batch", *run.machine_words(run.read("large_batch")), *words,
+                      "trainer.duration=40")  # fmt: skip
+    fit(parts)
+    seen = {}
+    for size in (4096, 100, 1):
+        monkeypatch.setattr(callbacks, "AT_ONCE", size)
+        seen[size] = callbacks.training_loss(parts.trainer, parts.module)
+    assert seen[100] == pytest.approx(seen[4096], rel=1e-5)
+    assert seen[1] == pytest.approx(seen[4096], rel=1e-5)
