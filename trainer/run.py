@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer.checkpoint.snapshots import restore_records
-from trainer.cli.command import check_command, overrides
+from trainer.cli.command import check_command
+from trainer.cli.typed_program import typed_overrides, typed_program
 from trainer.cli.version import version
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
@@ -39,7 +40,7 @@ def run(cfg: DictConfig) -> None:
         parts = build(resolved, folder, monitor)
         signals.defer()
         if parts.trainer.is_global_zero:
-            announce(parts, overrides(job))
+            announce(parts, typed_overrides(job), typed_program(job))
             write_job(folder)
         train(parts, monitor, started)
 

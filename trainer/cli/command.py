@@ -17,6 +17,7 @@ from trainer.lr import ConfigError
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
 SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
 RAY = "hydra_plugins.ray_launcher.RayLauncher"
+COMMAND = ("cadence", "train")
 RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -46,7 +47,7 @@ def check_command(job: Any) -> None:
         raise ConfigError(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
-    of_hydra = _plain(job.overrides.hydra)
+    of_hydra = hydra_overrides(job)
     if "RANK" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:  # Lightning's launcher repeats hydra.run.dir
         _check_once([*of_hydra, *overrides(job)])
     if not job.run.dir.strip():
@@ -62,6 +63,11 @@ def _check_once(given: list[str]) -> None:
         other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
         if other is not override:
             raise ConfigError(f"{other} and {override} set the same key: keep one.")
+
+
+def hydra_overrides(job: Any) -> list[str]:
+    """The overrides of Hydra's own settings as they were given."""
+    return _plain(job.overrides.hydra)
 
 
 def overrides(job: Any) -> list[str]:
@@ -107,7 +113,7 @@ def program(flags: Any) -> list[str]:
 def program_shown(flags: Any) -> list[str]:
     """The same words as a person would type them."""
     words = program(flags)[1:]
-    return ["cadence", "train", *words[2:]] if words[:2] == ["-m", "cadence.train"] else ["python", *words]
+    return [*COMMAND, *words[2:]] if words[:2] == ["-m", "cadence.train"] else ["python", *words]
 
 
 def run_program(words: Sequence[str]) -> None:

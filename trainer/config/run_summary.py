@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.checkpoint.io import checkpoints_in
+from trainer.cli.command import COMMAND
 from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
@@ -27,8 +28,11 @@ from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
 
 
-def announce(parts: Parts, overrides: list[str]) -> None:
-    """Show the table, and write it with the config into folder and log; the files of an earlier part are renamed."""
+def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND) -> None:
+    """Show the table, and write it with the config into folder and log; the files of an earlier part are renamed.
+
+    `program`: the words that start the run, up to its overrides, as a person would type them.
+    """
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
     summary = {**summary_of_run(resolved), "lint": parts.warnings}
@@ -42,7 +46,7 @@ def announce(parts: Parts, overrides: list[str]) -> None:
     source: Any = resolved.settings.source
     _write(folder / "config.yaml", OmegaConf.to_yaml(source))
     _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    _write(folder / "plan.json", json.dumps(summary, indent=2) + "\n")
+    _write(folder / "plan.json", json.dumps({"program": list(program), **summary}, indent=2) + "\n")
     text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
@@ -86,7 +90,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
 
 
 def summary_of_run(resolved: Resolved) -> dict[str, Any]:
-    """Everything that decides the learning rate, as plain numbers: the content of `plan.json`."""
+    """Everything that decides the learning rate, as plain numbers: the content of `plan.json` beside the program."""
     settings, plan, run = resolved.settings, resolved.plan, resolved.settings.trainer
     scaling = settings.curve.scaling
     reference = scaling.get("base_batch_size")

@@ -75,7 +75,7 @@ def format_summary(report: Report) -> list[str]:
     lines = [
         f"{len(study.scored)} of {len(study.runs)} runs{left}",
         f"best {study.metric} {found.mean:.5g}{spread}: {settings}",
-        f"     {format_command(best.runs[0].overrides)}",
+        f"     {format_command(best.runs[0])}",
     ]
     for one in report.all_findings:
         lines += [f"{one.kind:>8}  {one.text}", *([f"          {one.command}"] if one.command else [])]

@@ -163,7 +163,7 @@ def _command_with(study: Study, runs: Sequence[Run], key: str, values: str) -> s
         new = values if name == key else _typed_values(study, name, runs)
         overrides[name] = f"{typed}={new}" if new else override
     overrides.setdefault(key, f"{key}={values}")
-    return format_command(overrides.values(), "-m")
+    return format_command(runs[0], "-m", overrides=overrides.values())
 
 
 def _typed_values(study: Study, key: str, runs: Sequence[Run]) -> str:

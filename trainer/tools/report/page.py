@@ -75,7 +75,7 @@ def _record(report: Report, run: Run, href: str) -> dict[str, Any]:
         "name": run.name,
         "href": href,
         "error": run.error,
-        "command": format_command(run.overrides),
+        "command": format_command(run),
         "board": shlex.join(["tensorboard", "--logdir", folder]),
         "doctor": shlex.join(["cadence", "doctor", folder]),
         "curves": for_plotly(curves_figure(study.metric, [(run, name, curves)])) if curves else None,

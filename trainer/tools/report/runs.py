@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from trainer.cli.command import COMMAND
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -29,7 +30,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Run:
     """One run: `overrides` as typed, `config` with dotted keys, `metrics` with None where one is not finite.
 
-    `status` is completed, failed, stopped, pruned or unfinished; `error` is the line that says why.
+    `status` is completed, failed, stopped, pruned or unfinished; `error` is the line that says why. `program` are the
+    words of the command before the overrides.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Run:
     metrics: dict[str, float | None] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
+    program: tuple[str, ...] = COMMAND
 
     @cached_property
     def typed(self) -> dict[str, str | None]:
@@ -95,7 +98,10 @@ def find_runs(root: Path) -> list[Run]:
     everything = sorted(places | records.keys(), key=order)
     if not everything:
         raise ConfigError(f"{root} holds no run: there is no {RESULT} and no {CONFIG} in it or below.")
-    return [_run(i, place, root, records.get(place, {})) for i, place in enumerate(everything)]
+    runs = [_run(i, place, root, records.get(place, {})) for i, place in enumerate(everything)]
+    programs = {run.program for run in runs if run.plan}
+    shared = programs.pop() if len(programs) == 1 else COMMAND
+    return [run if run.plan else replace(run, program=shared) for run in runs]  # some failed before they had a plan
 
 
 def parse_value(text: Any) -> Any:
@@ -132,6 +138,8 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
     if not error and status != "completed":
         error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
     overrides = _read(place / "overrides.yaml", list) or record.get("overrides")
+    plan = _read(place / "plan.json") or {}
+    program = plan.get("program")
     return Run(
         number=i,
         name=place.relative_to(root).as_posix(),
@@ -142,7 +150,8 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
         config={key: parse_value(x) for key, x in config.items() if not (isinstance(x, str) and "${" in x)},
         metrics={str(key): float(x) if is_number(x) and math.isfinite(x) else None for key, x in values},
         result=result,
-        plan=_read(place / "plan.json") or {},
+        plan=plan,
+        program=tuple(map(str, program)) if program and isinstance(program, list) else COMMAND,
     )
 
 

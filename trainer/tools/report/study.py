@@ -202,10 +202,12 @@ def format_value(value: Any) -> str:
     return "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def format_command(overrides: Iterable[str], *more: str) -> str:
-    """Overrides as a command to paste, without the name and place of the run that they are from."""
-    kept = [override for override in overrides if not is_bookkeeping(override.partition("=")[0].lstrip("+~"))]
-    return shlex.join(["cadence", "train", *more, *kept])
+def format_command(run: Run, *flags: str, overrides: Iterable[str] | None = None) -> str:
+    """The command that starts a run again, to paste: without its name and place, and with other overrides if given."""
+    given = run.overrides if overrides is None else overrides
+    keys = [(override, override.partition("=")[0].lstrip("+~")) for override in given]
+    kept = [override for override, key in keys if key == "hydra.searchpath" or not is_bookkeeping(key)]
+    return shlex.join([*run.program, *flags, *kept])
 
 
 def _product(values: Sequence[Any]) -> float:
