@@ -84,6 +84,7 @@ class SlurmLauncher(SweepLauncher):
     def connected(self, root: Path) -> Iterator[Spawn]:
         """Slurm; jobs of batches that follow each other are submitted by the same connection."""
         self.slurm = self.slurm or Slurm(root, str(self.config.hydra.job.name), self.executor)
+        self.slurm.connect()
         yield self.slurm
 
     def set_resources(self, job: Job, settings: Any) -> None:

@@ -389,3 +389,12 @@ def test_a_real_process_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_value_of_a_config_fits_an_annotation_or_does_not(hint: Any, good: list[Any], bad: list[Any]) -> None:
     assert [value for value in good if not fits(value, hint)] == []
     assert [value for value in bad if fits(value, hint)] == []
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["", "x", "-1"])
+def test_a_rank_that_is_no_number_is_refused(
+    refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    refused("seed=0", f"{name}={value!r} in the environment is not a number")

@@ -116,3 +116,10 @@ def test_a_module_of_the_users_own_with_the_name_of_a_shipped_one_is_refused(
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert ("are both models.mlp: rename yours." in done.stderr) == bool(own)
+
+
+def test_a_config_that_is_no_yaml_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "conf/schedule/broken.yaml").write_text("a: 1\nb: [\n")
+    assert run_cli(lambda: plan.main(["schedule=broken", "--config-dir", f"{project}/conf", "--no-files"])) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{project}/conf/schedule/broken.yaml, line 3: ")

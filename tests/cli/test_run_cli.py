@@ -228,3 +228,11 @@ def test_the_front_door_imports_neither_torch_nor_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_terminal_that_lacks_a_character_fails_no_run() -> None:
+    code = "from trainer.cli.run_cli import run_cli; raise SystemExit(run_cli(lambda: print('κ = 4')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "? = 4\n", "")

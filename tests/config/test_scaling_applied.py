@@ -175,12 +175,12 @@ def test_a_warmup_of_auto_length_follows_the_scaled_beta2(compose):
     ("duration", "warmup", "updates"),
     [
         *[("20ep", "1ep", 80), ("20ep", "160 samples", 160), ("20ep", "5%", 80), ("400", "2ep", 160)],
-        *[("400", "5%", 20), ("20ep", "7", 7), ("20ep", "auto", 20)],
+        *[("400", "5%", 20), ("20ep", "7", 7), ("20ep", "auto", 20), ("20ep", "480 tokens", 160)],
     ],
 )
 def test_legew_warms_up_for_kappa_times_the_epochs_and_as_many_updates(compose, duration, warmup, updates):
     cfg = compose(*SMALL, "optimizer=sgd", "warmup=linear", "scaling=legew", "scaling.base_batch_size=1")
-    cfg.trainer.duration, cfg.warmup.duration = duration, warmup
+    cfg.trainer.duration, cfg.warmup.duration, cfg.data.tokens_per_sample = duration, warmup, 3
     made = plan_of(settings_of(cfg)).policy
     assert (made.scale, made.warmup.updates) == (2.0, updates)
 

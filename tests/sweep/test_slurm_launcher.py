@@ -148,6 +148,13 @@ def test_a_job_that_slurm_refuses_is_told_in_one_line_before_another_is_submitte
     assert "invalid partition specified: nowhere" in err
 
 
+def test_without_slurm_a_sweep_is_refused_before_it_has_a_job_or_a_record(app: Path) -> None:
+    code, out, err = sweep(app, "x=1,2", *SLURM, PATH=str(app))
+    assert (code, out) == (2, "")
+    assert "submit from a machine that has srun" in err
+    assert [path.name for path in app.glob("outputs/*/*")] in ([], ["multirun.yaml"])  # which Hydra writes
+
+
 @pytest.fixture
 def queue(slurm: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A connection to a Slurm that has one job, which runs; `failures` makes squeue fail so often."""

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.messages import nearest
+from trainer.distributed.launch.launcher import number_of
 from trainer.lr import ConfigError
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
@@ -48,7 +49,8 @@ def check_command(job: Any) -> None:
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
     of_hydra = hydra_overrides(job)
-    if "RANK" in os.environ or int(os.environ.get("LOCAL_RANK", 0)) == 0:  # Lightning's launcher repeats hydra.run.dir
+    local = [number_of(name, 0) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")][-1]
+    if "RANK" in os.environ or local == 0:  # Lightning's launcher repeats hydra.run.dir
         _check_once([*of_hydra, *overrides(job)])
     if not job.run.dir.strip():
         raise ConfigError(f"hydra.run.dir={job.run.dir} is not a folder: name one, or leave it out.")

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 
 from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
@@ -29,6 +30,8 @@ def run_cli(main: Callable[[], object]) -> int:
     `HYDRA_FULL_ERROR=1` shows the traceback above that line and changes no code. A job that leaves through
     `sys.exit()` has failed: only one that returns is done.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack κ, which is no reason for a run to fail
     try:
         with hydra_raises():
             main()

@@ -17,6 +17,7 @@ import sys
 import time
 
 from trainer.cli.hydra_internals import register_resolver
+from trainer.distributed.launch.launcher import number_of
 from trainer.lr import ConfigError
 
 VARIABLE = "CADENCE_RUN_ID"
@@ -45,9 +46,9 @@ def _decide() -> str:
         return _folder_name(given)
     if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed(_slurm() or _clock())
-    if int(env.get("LOCAL_RANK", 0)) > 0 and "RANK" not in env and OF_RANK_ZERO in env:
+    if number_of("LOCAL_RANK", 0) > 0 and "RANK" not in env and OF_RANK_ZERO in env:
         return env[OF_RANK_ZERO]
-    if int(env.get("WORLD_SIZE", 1)) > 1 and "RANK" in env and not _slurm():
+    if number_of("WORLD_SIZE", 1) > 1 and "RANK" in env and not _slurm():
         raise ConfigError(
             f"rank {env['RANK']} of {env['WORLD_SIZE']} cannot know the run folder of the others: "
             f"set {VARIABLE} to one name for all ranks, or start them with torchrun or srun"

@@ -53,9 +53,8 @@ class Slurm:
         """Submit a job, or go on with the Slurm job that an earlier driver has submitted for its folder.
 
         Raises:
-            ConfigError: there is no submitit or no Slurm, or Slurm refuses the first job.
+            ConfigError: Slurm refuses the first job.
         """
-        self._executor = self._executor or self._connect()
         own = {name: value for name, value in environment.items() if os.environ.get(name) != value}
         handle = self._earlier(log.parent) or self._submit(list(command), own | {NO_REQUEUE: PARENT}, log)
         process = SlurmProcess(self, handle, log)
@@ -91,7 +90,10 @@ class Slurm:
         pairs = (line.split(maxsplit=1) for line in listing.stdout.splitlines() if " " in line.strip())
         return {job_id: state.strip() for job_id, state in pairs}
 
-    def _connect(self) -> Any:
+    def connect(self) -> None:
+        """Find Slurm; nothing is written. Raises ConfigError where there is no submitit or no Slurm."""
+        if self._executor is not None:
+            return
         self._submitit = needed("submitit", "hydra/launcher=submitit_slurm")
         try:
             executor = self._submitit.AutoExecutor(folder=self.folder, cluster="slurm")
@@ -100,7 +102,7 @@ class Slurm:
                 f"hydra/launcher=submitit_slurm: {error}: submit from a machine that has srun."
             ) from error
         executor.update_parameters(name=self.name, **self.settings)
-        return executor
+        self._executor = executor
 
     def _earlier(self, folder: Path) -> Any:
         """The Slurm job that an earlier driver has submitted for this folder and that has not ended, if any."""

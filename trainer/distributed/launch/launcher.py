@@ -27,8 +27,16 @@ def launcher() -> str | None:
 
 def rank() -> int:
     """The rank that torchrun, Lightning's launcher or Slurm gave this process; 0 in a single process."""
-    env = os.environ
-    return int(env.get("RANK") or env.get("LOCAL_RANK") or env.get("SLURM_PROCID") or 0)
+    given = next(filter(None, map(os.environ.get, ("RANK", "LOCAL_RANK", "SLURM_PROCID"))), "0")
+    return int(given) if given.isdecimal() else 0  # `number_of` refuses it; this is asked for while errors are told
+
+
+def number_of(name: str, default: int) -> int:
+    """A number that a launcher has put into the environment. Raises ConfigError where it is none."""
+    value = os.environ.get(name)
+    if value is not None and not value.isdecimal():
+        raise ConfigError(f"{name}={value!r} in the environment is not a number: unset it, or use torchrun or srun.")
+    return default if value is None else int(value)
 
 
 def world_size() -> int:
