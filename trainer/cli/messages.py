@@ -50,8 +50,9 @@ def user_error_message(error: BaseException) -> str | None:
             return _bad_value(error)
         case HydraException():
             return one_line(str(error))
-        case Exception(problem=str(problem), problem_mark=mark) if mark and not hasattr(error, "run_folder"):
-            return f"{mark.name}, line {mark.line + 1}: {problem}: this is no YAML that can be read, correct it."
+        case _ if (mark := getattr(error, "problem_mark", None)) and not hasattr(error, "run_folder"):
+            problem = getattr(error, "problem", "")
+            return f"{mark.name}, line {mark.line + 1}: {problem}: this is not YAML that can be read, correct it."
         case OSError(filename=str(path)) if hasattr(error, "groups"):
             return f"{path}: {error.strerror}: choose another folder for the run, by name or hydra.run.dir."
         case ValueError() | TypeError() if hasattr(error, "groups"):
