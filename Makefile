@@ -27,9 +27,9 @@ test: setup lint types walls  ## lint, types, then all tests
 # A thread for each process: as many processes as cores train at once.
 test-runs: export OMP_NUM_THREADS ?= 1
 test-runs: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
+	nice $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
 
-# Beside the others: the tests of a cluster mostly wait for it.
+# Beside the others, and before them where both want a core: a cluster has limits of time, and mostly waits.
 test-cluster: setup
 	$(BIN)/python -m pytest -q -m cluster tests/cluster
 
