@@ -7,7 +7,10 @@ import pytest
 
 from trainer.checkpoint.io import checkpoints_in, read
 from trainer.cli.hydra_internals import VERSION_BASE
+from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
+from trainer.resume.curve_history import first_segment
 from trainer.run import assemble, fit
 
 SMALL = (
@@ -257,3 +260,30 @@ def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):
         assemble(config(*longer), tmp_path / "longer", path)
+
+
+def planned(rule, before, now, at=AT):
+    """The plan of a run that goes on by a rule from update `at` of another, of which nothing is trained."""
+    first, second = (settings_of(config(*overrides)) for overrides in (before, now))
+    segments = [first_segment(one.record, horizon_of(one)) for one in (first, second)]
+    return plan_of(second, history=[segments[0], {**segments[1], "rule": rule, "samples": at * first.global_batch}])
+
+
+def test_with_another_batch_a_curve_that_continues_has_the_peak_that_the_rule_gives_it():
+    rule = ["scaling=linear", "scaling.base_batch_size=4", "schedule=constant"]
+    rates = planned("continue", rule, [*rule, "data.batch_size=8", "trainer.duration=20"]).curve
+    assert list(rates) == pytest.approx([0.1 * ramp(2 * t, 8) for t in range(AT // 2)] + [0.2] * (20 - AT // 2))
+
+
+def test_a_branch_is_refused_where_another_scheduled_setting_differs_before_it():
+    decay = ["hyper_schedule=weight_decay_cosine"]
+    assert planned("branch", decay, [*decay, "trainer.validate=20"])
+    with pytest.raises(ConfigError, match="resume.policy=branch: the curves differ at update"):
+        planned("branch", decay, [*decay, "hyper_schedule.weight_decay.of=linear"])
+
+
+def test_a_cooldown_that_branches_off_cools_groups_with_a_schedule_of_their_own():
+    own = ["+group_schedule.no_decay=constant"]
+    rates = planned("branch_cooldown", own, own).curves
+    assert {name: values[-1] < 0.05 * values[AT] for name, values in rates.items()} == {"decay": True, "no_decay": True}
+    assert all(a >= b for values in rates.values() for a, b in itertools.pairwise(values[AT:]))

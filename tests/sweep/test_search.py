@@ -65,6 +65,14 @@ def test_a_search_prunes_by_what_its_jobs_say_while_they_run_and_tells_the_best_
 
 
 @pytest.mark.slow
+def test_with_fail_fast_a_search_ends_at_its_first_failure(app: Path) -> None:
+    words = ("act=raise,complete", "hydra.sweeper.sampler=grid", "hydra.launcher.fail_fast=true")
+    code, text = search(app, *words, "hydra.launcher.jobs=1")
+    assert code == 1, text
+    assert [job["status"] for job in told(app)["jobs"]] == ["failed"]
+
+
+@pytest.mark.slow
 def test_a_failed_trial_is_told_and_a_search_for_something_else_does_not_go_on_in_its_folder(app: Path) -> None:
     words = ("act=complete,raise", "hydra.sweeper.sampler=grid")
     code, text = search(app, *words)
