@@ -172,7 +172,7 @@ def test_the_wheel_holds_all_code_and_configs_and_nothing_else(place: Path) -> N
     (wheel,) = (place / "wheel").iterdir()
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     tops = ("cadence", "trainer", "models", "data", "hydra_plugins")
-    files = [path for top in tops for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".css", ".js")]
+    files = [path for top in tops for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".css", ".html", ".js")]
     expected = {str(path.relative_to(ROOT)) for path in files}
     configs = {f"cadence/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert held == expected | configs
