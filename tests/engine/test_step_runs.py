@@ -73,11 +73,12 @@ def test_the_scores_of_a_run_do_not_depend_on_the_size_of_the_evaluated_batches(
     assert all(values == pytest.approx(found[0], rel=1e-12) for values in found[1:])
 
 
-def test_a_net_in_half_precision_has_losses_in_single(assembled):
-    run = assembled(*SMALL, "trainer.precision=bf16-true", "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10.1]")
+@pytest.mark.parametrize("words", [(), ("+task.loss.weight=[1,2,3,4,5,6,7,8,9,10.1]",)], ids=["mean", "weighted"])
+def test_a_net_in_half_precision_has_losses_in_single(assembled, words):
+    run = assembled(*SMALL, "trainer.precision=bf16-true", *words)
     fit(run)
     loss, source, net = run.module.step.loss, run.data.splits.val, run.module.net.eval()
-    assert loss.weight.tolist() == torch.tensor([*range(1, 10), 10.1]).tolist()
+    assert not words or loss.weight.tolist() == torch.tensor([*range(1, 10), 10.1]).tolist()
     with torch.no_grad():
         expected = loss(net(source.inputs.bfloat16()).float(), source.targets).item()
     value = run.trainer.callback_metrics["val/loss"].item()

@@ -94,7 +94,7 @@ class PairStep(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PairStep":
         """Move and convert the tensors of the loss, but never below float32."""
-        super()._apply(lambda tensor: _converted(tensor, fn(tensor)), recurse)
+        super()._apply(lambda tensor: converted(tensor, fn(tensor)), recurse)
         return self
 
 
@@ -169,6 +169,6 @@ def _widened(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
-def _converted(tensor: Tensor, moved: Tensor) -> Tensor:
+def converted(tensor: Tensor, moved: Tensor) -> Tensor:
     """`tensor` on the device of `moved` and in its dtype, or in float32 where that is a half."""
     return tensor.to(moved.device, torch.float32) if moved.dtype in HALF else moved

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric, SumMetric
 
-from trainer.engine.step import PairStep, Step, StepOutput, as_weight, samples, weighted
+from trainer.engine.step import PairStep, Step, StepOutput, as_weight, converted, samples, weighted
 from trainer.lr import ConfigError
 
 NO_TOKEN = torch.iinfo(torch.int64).min
@@ -111,6 +111,11 @@ class Scores(nn.Module):
         if self.total.dtype != torch.float64 and device.type != "mps":
             self.total.set_dtype(torch.float64)
             self.count.set_dtype(torch.float64)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scores":
+        """Move and convert what the metrics have summed up, but never below float32."""
+        super()._apply(lambda tensor: converted(tensor, fn(tensor)), recurse)
+        return self
 
     def compute(self) -> dict[str, float]:
         """The scores by name; resets them."""
