@@ -126,7 +126,7 @@ def test_the_optimizer_of_a_group_is_scaled_too_and_one_factor_must_fit_all(asse
         "optimizer.weight_decay",
         "groups.optimizer.weight_decay",
     }
-    with pytest.raises(ConfigError, match=r"optimizer × 4 and groups\.optimizer × 2"):
+    with pytest.raises(ConfigError, match=r"of optimizer by 4 and of groups\.optimizer by 2"):
         assembled(*SMALL, *muon, "scaling=auto")
 
 

@@ -76,7 +76,7 @@ def test_a_training_batch_is_contiguous_int64_of_one_context(tmp_path: Path) -> 
     module = text(written(tmp_path))
     module.setup()
     module.follow(lambda: 0, Loop(total=9, validation_interval=9, pauses=(), steps_per_execution=1, accumulate=1))
-    inputs, targets, _ = next(iter(module.train_dataloader()))[0][0]
+    inputs, targets = next(iter(module.train_dataloader()))[0][0].batch
     assert inputs.shape == targets.shape == (4, 10)
     assert inputs.dtype == targets.dtype == torch.int64
     assert targets.is_contiguous()

@@ -106,7 +106,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(words, says):
 
 def test_a_key_that_is_not_known_is_refused(tiny):
     tiny(seed=3)
-    with pytest.raises(ConfigError, match="schedules.yaml: seed is not known"):
+    with pytest.raises(ConfigError, match=r"schedules\.yaml\.seed is not known to Experiment: did you mean seeds"):
         run.read("schedules")
 
 

@@ -180,10 +180,10 @@ class Scheduler:
             self._stop(signal.SIGTERM, f"stopped by the failure of job {job.number}")
 
     def _stop(self, signum: int, cause: str) -> None:
-        """Start no more jobs, and end those that run."""
+        """Start no more jobs, and end those that run, the newest first: they may wait in Slurm for another to end."""
         self._queue.close()
         self._prefixes.jobs.clear()
-        for job in self._running():
+        for job in reversed(self._running()):
             job.end(signum, cause)
 
     def _has_ended(self, job: Job) -> bool:
