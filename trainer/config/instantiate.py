@@ -120,7 +120,7 @@ def _parts(node: Any, key: str) -> Iterator[tuple[str, Node]]:
 
 
 def _with_tensors(node: Any, key: str, allow: Sequence[str]) -> Any:
-    """A copy of `node`, with lists of numbers for arguments that are tensors as tensors in double precision."""
+    """A copy of `node`, with lists of numbers for arguments that are tensors as nodes that make tensors."""
     if isinstance(node, list):
         return [_with_tensors(part, f"{key}.{i}", allow) for i, part in enumerate(node)]
     if not isinstance(node, Mapping):
@@ -129,10 +129,15 @@ def _with_tensors(node: Any, key: str, allow: Sequence[str]) -> Any:
     if "_target_" in node:
         for name, parameter in _parameters(_locate(key, node["_target_"], allow)).items():
             if isinstance(parts.get(name), list) and _takes_tensor(parameter.annotation):
-                import torch  # late: few nodes need it
-
-                parts[name] = torch.tensor(parts[name], dtype=torch.float64)
+                parts[name] = {"_target_": f"{__name__}.doubles", "numbers": parts[name]}  # no config holds a tensor
     return parts
+
+
+def doubles(numbers: list[float]) -> Any:
+    """Numbers as a tensor in double precision."""
+    import torch  # late: few nodes need it
+
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _takes_tensor(hint: Any) -> bool:
