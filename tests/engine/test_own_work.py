@@ -1,34 +1,22 @@
 """The page on one's own work holds: its code runs by its command."""
 
-import re
-import shlex
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.pages import overrides_of
 from trainer.run import fit
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "own_work.md").read_text()
+PAGE = "own_work.md"
 SMALL = (
     *("model.hidden=[16]", "data.batch_size=16", "logger=none", "trainer.duration=60", "trainer.validate=30"),
     *("trainer.accumulate=2", "optimizer.lr=1e-2"),
 )
 
 
-def block(language):
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The words of the page's command, with the page's code where Python finds it."""
-    (tmp_path / "steps.py").write_text(block("python"))
-    monkeypatch.syspath_prepend(tmp_path)
-    words = shlex.split(block("bash").replace("\\\n", ""))
-    assert words[:2] == ["cadence", "train"]
-    return words[2:]
+    """The overrides of the page's command, with the page's code where Python finds it."""
+    return overrides_of(PAGE, "steps.py", tmp_path, monkeypatch)
 
 
 def test_the_step_of_the_page_learns_and_is_scored_by_the_metrics_of_the_task(assembled, command):

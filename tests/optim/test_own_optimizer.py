@@ -1,41 +1,29 @@
 """The page on an optimizer of one's own holds: its code runs by its command, learns and resumes."""
 
-import re
-import shlex
-from pathlib import Path
-
 import pytest
 import torch
 from omegaconf import MissingMandatoryValue
 
+from tests.pages import block, overrides_of
 from trainer.checkpoint.io import checkpoint_path
 from trainer.lr import ConfigError
 from trainer.run import fit
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "own_optimizer.md").read_text()
+PAGE = "own_optimizer.md"
 SMALL = (
     *("model.hidden=[16]", "data.batch_size=64", "logger=none", "trainer.duration=60", "trainer.validate=30"),
     *("trainer.checkpoint=20", "trainer.keep=0", "optimizer.lr=5e-3"),
 )
 
 
-def block(language):
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The words of the page's command, with the page's code where Python finds it."""
-    (tmp_path / "signum.py").write_text(block("python"))
-    monkeypatch.syspath_prepend(tmp_path)
-    words = shlex.split(block("bash").replace("\\\n", ""))
-    assert words[:2] == ["cadence", "train"]
-    return words[2:]
+    """The overrides of the page's command, with the page's code where Python finds it."""
+    return overrides_of(PAGE, "signum.py", tmp_path, monkeypatch)
 
 
 def test_the_example_is_about_twenty_lines():
-    assert len([line for line in block("python").splitlines() if line]) <= 20
+    assert len([line for line in block(PAGE, "python").splitlines() if line]) <= 20
 
 
 def test_the_example_learns_and_resumes_with_the_same_bits(assembled, command):
