@@ -126,9 +126,11 @@ def _with_tensors(node: Any, key: str, allow: Sequence[str]) -> Any:
     if not isinstance(node, Mapping):
         return node
     parts = {name: _with_tensors(part, f"{key}.{name!s}", allow) for name, part in node.items()}
-    if "_target_" in node:
-        for name, parameter in _parameters(_locate(key, node["_target_"], allow)).items():
-            if isinstance(parts.get(name), list) and _takes_tensor(parameter.annotation):
+    lists = [name for name, part in parts.items() if isinstance(part, list)]
+    if lists and "_target_" in node:
+        parameters = _parameters(_locate(key, node["_target_"], allow))
+        for name in lists:
+            if name in parameters and _takes_tensor(parameters[name].annotation):
                 parts[name] = {"_target_": f"{__name__}.doubles", "numbers": parts[name]}  # no config holds a tensor
     return parts
 

@@ -56,9 +56,8 @@ class PairStep(nn.Module):
         super().__init__()
         _check_mean(loss)
         if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch.nn."):
-            for name, buffer in list(
-                loss.named_buffers(recurse=False)
-            ):  # class weights are settings, and no part of a checkpoint
+            # class weights are settings, and no part of a checkpoint
+            for name, buffer in list(loss.named_buffers(recurse=False)):
                 loss.register_buffer(name, buffer, persistent=False)
         self.loss = loss
         self.__dict__["loss"] = loss  # found without the search of nn.Module, which each update would pay for
