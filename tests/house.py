@@ -107,7 +107,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             },
         )
     ],
-    [("cadence/", "the public face: the command and its subcommands", HYDRA)],
+    [("cadence/", "the public face: the command and its subcommands; plan from Python", HYDRA | {"torch"})],
     [("train.py", "the front door: one screen", HYDRA)],
 ]
 """Each level may import all levels before it, and no other room of its own level."""

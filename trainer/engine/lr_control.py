@@ -1,6 +1,9 @@
 """Writes the learning rate and every other scheduled value of an update, and verifies that they were applied."""
 
+import json
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,8 +11,9 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
-from trainer.lr import ConfigError, LRPolicy
+from trainer.lr import ConfigError, LRPolicy, Plan
 from trainer.lr.grow import BATCH
+from trainer.optim.policy_groups import aligned, check_settings, read_setting, write_setting
 
 AttributeSetter = Callable[[float], None]
 """Sets one scheduled setting of the whole run."""
@@ -20,14 +24,20 @@ class LRControl(pl.Callback):
 
     A hook inside `optimizer.step` reads the values in the parameter groups: `applied` holds the rates of the last
     update, and a value that differs from the policy stops the run with a RuntimeError that names the group.
-    It also works with any LightningModule under automatic optimization: add it to the trainer's callbacks.
+    As a callback it does the same in your own trainer, with any LightningModule under automatic optimization, of
+    `pytorch_lightning` or `lightning.pytorch`. It then also logs the applied rate of every update as `lr/GROUP`. With
+    the `plan` of the policy it writes `plan.json` into the log folder, and after the plan's last update it keeps the
+    last rate and warns once.
 
     `plateau` is the current plateau factor, `gain` that of AdaScale; `place` holds `t` and the gain of the last update.
     `setters` set hyper-parameters outside the parameter groups, such as dropout: see `attribute_setters`.
     """
 
-    def __init__(self, policy: LRPolicy, setters: dict[str, AttributeSetter] | None = None) -> None:
-        self.policy = policy
+    def __init__(
+        self, policy: LRPolicy, setters: dict[str, AttributeSetter] | None = None, plan: Plan | None = None
+    ) -> None:
+        self.policy, self.plan = policy, plan
+        self._given = policy
         self.names = list(policy.groups)
         self.plateau = self.gain = 1.0
         self.place = (0, 1.0)
@@ -35,6 +45,8 @@ class LRControl(pl.Callback):
         self.applied: list[float] = []
         self.values: dict[str, list[float]] = {}
         self._planned: list[float] = []
+        self._unlogged: int | None = None
+        self._over = False
 
     def write(self, optimizer: Optimizer, t: int) -> None:
         """Set the learning rate and the other scheduled values of each group to the policy's at update `t`."""
@@ -84,42 +96,81 @@ class LRControl(pl.Callback):
         return f"{'; '.join(wrong)}: remove what else writes it, such as a scheduler or a callback."
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not pl_module.automatic_optimization:
-            raise ValueError(
-                f"{type(pl_module).__name__} uses manual optimization, where no hook runs before the step: "
-                "call LRControl.write(optimizer, t) before each optimizer.step() instead of adding it as a callback."
-            )
-        for optimizer in trainer.optimizers:
-            if len(optimizer.param_groups) != len(self.names):
-                raise ValueError(
-                    f"the policy knows the groups {', '.join(self.names)}, "
-                    f"but the optimizer has {len(optimizer.param_groups)}: name each group in the policy."
-                )
-            # Under automatic optimization the rate is written inside the step, after the backward pass.
-            optimizer.register_step_post_hook(self._verify)
+        optimizer = _only_optimizer(trainer, pl_module)
+        self.policy = aligned(self._given, optimizer.param_groups)
+        self.names = list(self.policy.groups)
+        check_settings(self.policy, optimizer, self.setters)
+        # Under automatic optimization the rate is written inside the step, after the backward pass.
+        optimizer.register_step_post_hook(self._verify)
+        if trainer.is_global_zero:
+            _warn_of_schedulers(trainer, pl_module)
+        if self.plan is not None and trainer.loggers:
+            folder = trainer.log_dir  # all processes ask for it
+            if folder is not None and trainer.is_global_zero:
+                _write_plan(Path(folder), self.plan)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        self.evaluate(trainer.global_step)
-        self.write(optimizer, trainer.global_step)
+        t = trainer.global_step
+        if self.plan is not None and t >= (total := self.plan.horizon.total):
+            if not self._over and trainer.is_global_zero:
+                last = ", ".join(f"{lr:g}" for lr in self.policy.lrs(total - 1, self.plateau))
+                warnings.warn(
+                    f"the plan's {total} updates are over: from here on the rate stays at {last}, that of its last "
+                    "update. Plan as many updates as the trainer makes.",
+                    stacklevel=2,
+                )
+            t, self._over = total - 1, True
+        self.evaluate(t)
+        self.write(optimizer, t)
+        self._unlogged = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the values of the update that this batch has completed, if it has completed one."""
+        if self._unlogged is None:
+            return
+        values = {f"lr/{name}": lr for name, lr in zip(self.names, self.applied, strict=True)}
+        for setting, found in self.values.items():
+            names = [f"{name}/{setting}" for name in self.names] if len(found) > 1 else [setting]
+            values |= {f"hyper_schedule/{name}": value for name, value in zip(names, found)}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, self._unlogged)
+        self._unlogged = None
 
 
-def read_setting(group: dict[str, Any], name: str) -> float:
-    """A setting of a parameter group; `momentum` is β1 where the optimizer has betas."""
-    if name in group:
-        return group[name]
-    return group["betas"][1 if name == "beta2" else 0]
+def _only_optimizer(trainer: pl.Trainer, module: pl.LightningModule) -> Optimizer:
+    """The one optimizer that Lightning steps by itself."""
+    name, count = type(module).__name__, len(trainer.optimizers)
+    if not module.automatic_optimization or count > 1:
+        several = f" with {count} optimizers" if count > 1 else ""
+        raise ConfigError(
+            f"{name} uses manual optimization{several}, where no hook runs before the step: take the callback out, and "
+            "give each optimizer a scheduler by plan.scheduler(optimizer), or call LRControl.write(optimizer, t) "
+            "before each optimizer.step()."
+        )
+    if not count:
+        raise ConfigError(f"{name}.configure_optimizers returns no optimizer: the policy has no rate to set.")
+    return trainer.optimizers[0]
 
 
-def write_setting(group: dict[str, Any], name: str, value: float) -> None:
-    """Set what `read_setting` reads."""
-    if name in group:
-        group[name] = value
-    elif name == "beta2":
-        group["betas"] = (group["betas"][0], value)
-    else:
-        group["betas"] = (value, group["betas"][1])
+def _warn_of_schedulers(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Name the schedulers of the module: they write the rate after each update, and the policy before the next."""
+    found = [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs]
+    if found:
+        warnings.warn(
+            f"{', '.join(found)} of {type(module).__name__}.configure_optimizers has no effect: LRControl sets the "
+            "rate of every update. Return the optimizer alone.",
+            stacklevel=3,
+        )
+
+
+def _write_plan(folder: Path, plan: Plan) -> None:
+    """Write the numbers of the plan into the log folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(plan.summary(), indent=2) + "\n", encoding="utf-8")
 
 
 def attribute_setters(policy: LRPolicy, net: nn.Module, step: object) -> dict[str, AttributeSetter]:

@@ -13,6 +13,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,19 @@ def compare(options: argparse.Namespace) -> None:
 
 def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
     """The settings that cadence train would see; with --updates, the data may lack settings."""
-    updates = options.updates
-    if updates is not None:
-        integer("--updates", updates, "a run has at least one update.")
-        overrides = [*overrides, f"trainer.duration={updates}"]
     cfg = compose_config(overrides, options)
-    data: Any = OmegaConf.to_container(cfg.data) if updates is not None else {}
-    lacking = [name for name, value in data.items() if value == "???"]
-    for name in [*lacking, "samples"] if lacking else []:
-        cfg.data[name] = None
-    return settings_of(cfg)
+    return settings_of(cfg if options.updates is None else with_length(cfg, options.updates, "--updates"))
+
+
+def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:
+    """The config of a run of so many updates, `name` in messages; what its data lacks becomes null."""
+    cfg = deepcopy(cfg)
+    cfg.trainer.duration = integer(name, updates, "a run has at least one update.")
+    data: Any = OmegaConf.to_container(cfg.data)
+    lacking = [key for key, value in data.items() if value == "???"]
+    for key in [*lacking, "samples"] if lacking else []:
+        cfg.data[key] = None
+    return cfg
 
 
 def recorded(folder: Path) -> Settings:

@@ -1,0 +1,39 @@
+"""The config of a call from Python: composed from overrides, or given whole."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from trainer.cli.compose import compose_config
+from trainer.cli.messages import user_error_message
+from trainer.lr import ConfigError
+
+Overrides = Sequence[str | Sequence[str] | DictConfig]
+
+
+def composed(given: Overrides, config_dir: str | Path | None = None, config_name: str = "train") -> DictConfig:
+    """The config that `cadence train OVERRIDES` would see, or the one that is given.
+
+    A Hydra that is active, as inside `hydra.main`, is put aside for the time of the call.
+    """
+    if any(isinstance(one, DictConfig) for one in given):
+        (cfg, *more) = given
+        if more or not isinstance(cfg, DictConfig):
+            raise ConfigError("a composed config is given beside overrides: compose it with them.")
+        return cfg
+    words: list[Any] = [word for one in given for word in ([one] if isinstance(one, str) else one)]
+    options = Namespace(config_dir=None if config_dir is None else Path(config_dir), config_name=config_name)
+    hydra = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        return compose_config(words, options)
+    except Exception as error:
+        if isinstance(error, ConfigError) or (line := user_error_message(error)) is None:
+            raise
+        raise ConfigError(line) from error
+    finally:
+        GlobalHydra.instance().hydra = hydra
