@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from data.augment import Augment
 from data.bounds import integer
+from data.checks import class_labels, rgb
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory, Source, Workers
@@ -32,7 +33,8 @@ class CIFAR10(DataModule):
     `path` is a hub name or a folder with train.parquet and test.parquet (columns `img`, `label`). `val_samples` are
     held out of the training set by a fixed permutation; with 0 the test set also validates. `train_limit` is the most
     training samples to keep of the rest. Images are decoded once into memory, or, with `in_memory` false, by
-    `num_workers` processes at each use. FileNotFoundError where `path` cannot be read.
+    `num_workers` processes at each use. FileNotFoundError where `path` cannot be read; ValueError, with the row, for a
+    label that is no class and an image that is not 32×32.
     """
 
     def __init__(
@@ -74,11 +76,12 @@ class CIFAR10(DataModule):
 
     def read(self) -> Splits:
         rows = load(self.path)
+        labels = {split: _labels(rows[split]) for split in rows}
         train, val = self._hold_out(len(rows["train"]))
         if self.in_memory:
-            images, labels = _decoded(rows["train"])
-            test: Source = Memory(*_decoded(rows["test"]), normalise)
-            parts: list[Source] = [Memory(images[part], labels[part], normalise) for part in (train, val)]
+            images = _decoded(rows["train"])
+            test: Source = Memory(_decoded(rows["test"]), labels["test"], normalise)
+            parts: list[Source] = [Memory(images[part], labels["train"][part], normalise) for part in (train, val)]
         else:
             test = Workers(_Photographs(rows["test"]), self.num_workers, normalise)
             chosen = [_Photographs(rows["train"].select(part.tolist())) for part in (train, val)]
@@ -107,7 +110,7 @@ class _Photographs(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         row = self.rows[index]
-        return torch.from_numpy(_pixels(row["img"])).permute(2, 0, 1), row["label"]
+        return torch.from_numpy(_pixels(row["img"], self.rows.split, index)).permute(2, 0, 1), row["label"]
 
 
 def load(path: str) -> "dict[str, datasets.Dataset]":
@@ -157,22 +160,30 @@ def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
     return 1 / (255 * std), -mean / std
 
 
-def _decoded(rows: "datasets.Dataset") -> tuple[Tensor, Tensor]:
-    """All images (N, 3, 32, 32) uint8 and labels (N,) int64."""
+def _labels(rows: "datasets.Dataset") -> Tensor:
+    """All labels, (N,) int64."""
+    return class_labels(rows.with_format("arrow")[:]["label"], 10, f"data.path: column label of {rows.split}")
+
+
+def _decoded(rows: "datasets.Dataset") -> Tensor:
+    """All images, (N, 3, 32, 32) uint8."""
     pixels = _cached_pixels(rows).with_format("arrow")[:]["pixels"].to_pylist()
     images = np.frombuffer(b"".join(pixels), dtype=np.uint8).reshape(-1, 32, 32, 3)
-    labels = rows.with_format("arrow")[:]["label"].to_numpy().astype(np.int64)
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
 def _cached_pixels(rows: "datasets.Dataset") -> "datasets.Dataset":
     """The bytes of every image in `pixels`; `datasets` keeps them on disk for the next run."""
-    return rows.select_columns(["img"]).map(_decode, batched=True, remove_columns=["img"], desc="Decoding")
+    options = {"with_indices": True, "remove_columns": ["img"], "fn_kwargs": {"split": str(rows.split)}}
+    return rows.select_columns(["img"]).map(_decode, batched=True, desc="Decoding", **options)
 
 
-def _decode(rows: dict[str, "list[Image]"]) -> dict[str, list[bytes]]:
-    return {"pixels": [_pixels(image).tobytes() for image in rows["img"]]}
+def _decode(rows: dict[str, "list[Image]"], indices: list[int], split: str) -> dict[str, list[bytes]]:
+    return {"pixels": [_pixels(image, split, row).tobytes() for image, row in zip(rows["img"], indices)]}
 
 
-def _pixels(image: "Image") -> np.ndarray:
-    return np.array(image.convert("RGB"))
+def _pixels(image: "Image | None", split: str, row: int) -> np.ndarray:
+    where = f"data.path: the image in row {row} of {split}"
+    if image is not None and image.size != (32, 32):
+        raise ValueError(f"{where} has {image.width}×{image.height} pixels: give 32×32.")
+    return rgb(image, where)

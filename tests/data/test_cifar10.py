@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.augment import Augment
 from data.cifar10 import CIFAR10, normalise
@@ -102,6 +103,73 @@ def test_a_table_without_the_columns_is_refused_in_one_line(tmp_path: Path, monk
     with pytest.raises(ValueError, match="img and label") as error:
         CIFAR10(path=str(tmp_path), batch_size=8).setup()
     assert "\n" not in str(error.value)
+
+
+def made_cifar(folder: Path, images: list, labels: list, **settings: object) -> CIFAR10:
+    """A data set of a few images, in the hub's schema."""
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"img": images, "label": labels}).cast_column("img", datasets.Image())
+    for split in ("train", "test"):
+        rows.to_parquet(folder / f"{split}.parquet")
+    module = CIFAR10(path=str(folder), batch_size=2, val_samples=0, **settings)
+    module.setup()
+    return module
+
+
+def grey(level: int, mode: str = "L", side: int = 32) -> Image.Image:
+    return Image.new(mode, (side, side), level)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_grey_images_of_16_bits_keep_their_levels(tmp_path: Path, in_memory: bool) -> None:
+    levels = [0, 1000, 20_000, 40_000, 65_535]
+    images = [grey(level, "I;16") for level in levels]
+    module = made_cifar(tmp_path, images, [0, 1, 2, 3, 9], in_memory=in_memory, num_workers=0)
+    batch = next(iter(module.test_dataloader()))[0]
+    found = batch.double()[:, 0, 0, 0] * 0.2470 + 0.4914
+    assert torch.allclose(found, torch.tensor(levels).double() / 65535, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([0, None, 2], "column label of t.*: row 1 has the label no value"),
+        ([0, 1, -100], "row 2 has the label -100: give 0 to 9"),
+        ([1, 2, 10], "row 2 has the label 10: give 0 to 9, since classes are counted from 0"),
+        ([0.5, 1.5, 2.0], "row 0 has the label 0.5: give whole numbers"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_with_their_row(
+    tmp_path: Path, in_memory: bool, labels: list, told: str
+) -> None:
+    with pytest.raises(ValueError, match=f"data.path: .*{told}") as error:
+        made_cifar(tmp_path, [grey(1)] * 3, labels, in_memory=in_memory)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (None, "row 1 of t.* is missing"),
+        (grey(1, "L", 16), "row 1 of t.* has 16×16 pixels: give 32×32"),
+        (grey(1, "F"), "row 1 of t.* has pixels of 32 bits"),
+    ],
+)
+def test_images_that_are_none_are_refused_with_their_row(tmp_path: Path, image: object, told: str) -> None:
+    with pytest.raises(ValueError, match=f"data.path: the image in {told}"):
+        made_cifar(tmp_path, [grey(1), image], [0, 1])
 
 
 def test_a_file_that_is_not_parquet_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

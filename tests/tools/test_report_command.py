@@ -30,7 +30,7 @@ def test_the_command_writes_page_pictures_and_tables_and_says_what_it_found(swee
     report.main([str(sweep), "--out", str(tmp_path / "out")])
     text = capsys.readouterr().out
     assert "20 of 20 runs" in text
-    assert "best val/loss 0.502 ± 0.002 over 2 seeds: lr 0.1, schedule cosine" in text
+    assert "best val/loss 0.502 ± 0.002 over 2 seeds, 95 % interval 0.47659 to 0.52741: lr 0.1, schedule cosine" in text
     assert "cadence train optimizer.lr=0.1 schedule=cosine seed=0" in text
     written = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {"rates.png", "curves.png", "parallel.png", "importance.png"}

@@ -1,6 +1,7 @@
 """What a report makes of a set of runs: what varies, which are repeats, heat maps, findings with their commands."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -152,6 +153,34 @@ def test_a_lucky_run_with_one_seed_does_not_pass_those_with_all_seeds(tmp_path):
     write_sweep(tmp_path, schedules=("cosine",))
     write_run(tmp_path / "lucky", ["optimizer.lr=0.2", "schedule=cosine", "seed=0"], {"val/loss": 0.01})
     assert [dict(cell.values)["optimizer.lr"] for cell in Study(find_runs(tmp_path)).configurations][::5] == [0.1, 0.2]
+
+
+def test_folds_are_repeats_as_seeds_are_with_a_mean_and_its_interval(tmp_path):
+    scores = {("cosine", fold): 0.8 + 0.01 * fold for fold in range(5)}
+    scores |= {("linear", fold): 0.79 + 0.01 * fold for fold in range(5)}
+    for i, ((schedule, fold), value) in enumerate(scores.items()):
+        words = [f"schedule={schedule}", "data.folds=5", f"data.fold={fold}"]
+        write_run(tmp_path / str(i), words, {"val/accuracy": value}, events=False)
+    study = Study(find_runs(tmp_path), "val/accuracy")
+    assert (study.settings, study.repeated) == (["schedule"], "folds")
+    best, other = study.configurations
+    deviation = 0.01 * math.sqrt(2.5)
+    reach = 2.7764 * deviation / math.sqrt(5)  # Student's t with 4 degrees of freedom, from a printed table
+    assert (best.repeats.n, dict(best.values)) == (5, {"schedule": "cosine"})
+    assert best.repeats.mean == pytest.approx(0.82)
+    assert (best.repeats.low, best.repeats.high) == pytest.approx((0.82 - reach, 0.82 + reach), rel=1e-4)
+    assert other.repeats.mean == pytest.approx(0.81)
+    (one,) = [one for one in all_findings(tmp_path) if one.kind == "compare"]
+    assert "better by 0.01" in one.text
+    assert "5 folds" in one.text
+
+
+def test_seeds_and_folds_repeat_a_configuration_together(tmp_path):
+    for i, (seed, fold) in enumerate((seed, fold) for seed in range(2) for fold in range(3)):
+        write_run(tmp_path / str(i), [f"seed={seed}", f"data.fold={fold}"], {"val/loss": 1.0 + i}, events=False)
+    study = Study(find_runs(tmp_path))
+    assert (study.settings, study.repeated) == ([], "seeds and folds")
+    assert study.configurations[0].repeats.n == 6
 
 
 def test_a_search_over_several_settings_gets_points_but_no_line_and_no_optimum(tmp_path):

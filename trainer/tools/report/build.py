@@ -12,7 +12,7 @@ from trainer.tools.report.figures import Cell, Row, Section
 from trainer.tools.report.findings import Finding, find_all, leading_findings
 from trainer.tools.report.response import HeatMap, RateCurve, heat_map_of_batch, heat_map_of_momentum, rate_curves
 from trainer.tools.report.runs import POINTS, Points, read_curves
-from trainer.tools.report.study import Study
+from trainer.tools.report.study import REPEATED, Study
 
 OVERLAID = 6
 """Runs whose learning curves are laid over each other."""
@@ -101,8 +101,8 @@ def _importance(study: Study) -> Iterator[Section]:
 
 
 def _rates_note(study: Study, curves: Sequence[RateCurve]) -> str:
-    seeds = "Points are runs, lines join the means over seeds, bars are one standard deviation"
-    parts = [seeds if "seed" in study.varied else "Points are runs"]
+    means = f"Points are runs, lines join the means over {study.repeated}, bars are one standard deviation"
+    parts = [means if REPEATED.keys() & set(study.varied) else "Points are runs"]
     if any(curve.best_of_several and curve.is_grid for curve in curves):
         parts.append("lines are the best mean at each rate over what else varies")
     if any(not isinstance(curve.fit, str) for curve in curves):
@@ -113,7 +113,7 @@ def _rates_note(study: Study, curves: Sequence[RateCurve]) -> str:
 
 
 def _heat_note(study: Study, heat: HeatMap) -> str:
-    each = "Mean over seeds" if "seed" in study.varied and heat.is_grid else "Each run"
+    each = f"Mean over {study.repeated}" if REPEATED.keys() & set(study.varied) and heat.is_grid else "Each run"
     rest = f", the best over {', '.join(heat.others)}" if heat.others and heat.is_grid else ""
     return f"{each}{rest}. {heat.note}".strip()
 

@@ -16,7 +16,7 @@ from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
 from trainer.tools.report import figures
-from trainer.tools.report.comparison import by_seed, grouped, is_number, repeats, value_order
+from trainer.tools.report.comparison import by_repeat, grouped, is_number, repeats, value_order
 from trainer.tools.report.figures import Cell, Figure, Panel, Row, Section, Trace
 from trainer.tools.report.rates import is_geometric, suits_log
 from trainer.tools.report.response import Point
@@ -252,7 +252,7 @@ class _PlotData:
             return []
         for _, found in same:
             self._refuse_mixture([run for run, _ in found])
-        means = [(x, repeats(list(by_seed((run.seed, y) for run, y in found).values()))) for x, found in same]
+        means = [(x, repeats(list(by_repeat((run.repeat, y) for run, y in found).values()))) for x, found in same]
         points = [(x, y) for x, (_, y) in zip(xs, pairs)]
         return [
             figures.mean_line(name, means, color),

@@ -71,7 +71,9 @@ def format_summary(report: Report) -> list[str]:
     reasons = Counter(map(study.why_left_out, study.left_out))
     left = f", left out: {', '.join(f'{count} {why}' for why, count in reasons.items())}" if reasons else ""
     found, settings = best.repeats, study.format_values(best.values) or report.title
-    spread = f" ± {found.se:.2g} over {found.n} seeds" if found.se is not None else ""
+    spread = f" ± {found.se:.2g} over {found.n} {study.repeated}" if found.se is not None else ""
+    if found.low is not None:
+        spread += f", 95 % interval {found.low:.5g} to {found.high:.5g}"
     lines = [
         f"{len(study.scored)} of {len(study.runs)} runs{left}",
         f"best {study.metric} {found.mean:.5g}{spread}: {settings}",

@@ -1,4 +1,4 @@
-"""What explains differences between runs: seeds as repeats, options paired by seed, importances of settings."""
+"""What explains differences between runs: repeats, options paired by seed and fold, importances of settings."""
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -23,9 +23,10 @@ EXPLAINED = 0.1
 
 @dataclass(frozen=True)
 class Repeats:
-    """The values of one configuration under several seeds: n, mean, standard deviation (n - 1), standard error.
+    """The values of one configuration under several seeds or folds.
 
-    `low` and `high` bound the mean by Student's t. A single value has only a mean.
+    `std` divides by n - 1, and `se` is the standard error. `low` and `high` bound the mean by Student's t. A single
+    value has only a mean.
     """
 
     n: int
@@ -63,13 +64,13 @@ def grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
     return groups
 
 
-def by_seed(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, float]:
-    """One value for each seed. Runs that are the same under the same seed are no repeats and count by their mean.
+def by_repeat(pairs: Iterable[tuple[Hashable, float]]) -> dict[Hashable, float]:
+    """One value for each seed and fold. Runs that have both in common are no repeats and count by their mean.
 
-    >>> by_seed([(0, 1.0), (1, 5.0), (0, 3.0)])
+    >>> by_repeat([(0, 1.0), (1, 5.0), (0, 3.0)])
     {0: 2.0, 1: 5.0}
     """
-    return {seed: fmean(same) for seed, same in grouped(pairs).items()}
+    return {repeat: fmean(same) for repeat, same in grouped(pairs).items()}
 
 
 Costs = Mapping[Any, Mapping[Hashable, float]]

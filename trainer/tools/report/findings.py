@@ -42,7 +42,8 @@ def _duplicates(study: Study) -> Iterator[Finding]:
     more = sum(len(one.runs) - one.repeats.n for one in study.configurations)
     if more:
         subject = "1 run is" if more == 1 else f"{more} runs are"
-        yield Finding("note", f"{subject} the same as another under the same seed: they count by their mean.")
+        same = "the same seed" if study.repeated == "seeds" else "the same seed and fold"
+        yield Finding("note", f"{subject} the same as another under {same}: they count by their mean.")
 
 
 def _of_curves(study: Study, curves: Sequence[RateCurve]) -> Iterator[Finding]:
@@ -112,29 +113,30 @@ def _comparisons(study: Study, key: str) -> Iterator[Finding]:
     options = grouped((format_value(study.value(run, key)), run) for run in study.scored)
     found = compare_options({name: study.costs(runs, rest) for name, runs in options.items()})
     for comparison in found:
-        yield Finding("compare", f"{study.labels[key]}: {_format_comparison(comparison)}")
+        yield Finding("compare", f"{study.labels[key]}: {_format_comparison(comparison, study.repeated)}")
     if found and (unequal := _unequal_budgets(study, key, list(options))):
         yield Finding("note", f"{study.labels[key]}: {unequal}")
 
 
-def _format_comparison(one: Comparison) -> str:
+def _format_comparison(one: Comparison, repeated: str) -> str:
     parts = []
     if one.tuned:
-        parts.append(f"each at its own best settings, {_format_difference(one.tuned, one.level)}")
+        parts.append(f"each at its own best settings, {_format_difference(one.tuned, one.level, repeated)}")
     if one.grid and one.shared > 1:
         where = f"at the same {one.shared} settings"
-        parts.append(f"{where}, {_format_difference(one.grid, one.level)}, and better at {one.wins} of them")
-    return f"{one.option} against {one.other}: {'; '.join(parts) or 'they share no seed'}."
+        parts.append(f"{where}, {_format_difference(one.grid, one.level, repeated)}, and better at {one.wins} of them")
+    return f"{one.option} against {one.other}: {'; '.join(parts) or f'they have no {repeated} in common'}."
 
 
-def _format_difference(of: Repeats, level: float) -> str:
+def _format_difference(of: Repeats, level: float, repeated: str) -> str:
     """A paired difference, above zero where the first is better."""
     word, sign = ("better", 1) if of.mean >= 0 else ("worse", -1)
     if of.low is None or of.high is None:
-        return f"{word} by {abs(of.mean):.2g} (one seed, so no interval)"
+        return f"{word} by {abs(of.mean):.2g} (one run of each, so no interval)"
     low, high = sorted((sign * of.low, sign * of.high))
     chance = ": may be chance" if low <= 0 else ""
-    return f"{word} by {abs(of.mean):.2g} ({100 * level:.3g} % interval {low:.2g} to {high:.2g}, {of.n} seeds{chance})"
+    interval = f"{100 * level:.3g} % interval {low:.2g} to {high:.2g}"
+    return f"{word} by {abs(of.mean):.2g} ({interval}, {of.n} {repeated}{chance})"
 
 
 def _unequal_budgets(study: Study, key: str, options: Sequence[str]) -> str:

@@ -99,8 +99,8 @@ def _rate_curve(study: Study, name: str, runs: list[Run], within: float) -> Rate
 def _best_costs(study: Study, runs: Sequence[Run]) -> dict[float, list[float]]:
     """At each rate in order, the costs by seed of the configuration with the best mean."""
     best: dict[float, list[float]] = {}
-    for values, by_seed in study.costs(runs, study.settings).items():
-        rate, costs = float(dict(values)[str(study.lr)]), list(by_seed.values())
+    for values, by_repeat in study.costs(runs, study.settings).items():
+        rate, costs = float(dict(values)[str(study.lr)]), list(by_repeat.values())
         if rate not in best or sum(costs) / len(costs) < sum(best[rate]) / len(best[rate]):
             best[rate] = costs
     return dict(sorted(best.items()))

@@ -21,6 +21,8 @@ from trainer.tools.report.comparison import is_number
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
 DECIDED = ("failed", "stopped", "pruned")
 """Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
+FOLD = "data.fold"
+"""The key of the part of the training data that validates, in k-fold cross-validation."""
 POINTS = 160
 """The most points of one curve of one run."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,6 +64,12 @@ class Run:
     def seed(self) -> Any:
         """The seed, where the run says it."""
         return self.config.get("seed", self.settings.get("seed"))
+
+    @property
+    def repeat(self) -> Any:
+        """What tells it apart from other runs of its configuration: the seed, with the fold where there are folds."""
+        fold = self.config.get(FOLD, self.settings.get(FOLD))
+        return self.seed if fold is None else (self.seed, fold)
 
     def value(self, metric: str) -> float | None:
         """The metric of a completed run, where it is finite."""

@@ -1,4 +1,4 @@
-"""What a set of runs varies, the metric that judges them, and which runs are the same but for the seed."""
+"""What a set of runs varies, the metric that judges them, and which runs differ in seed and fold only."""
 
 import json
 import shlex
@@ -10,13 +10,15 @@ from math import prod
 from typing import Any
 
 from trainer.lr import ConfigError
-from trainer.tools.report.comparison import Repeats, by_seed, grouped, is_number, repeats, value_order
-from trainer.tools.report.runs import Run, is_bookkeeping
+from trainer.tools.report.comparison import Repeats, by_repeat, grouped, is_number, repeats, value_order
+from trainer.tools.report.runs import FOLD, Run, is_bookkeeping
 
 DEFAULT = "(default)"
 BATCH = "global batch"
 BATCH_FACTORS = ("data.batch_size", "trainer.devices", "trainer.nodes", "trainer.accumulate")
 """The global batch is their product. Processes that torchrun or Slurm has started are no number in a config."""
+REPEATED = {"seed": "seeds", FOLD: "folds"}
+"""The keys in which runs of one configuration differ, with the words for their values."""
 FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration", "mape")
 RISING = (
     *("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr"),
@@ -30,7 +32,7 @@ Values = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that are the same but for the seed: their values of what varies, and the metric over the seeds."""
+    """Runs that differ in seed and fold only: their values of what varies, and the metric over them."""
 
     values: Values
     runs: tuple[Run, ...]
@@ -42,7 +44,8 @@ class Study:
 
         described   the runs whose settings are known
         scored      those of them that have the metric; `left_out` are all others
-        varied      the keys whose values differ between runs, `settings` without the seed
+        varied      the keys whose values differ between runs, `settings` without seed and fold
+        repeated    the word for what repeats a configuration: seeds, folds, or both
         labels      a short name for each of them: the last part of the key, unless two keys share it
         choices     the settings whose values are words: a schedule, a warm-up, an optimizer, …
         lr          the key of the learning rate, where it varies and is above zero
@@ -62,7 +65,8 @@ class Study:
         if not self.scored:
             raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
         self.varied = self._varied()
-        self.settings = [key for key in self.varied if key != "seed"]
+        self.settings = [key for key in self.varied if key not in REPEATED]
+        self.repeated = " and ".join(word for key, word in REPEATED.items() if key in self.varied) or "seeds"
         ends = Counter(key.rpartition(".")[2] for key in self.varied)
         self.labels = {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in self.varied}
         self.choices = [key for key in self.settings if not self.is_numeric(key)]
@@ -75,9 +79,9 @@ class Study:
         return self.sign * run.metrics[self.metric]  # type: ignore[operator]
 
     def costs(self, runs: Iterable[Run], keys: Sequence[str]) -> dict[Values, dict[Hashable, float]]:
-        """The costs by the values of the keys, then by seed."""
-        groups = grouped((self.values(run, keys), (run.seed, self.cost(run))) for run in runs)
-        return {values: by_seed(pairs) for values, pairs in groups.items()}
+        """The costs by the values of the keys, then by seed and fold."""
+        groups = grouped((self.values(run, keys), (run.repeat, self.cost(run))) for run in runs)
+        return {values: by_repeat(pairs) for values, pairs in groups.items()}
 
     def best_mean(self, means: Iterable[tuple[float, Repeats]]) -> tuple[float, Repeats]:
         """The number with the best mean."""
@@ -149,7 +153,7 @@ class Study:
 
     @cached_property
     def configurations(self) -> list[Configuration]:
-        """The configurations, the best first; those with fewer seeds than the most come after all others."""
+        """The configurations, the best first; those with fewer repeats than the most come after all others."""
         groups = grouped((self.values(run, self.settings), run) for run in self.scored)
         found = [
             Configuration(values, tuple(groups[values]), repeats([self.sign * cost for cost in costs.values()]))
