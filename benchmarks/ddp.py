@@ -50,7 +50,7 @@ class Images(DataModule):
     def read(self) -> Splits:
         source = torch.Generator().manual_seed(0)
         images = torch.randn(2048, 3, 32, 32, generator=source)
-        return Splits(Memory(images, torch.randint(10, (2048,), generator=source)))
+        return Splits(Memory((images, torch.randint(10, (2048,), generator=source))))
 
 
 class Bare:

@@ -80,12 +80,12 @@ class CIFAR10(DataModule):
         train, val = self._hold_out(len(rows["train"]))
         if self.in_memory:
             images = _decoded(rows["train"])
-            test: Source = Memory(_decoded(rows["test"]), labels["test"], normalise)
-            parts: list[Source] = [Memory(images[part], labels["train"][part], normalise) for part in (train, val)]
+            test: Source = Memory((_decoded(rows["test"]), labels["test"]), normalise)
+            parts: list[Source] = [Memory((images[part], labels["train"][part]), normalise) for part in (train, val)]
         else:
-            test = Workers(_Photographs(rows["test"]), self.num_workers, normalise)
+            test = Workers(_Photographs(rows["test"]), self.num_workers, prepare=normalise)
             chosen = [_Photographs(rows["train"].select(part.tolist())) for part in (train, val)]
-            parts = [Workers(photographs, self.num_workers, normalise) for photographs in chosen]
+            parts = [Workers(photographs, self.num_workers, prepare=normalise) for photographs in chosen]
         return Splits(parts[0], parts[1] if self.val_samples else test, test)
 
     def _hold_out(self, available: int) -> tuple[Tensor, Tensor]:
@@ -148,10 +148,11 @@ def _files(path: str) -> dict[str, str] | None:
     return {split: str(file) for split, file in files.items()}
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(bytes / 255 - mean) / std for each channel; (N, 3, H, W) uint8 to float32."""
+def normalise(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The batch with (bytes / 255 - mean) / std for each channel of its images; (N, 3, H, W) uint8 to float32."""
+    images, labels = batch
     scale, shift = _affine(images.device)
-    return images.float().mul_(scale).add_(shift)
+    return images.float().mul_(scale).add_(shift), labels
 
 
 @cache

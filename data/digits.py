@@ -74,8 +74,8 @@ class Digits(DataModule):
             if not scale > 0:
                 raise ValueError(f"data.standardize=true: {self.split[0]} training digits do not vary: give more.")
             images = images / scale
-        train = Memory(images[parts[0]], flipped(labels[parts[0]], self.label_noise, self.split_seed))
-        rest = [Memory(images[part], labels[part]) if len(part) else None for part in parts[1:]]
+        train = Memory((images[parts[0]], flipped(labels[parts[0]], self.label_noise, self.split_seed)))
+        rest = [Memory((images[part], labels[part])) if len(part) else None for part in parts[1:]]
         return Splits(train, *rest)
 
 

@@ -1,6 +1,5 @@
 """The base class of every data set: what the trainer needs of it, and its loaders."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -11,8 +10,9 @@ from pytorch_lightning import LightningDataModule
 from data.bounds import integer
 from data.order import Layout, Order, Pick, mix, permutation
 from data.shard import Shard
-from data.source import Batch, Source, Workers
+from data.source import Source, Workers
 from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
+from data.tree import fingerprint
 
 
 class Splits(NamedTuple):
@@ -24,7 +24,7 @@ class Splits(NamedTuple):
 
 
 class DataModule(LightningDataModule):
-    """A subclass defines `read` and `shape`, and sets `augment` if training batches are augmented.
+    """A subclass defines `read`. It may define `shape`, and set `augment` if training batches are augmented.
 
     `batch_size` is per device and micro-batch. `samples` declares the training samples of an epoch, so that a plan can
     be made without reading the data; `setup` checks it. `tokens_per_sample` is for durations in tokens.
@@ -61,11 +61,11 @@ class DataModule(LightningDataModule):
 
     @property
     def shape(self) -> dict[str, int]:
-        """The numbers a model needs: some of in_features, in_channels, classes, vocab_size, context."""
-        raise NotImplementedError(f"{type(self).__name__} has no property shape: let it return numbers by name.")
+        """The numbers a model needs, such as in_features, in_channels, classes, vocab_size, context."""
+        return {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data, once. ValueError if the declared `samples` is wrong."""
+        """Read the data, once. ValueError if the declared `samples` is wrong, or a split is empty."""
         if self._splits is not None:
             return
         splits = self.read()
@@ -73,6 +73,9 @@ class DataModule(LightningDataModule):
             raise ValueError(
                 f"data.samples={self.samples}, but the data holds {len(splits.train)} training samples: correct it."
             )
+        for name, source in splits._asdict().items():
+            if source is not None and not len(source):
+                raise ValueError(f"data.{name} has no samples: give some, or leave it out.")
         self._splits = splits
 
     @property
@@ -109,8 +112,8 @@ class DataModule(LightningDataModule):
         """This rank's part of the test split; an empty list where there is none."""
         return self._evaluation(self.splits.test)
 
-    def validation_samples(self, count: int) -> Batch:
-        """Inputs and targets of the first `count` validation samples, on the device of the run."""
+    def validation_samples(self, count: int) -> Any:
+        """The first `count` validation samples as one batch, on the device of the run."""
         source = self.splits.val
         if source is None:
             raise RuntimeError("there is no validation data.")
@@ -122,7 +125,7 @@ class DataModule(LightningDataModule):
         source = self.splits.train.to(self._device)
         draw = torch.Generator().manual_seed(mix(seed, t))
         indices = (torch.randint(len(source), (size,), generator=draw) for _ in range(count))
-        picks = (Pick(0, drawn.to(source.home)) for drawn in indices)
+        picks = (Pick(0, drawn.to(source.home), mix(seed, t, i)) for i, drawn in enumerate(indices))
         for i, batch in enumerate(source.batches(picks)):
             yield augmented(batch, mix(seed, t, i), self.augment)
 
@@ -130,12 +133,13 @@ class DataModule(LightningDataModule):
         """What this rank trains on, as short texts by name, which must be the same on all ranks."""
         source, batch = self.splits.train, self._layout(self.batch_size, self._loop.accumulate).global_batch
         picked = permutation(len(source), self.seed, 0)[:batch]
-        few: object
-        if isinstance(source, Workers):
-            few = [source.dataset[int(i)] for i in picked[:8]]
-        else:
-            few = next(source.batches([Pick(0, picked[:8].to(source.home))]))
-        return {"training samples": str(len(source)), "first batch": _hash([picked]), "first samples": _hash(few)}
+        first = Pick(0, picked[:8].to(source.home), self.seed)
+        few = source.read(first) if isinstance(source, Workers) else next(source.batches([first]))
+        return {
+            "training samples": str(len(source)),
+            "first batch": fingerprint(picked),
+            "first samples": fingerprint(few),
+        }
 
     def _evaluation(self, source: Source | None) -> Shard | list:
         return [] if source is None else Shard(source.to(self._device), self._layout(self.eval_batch_size))
@@ -148,14 +152,3 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-
-def _hash(parts: object) -> str:
-    """A short hash of tensors and numbers, nested in lists and tuples."""
-    found = hashlib.sha256()
-    for part in parts if isinstance(parts, list | tuple) else [parts]:
-        if isinstance(part, list | tuple):
-            found.update(_hash(part).encode())
-        else:
-            found.update(torch.as_tensor(part).cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:12]

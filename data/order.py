@@ -78,10 +78,14 @@ class Layout:
 
 
 class Pick(NamedTuple):
-    """The samples of one micro-batch: `indices` (batch_size,) int64 of the given epoch."""
+    """The samples of one micro-batch: `indices` (batch_size,) int64 of the given epoch.
+
+    `seed` is that of all random choices made when they are read, beside epoch and index.
+    """
 
     epoch: int
     indices: Tensor
+    seed: int = 0
 
 
 class Order:
@@ -117,7 +121,7 @@ class Order:
             self._epoch, self._shuffled = epoch, permutation(self.samples, self.seed, epoch).to(self._device)
         size = self.layout.batch_size
         first = update * self.layout.global_batch + self.layout.slice_of(micro) * size
-        return Pick(epoch, self._shuffled[first : first + size])
+        return Pick(epoch, self._shuffled[first : first + size], self.seed)
 
     def picks(self, start: int, end: int) -> Iterator[Pick]:
         """The micro-batches of the updates in [start, end), one by one."""

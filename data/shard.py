@@ -1,11 +1,12 @@
 """The part of a split that one rank evaluates: in order, each sample once over all ranks, without padding."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from data.order import Layout, Pick
-from data.source import Batch, Source
+from data.source import Source
 
 
 class Shard:
@@ -24,6 +25,6 @@ class Shard:
         fewest, most = len(self.source) // self.layout.world, -(-len(self.source) // self.layout.world)
         return min(fewest, -(-most // self.layout.batch_size))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         mine = torch.arange(self.layout.rank, len(self.source), self.layout.world, device=self.source.home)
         return self.source.batches(Pick(0, indices) for indices in mine.tensor_split(len(self)))

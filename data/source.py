@@ -1,17 +1,19 @@
-"""Sources of samples: memory, or workers for sets that do not fit into it. Both give the same batches."""
+"""Sources of samples: memory, or workers that read a map-style data set. Both give the same batches."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from data.bounds import integer
 from data.order import Pick
+from data.reader import Collate, Reader, Request, received
+from data.tree import leaves, mapped, moved, samples, tensors
 
-Batch = tuple[Tensor, Tensor]
-Prepare = Callable[[Tensor], Tensor]
+Prepare = Callable[[Any], Any]
 
 
 class Source(Protocol):
@@ -25,84 +27,143 @@ class Source(Protocol):
     def to(self, device: torch.device) -> "Source":
         """The same samples, with batches on `device`."""
 
-    def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
-        """(inputs, targets) for each pick, in that order."""
+    def batches(self, picks: Iterable[Pick]) -> Iterator[Any]:
+        """The batch of each pick, in that order."""
 
 
 class Memory:
-    """Tensors of equal length on a device; `prepare` turns a batch of stored inputs into a net's inputs."""
+    """Tensors of equal length in any nest, such as a pair (inputs, targets), on a device.
 
-    def __init__(self, inputs: Tensor, targets: Tensor, prepare: Prepare | None = None) -> None:
-        if len(inputs) != len(targets):
-            raise ValueError(f"{len(inputs)} inputs have {len(targets)} targets: give one for each.")
-        self.inputs, self.targets, self.prepare = inputs, targets, prepare
+    `prepare` turns a batch of what is stored into what the step takes.
+    """
+
+    def __init__(self, stored: Any, prepare: Prepare | None = None) -> None:
+        if prepare is not None and not callable(prepare):
+            raise ValueError("Memory takes one nest of tensors: give a pair as Memory((inputs, targets)).")
+        others = {type(leaf).__name__ for leaf in leaves(stored) if not isinstance(leaf, Tensor | None)}
+        if others:
+            raise ValueError(f"Memory holds tensors, and this is {', '.join(others)}: give a data set to Workers.")
+        self._length = samples(stored)
+        self.stored, self.prepare = stored, prepare
+
+    @property
+    def inputs(self) -> Tensor:
+        """The inputs of pairs."""
+        return self.stored[0]
+
+    @property
+    def targets(self) -> Tensor:
+        """The targets of pairs."""
+        return self.stored[1]
 
     @property
     def home(self) -> torch.device:
-        return self.inputs.device
+        return tensors(self.stored)[0].device
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return self._length
 
     def to(self, device: torch.device) -> "Memory":
-        return Memory(self.inputs.to(device), self.targets.to(device), self.prepare)
+        return Memory(mapped(self.stored, lambda tensor: tensor.to(device)), self.prepare)
 
     def has_target(self, value: int) -> bool:
-        """Whether any target is `value`."""
-        return bool((self.targets == value).any())
+        """Whether any target may be `value`: False only for pairs in which none is."""
+        pair = type(self.stored) is tuple and len(self.stored) == 2
+        return not pair or any(bool((targets == value).any()) for targets in tensors(self.stored[1]))
 
-    def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
-        for _, indices in picks:
-            inputs = self.inputs.index_select(0, indices)
-            yield self.prepare(inputs) if self.prepare else inputs, self.targets.index_select(0, indices)
+    def batches(self, picks: Iterable[Pick]) -> Iterator[Any]:
+        pair = type(self.stored) is tuple and len(self.stored) == 2
+        stored = self._pairs if pair and all(isinstance(part, Tensor) for part in self.stored) else self._nests
+        return map(self.prepare, stored(picks)) if self.prepare else stored(picks)
+
+    def _pairs(self, picks: Iterable[Pick]) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, targets = self.stored
+        for _, indices, _ in picks:
+            yield inputs.index_select(0, indices), targets.index_select(0, indices)
+
+    def _nests(self, picks: Iterable[Pick]) -> Iterator[Any]:
+        for pick in picks:
+            yield mapped(self.stored, partial(torch.index_select, dim=0, index=pick.indices))
 
 
 class Workers:
-    """A map-style data set of (input, target), read by `num_workers` processes that stay between iterations."""
+    """A map-style data set, read by `num_workers` processes that stay between iterations, or by this one with 0.
+
+    `collate_fn` makes a batch of a list of samples, by default as torch does. `prepare` changes a batch on its device.
+    Each sample is read, and each batch made, with the generators of torch, numpy and Python seeded from the pick, so
+    that random transforms do not depend on the workers (see `data.reader`). `options` are further arguments of
+    `DataLoader`, such as `prefetch_factor`.
+    """
 
     home = torch.device("cpu")
 
-    def __init__(self, dataset: Dataset, num_workers: int, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        num_workers: int = 0,
+        collate_fn: Collate | None = None,
+        prepare: Prepare | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.dataset, self.prepare = dataset, prepare
-        self.num_workers = integer("num_workers", num_workers, low=0)
+        self.num_workers = integer("data.num_workers", num_workers, low=0)
+        self.collate_fn, self.options = collate_fn, dict(options or {})
+        self.reader = Reader(dataset, collate_fn)
         self._device, self._queue = self.home, _Queue()
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+        return len(self.dataset)
 
     def to(self, device: torch.device) -> "Workers":
-        moved = Workers(self.dataset, self.num_workers, self.prepare)
-        moved._device = device
-        return moved
+        placed = Workers(self.dataset, self.num_workers, self.collate_fn, self.prepare, self.options)
+        placed._device = device
+        return placed
 
-    def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
+    def batches(self, picks: Iterable[Pick]) -> Iterator[Any]:
         """A new iteration takes over the workers; an older one then raises RuntimeError."""
         if self._loader is None:
             self._loader = self._start()
         self._queue.picks = picks
-        for inputs, targets in self._loader:
-            inputs = inputs.to(self._device, non_blocking=True)
-            targets = targets.to(self._device, non_blocking=True)
-            yield self.prepare(inputs) if self.prepare else inputs, targets
+        for given in self._loader:
+            yield self._received(given)
             if self._queue.picks is not picks:
                 raise RuntimeError("a newer iteration has taken over the workers of this data set: use that one.")
 
+    def read(self, pick: Pick) -> Any:
+        """The batch of one pick, read in this process."""
+        return self._received(self.reader[_request(pick)])
+
+    def _received(self, given: Any) -> Any:
+        batch = moved(received(given), self._device)
+        return self.prepare(batch) if self.prepare else batch
+
     def _start(self) -> DataLoader:
         return DataLoader(
-            self.dataset,
-            batch_sampler=self._queue,
+            self.reader,
+            batch_size=None,  # the reader makes whole batches
+            sampler=self._queue,
             num_workers=self.num_workers,
+            collate_fn=_unchanged,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # so that the global generator is not used
+            **self.options,
         )
 
 
 class _Queue:
-    """The batch sampler of a persistent loader: each pass reads the picks that were set last."""
+    """The sampler of a persistent loader: each pass reads the picks that were set last."""
 
     picks: Iterable[Pick] = ()
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return (pick.indices.tolist() for pick in self.picks)
+    def __iter__(self) -> Iterator[Request]:
+        return map(_request, self.picks)
+
+
+def _request(pick: Pick) -> Request:
+    return pick.seed, pick.epoch, pick.indices.tolist()
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from data.bounds import integer
 from data.order import Order
 from data.source import Source
@@ -22,7 +20,7 @@ class MicroBatch(NamedTuple):
 
 
 Update = list[MicroBatch]
-Transform = Callable[[Tensor, int], Tensor]
+Transform = Callable[[Any, int], Any]
 Clock = Callable[[], int]
 Ends = int | Callable[[int], int]
 """An interval in updates, or a function that gives the next end after update `t`."""
@@ -80,9 +78,12 @@ class Stream:
     def __iter__(self) -> Iterator[list[Update]]:
         start = self.clock()
         end = self.loop.next_validation(start)
-        batches = self.source.batches(self.order.picks(start, end))
+        batches = self._batches(start, end)
         for first, stop in self.loop.chunks(start, end):
             yield [self._update(t, batches) for t in range(first, stop)]
+
+    def _batches(self, start: int, end: int) -> Iterator[Any]:
+        return self.source.batches(self.order.picks(start, end))
 
     def _update(self, t: int, batches: Iterator[Any]) -> Update:
         seeds = [self.order.micro_seed(t, micro) for micro in range(self.order.micro_batches(t))]
@@ -90,8 +91,10 @@ class Stream:
 
 
 def augmented(batch: Any, seed: int, augment: Transform | None) -> MicroBatch:
-    """The micro-batch of `batch`; `augment(inputs, seed)` changes the first of a pair."""
-    return MicroBatch((augment(batch[0], seed), *batch[1:]) if augment else batch, seed)
+    """The micro-batch of `batch`; `augment(inputs, seed)` changes the first part of a tuple, or all of the batch."""
+    if augment:
+        batch = (augment(batch[0], seed), *batch[1:]) if isinstance(batch, list | tuple) else augment(batch, seed)
+    return MicroBatch(batch, seed)
 
 
 def _next(ends: Ends, t: int) -> int:

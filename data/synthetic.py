@@ -57,7 +57,7 @@ class Synthetic(DataModule):
         inputs, outputs = self._teach(torch.Generator().manual_seed(_SEED))
         targets = outputs if self.kind == "regression" else outputs.argmax(dim=1)
         train, *held_out = zip(inputs.split(self.sizes), targets.split(self.sizes))
-        return Splits(Memory(*train), *(Memory(x, y) if len(x) else None for x, y in held_out))
+        return Splits(Memory(train), *(Memory(part) if len(part[0]) else None for part in held_out))
 
     def _teach(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         first = torch.randn(self.features, _HIDDEN, generator=generator) / self.features**0.5

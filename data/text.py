@@ -10,7 +10,6 @@ from data.bounds import integer
 from data.module import DataModule, Splits
 from data.order import Pick, mix
 from data.size import cut, phased_windows, text
-from data.source import Batch
 
 _PHASE = -1  # in place of a slice index, which is never negative
 
@@ -37,9 +36,9 @@ class Windows:
     def to(self, device: torch.device) -> "Windows":
         return Windows(self.tokens.to(device), self.context, self.seed)
 
-    def batches(self, picks: Iterable[Pick]) -> Iterator[Batch]:
+    def batches(self, picks: Iterable[Pick]) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets, (N, context) int64 each."""
-        for epoch, indices in picks:
+        for epoch, indices, _ in picks:
             first = self.phase(epoch) + indices * self.context
             positions = first[:, None] + self._reach
             yield self.tokens[positions].long(), self.tokens[positions + 1].long()

@@ -66,11 +66,15 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         (
             "trainer/engine/",
             "one update and one run: module, step, update, clock, learning-rate control, plateau, averaging",
-            TORCH | {"torchmetrics"},
+            TORCH | {"torchmetrics", "lightning_utilities"},
         )
     ],
     [
-        ("trainer/measure/", "noise scale, micro-gradients, AdaScale, norms, sharpness", TORCH),
+        (
+            "trainer/measure/",
+            "noise scale, micro-gradients, AdaScale, norms, sharpness",
+            TORCH | {"lightning_utilities"},
+        ),
         ("trainer/distributed/", "ranks that watch each other; strategies", TORCH),
     ],
     [("trainer/checkpoint/", "atomic files, the callback that writes them, snapshots", TORCH)],
@@ -118,7 +122,7 @@ OTHERS = [
         "data/",
         "data sets; order and augmentation are functions of (seed, update)",
         frozenset(),
-        frozenset({"torch", "pytorch_lightning", "numpy", "sklearn", "datasets", "PIL"}),
+        frozenset(TORCH | {"lightning_utilities", "numpy", "sklearn", "datasets", "PIL"}),
     ),
     Room(
         "hydra_plugins/",

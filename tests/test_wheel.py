@@ -63,7 +63,7 @@ class Stripes(DataModule):
     def read(self):
         inputs = torch.arange(800.0).sin().reshape(200, 4)
         targets = (inputs[:, 0] > 0).long()
-        return Splits(Memory(inputs[:160], targets[:160]), Memory(inputs[160:], targets[160:]))
+        return Splits(Memory((inputs[:160], targets[:160])), Memory((inputs[160:], targets[160:])))
 """,
     "mine/__init__.py": "",
     "mine/curves.py": "def bow(t, depth):\n    return 1 - depth * abs(t - 10) / 10\n",

@@ -117,8 +117,8 @@ def test_the_split_into_micro_batches_changes_no_more_than_rounding(assembled):
         }
         assembly = assembled(*given.values(), folder=f"{size}")
         assembly.module.double()
-        assembly.data.splits.train.inputs = assembly.data.splits.train.inputs.double()
-        assembly.data.splits.val.inputs = assembly.data.splits.val.inputs.double()
+        for source in assembly.data.splits[:2]:
+            source.stored = (source.inputs.double(), source.targets)
         fit(assembly)
         ends.append(assembly.module.net.state_dict())
     for other in ends[1:]:

@@ -9,7 +9,7 @@ from data.source import Memory
 
 
 def shards(samples: int, world: int, batch_size: int) -> list[Shard]:
-    source = Memory(torch.arange(samples), torch.arange(samples))
+    source = Memory((torch.arange(samples), torch.arange(samples)))
     return [Shard(source, Layout(batch_size, world=world, rank=rank)) for rank in range(world)]
 
 

@@ -16,7 +16,7 @@ IMAGES = torch.randn(50, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 def stream(t: int = 0, steps_per_execution: int = 3, layout: Layout | None = None, **run: object) -> Stream:
     settings = {"total": 40, "validation_interval": 10, "pauses": (), **run}
     order = Order(50, 5, layout or Layout(4))
-    source = Memory(IMAGES, torch.arange(50))
+    source = Memory((IMAGES, torch.arange(50)))
     loop = Loop(steps_per_execution=steps_per_execution, **settings)
     return Stream(source, order, lambda: t, loop, Augment(crop=1, flip=True, cutout=2))
 
@@ -99,7 +99,7 @@ def test_two_micro_batches_of_the_run_never_share_a_seed() -> None:
 
 def test_iterating_draws_nothing_before_the_first_chunk_is_asked_for() -> None:
     clock = [0]
-    source = Memory(IMAGES, torch.arange(50))
+    source = Memory((IMAGES, torch.arange(50)))
     loader = Stream(source, Order(50, 5, Layout(4)), lambda: clock[0], Loop(40, 10))
     waiting = iter(loader)
     clock[0] = 8

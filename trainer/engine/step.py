@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
 from trainer.lr import ConfigError
 
@@ -71,9 +71,8 @@ class PairStep(nn.Module):
         if isinstance(outputs, Tensor) and outputs.dtype not in HALF:
             loss = self.loss(outputs, targets)
         else:
-            outputs, targets = tree_map(_widened, (outputs, targets))
-            device = next(leaf.device for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor))
-            with torch.autocast(device.type, enabled=False):
+            outputs, targets = _widened(outputs), _widened(targets)
+            with torch.autocast(tensors(outputs)[0].device.type, enabled=False):
                 loss = self.loss(outputs, targets)
         weight = None if self.weigh is None else self.weigh(targets)
         return StepOutput(loss, weight, outputs=outputs, targets=targets)
@@ -117,7 +116,7 @@ class ModelStep:
                 f"task.step: {type(net).__name__} gives no loss for a batch of {', '.join(batch)}: "
                 "add its labels to the batch, or take a step of your own."
             )
-        outputs = tree_map(_widened, getattr(found, "logits", None))
+        outputs = _widened(getattr(found, "logits", None))
         return StepOutput(_widened(loss), self.weight_of(batch), outputs=outputs, targets=batch.get("labels"))
 
     def weight_of(self, batch: Mapping[str, Any]) -> Tensor | None:
@@ -139,10 +138,27 @@ def as_weight(weight: Tensor | float, device: torch.device) -> Tensor:
     return torch.as_tensor(weight, device=device).detach().to(wide)
 
 
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in a nest of tuples, lists, mappings and dataclasses, in order."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    apply_to_collection(tree, Tensor, keep)
+    return found
+
+
 def samples(batch: Any) -> int:
-    """The number of samples in a batch: the length of its first tensor."""
-    tree = dict(batch) if isinstance(batch, Mapping) else batch
-    return len(next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)))
+    """The number of samples in a batch: the length of its tensors. `ConfigError` where they have several lengths."""
+    lengths = {len(tensor) for tensor in tensors(batch) if tensor.ndim}
+    if len(lengths) != 1:
+        found = f"tensors of {', '.join(map(str, sorted(lengths)))} rows" if lengths else "no tensor with rows"
+        raise ConfigError(
+            f"a batch has {found}, so its samples cannot be counted: return StepOutput(loss, weight=COUNT)."
+        )
+    return lengths.pop()
 
 
 def _check_mean(loss: object) -> None:
@@ -164,8 +180,9 @@ def _class_weight(loss: nn.CrossEntropyLoss | nn.NLLLoss, targets: Tensor) -> Te
     return (loss.weight[targets.where(counted, 0)] * counted).sum()
 
 
-def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+def _widened(tree: Any) -> Any:
+    """The same nest with tensors of half precision in float32."""
+    return apply_to_collection(tree, Tensor, lambda value: value.float() if value.dtype in HALF else value)
 
 
 def converted(tensor: Tensor, moved: Tensor) -> Tensor:

@@ -1,17 +1,17 @@
 """Norms and ratios of each parameter group, and the sharpness of the loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
 from trainer.engine.protocols import MicroBatch
 from trainer.engine.step import Step
@@ -156,7 +156,7 @@ def sharpness(net: nn.Module, step: Step, micro: MicroBatch, iterations: int, t:
     device = leaves[0].device
     with torch.enable_grad(), _undisturbed(device), _eager(net), sdpa_kernel(SDPBackend.MATH):
         Backward(device).reseed(micro.seed)
-        batch = tree_map(_copy, dict(micro.batch) if isinstance(micro.batch, Mapping) else micro.batch)
+        batch = apply_to_collection(micro.batch, Tensor, _copy)
         value = torch.func.functional_call(_LossOf(net, step), {**weights, **buffers}, (batch, t))
         gradient = _flat(torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True))
         generator = torch.Generator(device).manual_seed(t)
@@ -180,10 +180,8 @@ class _LossOf(nn.Module):
         return self.step(self.net, batch, t=t).loss
 
 
-def _copy(tensor: Any) -> Any:
+def _copy(tensor: Tensor) -> Tensor:
     """A copy; of floating point numbers in at least float32."""
-    if not isinstance(tensor, Tensor):
-        return tensor
     wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
     return tensor.detach().to(wide, copy=True)
 

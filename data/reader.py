@@ -1,0 +1,111 @@
+"""Batches of a map-style data set, with a seed for each sample.
+
+Before sample i of an epoch is read, the generators of torch, numpy and Python are seeded from (seed, epoch, i), and
+before a batch is collated from (seed, epoch, all its indices). Random transforms are then the same for any number of
+workers and processes, and after a resume. Generators of its own, which a data set may make, are not reached.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset, default_collate
+
+from data.order import mix
+from data.seeds import restored_generators, seed_generators
+
+Collate = Callable[[list[Any]], Any]
+Request = tuple[int, int, list[int]]
+"""Seed, epoch and indices of a batch."""
+
+
+class SampleError(RuntimeError):
+    """A sample could not be read, or a batch not be made of samples."""
+
+
+@dataclass
+class Failure:
+    """A `SampleError` that a worker hands over instead of raising it, because its line would be lost on the way."""
+
+    line: str
+    trace: str
+
+
+class Reader(Dataset):
+    """Makes the batch of a request, or a `Failure`.
+
+    Samples are read one by one. Only the rows of a `datasets.Dataset` without a transform are read at once, which is
+    faster, because nothing in them is random.
+    """
+
+    def __init__(self, dataset: Any, collate_fn: Collate | None = None) -> None:
+        self.dataset, self.collate_fn, self.name = dataset, collate_fn or collated, type(dataset).__name__
+
+    def __getitem__(self, request: Request) -> Any:
+        try:
+            with restored_generators():
+                return self._batch(*request)
+        except SampleError as error:
+            return Failure(str(error), traceback.format_exc())
+
+    def _batch(self, seed: int, epoch: int, indices: list[int]) -> Any:
+        shown = ", ".join(map(str, indices[:4])) + (", …" if len(indices) > 4 else "")
+        if reads_rows(self.dataset):
+            with naming(f"data: samples {shown} of {self.name} cannot be read"):
+                samples = self.dataset.__getitems__(indices)
+        else:
+            samples = [self._sample(index, mix(seed, epoch, index)) for index in indices]
+        with naming(f"data: samples {shown} of {self.name} do not make a batch"):
+            seed_generators(mix(seed, epoch, *indices))
+            return self.collate_fn(samples)
+
+    def _sample(self, index: int, seed: int) -> Any:
+        seed_generators(seed)
+        try:
+            return self.dataset[index]
+        except Exception as error:
+            raise SampleError(f"data: sample {index} of {self.name} cannot be read: {_reason(error)}") from error
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Turns an error into a `SampleError` that says `what`."""
+    try:
+        yield
+    except Exception as error:
+        raise SampleError(f"{what}: {_reason(error)}") from error
+
+
+def received(batch: Any) -> Any:
+    """The batch. `SampleError` where it could not be made."""
+    if isinstance(batch, Failure):
+        error = SampleError(batch.line)
+        error.add_note(batch.trace)
+        raise error
+    return batch
+
+
+def reads_rows(dataset: Any) -> bool:
+    """Whether a data set is one of `datasets` without a transform."""
+    if type(dataset).__module__.partition(".")[0] != "datasets" or not hasattr(dataset, "__getitems__"):
+        return False
+    return dataset.format["type"] != "custom"
+
+
+def collated(samples: list[Any]) -> Any:
+    """`default_collate`, with tuples kept as tuples. TypeError for a list of numbers, which it would transpose."""
+    first = samples[0]
+    named = first.items() if isinstance(first, dict) else enumerate(first) if isinstance(first, tuple) else ()
+    for name, part in named:
+        if isinstance(part, list) and part and isinstance(part[0], int | float):
+            raise TypeError(
+                f"{name!r} is a list of numbers: give tensors, or a collate_fn that makes tensors of lists."
+            )
+    batch = default_collate(samples)
+    return tuple(batch) if type(first) is tuple else batch
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,77 @@
+"""A batch as a tree: tensors in any nest of tuples, lists, dictionaries and dataclasses. All else in it rides along.
+
+Named tuples and mappings of other classes, such as the `BatchEncoding` of transformers, are such nests, too.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+
+def mapped(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The same nest with `function(tensor)` in place of each tensor. ValueError for a frozen dataclass."""
+    return _unfrozen(lambda: apply_to_collection(tree, Tensor, function))
+
+
+def moved(tree: Any, device: torch.device) -> Any:
+    """The batch on a device. Objects with a method `to`, such as graphs of PyTorch Geometric, move themselves."""
+    return _unfrozen(lambda: move_data_to_device(tree, device))
+
+
+def leaves(tree: Any) -> list[Any]:
+    """What is in the nest, in order: tensors, strings, numbers, None."""
+    if isinstance(tree, Mapping):
+        parts = list(tree.values())
+    elif isinstance(tree, list | tuple):
+        parts = list(tree)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        parts = [getattr(tree, field.name) for field in fields(tree)]
+    else:
+        return [tree]
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in the nest, in order."""
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def samples(tree: Any) -> int:
+    """The common length of the tensors. ValueError where there is none."""
+    lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors(tree)]
+    if not lengths:
+        raise ValueError("there is no tensor among the samples: give tensors, in any nest.")
+    if len(set(lengths)) > 1:
+        raise ValueError(f"tensors of {', '.join(map(str, lengths))} samples: give as many of each.")
+    return lengths[0]
+
+
+def fingerprint(tree: Any) -> str:
+    """A short hash of the tensors, numbers and texts in the nest; of other objects, only their class counts."""
+    found = hashlib.sha256()
+    for leaf in leaves(tree):
+        if isinstance(leaf, Tensor):
+            found.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
+            found.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif isinstance(leaf, str | bytes | int | float | None):
+            found.update(repr(leaf).encode())
+        else:
+            found.update(type(leaf).__qualname__.encode())
+    return found.hexdigest()[:12]
+
+
+def _unfrozen(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except ValueError as error:
+        if "frozen dataclass" not in str(error):
+            raise
+        raise ValueError(
+            "a batch has a frozen dataclass, whose tensors cannot be replaced: drop frozen=True."
+        ) from None
