@@ -1,5 +1,6 @@
 """Lightning starts without what torchmetrics imports for seldom used metrics; every metric is there all the same."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 LIGHT = """
 import sys, trainer, pytorch_lightning
 from torchmetrics.classification import MulticlassAccuracy
-assert not {"scipy", "transformers"} & sys.modules.keys(), "imported too early"
+assert not {"scipy", "transformers", "matplotlib"} & sys.modules.keys(), "imported too early"
 """
 ALL = """
 import torchmetrics, torchmetrics.functional
@@ -27,6 +28,30 @@ assert type(torchmetrics).__name__ == type(torchmetrics.functional).__name__ == 
 def test_torchmetrics_runs_its_own_code_only_when_it_is_asked_for(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_metrics_draw_with_matplotlib_and_know_its_axes():
+    code = """
+import trainer, pytorch_lightning, sys, torch
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryConfusionMatrix
+assert "matplotlib" not in sys.modules
+matrix = BinaryConfusionMatrix()
+matrix.update(torch.tensor([0.2, 0.9]), torch.tensor([0, 1]))
+_, axes = matrix.plot()
+assert type(axes).__module__.startswith("matplotlib"), axes
+both = MetricCollection([BinaryAccuracy()])
+both.update(torch.tensor([0.2, 0.9]), torch.tensor([0, 1]))
+both.plot(ax=axes, together=True)
+try:
+    both.plot(ax=3, together=True)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"MPLBACKEND": "agg"}
+    )
+    assert "matplotlib axis object" in done.stdout, done.stderr
 
 
 def test_a_name_that_torchmetrics_does_not_have_is_an_attribute_error():

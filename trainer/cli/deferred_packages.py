@@ -3,6 +3,8 @@
 `import pytorch_lightning` imports torchmetrics, and that imports scipy.signal and, where it is installed, transformers:
 two seconds and more a process, for metrics that are seldom used. A deferred package has its path, so that its
 submodules can be imported by themselves (`torchmetrics.metric`), and runs its own code at the first other name.
+
+Every metric imports `torchmetrics.utilities.plot`, and that imports matplotlib: its functions wait for a call.
 """
 
 import importlib
@@ -16,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 DEFERRED = ("torchmetrics", "torchmetrics.functional")
+PLOT = "torchmetrics.utilities.plot"
 SUBMODULES = {
     "torchmetrics.Metric": "torchmetrics.metric",
     "torchmetrics.MetricCollection": "torchmetrics.collections",
@@ -61,15 +64,50 @@ class _DeferredLoader(importlib.abc.Loader):
             importlib.import_module("torchmetrics.utilities")  # torchmetrics.metric cannot be imported before it
 
 
+class _Axes(type):
+    """Axes of matplotlib are instances of this, once it has been imported."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        axes = sys.modules.get("matplotlib.axes")
+        return axes is not None and isinstance(instance, axes.Axes)
+
+
+class Axes(metaclass=_Axes):
+    """Stands for `matplotlib.axes.Axes`."""
+
+
+class _PlotLoader(importlib.abc.Loader):
+    """Gives the module stand-ins of its types, and functions that run its code when one is called."""
+
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self.loader = loader
+
+    def exec_module(self, module: ModuleType) -> None:
+        def find(name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return Axes if name == "_AX_TYPE" else object if name.endswith("_TYPE") else call(name)
+
+        def call(name: str) -> Any:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if module.__dict__.pop("__getattr__", None):
+                    self.loader.exec_module(module)
+                return getattr(module, name)(*args, **kwargs)
+
+            return run
+
+        module.__dict__["__getattr__"] = find
+
+
 class _DeferredFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in DEFERRED:
+        if fullname not in (*DEFERRED, PLOT):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _DeferredLoader(spec.loader)
+            spec.loader = (_PlotLoader if fullname == PLOT else _DeferredLoader)(spec.loader)
         return spec
 
 
