@@ -24,10 +24,10 @@ train: setup  ## train the default: digits, an MLP, within a minute
 test: setup lint types walls  ## lint, types, then all tests
 	$(MAKE) --no-print-directory -j2 test-runs test-cluster
 
-# A thread for each process: as many processes as cores train at once.
+# A thread for each process: many tests wait, so three of them keep two cores busy.
 test-runs: export OMP_NUM_THREADS ?= 1
 test-runs: setup
-	nice $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
+	nice $(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
 
 # Beside the others, and before them where both want a core: a cluster has limits of time, and mostly waits.
 test-cluster: setup

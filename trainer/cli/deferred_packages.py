@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from trainer.cli.deferred_dynamo import DynamoFinder
+
 DEFERRED = ("torchmetrics", "torchmetrics.functional")
 PLOT = "torchmetrics.utilities.plot"
 SUBMODULES = {
@@ -112,6 +114,6 @@ class _DeferredFinder(importlib.abc.MetaPathFinder):
 
 
 def defer_packages() -> None:
-    """From now on the packages in `DEFERRED` wait; one that is imported already stays as it is."""
+    """From now on the packages in `DEFERRED` wait, and `torch._dynamo`; one that is imported already stays as it is."""
     if not any(isinstance(finder, _DeferredFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _DeferredFinder())
+        sys.meta_path[:0] = [_DeferredFinder(), DynamoFinder()]

@@ -28,7 +28,6 @@ from trainer.config.settings import Settings, TrainerSettings
 from trainer.distributed.consistency import ConsistencyCheck
 from trainer.distributed.ddp import MonitoredDDP
 from trainer.distributed.environment import environment
-from trainer.distributed.fsdp import MonitoredFSDP
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.averaging import Average, averages
@@ -250,7 +249,8 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
             max_epochs=-1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            deterministic=run.deterministic,
+            # False imports the compiler of PyTorch, to tell it
+            deterministic=run.deterministic or (False if torch.are_deterministic_algorithms_enabled() else None),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -269,8 +269,11 @@ def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | s
     """One process, or several, which hold all weights each (DDP) or share them (FSDP)."""
     if run.world == 1 and run.strategy == "auto":
         return "auto"
-    kind = MonitoredFSDP if run.strategy == "fsdp" else MonitoredDDP
-    return kind(monitor, run.timeout, run.threads)
+    if run.strategy == "fsdp":
+        from trainer.distributed.fsdp import MonitoredFSDP  # late: the import takes a tenth of a process's start
+
+        return MonitoredFSDP(monitor, run.timeout, run.threads)
+    return MonitoredDDP(monitor, run.timeout, run.threads)
 
 
 def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:

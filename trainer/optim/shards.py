@@ -6,12 +6,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Parameter
 
 
 def local(tensor: Tensor) -> Tensor:
     """The shard of a tensor that this process holds, not copied; the tensor itself where it is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def is_sharded(tensor: object) -> bool:
+    """Whether a tensor is one of the shards of `torch.distributed.tensor`, which only a tensor of another type imports.
+
+    The import takes as long as a tenth of a process's start.
+    """
+    if type(tensor) in (Tensor, Parameter) or not isinstance(tensor, Tensor):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequence[Tensor]:
@@ -19,7 +31,7 @@ def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequen
 
     That of a sharded tensor is the norm of the full one, √Σ |shard|² over the processes, the same on each to the bit.
     """
-    sharded = [i for i, tensor in enumerate(tensors) if isinstance(tensor, DTensor)]
+    sharded = [i for i, tensor in enumerate(tensors) if is_sharded(tensor)]
     found = list(torch._foreach_norm([local(tensor) for tensor in tensors], 2, dtype))
     if sharded:
         squares = torch.stack([found[i] for i in sharded]).double().square()
@@ -32,10 +44,13 @@ def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequen
 
 def shard(value: Tensor, like: Tensor) -> Tensor:
     """The full tensor `value` sharded as `like` is; `value` itself where that is not sharded, or `value` already is."""
-    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+    if not is_sharded(like) or is_sharded(value):
         return value
+    from torch.distributed.tensor import distribute_tensor
+
+    layout: Any = like
     value = value.detach().to(like.device)
-    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(value, layout.device_mesh, layout.placements, src_data_rank=None)
 
 
 def gather(tree: Any, keep: bool = True) -> Any:
@@ -43,7 +58,7 @@ def gather(tree: Any, keep: bool = True) -> Any:
 
     Only one tensor at a time is full on the devices. Processes without `keep` get None in its place.
     """
-    if isinstance(tree, DTensor):
+    if is_sharded(tree):
         with torch.no_grad():
             found = tree.full_tensor()
         return found.to("cpu", copy=True) if keep else None
