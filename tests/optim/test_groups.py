@@ -55,7 +55,7 @@ class Norms(nn.Module):
         self.own.gain = nn.Parameter(torch.ones(4))
 
 
-@pytest.mark.parametrize("module", ["groups", "kinds", "layers", "matrices", "patterns"])
+@pytest.mark.parametrize("module", ["groups", "kinds", "layers", "matrices", "patterns", "stages"])
 def test_the_examples_run(module):
     assert doctest.testmod(importlib.import_module(f"trainer.optim.{module}")).failed == 0
 

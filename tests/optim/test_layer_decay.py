@@ -75,6 +75,35 @@ def test_a_backbone_keeps_its_bits_until_it_is_unfrozen_and_then_follows_the_sch
         assert seen["backbone"] == (0.0 if t < first else pytest.approx(0.1 * seen["head"], rel=1e-12))
 
 
+@pytest.mark.parametrize("optimizer", ["nesterov", "adam", "rmsprop", "lion", "lamb"])
+def test_a_rate_of_zero_keeps_every_bit_under_momentum_and_weight_decay(assembled, optimizer):
+    assembly = assembled(
+        *SMALL[:-1],
+        f"optimizer={optimizer}",
+        "++optimizer.weight_decay=0.1",
+        "groups=backbone_head",
+        "groups.freeze=40%",
+        "schedule=constant",
+    )
+    _, weights = trained(assembly)
+    first = assembly.module.spec.policy.warmup.updates + 8
+    assert moved(weights, "layers.1.weight") == list(range(first, 20))
+    assert moved(weights, "layers.7.weight") == list(range(20))
+
+
+def test_one_more_stage_learns_after_each_step_of_gradual_unfreezing(assembled):
+    assembly = assembled(
+        *SMALL, "groups=gradual_unfreezing", "groups.every=25%", "groups.decay=0.5", "schedule=cosine", "warmup=none"
+    )
+    rates, weights = trained(assembly)
+    as_planned(assembly, rates)
+    for name, first, mult in (("layers.1.weight", 10, 0.25), ("layers.4.weight", 5, 0.5), ("layers.7.weight", 0, 1.0)):
+        assert moved(weights, name) == list(range(first, 20))
+        group = {"layers.1.weight": "layer_00", "layers.4.weight": "layer_01", "layers.7.weight": "layer_02"}[name]
+        for t, seen in enumerate(rates):
+            assert seen[group] == (0.0 if t < first else pytest.approx(mult * seen["layer_02"], rel=1e-12))
+
+
 def test_a_pattern_is_frozen_by_a_multiplier_and_unfrozen_by_a_schedule(assembled):
     assembly = assembled(
         *SMALL,

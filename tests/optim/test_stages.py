@@ -15,8 +15,9 @@ from trainer.lr import ConfigError
 from trainer.optim.composite import assembled
 from trainer.optim.groups import check_coverage
 from trainer.optim.kinds import kinds
-from trainer.optim.layers import backbone_head, layer_decay, stages
+from trainer.optim.layers import backbone_head, layer_decay
 from trainer.optim.matrices import matrix_groups, width_groups
+from trainer.optim.stages import stages
 
 ADAMW = partial(torch.optim.AdamW, lr=0.003, weight_decay=0.05)
 
@@ -59,17 +60,17 @@ def test_a_module_called_stages_is_a_child_like_any_other():
 
 
 def test_parameters_in_no_stage_are_refused_by_name_and_may_be_given_as_they_are():
-    class WithToken(MLP):
+    class WithScale(MLP):
         def __init__(self) -> None:
             super().__init__(4, 2, (3,))
-            self.token = nn.Parameter(torch.zeros(1, 1, 4))
+            self.scale = nn.Parameter(torch.zeros(1, 1, 4))
 
-    class Covering(WithToken):
+    class Covering(WithScale):
         def stages(self):
-            return [[self.token, *super().stages()[0]], *super().stages()[1:]]
+            return [[self.scale, *super().stages()[0]], *super().stages()[1:]]
 
-    with pytest.raises(ConfigError, match="token of WithToken belongs to no stage"):
-        layer_decay(WithToken(), 0.1, 1.0)
+    with pytest.raises(ConfigError, match="scale of WithScale belongs to no stage"):
+        layer_decay(WithScale(), 0.1, 1.0)
     check_coverage(net := Covering(), layer_decay(net, 0.1, 1.0))
 
 

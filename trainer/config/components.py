@@ -5,7 +5,7 @@ import platform
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -89,6 +89,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     checkpointing = Checkpointing(folder / "checkpoints", best_by, task.mode, every, settings.trainer.keep, snapshots)
     claims = ConsistencyCheck(_claims(settings, resolved.plan))
     callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
+    _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
     _check_monitors(trainer, scored)
@@ -273,7 +274,17 @@ def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | s
         from trainer.distributed.fsdp import MonitoredFSDP  # late: the import takes a tenth of a process's start
 
         return MonitoredFSDP(monitor, run.timeout, run.threads)
-    return MonitoredDDP(monitor, run.timeout, run.threads)
+    return MonitoredDDP(monitor, run.timeout, run.threads, **asdict(run.ddp))
+
+
+def _check_static_graph(resolved: Resolved) -> None:
+    """Refuse a static graph where gradients are accumulated: torch then no longer exchanges them, without an error."""
+    run = resolved.settings.trainer
+    if run.ddp.static_graph and run.world > 1 and (run.accumulate > 1 or resolved.horizon.growth.grows):
+        raise ConfigError(
+            "trainer.ddp.static_graph=true needs updates of one micro-batch, because DDP loses gradients otherwise: "
+            "set trainer.accumulate=1 and batch_schedule=none, or leave it false."
+        )
 
 
 def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:

@@ -213,8 +213,7 @@ def check_names(
     parameters = _parameters(called)
     known = [name for name, parameter in parameters.items() if parameter.kind not in _REST and name not in filled]
     known += more
-    sealed = str(getattr(called, "__module__", "")).startswith(SEALED)
-    if sealed or not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if not _takes_any_name(called, parameters):
         for name in given:
             if name not in OF_HYDRA and name not in known:
                 raise ConfigError(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
@@ -231,6 +230,20 @@ def check_names(
             raise ConfigError(f"{path}.{name} is not set, and {called.__name__} needs it: {remedy}")
 
 
+def _takes_any_name(called: Callable[..., Any], parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether only the call of `called` tells which names it takes.
+
+    A wrapper of a package that the user has allowed may take more names than what it wraps, as the configs of
+    transformers do, and its signature shows those of what it wraps.
+    """
+    module = str(getattr(called, "__module__", ""))
+    if module.startswith(SEALED):
+        return False
+    known = any(module.startswith(f"{package}.") for package in ALLOWED)
+    taken = [parameters] if known else [parameters, _parameters(called, follow_wrapped=False)]
+    return any(parameter.kind is parameter.VAR_KEYWORD for names in taken for parameter in names.values())
+
+
 def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Refuse a value in `given` that does not fit the annotation in the signature of `called`."""
     parameters = _parameters(called)
@@ -241,14 +254,14 @@ def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]
             raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
 
 
-def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def _parameters(called: Callable[..., Any], follow_wrapped: bool = True) -> Mapping[str, inspect.Parameter]:
     """The parameters by name, with evaluated annotations if possible; `**any` where there is no signature."""
     try:
-        return inspect.signature(called, eval_str=True).parameters
+        return inspect.signature(called, eval_str=True, follow_wrapped=follow_wrapped).parameters
     except ValueError:
         return {"any": inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)}
     except (NameError, AttributeError, TypeError, SyntaxError):
-        return inspect.signature(called).parameters
+        return inspect.signature(called, follow_wrapped=follow_wrapped).parameters
 
 
 def fits(value: Any, hint: Any, strict: bool = False) -> bool:

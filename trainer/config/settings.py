@@ -32,6 +32,28 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True)
+class DDPOptions:
+    """Options of torch's DistributedDataParallel, by its names and with its defaults but for the last one."""
+
+    find_unused_parameters: bool = False
+    static_graph: bool = False
+    bucket_cap_mb: int | float | None = None
+    gradient_as_bucket_view: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("find_unused_parameters", "static_graph", "gradient_as_bucket_view"):
+            _one_of(f"trainer.ddp.{name}", getattr(self, name), (True, False))
+        if self.bucket_cap_mb is not None:
+            why = "it is how many MB of gradients are exchanged at once, or null."
+            positive("trainer.ddp.bucket_cap_mb", self.bucket_cap_mb, why)
+        if self.find_unused_parameters and self.static_graph:
+            raise ConfigError(
+                "trainer.ddp.static_graph=true uses every parameter in each update, and "
+                "trainer.ddp.find_unused_parameters=true allows to leave some out: choose one."
+            )
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """The `trainer` config, checked. `gradients` has the keys of `GradientTreatment`; its seed is that of the run."""
 
@@ -56,6 +78,7 @@ class TrainerSettings:
     max_idle_restarts: int | None
     lightning: dict[str, Any]
     gradients: GradientTreatment
+    ddp: DDPOptions
     snapshots: Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
@@ -89,6 +112,10 @@ class TrainerSettings:
         _one_of("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _one_of("trainer.strategy", self.strategy, ("auto", "ddp", "fsdp"))
         _one_of("trainer.precision", self.precision, PRECISIONS)
+        if self.strategy == "fsdp" and self.ddp != DDPOptions():
+            raise ConfigError(
+                "trainer.ddp has options of DDP, and trainer.strategy=fsdp has none of them: leave them out."
+            )
 
     @property
     def world(self) -> int:
@@ -224,11 +251,18 @@ def _trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values = dict(config["trainer"])
     check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
-    values |= devices_and_nodes(values)
+    values |= {**devices_and_nodes(values), "ddp": _ddp_options(values.get("ddp"))}
     treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
         values["accumulate"] = _whole_epoch(config, values)
     return TrainerSettings(**values, gradients=GradientTreatment(**treatment, seed=config["seed"]))
+
+
+def _ddp_options(values: Any) -> DDPOptions:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"trainer.ddp={values!r} is not a group of options: write trainer.ddp.NAME=VALUE.")
+    check_names("trainer.ddp", DDPOptions, values)
+    return DDPOptions(**values)
 
 
 def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:

@@ -42,6 +42,7 @@ class Backward:
     scaler: GradScaler | None = None
     autocast: bool = False
     world: int = 1
+    after_backward: Callable[[Tensor], Any] | None = None
 
     @classmethod
     def of(cls, trainer: pl.Trainer, device: torch.device) -> "Backward":
@@ -51,7 +52,8 @@ class Backward:
         mixed = isinstance(precision, MixedPrecision)
         if not isinstance(strategy, DDPStrategy):
             return cls(device, scaler=scaler, autocast=mixed)
-        return cls(device, strategy.pre_backward, strategy.block_backward_sync, scaler, mixed, strategy.world_size)
+        before, after, no_sync = strategy.pre_backward, strategy.post_backward, strategy.block_backward_sync
+        return cls(device, before, no_sync, scaler, mixed, strategy.world_size, after)
 
     def __call__(self, loss: Tensor) -> None:
         """Add the gradients of `loss` to the parameters."""
@@ -60,6 +62,8 @@ class Backward:
         if self.before_backward is not None:
             self.before_backward(loss)
         loss.backward()
+        if self.after_backward is not None:
+            self.after_backward(loss)
 
     def full_precision(self) -> AbstractContextManager:
         """Switches autocast off: it is for the forward pass only."""

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from fractions import Fraction
 
 from trainer.lr.bounds import ConfigError, integer
@@ -139,3 +140,16 @@ def _parse(duration: Duration, name: str) -> tuple[Fraction, str]:
     if not unit and amount.denominator != 1:
         raise ConfigError(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
     return amount, unit
+
+
+def multiple(duration: Duration, count: int, name: str = "duration") -> Duration:
+    """`count` times a duration, in the same unit.
+
+    >>> multiple("1.5ep", 3), multiple(100, 2)
+    ('4.5ep', 200)
+    """
+    amount, unit = _parse(duration, name)
+    total = amount * count
+    if not unit:
+        return int(total)
+    return f"{Decimal(total.numerator) / Decimal(total.denominator):f}{unit}"

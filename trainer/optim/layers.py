@@ -1,6 +1,5 @@
-"""Groups by depth: the stages of a model from its input to its output."""
+"""Groups by depth: a stage of the model has its own rate."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,37 +7,10 @@ from torch import nn
 
 from trainer.lr import ConfigError, Duration
 from trainer.lr.bounds import number, positive
+from trainer.lr.horizon import multiple
 from trainer.optim.groups import Group, trainable
 from trainer.optim.kinds import no_decay
-
-UNROLLED = (nn.Sequential, nn.ModuleList)
-
-
-def stages(net: nn.Module) -> list[list[nn.Parameter]]:
-    """The trainable parameters of each stage of `net`, from input to output; each in the first stage that holds it.
-
-    The stages come from the model's method `stages()`: a list of lists of its modules or parameters. In a model without
-    one, each child is a stage, in the order of definition, and each child of a Sequential or ModuleList; a child with
-    vectors alone, such as a norm, belongs to the stage before it. A parameter in no stage is refused.
-
-    >>> len(stages(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1))))
-    2
-    """
-    given = getattr(net, "stages", None)
-    named = _given(net, given()) if inspect.ismethod(given) else _children(net)
-    claimed: set[int] = set()
-    found: list[list[nn.Parameter]] = []
-    for stage in named:
-        fresh = {id(p): p for p in stage if p.requires_grad and id(p) not in claimed}
-        claimed |= fresh.keys()
-        found.append(list(fresh.values()))
-    left = [name for name, p in net.named_parameters() if p.requires_grad and id(p) not in claimed]
-    if left:
-        raise ConfigError(
-            f"groups: {', '.join(left[:5])}{', …' if len(left) > 5 else ''} of {type(net).__name__} "
-            f"{'belong' if len(left) > 1 else 'belongs'} to no stage: give the model a method stages() that holds all."
-        )
-    return found
+from trainer.optim.stages import several_stages, stages
 
 
 def layer_decay(
@@ -65,7 +37,7 @@ def layer_decay(
     why = "it multiplies the rate from each stage to the one before it; give a value above 0 and up to 1."
     number("groups.decay", positive("groups.decay", decay, why), why, high=1.0)
     number("groups.lowest", lowest, "it is the smallest multiplier, from 0 to 1.", 0.0, 1.0)
-    found, undecayed = stages(net), no_decay(net, bias, norm, embedding)
+    found, undecayed = several_stages(net, "layer_decay"), no_decay(net, bias, norm, embedding)
     groups: list[Group] = []
     for i, parameters in enumerate(found):
         mult = max(lowest, decay ** (len(found) - 1 - i))
@@ -102,38 +74,49 @@ def backbone_head(
             f"groups: {type(net).__name__} has no {'backbone before its last stage' if head else 'head of its own'}: "
             "choose groups=patterns, and name the parameters."
         )
-    own = None
-    if freeze is not None:
-        points = [[0, 0.0], [freeze, 1.0]]
-        own = {"schedule": "product", "factors": [{"schedule": "piecewise_constant", "points": points}, schedule]}
+    own = None if freeze is None else _frozen_for(freeze, schedule)
     groups = [Group("backbone", body, weight_decay, backbone_mult, own), Group("head", head, weight_decay)]
     return [part for group in groups for part in group.split_no_decay(undecayed)]
 
 
-def _given(net: nn.Module, found: Any) -> list[list[nn.Parameter]]:
-    """The parameters of the stages that the model names."""
-    known = {id(part) for part in (*net.modules(), *net.parameters())}
-    if not isinstance(found, list | tuple) or not found:
-        raise ConfigError(f"groups: {type(net).__name__}.stages() returns {found!r}: return a list of stages.")
-    for i, stage in enumerate(found):
-        if not isinstance(stage, list | tuple) or not all(id(part) in known for part in stage):
-            raise ConfigError(
-                f"groups: stage {i} of {type(net).__name__}.stages() is not a list of the model's own modules."
-            )
-    return [
-        [p for part in stage for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())]
-        for stage in found
-    ]
+def gradual_unfreezing(
+    net: nn.Module,
+    weight_decay: float | None,
+    lr: float,
+    *,
+    every: Duration = "1ep",
+    decay: float = 1.0,
+    schedule: Mapping[str, Any] | str = "constant",
+    bias: bool = False,
+    norm: bool = False,
+    embedding: bool = False,
+) -> list[Group]:
+    """Groups `layer_00`, `layer_01`, … of n stages; stage i has rate 0 for (n - 1 - i) · `every` after the warm-up.
+
+    So the head learns from the start, and one more stage after each `every`; each then follows `schedule`, times
+    decay^(n - 1 - i).
+    Source: Howard & Ruder 2018 (ULMFiT), arXiv:1801.06146, sec. 3.3, with decay = 1 / 2.6 as in sec. 3.2.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> for group in gradual_unfreezing(net, 0.0, 1.0, every="2ep"):
+    ...     print(group.name, group.schedule and group.schedule["factors"][0]["points"])
+    layer_00 [[0, 0.0], ['4ep', 1.0]]
+    layer_01 [[0, 0.0], ['2ep', 1.0]]
+    layer_02 None
+    """
+    why = "it multiplies the rate from each stage to the one before it; give a value above 0 and up to 1."
+    number("groups.decay", positive("groups.decay", decay, why), why, high=1.0)
+    found, undecayed = several_stages(net, "gradual_unfreezing"), no_decay(net, bias, norm, embedding)
+    groups: list[Group] = []
+    for i, parameters in enumerate(found):
+        later = len(found) - 1 - i
+        own = _frozen_for(multiple(every, later, "groups.every"), schedule) if later else None
+        if parameters:
+            groups += Group(f"layer_{i:02d}", parameters, weight_decay, decay**later, own).split_no_decay(undecayed)
+    return groups
 
 
-def _children(net: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of the model's children, with containers unrolled; a net without children is one stage."""
-    outer = list(net.children()) or [net]
-    parts = [part for child in outer for part in (child.children() if isinstance(child, UNROLLED) else [child])]
-    made: list[list[nn.Parameter]] = []
-    for parameters in (list(part.parameters()) for part in parts):
-        if made and all(parameter.ndim < 2 for parameter in parameters):
-            made[-1] += parameters
-        elif parameters:
-            made.append(parameters)
-    return made
+def _frozen_for(duration: Duration, schedule: Mapping[str, Any] | str) -> dict[str, Any]:
+    """The config of a schedule that is 0 for a duration, and then follows `schedule`."""
+    points = [[0, 0.0], [duration, 1.0]]
+    return {"schedule": "product", "factors": [{"schedule": "piecewise_constant", "points": points}, schedule]}

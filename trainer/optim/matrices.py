@@ -6,7 +6,7 @@ from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
 from trainer.optim.groups import Group, Make, own_lr_mult, own_weight_decay, trainable
 from trainer.optim.kinds import EMBEDDING, MATRIX, kinds, no_decay
-from trainer.optim.layers import stages
+from trainer.optim.stages import stages
 
 
 def hidden_matrices(net: nn.Module, *, convs: bool = True) -> set[int]:

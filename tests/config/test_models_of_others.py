@@ -1,0 +1,65 @@
+"""Nets of other packages by config: nested nodes, and calls that take any name."""
+
+import functools
+
+import pytest
+
+from trainer.config.instantiate import instantiate
+from trainer.lr import ConfigError
+
+
+def accepting(function):
+    """As transformers wraps the constructors of its configs: it takes more names than the signature shows."""
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **{name: value for name, value in kwargs.items() if name != "more"}), kwargs
+
+    return wrapper
+
+
+@accepting
+def wrapped(width: int = 3):
+    return width
+
+
+def strict(width: int = 3):
+    return width
+
+
+def open_ended(width: int = 3, **more):
+    return width, more
+
+
+def test_where_a_call_takes_any_name_the_call_decides():
+    path = "tests.config.test_models_of_others"
+    make = lambda name, **given: instantiate({"_target_": f"{path}.{name}", **given}, "model", ["tests"])  # noqa: E731
+    assert make("open_ended", other=1) == (3, {"other": 1})
+    assert make("wrapped", width=2, more=1) == (2, {"width": 2, "more": 1})
+    with pytest.raises(ConfigError, match=r"model\.widht is not known to strict: did you mean width"):
+        make("strict", widht=2)
+    with pytest.raises(ConfigError, match="widht"):
+        make("wrapped", widht=2)
+    with pytest.raises(ConfigError, match=r"model\.width='x' does not fit"):
+        make("wrapped", width="x")
+
+
+def test_a_config_of_transformers_takes_num_labels_also_nested():
+    pytest.importorskip("transformers")
+    node = {
+        "_target_": "transformers.BertForSequenceClassification",
+        "config": {
+            "_target_": "transformers.BertConfig",
+            "num_labels": 4,
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "vocab_size": 11,
+        },
+    }
+    net = instantiate(node, "model", ["transformers"])
+    assert net.classifier.out_features == 4
+    node["config"]["hidden_size"] = "wide"
+    with pytest.raises(ConfigError, match=r"model\.config\.hidden_size='wide' does not fit"):
+        instantiate(node, "model", ["transformers"])
