@@ -4,7 +4,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import datasets
     from PIL.Image import Image
 
-_SPLIT_SEED = 0
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images in [0, 1]
 _FILES = {"train": "train.parquet", "test": "test.parquet"}
 
@@ -31,7 +30,7 @@ class CIFAR10(DataModule):
     """32×32 photographs of 10 classes as (N, 3, 32, 32) floats of zero mean and unit variance per channel.
 
     `path` is a hub name or a folder with train.parquet and test.parquet (columns `img`, `label`). `val_samples` are
-    held out of the training set by a fixed permutation; with 0 the test set also validates. `train_limit` is the most
+    held out of the training set, drawn by `split_seed`; with 0 the test set also validates. `train_limit` is the most
     training samples to keep of the rest. Images are decoded once into memory, or, with `in_memory` false, by
     `num_workers` processes at each use. FileNotFoundError where `path` cannot be read; ValueError, with the row, for a
     label that is no class and an image that is not 32×32.
@@ -46,21 +45,11 @@ class CIFAR10(DataModule):
         in_memory: bool = True,
         num_workers: int = 4,
         augment: Augment | None = None,
-        batch_size: int,
-        samples: int | None = None,
-        tokens_per_sample: int | None = None,
-        seed: int = 0,
-        eval_batch_size: int | None = None,
+        **base: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            samples=samples,
-            tokens_per_sample=tokens_per_sample,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-        )
+        super().__init__(val_samples=val_samples, **base)
+        self.held_out = integer("data.val_samples", val_samples, low=0)
         self.path, self.in_memory, self.augment = path, in_memory, augment
-        self.val_samples = integer("data.val_samples", val_samples, low=0)
         self.train_limit = None if train_limit is None else integer("data.train_limit", train_limit)
         self.num_workers = integer("data.num_workers", num_workers, low=0)
 
@@ -86,16 +75,16 @@ class CIFAR10(DataModule):
             test = Workers(_Photographs(rows["test"]), self.num_workers, prepare=normalise)
             chosen = [_Photographs(rows["train"].select(part.tolist())) for part in (train, val)]
             parts = [Workers(photographs, self.num_workers, prepare=normalise) for photographs in chosen]
-        return Splits(parts[0], parts[1] if self.val_samples else test, test)
+        return Splits(parts[0], parts[1] if self.held_out else test, test)
 
     def _hold_out(self, available: int) -> tuple[Tensor, Tensor]:
-        left = available - self.val_samples
+        left = available - self.held_out
         if left < (self.train_limit or 1):
             raise ValueError(
-                f"data.val_samples={self.val_samples} leaves {left} of {available} training samples, but "
+                f"data.val_samples={self.held_out} leaves {left} of {available} training samples, but "
                 f"{self.train_limit or 1} are wanted: lower data.val_samples or data.train_limit."
             )
-        shuffled = permutation(available, _SPLIT_SEED, epoch=0)
+        shuffled = permutation(available, self.split_seed, epoch=0)
         return shuffled[: self.train_limit or left], shuffled[left:]
 
 
@@ -107,6 +96,11 @@ class _Photographs(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels of all images."""
+        return _labels(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         row = self.rows[index]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,22 +30,11 @@ class Digits(DataModule):
         self,
         *,
         split: Sequence[int] = (1257, 180, 360),
-        split_seed: int = 0,
         standardize: bool = False,
         label_noise: float = 0.0,
-        batch_size: int,
-        samples: int | None = None,
-        tokens_per_sample: int | None = None,
-        seed: int = 0,
-        eval_batch_size: int | None = None,
+        **base: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            samples=samples,
-            tokens_per_sample=tokens_per_sample,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-        )
+        super().__init__(**base)
         if isinstance(split, str) or len(split) != 3:
             raise ValueError(f"data.split={split} is not three sizes: give training, validation and test.")
         self.split = [integer("data.split", size, low=0) for size in split]
@@ -55,7 +45,7 @@ class Digits(DataModule):
             )
         if not isinstance(standardize, bool):
             raise ValueError(f"data.standardize={standardize!r} must be true or false.")
-        self.split_seed, self.standardize = integer("data.split_seed", split_seed, low=0), standardize
+        self.standardize = standardize
         self.label_noise = share("data.label_noise", label_noise)
 
     @property
@@ -68,15 +58,21 @@ class Digits(DataModule):
         labels = table[:, 64].long()
         order = permutation(DIGITS, self.split_seed, epoch=0)[: sum(self.split)]
         parts = order.split(self.split)
+        train, *held_out = (Memory((images[part], labels[part])) if len(part) else None for part in parts)
+        assert train is not None
+        return Splits(train, *held_out)
+
+    def after_split(self, splits: Splits) -> Splits:
+        parts: list[Any] = [None if part is None else part.stored for part in splits]  # type: ignore[attr-defined]
         if self.standardize:
-            images = images - images[parts[0]].mean(0)
-            scale = images[parts[0]].std()
+            train = parts[0][0]
+            mean = train.mean(0)
+            scale = (train - mean).std()
             if not scale > 0:
-                raise ValueError(f"data.standardize=true: {self.split[0]} training digits do not vary: give more.")
-            images = images / scale
-        train = Memory((images[parts[0]], flipped(labels[parts[0]], self.label_noise, self.split_seed)))
-        rest = [Memory((images[part], labels[part])) if len(part) else None for part in parts[1:]]
-        return Splits(train, *rest)
+                raise ValueError(f"data.standardize=true: {len(train)} training digits do not vary: give more.")
+            parts = [None if part is None else ((part[0] - mean) / scale, part[1]) for part in parts]
+        parts[0] = parts[0][0], flipped(parts[0][1], self.label_noise, self.split_seed)
+        return Splits(*(None if part is None else Memory(part) for part in parts))  # type: ignore[arg-type]
 
 
 def _table() -> Tensor:

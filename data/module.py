@@ -1,14 +1,18 @@
 """The base class of every data set: what the trainer needs of it, and its loaders."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from data.bounds import integer
-from data.order import Layout, Order, Pick, mix, permutation
+from data.folds import checked_fold, in_folds
+from data.order import Layout, Order, Pick, mix
+from data.sampling import fitted, with_batch
 from data.shard import Shard
 from data.source import Source, Workers
 from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
@@ -24,22 +28,34 @@ class Splits(NamedTuple):
 
 
 class DataModule(LightningDataModule):
-    """A subclass defines `read`. It may define `shape`, and set `augment` if training batches are augmented.
+    """A subclass defines `read`. It may define `shape` and `after_split`, and set `augment` for training batches.
 
-    `batch_size` is per device and micro-batch. `samples` declares the training samples of an epoch, so that a plan can
-    be made without reading the data; `setup` checks it. `tokens_per_sample` is for durations in tokens.
+    `batch_size` is per device and micro-batch. `samples` and `val_samples` declare how many training and validation
+    samples `read` gives, so that a plan can be made without reading the data; `setup` checks them. `tokens_per_sample`
+    is for durations in tokens. `sampling` is a name of `data.sampling.SAMPLINGS`, or a function. With `folds`, both
+    kinds of samples together are dealt out anew by `split_seed`, and part `fold` validates.
     """
 
     augment: Transform | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the signature of a class whose `__init__` takes `**base` show what that may be."""
+        super().__init_subclass__(**options)
+        cls.__signature__ = _with_base_parameters(cls)  # type: ignore[attr-defined]
 
     def __init__(
         self,
         *,
         batch_size: int,
         samples: int | None = None,
+        val_samples: int | None = None,
         tokens_per_sample: int | None = None,
         seed: int = 0,
         eval_batch_size: int | None = None,
+        sampling: str | Callable[..., Tensor] | None = None,
+        folds: int | None = None,
+        fold: int | None = None,
+        split_seed: int = 0,
     ) -> None:
         super().__init__()
         self.batch_size = integer("data.batch_size", batch_size)
@@ -47,10 +63,13 @@ class DataModule(LightningDataModule):
             "data.eval_batch_size", 4 * self.batch_size if eval_batch_size is None else eval_batch_size
         )
         self.samples = None if samples is None else integer("data.samples", samples)
+        self.val_samples = None if val_samples is None else integer("data.val_samples", val_samples, low=0)
         self.tokens_per_sample = (
             None if tokens_per_sample is None else integer("data.tokens_per_sample", tokens_per_sample)
         )
         self.seed = integer("data.seed", seed, low=0)
+        self.sampling, self._sampling = sampling, None  # type: tuple[Any, Callable[..., Tensor] | None]
+        self.fold, self.split_seed = checked_fold(folds, fold), integer("data.split_seed", split_seed, low=0)
         self._splits: Splits | None = None
         self._clock: Clock | None = None
         self._loop = Loop(total=1, validation_interval=1)
@@ -64,19 +83,35 @@ class DataModule(LightningDataModule):
         """The numbers a model needs, such as in_features, in_channels, classes, vocab_size, context."""
         return {}
 
+    def after_split(self, splits: Splits) -> Splits:
+        """What follows from the training samples, such as standardisation; called when folds have been made."""
+        return splits
+
     def setup(self, stage: str | None = None) -> None:
-        """Read the data, once. ValueError if the declared `samples` is wrong, or a split is empty."""
+        """Read the data, once. ValueError if a declared number of samples is wrong, or a split is empty."""
         if self._splits is not None:
             return
         splits = self.read()
-        if self.samples not in (None, len(splits.train)):
-            raise ValueError(
-                f"data.samples={self.samples}, but the data holds {len(splits.train)} training samples: correct it."
-            )
+        own_val = splits.val is not splits.test  # else the test samples validate
+        self._check_declared(len(splits.train), len(splits.val) if splits.val is not None and own_val else 0)
+        if self.fold is not None:
+            train, val = in_folds(splits.train, splits.val if own_val else None, self.fold, self.split_seed)
+            splits = Splits(train, val, splits.test)
+        splits = self.after_split(splits)
         for name, source in splits._asdict().items():
             if source is not None and not len(source):
                 raise ValueError(f"data.{name} has no samples: give some, or leave it out.")
+        if self.sampling is not None:
+            self._sampling = fitted(self.sampling, splits.train)
+            one = with_batch(self._sampling, 1)
+            Order(len(splits.train), self.seed, Layout(1), sampling=one).indices(0)  # ValueError now, not in training
         self._splits = splits
+
+    def _check_declared(self, train: int, val: int) -> None:
+        for name, declared, found in (("samples", self.samples, train), ("val_samples", self.val_samples, val)):
+            if declared not in (None, found):
+                kind = "training" if name == "samples" else "validation"
+                raise ValueError(f"data.{name}={declared}, but the data holds {found} {kind} samples: correct it.")
 
     @property
     def splits(self) -> Splits:
@@ -100,9 +135,7 @@ class DataModule(LightningDataModule):
         if self._clock is None:
             raise RuntimeError("the training loader has no clock: call follow() first.")
         source = self.splits.train.to(self._device)
-        layout = self._layout(self.batch_size, self._loop.accumulate)
-        order = Order(len(source), self.seed, layout, source.home, self._loop.stages)
-        return Stream(source, order, self._clock, self._loop, self.augment)
+        return Stream(source, self._order(source), self._clock, self._loop, self.augment)
 
     def val_dataloader(self) -> Shard | list:
         """This rank's part of the validation split; an empty list where there is none."""
@@ -121,18 +154,25 @@ class DataModule(LightningDataModule):
         return next(source.batches([Pick(0, torch.arange(count, device=source.home))]))
 
     def random_batches(self, seed: int, t: int, size: int, count: int) -> Iterator[MicroBatch]:
-        """`count` micro-batches of `size` training samples, drawn one by one with replacement by (seed, t)."""
+        """`count` micro-batches of `size` training samples, drawn one by one with replacement by (seed, t).
+
+        With a sampling, they are drawn from an epoch of it.
+        """
         source = self.splits.train.to(self._device)
         draw = torch.Generator().manual_seed(mix(seed, t))
         indices = (torch.randint(len(source), (size,), generator=draw) for _ in range(count))
+        if self._sampling is not None:
+            order = self._order(source).indices(mix(seed, t))
+            indices = (order[places] for places in indices)
         picks = (Pick(0, drawn.to(source.home), mix(seed, t, i)) for i, drawn in enumerate(indices))
         for i, batch in enumerate(source.batches(picks)):
             yield augmented(batch, mix(seed, t, i), self.augment)
 
     def claims(self) -> dict[str, str]:
         """What this rank trains on, as short texts by name, which must be the same on all ranks."""
-        source, batch = self.splits.train, self._layout(self.batch_size, self._loop.accumulate).global_batch
-        picked = permutation(len(source), self.seed, 0)[:batch]
+        source = self.splits.train
+        order = self._order(source)
+        picked = order.indices(0)[: order.layout.global_batch]
         first = Pick(0, picked[:8].to(source.home), self.seed)
         few = source.read(first) if isinstance(source, Workers) else next(source.batches([first]))
         return {
@@ -144,6 +184,11 @@ class DataModule(LightningDataModule):
     def _evaluation(self, source: Source | None) -> Shard | list:
         return [] if source is None else Shard(source.to(self._device), self._layout(self.eval_batch_size))
 
+    def _order(self, source: Source) -> Order:
+        layout = self._layout(self.batch_size, self._loop.accumulate)
+        sampling = None if self._sampling is None else with_batch(self._sampling, layout.global_batch)
+        return Order(len(source), self.seed, layout, source.home, self._loop.stages, sampling)
+
     def _layout(self, batch_size: int, accumulate: int = 1) -> Layout:
         if self.trainer is None:
             return Layout(batch_size, accumulate)
@@ -152,3 +197,18 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _with_base_parameters(cls: type) -> inspect.Signature:
+    """The signature of a class, with the parameters of its base class in place of `**base`."""
+    try:
+        own = inspect.signature(cls.__init__, eval_str=True)  # type: ignore[misc]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+    parameters = list(own.parameters.values())[1:]
+    if cls.__init__ is not cls.__base__.__init__ and any(one.kind is one.VAR_KEYWORD for one in parameters):  # type: ignore[misc]
+        parameters = [one for one in parameters if one.kind is not one.VAR_KEYWORD]
+        names = {one.name for one in parameters}
+        more = inspect.signature(cls.__base__, eval_str=True).parameters.values()  # type: ignore[arg-type]
+        parameters += [one for one in more if one.name not in names]
+    return own.replace(parameters=parameters, return_annotation=own.empty)

@@ -1,10 +1,10 @@
 """Which samples update `t` trains on: a pure function of (seed, t, slice).
 
 The global batch of an update is B = batch_size · world · accumulate samples, and an epoch is samples // B
-updates. Each epoch has its own permutation; update u of it takes positions [uB, (u+1)B), cut in slices of
-batch_size. Micro-batch `a` on rank `r` is slice a · world + r, so one process that accumulates four
-micro-batches trains on the same sets as four processes. The remainder of a permutation is left out; the next
-epoch shuffles anew.
+updates. Each epoch has its own order, by default a permutation; update u of it takes positions [uB, (u+1)B), cut in
+slices of batch_size. Micro-batch `a` on rank `r` is slice a · world + r, so one process that accumulates four
+micro-batches trains on the same sets as four processes. The remainder of an order is left out; the next epoch
+shuffles anew.
 
 Where the batch grows, update `t` takes the samples of several updates of the starting batch, one after another: the
 run sees the same samples in the same order and with the same seeds. The last update of an epoch may extend into the
@@ -12,7 +12,7 @@ next.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,6 +92,7 @@ class Order:
     """The order in which one rank sees `samples` training samples; `indices` are on `device`.
 
     `stages` has (first update, ratio) for each batch size: an update then takes `ratio` updates of the layout.
+    `sampling(samples, seed, epoch)` gives the order of an epoch; None stands for a permutation.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Order:
         layout: Layout,
         device: torch.device | str = "cpu",
         stages: Sequence[tuple[int, int]] = ((0, 1),),
+        sampling: Callable[[int, int, int], Tensor] | None = None,
     ) -> None:
         if samples < layout.global_batch:
             raise ValueError(
@@ -109,7 +111,7 @@ class Order:
             )
         self.samples, self.seed, self.layout = samples, seed, layout
         self.updates_per_epoch = samples // layout.global_batch
-        self._device = device
+        self._device, self._sampling = device, sampling
         self._begins, self._stages = [begin for begin, _ in stages], _placed(stages)
         self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
 
@@ -118,10 +120,25 @@ class Order:
         t, micro = self._place(t, micro)
         epoch, update = divmod(t, self.updates_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._shuffled = epoch, permutation(self.samples, self.seed, epoch).to(self._device)
+            self._epoch, self._shuffled = epoch, self.indices(epoch).to(self._device)
         size = self.layout.batch_size
         first = update * self.layout.global_batch + self.layout.slice_of(micro) * size
         return Pick(epoch, self._shuffled[first : first + size], self.seed)
+
+    def indices(self, epoch: int) -> Tensor:
+        """The order of the samples in an epoch, on the CPU. ValueError where the sampling gives no such order."""
+        if self._sampling is None:
+            return permutation(self.samples, self.seed, epoch)
+        found = self._sampling(self.samples, self.seed, epoch)
+        used = self.updates_per_epoch * self.layout.global_batch
+        if found.dtype != torch.int64 or found.dim() != 1 or len(found) < used:
+            raise ValueError(
+                f"data.sampling gives {found.dtype} of shape {tuple(found.shape)} for epoch {epoch}: it must give at "
+                f"least {used} indices, int64."
+            )
+        if found.min() < 0 or found.max() >= self.samples:
+            raise ValueError(f"data.sampling gives indices outside 0 to {self.samples - 1} for epoch {epoch}.")
+        return found
 
     def picks(self, start: int, end: int) -> Iterator[Pick]:
         """The micro-batches of the updates in [start, end), one by one."""

@@ -1,5 +1,7 @@
 """Gaussian inputs with the targets of a fixed random teacher net, of any size."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,18 +28,9 @@ class Synthetic(DataModule):
         samples: int,
         val_samples: int,
         test_samples: int,
-        batch_size: int,
-        tokens_per_sample: int | None = None,
-        seed: int = 0,
-        eval_batch_size: int | None = None,
+        **base: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            samples=integer("data.samples", samples),
-            tokens_per_sample=tokens_per_sample,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-        )
+        super().__init__(samples=integer("data.samples", samples), val_samples=val_samples, **base)
         if kind not in ("classification", "regression"):
             raise ValueError(f"data.kind={kind!r} is unknown: use 'classification' or 'regression'.")
         if (kind == "regression") != (integer("data.classes", classes) == 1):
@@ -45,7 +38,7 @@ class Synthetic(DataModule):
         self.kind, self.features, self.classes = kind, integer("data.features", features), classes
         self.sizes = [
             samples,
-            integer("data.val_samples", val_samples, 0),
+            val_samples,
             integer("data.test_samples", test_samples, 0),
         ]
 

@@ -1,6 +1,7 @@
 """A text file as a sequence of characters."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,19 +63,11 @@ class Text(DataModule):
         context: int,
         val_fraction: float = 0.1,
         test_fraction: float = 0.0,
-        batch_size: int,
-        samples: int | None = None,
         tokens_per_sample: int | None = None,
-        seed: int = 0,
-        eval_batch_size: int | None = None,
+        **base: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            samples=samples,
-            tokens_per_sample=integer("data.context", context) if tokens_per_sample is None else tokens_per_sample,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-        )
+        tokens = integer("data.context", context) if tokens_per_sample is None else tokens_per_sample
+        super().__init__(tokens_per_sample=tokens, **base)
         if self.tokens_per_sample != context:
             raise ValueError(f"data.tokens_per_sample={tokens_per_sample} must be data.context={context}.")
         self.path, self.context = path, context

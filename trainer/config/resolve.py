@@ -60,7 +60,7 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     from trainer.config.sharding import check_sharded  # late: these need torch
 
     prepare(settings.trainer, settings.seed)
-    declared = horizon_of(settings) if settings.data.get("samples") is not None else None
+    declared = horizon_of(settings) if declared_samples(settings.data, settings.allow) is not None else None
     data = read_data(settings)
     length = declared or horizon_of(settings, data.train_samples)
     own = in_own_updates(settings, length, data.train_samples)

@@ -289,11 +289,28 @@ def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
 
 
 def declared_samples(data: Node, allow: Sequence[str]) -> int | None:
-    """The training samples of an epoch that the config declares or counts; None where only reading the data tells."""
-    samples = data.get("samples")
-    if isinstance(samples, Mapping):
-        samples = instantiate(samples, "data.samples", allow)
-    return None if samples is None else integer("data.samples", samples, "an epoch has at least one sample.")
+    """The training samples of an epoch that the config declares or counts; None where only reading the data tells.
+
+    With `data.folds` these are N - N // folds, less one where data.fold < N mod folds, of the N samples for training
+    and validation together.
+    """
+    samples = _counted(data, "samples", allow)
+    if samples is None:
+        return None
+    samples = integer("data.samples", samples, "an epoch has at least one sample.")
+    if data.get("folds") is None:
+        return samples
+    if (held_out := _counted(data, "val_samples", allow)) is None:
+        return None
+    both = samples + integer("data.val_samples", held_out, "it is how many samples validate.", low=0)
+    folds = integer("data.folds", data["folds"], "it is a number of parts, 2 or more, or null.", low=2)
+    fold = integer("data.fold", data.get("fold"), f"give one from 0 to {folds - 1}.", low=0, high=folds - 1)
+    return both - both // folds - (fold < both % folds)
+
+
+def _counted(data: Node, name: str, allow: Sequence[str]) -> Any:
+    declared = data.get(name)
+    return instantiate(declared, f"data.{name}", allow) if isinstance(declared, Mapping) else declared
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
