@@ -106,13 +106,13 @@ def _of_sample(name: str) -> Callable[[Any], Any]:
 
 def _read(source: Source, name: str, function: Callable[[Any], Any]) -> list[Any]:
     """`function` of every sample, each read as if it were drawn, so that all processes find the same."""
-    found, begun, told = [], time.monotonic(), time.monotonic()
+    found, begun, shown = [], time.monotonic(), time.monotonic()
     with restored_generators():
         for i, sample in enumerate(_samples(source, name)):
             value = function(sample)
             found.append(value.item() if isinstance(value, Tensor) else value)
-            if (now := time.monotonic()) - told > _SECONDS:
-                told = now
+            if (now := time.monotonic()) - shown > _SECONDS:
+                shown = now
                 print(f"data: {name} of {i + 1} of {len(source)} samples read, {now - begun:.0f} s", file=sys.stderr)
     return found
 

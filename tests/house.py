@@ -271,9 +271,9 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 
 def config_targets(root: Path = ROOT) -> set[str]:
-    """The names of what configs call: their parameters are the keys of a config."""
+    """The names of what configs call, and the base of data sets: their parameters are the keys of a config."""
     pattern = re.compile(r"_target_:\s*(?:str = \")?([\w.]+)")
-    return {
+    return {"DataModule"} | {
         target.rpartition(".")[2]
         for path in [*(root / "conf").rglob("*.yaml"), *(root / "hydra_plugins").glob("*.py")]
         for target in pattern.findall(path.read_text(encoding="utf-8"))

@@ -1,0 +1,26 @@
+"""The page on sampling, folds and shipped data holds: its commands train."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+SHORT = ("trainer.duration=40", "trainer.validate=40", "logger=none")
+COMMANDS = [shlex.split(line) for line in re.findall(r"```bash\n(.*?)```", PAGE.replace("\\\n", ""), re.DOTALL)]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[2:]) for words in COMMANDS])
+def test_a_command_of_the_page_trains(assembled, tmp_path, monkeypatch, words) -> None:
+    from trainer.run import fit
+
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "curriculum.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert words[:2] == ["cadence", "train"]
+    given = [word for word in words[2:] if word != "-m"]
+    swept = [word.partition(",")[0] if word.startswith("data.fold=") else word for word in given]
+    parts = assembled(*SHORT, *swept)
+    fit(parts)
+    assert parts.module.clock.t == 40
