@@ -95,7 +95,7 @@ def fit(parts: Parts) -> None:
 
 def evaluate(parts: Parts) -> dict[str, float]:
     """Score the test data, if there is any, with the best checkpoint."""
-    if not len(parts.data.test_dataloader()):
+    if not len(parts.data.test_dataloader()) or not parts.module.hooks.scored("test"):
         return {}
     best = parts.checkpointing.best_checkpoint()
     if best is not None:

@@ -161,6 +161,8 @@ class Checkpointing(pl.Callback):
         if self._saved == module.clock.t:
             return
         self._saved = module.clock.t
+        if not self._validation_due:
+            module.hooks.end_epoch()
         module.flush()
         for logger in trainer.loggers:
             logger.save()

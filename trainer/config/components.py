@@ -31,8 +31,10 @@ from trainer.distributed.environment import environment
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.distributed.stop_signal import disable_lightning_signals
 from trainer.engine.averaging import Average, averages
+from trainer.engine.lightning_kind import check_step
 from trainer.engine.module import Module
 from trainer.engine.plateau import PlateauControl
+from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import PairStep
 from trainer.engine.task import Task
 from trainer.engine.train_spec import Loop, TrainSpec
@@ -75,7 +77,9 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     """Every part of the run in `folder`, built and checked against the others; nothing is trained yet."""
     settings, horizon = resolved.settings, resolved.horizon
     task = _task(settings, resolved.data.shape)
-    scored = [f"val/{name}" for name in ("loss", *task.metrics)]
+    logs_scores = isinstance(task.step, RunHooks) and task.step.logs_scores
+    check_step(resolved.model.net, lightning=logs_scores)
+    scored = None if logs_scores else [f"val/{name}" for name in ("loss", *task.metrics)]
     monitor = settings.plateau.get("monitor")
     warnings = lint.check(resolved.plan, settings.lint_ignore, monitor=monitor, logged=scored)
     module = Module(resolved.model.net, task, train_spec(resolved))
@@ -92,7 +96,10 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
-    _check_monitors(trainer, scored)
+    if scored is not None:
+        _check_monitors(trainer, scored)
+    if not module.hooks.scored("val"):
+        trainer.limit_val_batches = 0
     return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from trainer.config.instantiate import expect, instantiate, refusing
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.settings import CurveSettings, Settings, TrainerSettings
+from trainer.engine.lightning_kind import overrides
 from trainer.engine.sync_norm import synced
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number, positive
@@ -102,6 +103,8 @@ def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
         with refusing("model"):
             factory = factory(**{name: value for name, value in shape.items() if name in wanted})
     expect("model", factory, nn.Module)
+    if overrides(factory, "configure_model"):
+        factory.configure_model()
     run = settings.trainer
     if run.sync_batchnorm:
         factory = synced(factory, run.accelerator != "cpu" and torch.accelerator.is_available())

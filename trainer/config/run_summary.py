@@ -22,6 +22,7 @@ from trainer.config.components import Parts
 from trainer.config.instantiate import Node
 from trainer.config.resolve import Resolved
 from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -125,6 +126,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
             }
             for group in resolved.model.groups
         ],
+        **_summary_of_module(resolved),
         "changes": [summary_of_change(segment) for segment in resolved.history[1:]],
         "curve_history": resolved.history,
     }
@@ -151,6 +153,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("batch grows", stages) for stages in format_batches(summary["batches"])),
         ("warm-up", f"W = {summary['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
+        *zip(["module", *[""] * len(summary["module"])], summary["module"]),
         *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
         *(("snapshot", change["of"]) for change in summary["changes"] if "of" in change),
         *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
@@ -171,6 +174,16 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
         f"iteration {peak}, times the gain",
         f"between {summary['fewest_updates']} and {total}, until {units}: {length}",
     )
+
+
+def _summary_of_module(resolved: Resolved) -> dict[str, list[str]]:
+    """What a LightningModule has and the run does not use; empty for other nets."""
+    net, settings = resolved.model.net, resolved.settings
+    if lightning_class(net) is None:
+        return {"module": []}
+    ignore = settings.task["step"].get("ignore", ()) if "step" in settings.task else ()
+    optimizer = str(settings.curve.optimizer["_target_"]).rpartition(".")[2]
+    return {"module": summary_of_replaced(net, ignore, optimizer)}
 
 
 def _name(node: Node) -> str:

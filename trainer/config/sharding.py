@@ -4,6 +4,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from trainer.config.settings import Settings
+from trainer.engine.lightning_kind import lightning_class
 from trainer.lr import ConfigError
 from trainer.optim.composite import Composite
 from trainer.optim.lookahead import Lookahead
@@ -26,6 +27,7 @@ def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> N
         return
     asked = [
         *((True, what, instead) for what, instead in run.gradients.conflicts_with_sharding()),
+        (lightning_class(net), "task=lightning calls methods of the net beside forward", "trainer.strategy=auto"),
         (run.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
         (run.channels_last, "trainer.channels_last=true does not shard", "trainer.channels_last=false"),
         (run.precision == "16-mixed", "trainer.precision=16-mixed scales by all gradients", "bf16-mixed"),

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import StepOutput
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
@@ -34,11 +35,13 @@ class Module(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.net, self.spec, self.horizon = net, spec, spec.horizon
-        self.scores = nn.ModuleDict({"val": Scores(task), "test": Scores(task)})
         self.step, self.clock, self.metric_buffer = task.make_step(), Clock(), MetricBuffer()
+        self.hooks = self.step if isinstance(self.step, RunHooks) else RunHooks()
+        self.scores = nn.ModuleDict({stage: self.hooks.scores(task, stage) for stage in ("val", "test")})
         self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
+        self.hooks.connect(self)
 
     @property
     def over(self) -> bool:
@@ -57,6 +60,15 @@ class Module(pl.LightningModule):
         optimizer.register_load_state_dict_pre_hook(keep_configured)
         return optimizer
 
+    def prepare_data(self) -> None:
+        self.hooks.call("prepare_data")
+
+    def setup(self, stage: str) -> None:
+        self.hooks.call("setup", stage)
+
+    def teardown(self, stage: str) -> None:
+        self.hooks.call("teardown", stage)
+
     def on_fit_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
@@ -74,15 +86,19 @@ class Module(pl.LightningModule):
             averaging=self.averaging,
             observer=self.observers.observer,
             micro_gradients=self.observers.micro_gradients,
+            hooks=self.hooks,
         )
         self._tell_lightning()
+        self.hooks.call("on_fit_start")
 
     def on_train_start(self) -> None:
         self.averaging.begin(self.updater.optimizer)
+        self.hooks.call("on_train_start")
 
     def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in takewhile(lambda _: not self.over, chunk):
             self.spec.check_batch(self.clock.t, update)
+            self.hooks.begin_update()
             self.updater(update)
         self._tell_lightning()
         if len(self.metric_buffer) >= self.spec.log_every:
@@ -114,33 +130,44 @@ class Module(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.flush()
+        self.hooks.end_epoch()
 
     def on_train_end(self) -> None:
+        self.hooks.call("on_train_end")
         self._swap_in()
+
+    def on_fit_end(self) -> None:
+        self.hooks.call("on_fit_end")
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.flush()
             self._swap_in()
-        self._prepare_scoring()
+        self._prepare_scoring("validation")
 
     def on_test_epoch_start(self) -> None:
-        self._prepare_scoring()
+        self._prepare_scoring("test")
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._score("val", batch)
+        self._score("val", batch, batch_idx)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._score("test", batch)
+        self._score("test", batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
+        self.hooks.call("on_validation_epoch_end")
         self._publish("val")
 
     def on_validation_end(self) -> None:
+        self.hooks.call("on_validation_end")
         self.averaging.swap_out()
 
     def on_test_epoch_end(self) -> None:
+        self.hooks.call("on_test_epoch_end")
         self._publish("test")
+
+    def on_test_end(self) -> None:
+        self.hooks.call("on_test_end")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches are on the device already."""
@@ -152,12 +179,18 @@ class Module(pl.LightningModule):
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
         checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.spec.origin}
         checkpoint |= {"averaging": self.averaging.state_dict(), "observers": self.observers.state_dict()}
+        if state := self.hooks.state_dict(self.net):
+            checkpoint["hooks"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["cadence"]
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
         self.averaging.load_state_dict(checkpoint["averaging"])
         self.observers.load_state_dict(checkpoint.get("observers", {}))
+        weights = checkpoint["state_dict"].items()
+        self.hooks.load_state_dict(
+            checkpoint.get("hooks", {}), {name[4:]: w for name, w in weights if name[:4] == "net."}
+        )
 
     def _swap_in(self) -> None:
         """Put the averaged weights into the net, if there are any."""
@@ -166,17 +199,19 @@ class Module(pl.LightningModule):
         with precision.forward_context():
             self.averaging.swap_in(map(precision.convert_input, batches), self.run_step)
 
-    def _prepare_scoring(self) -> None:
+    def _prepare_scoring(self, stage: str) -> None:
         """Score with the configured settings, and with rank 0's running statistics, which the checkpoint holds."""
         self.control.reset()
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+        self.hooks.call(f"on_{stage}_start")
+        self.hooks.call(f"on_{stage}_epoch_start")
 
-    def _score(self, stage: str, batch: Any) -> None:
+    def _score(self, stage: str, batch: Any, batch_idx: int) -> None:
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
-        scores.update(self.run_step(batch), batch)
+        scores.update(self.hooks.score(stage, batch, batch_idx, self.run_step), batch)
 
     def _publish(self, stage: str) -> None:
         """Hand the scores of a pass to callbacks and loggers, at the last update before it."""

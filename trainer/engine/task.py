@@ -40,7 +40,9 @@ class Task:
             if not isinstance(metric, Metric):
                 raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")
         known = ["loss", *self.metrics]
-        if self.monitor not in known:
+        if name_of := getattr(self.step, "score_name", None):  # a step that logs its scores itself
+            object.__setattr__(self, "monitor", name_of(self.monitor))
+        elif self.monitor not in known:
             raise ConfigError(f"task.monitor={self.monitor!r} is not computed: choose one of {', '.join(known)}.")
         if self.mode not in ("min", "max"):
             raise ConfigError(f"task.mode={self.mode!r} is not known: choose min or max.")

@@ -19,6 +19,7 @@ from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import GradientRecorder, MicroBatch, Observer
+from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import Step, StepOutput, as_weight, weighted
 from trainer.log.metric_buffer import RESERVED, MetricBuffer
 from trainer.lr import ConfigError
@@ -102,6 +103,7 @@ class Updater:
     averaging: Averaging | None = None
     observer: Observer | None = None
     micro_gradients: GradientRecorder | None = None
+    hooks: RunHooks = RunHooks()
     tries = 40
 
     def __post_init__(self) -> None:
@@ -121,6 +123,7 @@ class Updater:
             with self.backward.full_precision():
                 if self.backward.scaler is not None:
                     self.backward.scaler.unscale_(self.optimizer)
+                self.hooks.before_step(self.optimizer)
                 norm = treatment.apply(self.groups, self.clock.t)
                 self.control.write(self.optimizer, self.clock.at)
                 if self.observer is not None:
@@ -145,7 +148,7 @@ class Updater:
         for i, micro in enumerate(update):
             self.backward.reseed(micro.seed)
             with nullcontext() if i + 1 == count else self.backward.no_sync():
-                loss, weight, logs = self._forward(micro)
+                loss, weight, logs = self._forward(self.hooks.begin_batch(i, micro.batch))
                 if shares is not None:
                     part = weighted(loss / count, shares[i])
                 elif weight is not None and several:
@@ -153,18 +156,22 @@ class Updater:
                 else:
                     part = loss / count if count > 1 else loss
                 with self.backward.full_precision():
+                    self.hooks.before_backward(part)
                     self.backward(part)
+                    self.hooks.after_backward()
             if self.micro_gradients is not None:
                 self.micro_gradients.take(i + 1, of=count)
+            if i + 1 < count:
+                self.hooks.end_batch()
             given.append((loss.detach(), weight, logs))
         losses, weights, named = zip(*given, strict=True)
         if shares is None and several and weights.count(None) < count:
             shares = self._shares(weights, scale=True)
         return _mean(losses, shares), _mean_logs(named, shares, losses[0])
 
-    def _forward(self, micro: MicroBatch) -> tuple[Tensor, Weight, Mapping[str, Tensor | float]]:
+    def _forward(self, batch: Any) -> tuple[Tensor, Weight, Mapping[str, Tensor | float]]:
         """Loss, weight and logs of a micro-batch; its outputs are not kept, because they may be large."""
-        output = self.step(self.net, micro.batch, t=self.clock.t)
+        output = self.step(self.net, batch, t=self.clock.t)
         if not isinstance(output, StepOutput):
             raise ConfigError(
                 f"task.step returns {type(output).__name__}: return trainer.engine.step.StepOutput(loss)."
@@ -218,8 +225,10 @@ class Updater:
     def _conclude(self, loss: Tensor, norm: Tensor, logs: Logs) -> None:
         """Log the applied update, advance the clock, average the weights."""
         observation = self.observer.after(self.clock.t) if self.observer is not None else None
+        logs = self.hooks.with_logs(logs, loss)
         self.metric_buffer.add(self.clock.t, loss, norm, self.control, observation, logs)
         self.clock.t += 1
+        self.hooks.end_batch()
         if self.averaging is not None:
             self.averaging.take(self.clock.t)
 

@@ -142,10 +142,10 @@ class HeldOut:
         """What `scored_by` names, with the sign of its mode."""
         name, sign = scored_by(self.parts)
         scores: Any = self.parts.module.scores["val"]
-        scores.update(self._output(), self.batch)
+        scores.update(self._output(scored=True), self.batch)
         return sign * scores.compute()[name]
 
-    def _output(self) -> StepOutput:
+    def _output(self, scored: bool = False) -> StepOutput:
         module, precision = self.parts.module, self.parts.trainer.precision_plugin
         if self.batch is None:
             data: Any = self.parts.data
@@ -153,7 +153,8 @@ class HeldOut:
         modes = [(part, part.training) for part in module.net.modules()]
         module.net.eval()
         with precision.forward_context():
-            output = module.run_step(precision.convert_input(self.batch))
+            batch = precision.convert_input(self.batch)
+            output = module.hooks.score("val", batch, 0, module.run_step) if scored else module.run_step(batch)
         for part, mode in modes:
             part.training = mode
         return output
