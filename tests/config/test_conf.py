@@ -21,7 +21,7 @@ NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER.parent / 'resume' / 'curve.csv'}"],
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
     "optimizer=gd": ["data.batch_size=419"],
-    "model=own": ["model._target_=tests.conftest.linear", "allow=[tests]"],
+    "model=own": ["model._target_=torch.nn.Linear", "+model.in_features=64", "+model.out_features=10"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
     "scaling=own": ["scaling._target_=trainer.lr.linear_scaling"],
     "scaling=adascale": ["scaling.base_batch_size=32"],

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tests.distributed import worlds
 from tests.engine import equality
+from tests.pages import overrides_of
 from trainer.checkpoint.io import checkpoint_path, read
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
@@ -21,6 +22,14 @@ TASK = ("task=lightning", "model=own", "allow=[tests]", "schedule=constant")
 SGD = ("optimizer=momentum", "optimizer.lr=0.01", "optimizer.weight_decay=0")
 LIT = (*TASK, *SGD, "data.batch_size=32", "trainer.duration=2ep", "logger=none", "trainer.keep=0")
 needs_lightning = pytest.mark.skipif(not importlib.util.find_spec("lightning"), reason="lightning is not installed")
+
+
+@needs_lightning
+def test_the_module_of_the_page_learns_by_its_command(assembled, tmp_path, monkeypatch):
+    words = overrides_of("lightning.md", "lit.py", tmp_path, monkeypatch)
+    run = assembled(*words, "logger=none", "trainer.duration=5ep")
+    fit(run)
+    assert run.checkpointing.best["scores"]["val/acc"] > 0.9
 
 
 class Epochs(IterableDataset):

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from trainer.engine.lightning_kind import check_ignored, check_replaced, overrides, positional
 from trainer.engine.lightning_logs import LoggedValues, score_name
 from trainer.engine.run_hooks import RunHooks
-from trainer.engine.step import HALF, StepOutput, samples
+from trainer.engine.step import HALF, StepOutput, tensors
 from trainer.engine.task import Scores, Task
 from trainer.engine.trainer_view import TrainerView, batch_of, epoch_of
 from trainer.lr import ConfigError
@@ -198,9 +198,11 @@ class LightningStep(RunHooks):
             self._batch = self._transferred(batch)
             self.call(f"on_{word}_batch_start", self._batch, batch_idx)
             given = self._stepped(f"{word}_step", self._batch, batch_idx)
+            size = self._size()
             self.call(f"on_{word}_batch_end", given, self._batch, batch_idx)
         loss = given.get("loss") if isinstance(given, Mapping) else given
-        return StepOutput(loss.detach() if isinstance(loss, Tensor) and loss.numel() == 1 else None)  # type: ignore[arg-type]
+        found = loss.detach() if isinstance(loss, Tensor) and loss.numel() == 1 else None
+        return StepOutput(found, size)  # type: ignore[arg-type]
 
     @contextmanager
     def _in(self, stage: str) -> Iterator[None]:
@@ -246,9 +248,11 @@ class LightningStep(RunHooks):
         hook, stage = self._hook, self._stage
         for word, other in (("validation", "val"), ("test", "test")):
             stage = other if hook is not None and hook.startswith((f"on_{word}_", f"{word}_step")) else stage
-        self.logged[stage].add(
-            hook, name, value, options, lambda: samples(self._batch) if self._batch is not None else 1
-        )
+        self.logged[stage].add(hook, name, value, options, self._size)
+
+    def _size(self) -> int:
+        """The samples of the batch: the length of its first tensor, as in Lightning."""
+        return next((len(tensor) for tensor in tensors(self._batch) if tensor.ndim), 1)
 
     def _transferred(self, batch: Any) -> Any:
         """The batch after the hooks of its transfer to the device, which it is on already."""
