@@ -1,136 +1,124 @@
-"""LightningModules as users write them, for configs of tests; names with Foreign are of `lightning.pytorch`."""
+"""LightningModules as users write them, for configs of tests; `foreign_modules` has them of `lightning.pytorch`."""
 
-import pytorch_lightning
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 
-def classes(pl):
-    """The modules by name, of one of the two packages."""
+class Classifier(pl.LightningModule):
+    """An encoder and a head, a second loss, metrics as values and as objects, and hooks that log."""
 
-    class Classifier(pl.LightningModule):
-        """An encoder and a head, a second loss, metrics as values and as objects, and hooks that log."""
+    def __init__(self, width: int = 16, lr: float = 0.01, beta: float = 0.1):
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = nn.Sequential(nn.Linear(64, width), nn.Tanh())
+        self.decoder, self.head = nn.Linear(width, 64), nn.Linear(width, 10)
+        self.train_accuracy, self.accuracy = (
+            MulticlassAccuracy(10, average="micro"),
+            MulticlassAccuracy(10, average="micro"),
+        )
 
-        def __init__(self, width: int = 16, lr: float = 0.01, beta: float = 0.1):
-            super().__init__()
-            self.save_hyperparameters()
-            self.encoder = nn.Sequential(nn.Linear(64, width), nn.Tanh())
-            self.decoder, self.head = nn.Linear(width, 64), nn.Linear(width, 10)
-            self.train_accuracy, self.accuracy = (
-                MulticlassAccuracy(10, average="micro"),
-                MulticlassAccuracy(10, average="micro"),
-            )
+    def forward(self, inputs):
+        return self.head(self.encoder(inputs.flatten(1)))
 
-        def forward(self, inputs):
-            return self.head(self.encoder(inputs.flatten(1)))
+    def _losses(self, batch):
+        inputs, targets = batch[0].flatten(1), batch[1]
+        code = self.encoder(inputs)
+        return functional.cross_entropy(self.head(code), targets), functional.mse_loss(self.decoder(code), inputs)
 
-        def _losses(self, batch):
-            inputs, targets = batch[0].flatten(1), batch[1]
-            code = self.encoder(inputs)
-            return functional.cross_entropy(self.head(code), targets), functional.mse_loss(self.decoder(code), inputs)
+    def training_step(self, batch, batch_idx):
+        classes, rebuilt = self._losses(batch)
+        loss = classes + self.hparams.beta * rebuilt
+        self.train_accuracy(self(batch[0]), batch[1])
+        self.log_dict({"train_loss": loss, "rebuilt": rebuilt}, prog_bar=True)
+        self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True)
+        self.log("mean_loss", loss, on_step=False, on_epoch=True)
+        return loss
 
-        def training_step(self, batch, batch_idx):
-            classes, rebuilt = self._losses(batch)
-            loss = classes + self.hparams.beta * rebuilt
-            self.train_accuracy(self(batch[0]), batch[1])
-            self.log_dict({"train_loss": loss, "rebuilt": rebuilt}, prog_bar=True)
-            self.log("train/accuracy", self.train_accuracy, on_step=True, on_epoch=True)
-            self.log("mean_loss", loss, on_step=False, on_epoch=True)
-            return loss
+    def on_before_optimizer_step(self, optimizer):
+        self.log("head_gradient", self.head.weight.grad.norm())
 
-        def on_before_optimizer_step(self, optimizer):
-            self.log("head_gradient", self.head.weight.grad.norm())
+    def validation_step(self, batch, batch_idx):
+        classes, rebuilt = self._losses(batch)
+        self.accuracy(self(batch[0]), batch[1])
+        self.log("val_loss", classes)
+        self.log("val_rebuilt", rebuilt, prog_bar=True)
+        self.log("val_acc", self.accuracy)
 
-        def validation_step(self, batch, batch_idx):
-            classes, rebuilt = self._losses(batch)
-            self.accuracy(self(batch[0]), batch[1])
-            self.log("val_loss", classes)
-            self.log("val_rebuilt", rebuilt, prog_bar=True)
-            self.log("val_acc", self.accuracy)
+    def on_validation_epoch_end(self):
+        self.log("weights", self.head.weight.norm())
 
-        def on_validation_epoch_end(self):
-            self.log("weights", self.head.weight.norm())
+    def test_step(self, batch, batch_idx):
+        self.log("test_loss", self._losses(batch)[0])
 
-        def test_step(self, batch, batch_idx):
-            self.log("test_loss", self._losses(batch)[0])
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=self.hparams.lr, momentum=0.9)
-
-    class Autoencoder(pl.LightningModule):
-        """One loss in a dict, hooks that change the net; a mean of the weights as a buffer."""
-
-        def __init__(self, width: int = 8):
-            super().__init__()
-            self.encoder, self.decoder = nn.Linear(64, width), nn.Linear(width, 64)
-            self.register_buffer("mean", torch.zeros(width, 64))
-            self.temperature, self.calls = 1.0, []
-
-        def on_train_epoch_start(self):
-            self.temperature = 1.0 / (1 + self.current_epoch)
-
-        def training_step(self, batch):
-            inputs = batch[0].flatten(1)
-            rebuilt = self.decoder(torch.tanh(self.encoder(inputs) / self.temperature))
-            loss = functional.mse_loss(rebuilt, inputs)
-            return {"loss": loss, "seen": len(inputs)}
-
-        def on_after_backward(self):
-            for parameter in self.decoder.parameters():
-                parameter.grad.mul_(0.5)
-
-        def on_train_batch_end(self, outputs, batch, batch_idx):
-            assert outputs["seen"] == len(batch[0])
-            with torch.no_grad():
-                self.mean.lerp_(self.encoder.weight, 1 / (1 + self.global_step))
-                self.encoder.weight.clamp_(-0.5, 0.5)
-
-        def on_train_epoch_end(self):
-            with torch.no_grad():
-                self.decoder.bias.mul_(0.9)
-
-        def validation_step(self, batch, batch_idx):
-            inputs = batch[0].flatten(1)
-            return functional.mse_loss(self.decoder(torch.tanh(self.encoder(inputs))), inputs)
-
-    class OwnStep(Classifier):
-        def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
-            raise AssertionError("it is ignored")
-
-    class Skipping(Classifier):
-        def training_step(self, batch, batch_idx):
-            return None
-
-    class Late(Classifier):
-        def setup(self, stage):
-            self.layer = nn.Linear(2, 2)
-
-    class Counting(Autoencoder):
-        seen = 0
-
-        def on_train_batch_start(self, batch, batch_idx):
-            assert batch_idx == self.global_step % self.trainer.num_training_batches
-            self.seen += 1
-
-        def on_save_checkpoint(self, checkpoint):
-            checkpoint["seen"] = self.seen
-
-        def on_load_checkpoint(self, checkpoint):
-            assert checkpoint["state_dict"].keys() == self.state_dict().keys()
-            self.seen = checkpoint["seen"]
-
-    kinds = (Classifier, Autoencoder, OwnStep, Skipping, Late, Counting)
-    return {kind.__name__: kind for kind in kinds}
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.lr, momentum=0.9)
 
 
-globals().update(classes(pytorch_lightning))
+class Autoencoder(pl.LightningModule):
+    """One loss in a dict, hooks that change the net; a mean of the weights as a buffer."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(64, width), nn.Linear(width, 64)
+        self.register_buffer("mean", torch.zeros(width, 64))
+        self.temperature, self.calls = 1.0, []
+
+    def on_train_epoch_start(self):
+        self.temperature = 1.0 / (1 + self.current_epoch)
+
+    def training_step(self, batch):
+        inputs = batch[0].flatten(1)
+        rebuilt = self.decoder(torch.tanh(self.encoder(inputs) / self.temperature))
+        loss = functional.mse_loss(rebuilt, inputs)
+        return {"loss": loss, "seen": len(inputs)}
+
+    def on_after_backward(self):
+        for parameter in self.decoder.parameters():
+            parameter.grad.mul_(0.5)
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        assert outputs["seen"] == len(batch[0])
+        with torch.no_grad():
+            self.mean.lerp_(self.encoder.weight, 1 / (1 + self.global_step))
+            self.encoder.weight.clamp_(-0.5, 0.5)
+
+    def on_train_epoch_end(self):
+        with torch.no_grad():
+            self.decoder.bias.mul_(0.9)
+
+    def validation_step(self, batch, batch_idx):
+        inputs = batch[0].flatten(1)
+        return functional.mse_loss(self.decoder(torch.tanh(self.encoder(inputs))), inputs)
 
 
-def __getattr__(name):
-    if not name.startswith("Foreign"):
-        raise AttributeError(name)
-    import lightning.pytorch
+class OwnStep(Classifier):
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        raise AssertionError("it is ignored")
 
-    return classes(lightning.pytorch)[name.removeprefix("Foreign")]
+
+class Skipping(Classifier):
+    def training_step(self, batch, batch_idx):
+        return None
+
+
+class Late(Classifier):
+    def setup(self, stage):
+        self.layer = nn.Linear(2, 2)
+
+
+class Counting(Autoencoder):
+    seen = 0
+
+    def on_train_batch_start(self, batch, batch_idx):
+        assert batch_idx == self.global_step % self.trainer.num_training_batches
+        self.seen += 1
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["seen"] = self.seen
+
+    def on_load_checkpoint(self, checkpoint):
+        assert checkpoint["state_dict"].keys() == self.state_dict().keys()
+        self.seen = checkpoint["seen"]

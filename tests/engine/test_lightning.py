@@ -18,6 +18,7 @@ from trainer.run import evaluate, fit
 from trainer.tools.range_test.sweep import sweep
 
 MODULES = "model._target_=tests.engine.lightning_modules."
+FOREIGN = "model._target_=tests.engine.foreign_modules.Autoencoder"
 TASK = ("task=lightning", "model=own", "allow=[tests]", "schedule=constant")
 SGD = ("optimizer=momentum", "optimizer.lr=0.01", "optimizer.weight_decay=0")
 LIT = (*TASK, *SGD, "data.batch_size=32", "trainer.duration=2ep", "logger=none", "trainer.keep=0")
@@ -88,12 +89,11 @@ def momentum(parameters):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize(
-    "name", ["Classifier", "Autoencoder", pytest.param("ForeignAutoencoder", marks=needs_lightning)]
-)
+@pytest.mark.parametrize("name", ["Classifier", "Autoencoder", pytest.param("foreign", marks=needs_lightning)])
 def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled, name, accumulate):
-    words = (*LIT, f"{MODULES}{name}", f"trainer.accumulate={accumulate}")
-    pl = "lightning.pytorch" if name.startswith("Foreign") else "pytorch_lightning"
+    target = FOREIGN if name == "foreign" else f"{MODULES}{name}"
+    words = (*LIT, target, f"trainer.accumulate={accumulate}")
+    pl = "lightning.pytorch" if name == "foreign" else "pytorch_lightning"
     net, trainer = trained_by_lightning(assembled, momentum, *words, pl=pl)
     run = assembled(*words)
     fit(run)
