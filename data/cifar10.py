@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images in [0, 1]
+_NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
 _FILES = {"train": "train.parquet", "test": "test.parquet"}
 
 
@@ -56,6 +57,11 @@ class CIFAR10(DataModule):
     @property
     def shape(self) -> dict[str, int]:
         return {"in_features": 3072, "in_channels": 3, "classes": 10}
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of their labels."""
+        return _NAMES.split()
 
     def prepare_data(self) -> None:
         """Download and decode once per machine; other processes use the cache of `datasets`."""

@@ -83,9 +83,8 @@ class SearchSweeper(Sweeper):
 
         parser = OverridesParser.create(self.context.config_loader)
         fixed, space = parse_space(self.conf.params, self.conf.when, arguments, parser)
-        question = Question(
-            fixed, space, *objectives(self.conf.metric, self.conf.direction, self.settings.get("task") or {})
-        )
+        task, allow = _plain(self.settings.get("task")) or {}, list(self.settings.get("allow") or [])
+        question = Question(fixed, space, *objectives(self.conf.metric, self.conf.direction, task, allow))
         search = Search(question, self.rules, self.settings, self.conf.storage, self.conf.heartbeat)
         search.run(self.jobs, program_shown(given_flags()))
 

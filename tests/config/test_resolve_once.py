@@ -51,7 +51,7 @@ def test_numbers_curve_and_plan_are_made_once_and_each_checkpoint_is_read_once(t
 
 
 def test_a_best_from_before_the_resume_is_read_once(tmp_path):
-    worse = ("optimizer.lr=0.1", "schedule=constant", "task.monitor=loss", "task.mode=max")
+    worse = ("optimizer.lr=30", "schedule=constant", "optimizer.weight_decay=1e-9")
     counted(tmp_path / "new", *worse)
     newest = tmp_path / "new" / "checkpoints" / "update-00000008.ckpt"
     resumed = counted(tmp_path / "resumed", *worse, f"resume.path={newest}")

@@ -16,7 +16,7 @@ from trainer.engine.module import Module
 
 Interval = int | Callable[[int], int]
 """An interval in updates, or a function that gives the end of the interval that update `t` lies in."""
-NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}}
+NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}, "arrays": {}}
 
 
 class Checkpointing(pl.Callback):
@@ -55,7 +55,7 @@ class Checkpointing(pl.Callback):
         """Go on with the best so far, unless another metric or direction decided it."""
         self._validation_due = state_dict["validation_due"]
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
-            self.best = {name: state_dict[name] for name in NONE_YET}
+            self.best = {name: state_dict.get(name, none) for name, none in NONE_YET.items()}
 
     def adopt(self) -> None:
         """Copy `best.ckpt` from the folder that this run resumes from; where it is not there, start without a best."""
@@ -140,7 +140,8 @@ class Checkpointing(pl.Callback):
         value = trainer.callback_metrics[self.monitor].item()
         if self._improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
-            self.best = {"value": value, "update": pl_module.clock.t, "scores": scores}
+            arrays = {name: numbers for name, numbers in pl_module.arrays.items() if name[:4] == "val/"}
+            self.best = {"value": value, "update": pl_module.clock.t, "scores": scores, "arrays": arrays}
             self._adopted = None
             trainer.save_checkpoint(self.folder / BEST)
         pl_module.averaging.swap_out()

@@ -23,6 +23,7 @@ from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
+from trainer.config.metrics import with_shape_in_metrics
 from trainer.config.resolve import Resolved
 from trainer.config.settings import Settings, TrainerSettings
 from trainer.distributed.consistency import ConsistencyCheck
@@ -76,12 +77,10 @@ class Parts:
 def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = None) -> Parts:
     """Every part of the run in `folder`, built and checked against the others; nothing is trained yet."""
     settings, horizon = resolved.settings, resolved.horizon
-    task = _task(settings, resolved.data.shape)
+    task = _task(settings, resolved.data)
     logs_scores = isinstance(task.step, RunHooks) and task.step.logs_scores
     check_step(resolved.model.net, lightning=logs_scores)
-    scored = None if logs_scores else [f"val/{name}" for name in ("loss", *task.metrics)]
-    monitor = settings.plateau.get("monitor")
-    warnings = lint.check(resolved.plan, settings.lint_ignore, monitor=monitor, logged=scored)
+    warnings = lint.check(resolved.plan, settings.lint_ignore, **_watched(settings, None if logs_scores else task))
     module = Module(resolved.model.net, task, train_spec(resolved))
     if isinstance(module.step, PairStep):
         module.step.skip_count(partial(_may_occur, resolved.data))
@@ -90,14 +89,15 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
     _follow(resolved, module, [*([every] if every else []), *snapshot_ends(snapshots, horizon.total)])
     best_by = f"val/{task.monitor}"
-    checkpointing = Checkpointing(folder / "checkpoints", best_by, task.mode, every, settings.trainer.keep, snapshots)
+    better, keep = task.direction, settings.trainer.keep
+    checkpointing = Checkpointing(folder / "checkpoints", best_by, better, every, keep, snapshots)
     claims = ConsistencyCheck(_claims(settings, resolved.plan))
     callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
-    if scored is not None:
-        _check_monitors(trainer, scored)
+    if not logs_scores:
+        module.monitors = _monitors(trainer, task, checkpointing)
     if not module.hooks.scored("val"):
         trainer.limit_val_batches = 0
     return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
@@ -137,14 +137,16 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
     )
 
 
-def _task(settings: Settings, shape: dict[str, int]) -> Task:
+def _task(settings: Settings, data: Any) -> Task:
     """The task, with the tensors of its loss in the precision of the run; `ConfigError` for a loss that is always 0."""
-    step = settings.task.get("step")
+    step, shape = settings.task.get("step"), data.shape
     if isinstance(step, Mapping) and not step.get("_partial_") and takes(step, "task.step", settings.allow, "net"):
         raise ConfigError(
             f"task.step._target_={step['_target_']} would be called without a net: add task.step._partial_=true."
         )
-    made = expect("task", instantiate(settings.task, "task", settings.allow), Task)
+    node = with_shape_in_metrics(settings.task, shape, settings.allow)
+    made = expect("task", instantiate(node, "task", settings.allow), Task)
+    made = replace(made, class_names=made.class_names or tuple(map(str, getattr(data, "class_names", None) or ())))
     if isinstance(made.loss, nn.Module):
         made.loss.to(torch.float64 if settings.trainer.precision == "64-true" else torch.float32)
     smoothing = getattr(made.loss, "label_smoothing", 0.0)
@@ -294,13 +296,33 @@ def _check_static_graph(resolved: Resolved) -> None:
         )
 
 
-def _check_monitors(trainer: pl.Trainer, known: list[str]) -> None:
-    """Refuse a callback whose monitor is not computed: it would fail at the first validation."""
+def _watched(settings: Settings, task: Task | None) -> dict[str, Any]:
+    """The monitor of the plateau factor, and the scores that it may watch; one entry of a metric is one of them.
+
+    Without a task, nothing is known of the scores.
+    """
+    monitor = settings.plateau.get("monitor")
+    if task is None:
+        return {"monitor": monitor, "logged": None}
+    scored = [f"val/{name}" for name in ("loss", *task.metrics)]
+    inside = [monitor for name in scored if str(monitor).startswith(f"{name}/")]
+    return {"monitor": monitor, "logged": [*scored, *inside]}
+
+
+def _monitors(trainer: pl.Trainer, task: Task, checkpointing: Checkpointing) -> dict[str, str]:
+    """The scores that callbacks watch; refused where one is not computed, or is better in the other direction."""
+    found = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
-        if monitor is not None and monitor not in known:
-            name = type(callback).__name__
-            raise ConfigError(f"monitor={monitor} of {name} is not computed: choose one of {', '.join(known)}.")
+        if monitor is None or callback is checkpointing:
+            continue
+        name = f"{type(callback).__name__}.monitor"
+        if not monitor.startswith("val/"):
+            known = ", ".join(f"val/{name}" for name in ("loss", *task.metrics))
+            raise ConfigError(f"{name}={monitor} is not computed: choose one of {known}.")
+        task.check_monitor(type(callback).__name__, monitor, getattr(callback, "mode", None))
+        found[name] = monitor
+    return found
 
 
 def _claims(settings: Settings, plan: Plan) -> dict[str, str]:

@@ -63,10 +63,15 @@ def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
         return instantiate_allowed(_with_tensors(node, key, allow), (*ALLOWED, *allow), **more)
 
 
+def called_by(node: Node, key: str, allow: Sequence[str]) -> Callable[..., Any]:
+    """The class or function that a node names."""
+    _check_allowed(key, node.get("_target_"), str(node.get("_target_")), allow)
+    return _locate(key, node["_target_"], allow)
+
+
 def takes(node: Node, key: str, allow: Sequence[str], name: str) -> bool:
     """Whether what a node names takes an argument of this name."""
-    _check_allowed(key, node.get("_target_"), str(node.get("_target_")), allow)
-    return name in _parameters(_locate(key, node["_target_"], allow))
+    return name in _parameters(called_by(node, key, allow))
 
 
 def expect(key: str, made: Any, kind: type) -> Any:

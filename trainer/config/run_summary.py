@@ -24,6 +24,7 @@ from trainer.config.resolve import Resolved
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.log.tensorboard import TensorBoard
+from trainer.log.validations import main_scores
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
@@ -59,14 +60,17 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
 
 def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     """Write `result.json` and the final metrics of the log, and show the summary."""
-    module, best, settings = parts.module, parts.checkpointing.best, parts.resolved.settings
+    module, best, settings = parts.module, dict(parts.checkpointing.best), parts.resolved.settings
+    arrays = best.pop("arrays") | {name: one for name, one in module.arrays.items() if name[:5] == "test/"}
     newest = checkpoints_in(parts.checkpointing.folder)
     tested = {f"test/{name}": value for name, value in outcome.get("test", {}).items()}
     metrics = {**best["scores"], **tested}
     result = {
         **outcome,
         "metrics": metrics,
-        "best": {"metric": parts.checkpointing.monitor, **best},
+        "arrays": arrays,
+        "directions": {name: better for name in metrics if (better := module.task.better(name.partition("/")[2]))},
+        "best": {"metric": parts.checkpointing.monitor, "mode": parts.checkpointing.mode, **best},
         "updates": module.clock.t,
         "total_updates": module.horizon.total,
         **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
@@ -217,7 +221,7 @@ def _print_result(result: dict[str, Any]) -> None:
 
 
 def _scores(scores: dict[str, float]) -> str:
-    return "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in scores.items())
+    return "  ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in main_scores(scores).items())
 
 
 def _finite(tree: Any) -> Any:

@@ -14,19 +14,24 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.metrics import Numbers
+from trainer.engine.rehearsal import rehearse
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import StepOutput
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer, log_updates
+from trainer.log.pictures import matrix_picture
+from trainer.log.tensorboard import TensorBoard
 from trainer.optim.composite import keep_configured
 
 
 class Module(pl.LightningModule):
     """Trains `net` on `task` as `spec` says; one call of `training_step` makes a chunk of updates.
 
-    Its state is the weights, their average, the optimizer, the clock and the observers.
+    Its state is the weights, their average, the optimizer, the clock and the observers. `monitors` are the callbacks
+    that watch a score, and its tag. `arrays` are the matrices and curves of the last validation and test by tag.
     """
 
     updater: Updater
@@ -34,6 +39,7 @@ class Module(pl.LightningModule):
     def __init__(self, net: nn.Module, task: Task, spec: TrainSpec) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.task, self.monitors = task, dict[str, str]()
         self.net, self.spec, self.horizon = net, spec, spec.horizon
         self.step, self.clock, self.metric_buffer = task.make_step(), Clock(), MetricBuffer()
         self.hooks = self.step if isinstance(self.step, RunHooks) else RunHooks()
@@ -41,6 +47,7 @@ class Module(pl.LightningModule):
         self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
+        self.arrays: dict[str, Numbers] = {}
         self.hooks.connect(self)
 
     @property
@@ -93,6 +100,8 @@ class Module(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.averaging.begin(self.updater.optimizer)
+        if not self.hooks.logs_scores:
+            rehearse(self.trainer, self)
         self.hooks.call("on_train_start")
 
     def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
@@ -218,12 +227,18 @@ class Module(pl.LightningModule):
         scores = self.scores[stage]
         assert isinstance(scores, Scores)
         values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
+        arrays = {f"{stage}/{name}": numbers for name, numbers in scores.arrays.items()}
+        self.arrays = {name: one for name, one in self.arrays.items() if not name.startswith(f"{stage}/")} | arrays
         dtype = scores.total.dtype
         self.log_dict(
             {name: torch.tensor(value, dtype=dtype, device=self.device) for name, value in values.items()}, logger=False
         )
         for logger in self.trainer.loggers:
             logger.log_metrics(values, max(self.clock.t - 1, 0))
+            if isinstance(logger, TensorBoard):
+                for name, numbers in arrays.items():
+                    if picture := matrix_picture(numbers):
+                        logger.log_image(name, picture, max(self.clock.t - 1, 0))
 
     def _over_ranks(self, measures: Tensor) -> Tensor:
         """The means over the processes."""

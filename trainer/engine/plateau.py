@@ -27,6 +27,11 @@ class PlateauControl(pl.Callback):
         """The metric that the rule watches."""
         return self.rule.monitor
 
+    @property
+    def mode(self) -> str:
+        """The direction that the rule takes for better."""
+        return self.rule.mode
+
     def state_dict(self) -> dict[str, Any]:
         return self.rule.state_dict()
 

@@ -1,14 +1,16 @@
 """The loss that trains a model, and the metrics that score it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric, MetricCollection, SumMetric
 
+from trainer.engine.metrics import Numbers, check_length, direction, numbers_by_name
 from trainer.engine.step import PairStep, Step, StepOutput, as_weight, converted, samples, weighted
 from trainer.lr import ConfigError
 
@@ -20,14 +22,16 @@ NO_TOKEN = torch.iinfo(torch.int64).min
 class Task:
     """`loss(outputs, targets)` is minimised, or the loss of `step`; `metrics` are computed on validation and test data.
 
-    `monitor` names the metric (or "loss") that decides the best checkpoint; `mode` is "min" or "max".
+    `monitor` names the number that decides the best checkpoint: "loss", a metric, or an entry of one, as f1/0. `mode`
+    is "min" or "max", or None for what the metric says itself. Vectors are logged by `class_names` where they fit.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    metrics: Mapping[str, Metric | MetricCollection] = field(default_factory=dict)
     monitor: str = "loss"
-    mode: str = "min"
+    mode: str | None = None
     step: Step | None = None
+    class_names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.loss is None and self.step is None:
@@ -37,15 +41,52 @@ class Task:
                 "task.loss beside task.step: a step gives the loss itself. Leave the other out by ~task.loss."
             )
         for name, metric in self.metrics.items():
-            if not isinstance(metric, Metric):
+            if not isinstance(metric, Metric | MetricCollection):
                 raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")
-        known = ["loss", *self.metrics]
+        if "loss" in self.metrics:
+            raise ConfigError("task.metrics.loss: loss is the name of the loss itself: give the metric another.")
+        if self.mode not in ("min", "max", None):
+            raise ConfigError(f"task.mode={self.mode!r} is not known: choose min or max, or null for the metric's own.")
         if name_of := getattr(self.step, "score_name", None):  # a step that logs its scores itself
             object.__setattr__(self, "monitor", name_of(self.monitor))
-        elif self.monitor not in known:
-            raise ConfigError(f"task.monitor={self.monitor!r} is not computed: choose one of {', '.join(known)}.")
-        if self.mode not in ("min", "max"):
-            raise ConfigError(f"task.mode={self.mode!r} is not known: choose min or max.")
+        else:
+            self.check_monitor("task", self.monitor, self.mode)
+        if self.mode is None and self.better(self.monitor) is None:
+            raise ConfigError(
+                f"task.monitor={self.monitor}: its metric does not say whether higher is better: "
+                "give task.mode=min or task.mode=max."
+            )
+
+    @property
+    def direction(self) -> str:
+        """The better direction of the monitor, "min" or "max"."""
+        found = self.mode or self.better(self.monitor)
+        assert found is not None
+        return found
+
+    def better(self, name: str) -> str | None:
+        """The better direction of a score, min or max; None where its metric does not say it."""
+        if name == "loss":
+            return "min"
+        key = self._metric_of(name)
+        return None if key is None else direction(self.metrics[key], name[len(key) + 1 :])
+
+    def check_monitor(self, what: str, monitor: str, mode: str | None) -> None:
+        """Refuse a monitor that no metric gives, and a `mode` that contradicts it; `what` has them as settings."""
+        name = monitor.removeprefix("val/")
+        if name != "loss" and self._metric_of(name) is None:
+            known = ", ".join(monitor.removesuffix(name) + one for one in ("loss", *self.metrics))
+            raise ConfigError(f"{what}.monitor={monitor} is not computed: choose one of {known}.")
+        right = self.better(name)
+        if mode in ("min", "max") and right not in (mode, None):
+            better = "higher" if right == "max" else "lower"
+            raise ConfigError(
+                f"{what}.mode={mode} with {what}.monitor={monitor}, of which {better} is better: set {right}."
+            )
+
+    def _metric_of(self, name: str) -> str | None:
+        """The metric that gives the score of this name."""
+        return next((key for key in self.metrics if name == key or name.startswith(f"{key}/")), None)
 
     def make_step(self) -> Step:
         """The step, by default that of pairs with the loss."""
@@ -86,8 +127,9 @@ class Scores(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.total, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
-        self.names = list(task.metrics)
+        self.names, self.labels = list(task.metrics), tuple(task.class_names)
         self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
+        self.arrays: dict[str, Numbers] = {}
 
     @torch.no_grad()
     def update(self, output: StepOutput, batch: Any) -> None:
@@ -104,9 +146,9 @@ class Scores(nn.Module):
         self.count.update(weight)
         if self.names and output.outputs is None:
             raise ConfigError("task.metrics: the step gives no outputs. Return StepOutput(loss, outputs=…, targets=…).")
-        for metric in self.metrics:
-            assert isinstance(metric, Metric)
-            metric.update(output.outputs, output.targets)
+        for name, metric in zip(self.names, self.metrics):
+            with _naming(name):
+                metric.update(output.outputs, output.targets)  # type: ignore[operator]
 
     def _widen(self, device: torch.device) -> None:
         """Sum up in double precision, where the device has it."""
@@ -120,12 +162,33 @@ class Scores(nn.Module):
         return self
 
     def compute(self) -> dict[str, float]:
-        """The scores by name; resets them."""
+        """The scores by name; resets them. Matrices and curves are then in `arrays`."""
         scores = {"loss": (self.total.compute() / self.count.compute()).item()}
         self.total.reset()
         self.count.reset()
+        self.arrays = {}
         for name, metric in zip(self.names, self.metrics):
-            assert isinstance(metric, Metric)
-            scores[name] = metric.compute().item()
-            metric.reset()
+            with _naming(name):
+                found = list(numbers_by_name(name, metric.compute(), self.labels))  # type: ignore[operator]
+            metric.reset()  # type: ignore[operator]
+            for key, value in found:
+                if key in scores or key in self.arrays:
+                    raise ConfigError(f"task.metrics.{name} gives {key}, which there is already: rename one of them.")
+                if isinstance(value, list):
+                    check_length(key, value, metric)
+                    self.arrays[key] = value
+                else:
+                    scores[key] = value
         return scores
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """An error of a metric is one line that names it."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError | RuntimeError | TypeError) else f"{type(error).__name__}: "
+        raise ConfigError(f"task.metrics.{name}: {kind}{' '.join(str(error).split())}") from error

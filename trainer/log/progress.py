@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from trainer.log.validations import main_scores
 from trainer.lr import ConfigError
 
 WIDE = 110  # columns from which the bar spells its units out
@@ -294,7 +295,7 @@ class Progress(Callback):
         self._try(lambda display: display.drop(self._stages))
         if stage.name != "check":
             scores = {tag: score for tag, score in trainer.callback_metrics.items() if not tag.startswith("train")}
-            parts = [f"{tag} {float(score):#.4g}" for tag, score in scores.items()]
+            parts = [f"{tag} {float(score):#.4g}" for tag, score in main_scores(scores).items()]
             line = "  ".join([f"{stage.name} at update {pl_module.clock.t}", *parts])
             self._try(lambda display: display.print(line))
         if not self._stages:

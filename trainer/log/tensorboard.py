@@ -1,6 +1,7 @@
 """The TensorBoard log: every update's values in one event, texts, and the HParams tab."""
 
 import math
+import struct
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,13 @@ class TensorBoard(Logger):
     def log_text(self, tag: str, markdown: str, step: int = 0) -> None:
         """Write a Markdown text for the Text tab."""
         self._write(text_pb(tag, markdown), step)
+
+    @rank_zero_only
+    def log_image(self, tag: str, picture: bytes, step: int = 0) -> None:
+        """Write a PNG for the Images tab."""
+        width, height = struct.unpack(">2I", picture[16:24])
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=picture)
+        self._write(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

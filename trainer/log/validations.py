@@ -6,15 +6,20 @@ sweep reads it without torch.
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 VALIDATIONS = "validations.jsonl"
 
 
-def append_validation(folder: Path, update: int, scores: dict[str, float]) -> None:
-    """Append the line of one validation, after `update` updates."""
-    line = json.dumps({"update": update, **scores}) + "\n"
+def append_validation(
+    folder: Path, update: int, scores: Mapping[str, float], arrays: Mapping[str, list[Any]] = MappingProxyType({})
+) -> None:
+    """Append the line of one validation, after `update` updates; matrices and curves have a key of their own."""
+    line = json.dumps({"update": update, **scores, **({"arrays": dict(arrays)} if arrays else {})}) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / VALIDATIONS).open("ab+") as file:
         if file.tell():
@@ -40,3 +45,13 @@ def read_validations(folder: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):  # cut short by a kill
             continue
     return [found[update] for update in sorted(found)]
+
+
+def main_scores(scores: Mapping[str, Any], most: int = 5) -> dict[str, Any]:
+    """The scores to print: without the entries of a metric that has more than `most` of them."""
+    sizes = Counter(name.rpartition("/")[0] for name in scores)
+    return {
+        name: value
+        for name, value in scores.items()
+        if (parent := name.rpartition("/")[0]) in ("", "val", "test") or sizes[parent] <= most
+    }

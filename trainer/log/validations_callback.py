@@ -11,7 +11,7 @@ from trainer.log.validations import append_validation
 class Validations(pl.Callback):
     """Appends a line to `validations.jsonl` of the run's folder after each validation of a fit.
 
-    The module supplies `clock.t`, the number of updates so far.
+    The module supplies `clock.t`, the number of updates so far, and `arrays`, its matrices and curves by tag.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,4 +21,5 @@ class Validations(pl.Callback):
         if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         scores = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        append_validation(self.folder, pl_module.clock.t, scores)
+        arrays = {name: numbers for name, numbers in pl_module.arrays.items() if name.startswith("val/")}
+        append_validation(self.folder, pl_module.clock.t, scores, arrays)

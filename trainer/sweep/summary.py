@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.messages import RunFailed
+from trainer.log.validations import main_scores
 from trainer.sweep.job import Job
 
 SUMMARY = "sweep.json"
@@ -63,7 +64,7 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
 
     table = Table("job", "overrides", "status", "metrics", "folder")
     for job in jobs:
-        metrics = job.result.get("metrics", {})
+        metrics = main_scores(job.result.get("metrics", {}))
         values = "\n".join(f"{name} {value:.5g}" for name, value in metrics.items())
         table.add_row(str(job.number), job.label, job.status, values, job.folder.name)
     console = Console(markup=False, highlight=False)

@@ -1,8 +1,10 @@
 """The settings of a search: how many trials it has, what draws and prunes them, and which metrics judge them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.config.metrics import direction_of
 from trainer.lr import ConfigError
 
 SAMPLERS = ("tpe", "cmaes", "random", "qmc", "grid")
@@ -33,24 +35,31 @@ class Rules:
                 raise ConfigError(f"hydra.sweeper.{name}={value} is not known: choose one of {', '.join(known)}")
 
 
-def objectives(metric: Any, direction: Any, task: Any) -> tuple[list[str], list[str]]:
-    """The metrics and, for each, `min` or `max`; what is null comes from the monitor of the task.
+def objectives(metric: Any, direction: Any, task: Any, allow: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The metrics and, for each, `min` or `max`; what is null comes from the task, and a contradiction is refused.
 
-    >>> objectives(None, None, {"monitor": "loss", "mode": "min"})
+    >>> objectives(None, None, {"monitor": "loss", "mode": None})
     (['val/loss'], ['min'])
     """
     monitor = f"val/{task.get('monitor', 'loss')}"
     metrics = [monitor] if metric is None else metric if isinstance(metric, list) else [metric]
     if not metrics or not all(isinstance(one, str) and one for one in metrics) or len(set(metrics)) < len(metrics):
         raise ConfigError(f"hydra.sweeper.metric={metric} must name one metric, or several in a list, as val/loss")
+    known = {one: direction_of(task, one, allow) for one in metrics}
     if direction is None:
-        known = {monitor: task.get("mode", "min")} | {one: "min" for one in metrics if one.endswith("loss")}
-        if unknown := [one for one in metrics if one not in known]:
+        found = [known[one] or (task.get("mode") if one == monitor else None) for one in metrics]
+        if None in found:
             raise ConfigError(
-                f"hydra.sweeper.metric={unknown[0]} has no known direction: give hydra.sweeper.direction=min or max"
+                f"hydra.sweeper.metric={metrics[found.index(None)]} has no known direction: "
+                "give hydra.sweeper.direction=min or max"
             )
-        return metrics, [known[one] for one in metrics]
+        return metrics, [str(one) for one in found]
     directions = direction if isinstance(direction, list) else [direction]
     if len(directions) != len(metrics) or not set(directions) <= {"min", "max"}:
         raise ConfigError(f"hydra.sweeper.direction={direction} must be min or max for each of {', '.join(metrics)}")
+    for one, given in zip(metrics, directions):
+        if known[one] not in (given, None):
+            raise ConfigError(
+                f"hydra.sweeper.direction={given}, but the better {one} is the {known[one]}imum: change it"
+            )
     return metrics, directions

@@ -184,9 +184,12 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
 
 
 def direction(metric: str, runs: Sequence[Run]) -> str:
-    """min or max: as the task says it of the metric that it watches, else by the name."""
+    """min or max: as the metric itself says it, or the task of the one that it watches, else by the name."""
     name = metric.rpartition("/")[2].lower()
     for run in runs:
+        directions = run.result.get("directions")
+        if isinstance(directions, dict) and directions.get(metric) in ("min", "max"):
+            return str(directions[metric])
         if run.config.get("task.monitor") == name and run.config.get("task.mode") in ("min", "max"):
             return str(run.config["task.mode"])
     for mode, parts in (("min", FALLING), ("max", RISING)):
