@@ -13,6 +13,12 @@ def block(page, language):
     return found
 
 
+def section(page, title):
+    """The text of a section of a page."""
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    return found
+
+
 def overrides_of(page, file, folder, monkeypatch):
     """The overrides of the page's command, with the page's code as `file` in a folder where Python finds it."""
     (folder / file).write_text(block(page, "python"))

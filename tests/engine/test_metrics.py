@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score, MulticlassROC
 from torchmetrics.wrappers import ClasswiseWrapper
 
+from tests.pages import section
 from trainer.config.metrics import with_shape_in_metrics
 from trainer.engine.metrics import direction, numbers_by_name
 from trainer.engine.step import StepOutput
@@ -80,6 +82,19 @@ def test_scores_of_the_test_and_their_directions_are_in_the_result(ended, capsys
         name.partition("/")[2]: better for name, better in result["directions"].items()
     }.items()
     assert "recall" not in capsys.readouterr().out, "ten numbers fit no line"
+
+
+def test_the_task_of_the_page_scores_what_it_says(assembled, tmp_path):
+    (code,) = re.findall(r"```yaml\n(.*?)```", section("own_work.md", "Metrics"), re.DOTALL)
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "balanced.yaml").write_text(code)
+    run = assembled(*SMALL, f"hydra.searchpath=[file://{tmp_path}/conf]", "task=balanced", "logger=none")
+    fit(run)
+    scores = read_validations(run.folder)[-1]
+    vector = {f"val/recall/{i}" for i in range(10)}
+    assert scores.keys() == vector | {"update", "val/loss", "val/accuracy", "val/both/f1", "val/both/kappa", "arrays"}
+    assert run.checkpointing.monitor == "val/both/f1"
+    assert run.checkpointing.mode == "max"
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -159,7 +174,7 @@ def test_what_a_net_has_kept_of_the_first_scored_batch_is_forgotten(assembled):
             ("callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"),
             "EarlyStopping.mode=min with EarlyStopping.monitor=val/accuracy, of which higher",
         ),
-        ((f"+task.metrics.roc._target_={F}.MulticlassROC",), "give its metric fixed ones by thresholds=100"),
+        ((f"+task.metrics.roc._target_={F}.MulticlassROC",), "give its metric fixed ones, thresholds=100"),
         (("+task.metrics.loss._target_=torchmetrics.MeanMetric",), "task.metrics.loss: loss is the name of the loss"),
     ],
 )

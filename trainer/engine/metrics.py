@@ -57,7 +57,7 @@ def check_length(name: str, numbers: Numbers, metric: object) -> None:
     curve = numbers and not isinstance(numbers[0], list)
     if curve and (getattr(metric, "thresholds", 0) is None or len(numbers) > CURVES):
         raise ConfigError(
-            f"task.metrics.{name} is a curve with a point for each sample: give its metric fixed ones by thresholds=100."
+            f"task.metrics.{name} is a curve with a point for each sample: give its metric fixed ones, thresholds=100."
         )
 
 
