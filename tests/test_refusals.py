@@ -312,22 +312,6 @@ def test_a_sweep_in_one_process_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert not contents(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("words", "told"), [("task=regression", "Using a target size"), ("task=language_modelling", "1D target")]
-)
-def test_a_task_that_does_not_fit_the_data_has_code_2_and_one_line_before_the_first_update(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, told: str
-) -> None:
-    folder = tmp_path / "run"
-    assert enter(words, folder) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("a val batch cannot be scored, before the first update: ")
-    assert told in line
-    result = json.loads((folder / "result.json").read_text())
-    assert (result["status"], result["updates"]) == ("failed", 0)
-    assert not (folder / "error.log").exists()
-
-
 def test_a_run_that_fails_has_code_1_one_line_a_result_and_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
