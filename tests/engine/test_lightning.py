@@ -178,7 +178,8 @@ def test_two_processes_train_the_weights_of_two_micro_batches(tmp_path):
         ((f"{MODULES}Classifier", "task.step.ignore=[optimizer_stp]"), "did you mean optimizer_step"),
         ((f"{MODULES}Skipping",), "training_step of Skipping returns no loss for update 0"),
         ((f"{MODULES}Late",), "setup of Late adds layer.bias, and the optimizer was made before"),
-        ((f"{MODULES}Classifier", "task.monitor=val_aux"), "task.monitor=val_aux|task.monitor=aux is not logged"),
+        ((f"{MODULES}Classifier", "task.monitor=val_aux", "task.mode=max"), "task.monitor=aux is not logged"),
+        ((f"{MODULES}Classifier", "task.monitor=val_acc"), "task.monitor=acc: .* give task.mode=min or task.mode=max"),
         (
             (f"{MODULES}Classifier", "+task.metrics.a._target_=torchmetrics.MeanMetric"),
             "task.metrics beside task=lightning",
