@@ -143,8 +143,9 @@ TOP = {
     "tests",
     "experiments",
     "benchmarks",
+    "examples",
 }
-NOBODY_IMPORTS = ("scripts", "tests", "experiments", "benchmarks")
+NOBODY_IMPORTS = ("scripts", "tests", "experiments", "benchmarks", "examples")
 STDLIB = {*sys.stdlib_module_names, "__main__"}
 
 BANNED_WORDS = (
