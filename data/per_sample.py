@@ -52,6 +52,11 @@ def known_labels(source: Source) -> Tensor | None:
     return labels if whole and tuple(labels.shape) == (len(source),) else None
 
 
+def labels_in(dataset: Any) -> Any:
+    """What a map-style data set keeps as its labels; None where it keeps none."""
+    return _in_dataset(dataset, "labels")
+
+
 def _known(source: Source, name: str) -> Any:
     if isinstance(source, Memory):
         return _in_memory(source.stored, name)

@@ -122,7 +122,7 @@ OTHERS = [
         "data/",
         "data sets; order and augmentation are functions of (seed, update)",
         frozenset(),
-        frozenset(TORCH | {"lightning_utilities", "numpy", "sklearn", "datasets", "PIL"}),
+        frozenset(TORCH | {"lightning_utilities", "numpy", "sklearn", "datasets", "PIL", "pyarrow", "transformers"}),
     ),
     Room(
         "hydra_plugins/",

@@ -20,6 +20,8 @@ FOLDER = Path(__file__).parent
 NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER.parent / 'resume' / 'curve.csv'}"],
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
+    "data=table": ["data.path=table.csv", "data.target=label"],
+    "data=image_folder": ["data.path=photos"],
     "optimizer=gd": ["data.batch_size=419"],
     "model=own": ["model._target_=torch.nn.Linear", "+model.in_features=64", "+model.out_features=10"],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],

@@ -5,10 +5,21 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-SHORT = ("trainer.duration=40", "trainer.validate=40", "logger=none")
+SHORT = ("trainer.duration=40", "trainer.validate=40", "logger=none", "data.batch_size=4")
 COMMANDS = [shlex.split(line) for line in re.findall(r"```bash\n(.*?)```", PAGE.replace("\\\n", ""), re.DOTALL)]
+
+
+def make_files(folder: Path) -> None:
+    """The data that the commands read."""
+    houses = "".join(f"{i % 9},{i % 4 or ''},{'abc'[i % 3]},{i % 2}\n" for i in range(400))
+    (folder / "houses.csv").write_text("rooms,floors,district,sold\n" + houses)
+    for label in "ab":
+        (folder / "photos" / label).mkdir(parents=True)
+        for i in range(80):
+            Image.new("RGB", (40, 36), (i, 90, 200 * (label == "a"))).save(folder / "photos" / label / f"{i}.png")
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[2:]) for words in COMMANDS])
@@ -18,6 +29,8 @@ def test_a_command_of_the_page_trains(assembled, tmp_path, monkeypatch, words) -
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "curriculum.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    make_files(tmp_path)
     assert words[:2] == ["cadence", "train"]
     given = [word for word in words[2:] if word != "-m"]
     swept = [word.partition(",")[0] if word.startswith("data.fold=") else word for word in given]

@@ -8,7 +8,9 @@ from trainer.lr import ConfigError
 EXTRAS = {
     "sklearn": "digits",
     "datasets": "cifar",
-    "PIL": "cifar",
+    "PIL": "images",
+    "pyarrow": "table",
+    "transformers": "text",
     "pytorch_optimizer": "optimizers",
     "matplotlib": "plots",
     "plotly": "report",

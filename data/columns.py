@@ -1,0 +1,145 @@
+"""The columns of a table as tensors: numbers, codes of categories."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.bounds import existing
+
+
+def read_table(key: str, path: str) -> Any:
+    """The Arrow table of a CSV or Parquet file. FileNotFoundError without it; ValueError if it cannot be read."""
+    import pyarrow
+    from pyarrow import csv, parquet
+
+    file = existing(key, path, "a CSV or Parquet file")
+    try:
+        if file.suffix.lower() in (".parquet", ".pq"):
+            table = parquet.read_table(file)
+        else:
+            options = csv.ConvertOptions(strings_can_be_null=True)
+            table = csv.read_csv(file, convert_options=options)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{key}={path} cannot be read as a table: {reason}") from error
+    if not table.num_rows:
+        raise ValueError(f"{key}={path} has no rows: give a file with some.")
+    return table
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns of numbers and of categories."""
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: Any, target: str, numbers: Sequence[str] | None, categories: Sequence[str] | None) -> "Columns":
+        """Those that are given, or else all of their kind in `table` but the target and the others."""
+        import pyarrow.types as kinds
+
+        given = {target, *(numbers or ()), *(categories or ())}
+        found: tuple[list[str], list[str]] = ([], [])
+        for field in table.schema:
+            if field.name in given:
+                continue
+            if kinds.is_integer(field.type) or kinds.is_floating(field.type) or kinds.is_decimal(field.type):
+                found[0].append(field.name)
+            elif kinds.is_boolean(field.type) or _is_text(field.type):
+                found[1].append(field.name)
+            elif numbers is None and categories is None:
+                raise ValueError(
+                    f"data.path: column {field.name} has the type {field.type}, which is no number and no category: "
+                    "name the columns to use in data.numbers and data.categories."
+                )
+        columns = cls(
+            tuple(found[0] if numbers is None else numbers), tuple(found[1] if categories is None else categories)
+        )
+        if not columns.numbers and not columns.categories:
+            raise ValueError(f"data.path has no column beside the target {target}: give some to learn from.")
+        return columns
+
+    def check(self, table: Any, where: str, target: str) -> None:
+        """ValueError for a table without one of the columns, or one that is named twice."""
+        used = [*self.numbers, *self.categories, target]
+        for name in used:
+            count = table.column_names.count(name)
+            if count == 0:
+                raise ValueError(f"{where} has no column {name}: its columns are {', '.join(table.column_names)}.")
+            if count > 1 or used.count(name) > 1:
+                raise ValueError(f"{where}: column {name} is there or used twice: rename it, or name it once.")
+
+
+def number_columns(table: Any, names: Sequence[str], where: str, fill: bool) -> Tensor:
+    """(N, F) float32, with nan for gaps. ValueError for a value that is no finite number, or a gap unless `fill`."""
+    columns = [_numbers(table[name], f"{where}, column {name}", fill) for name in names]
+    return torch.stack(columns, 1) if columns else torch.zeros(table.num_rows, 0)
+
+
+def _numbers(column: Any, where: str, fill: bool) -> Tensor:
+    import pyarrow
+
+    if _is_text(column.type):
+        row, value = next((i, value) for i, value in enumerate(column.to_pylist()) if not _reads(value))
+        raise ValueError(f"{where}: row {row} has {value!r}: give numbers, or name the column in data.categories.")
+    try:
+        values = column.cast(pyarrow.float64()).to_numpy()
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{where} has the type {column.type}: give numbers.") from error
+    gaps = np.isnan(values)
+    if gaps.any() and not fill:
+        raise ValueError(f"{where}: row {int(gaps.argmax())} has no value: fill it, or set data.missing=fill.")
+    if gaps.all():
+        raise ValueError(f"{where} has no values at all: leave the column out.")
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if np.isinf(narrow).any():
+        row = int(np.isinf(narrow).argmax())
+        raise ValueError(f"{where}: row {row} has {values[row]}: give finite numbers.")
+    return torch.from_numpy(narrow)
+
+
+def category_codes(
+    tables: Mapping[str, Any], names: Sequence[str], where: Mapping[str, str], fill: bool
+) -> dict[str, Tensor]:
+    """(N, K) int64 for each table: the place of a value among all that occur, sorted as texts, a gap before all."""
+    found: dict[str, list[Tensor]] = {key: [] for key in tables}
+    for name in names:
+        texts = {key: [_text(value) for value in table[name].to_pylist()] for key, table in tables.items()}
+        for key, column in texts.items():
+            if None in column and not fill:
+                row = column.index(None)
+                raise ValueError(
+                    f"{where[key]}, column {name}: row {row} has no value: fill it, or set data.missing=fill."
+                )
+        order = sorted({text for column in texts.values() for text in column if text is not None})
+        place: dict[str | None, int] = {text: i + 1 for i, text in enumerate(order)} | {None: 0}
+        for key, column in texts.items():
+            found[key].append(torch.tensor([place[text] for text in column]))
+    return {
+        key: torch.stack(columns, 1) if columns else torch.zeros(tables[key].num_rows, 0, dtype=torch.int64)
+        for key, columns in found.items()
+    }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value != value else str(value)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_dictionary(kind)
+
+
+def _reads(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
