@@ -7,7 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from trainer.config.model_data import build_model, build_net, read_data
+from trainer.config.batch_scaling import scaled_numbers
+from trainer.config.model_data import build_net, read_data
+from trainer.config.module_optimizer import model_of, with_module_numbers
 from trainer.config.resolve import horizon_of, plan_of
 from trainer.config.settings import settings_of
 
@@ -17,6 +19,7 @@ OPTIONS = [(group, file.stem) for group in GROUPS for file in sorted((CONF / gro
 
 
 FOLDER = Path(__file__).parent
+MODULE = ["task=lightning", "model=own", "model._target_=tests.engine.lightning_modules.TwoRates", "allow=[tests]"]
 NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER.parent / 'resume' / 'curve.csv'}"],
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
@@ -24,6 +27,8 @@ NEEDED = {
     "data=image_folder": ["data.path=photos"],
     "optimizer=gd": ["data.batch_size=419"],
     "model=own": ["model._target_=torch.nn.Linear", "+model.in_features=64", "+model.out_features=10"],
+    "optimizer=module": MODULE,
+    "groups=module": ["optimizer=module", *MODULE],
     "optimizer=own": ["optimizer._target_=torch.optim.SGD"],
     "scaling=own": ["scaling._target_=trainer.lr.linear_scaling"],
     "scaling=adascale": ["scaling.base_batch_size=32"],
@@ -70,7 +75,8 @@ def test_a_model_and_an_optimizer_build_and_step(compose, text_file, option):
     cfg = compose(*overrides_for(group, option, text_file), *(["model.width=8"] if "resnet" in option else []))
     settings = settings_of(cfg)
     net = build_net(settings, read_data(settings).shape)
-    model = build_model(settings.curve, net, settings.full_batch)
+    settings = with_module_numbers(settings, net, horizon_of(settings))
+    model = model_of(settings, scaled_numbers(settings.curve, horizon_of(settings)), net)
     optimizer = model.optimizer()
     claimed = [id(parameter) for entry in model.groups for parameter in entry.parameters]
     assert sorted(claimed) == sorted(id(parameter) for parameter in net.parameters())

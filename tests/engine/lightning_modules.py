@@ -122,3 +122,29 @@ class Counting(Autoencoder):
     def on_load_checkpoint(self, checkpoint):
         assert checkpoint["state_dict"].keys() == self.state_dict().keys()
         self.seen = checkpoint["seen"]
+
+
+class TwoRates(Classifier):
+    """Two groups with rates and numbers of their own; a schedule, if asked for; the rate of the update in its log."""
+
+    scheduled = False
+
+    def training_step(self, batch, batch_idx):
+        self.log("read_lr", self.optimizers().param_groups[1]["lr"])
+        return super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self):
+        groups = [
+            {"params": [*self.encoder.parameters(), *self.decoder.parameters()], "lr": 3e-4},
+            {"params": self.head.parameters(), "lr": 0.1 * 7e-3, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.8, 0.95), weight_decay=0.1)
+        if not self.scheduled:
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, [3e-3, 7e-3], total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Scheduled(TwoRates):
+    scheduled = True

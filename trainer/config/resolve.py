@@ -20,11 +20,15 @@ from trainer.resume.curve_history import Segment, curve_history, first_segment
 from trainer.resume.resumed_curve import resumed_curve
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from trainer.config.model_data import Model
     from trainer.resume.resume_point import ResumePoint, Start
 
 PLAIN = "trainer.optim.groups.decay_groups"
 """The groups that follow from the weight decay alone."""
+MODULE = "trainer.config.module_optimizer.module_optimizer"
+"""The optimizer of a LightningModule, whose numbers only the net tells."""
 LONGEST = 10**8
 """The most updates of a run: the plan keeps each one's learning rate in memory."""
 
@@ -56,7 +60,8 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
 
     Raises `ConfigError` for invalid values, and for a checkpoint that does not fit.
     """
-    from trainer.config.model_data import build_model, build_net, facts_of, prepare, read_data
+    from trainer.config.model_data import build_net, facts_of, prepare, read_data
+    from trainer.config.module_optimizer import model_of, with_module_numbers
     from trainer.config.sharding import check_sharded  # late: these need torch
 
     prepare(settings.trainer, settings.seed)
@@ -65,8 +70,9 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     length = declared or horizon_of(settings, data.train_samples)
     own = in_own_updates(settings, length, data.train_samples)
     net = build_net(settings, data.shape)
+    settings = with_module_numbers(settings, net, own)
     numbers = scaled_numbers(settings.curve, length)
-    model = build_model(numbers.curve, net, settings.full_batch)
+    model = model_of(settings, numbers, net)
     check_sharded(settings, net, model.optimizer())
     history, changed = _history(settings, length, own, model, checkpoint)
     groups = facts_of(model.groups)
@@ -82,9 +88,16 @@ def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[
     Where groups follow from the model and are not given, the data is read and the net built.
     """
     length = horizon_of(settings)
+    net = None
+    if settings.curve.optimizer.get("_target_") == MODULE:
+        from trainer.config.model_data import build_net, read_data  # late: these need torch
+        from trainer.config.module_optimizer import with_module_numbers
+
+        net = build_net(settings, read_data(settings).shape)
+        settings = with_module_numbers(settings, net, length)
     numbers = scaled_numbers(settings.curve, length)
     if groups is None:
-        groups = _groups_of_model(settings, numbers) or assumed_groups(numbers.curve)
+        groups = _groups_of_model(settings, numbers, net) or assumed_groups(numbers.curve)
     return _plan(Curves(settings, numbers, groups), history or [first_segment(settings.record, length)])
 
 
@@ -139,14 +152,15 @@ def _plan(curves: Curves, history: Sequence[Segment]) -> Plan:
     return Plan(policy, length, group_settings(numbers.curve, curves.groups))
 
 
-def _groups_of_model(settings: Settings, numbers: ScaledNumbers) -> Groups | None:
+def _groups_of_model(settings: Settings, numbers: ScaledNumbers, net: "nn.Module | None") -> Groups | None:
     """The groups of the model, for which the data is read; None where the config alone determines them."""
     if settings.curve.groups["_target_"] == PLAIN:
         return None
-    from trainer.config.model_data import build_model, build_net, facts_of, read_data  # late: these need torch
+    from trainer.config.model_data import build_net, facts_of, read_data  # late: these need torch
+    from trainer.config.module_optimizer import model_of
 
-    net = build_net(settings, read_data(settings).shape)
-    return facts_of(build_model(numbers.curve, net, settings.full_batch).groups)
+    net = build_net(settings, read_data(settings).shape) if net is None else net
+    return facts_of(model_of(settings, numbers, net).groups)
 
 
 def _history(
@@ -155,10 +169,10 @@ def _history(
     """The history of the run's curve, and whether this resume has changed it; the checkpoint must fit the model."""
     if checkpoint is None:
         return curve_history(settings.record, settings.resume, length, None), False
-    from trainer.resume.resume_point import Fitted, check_fits  # late: it needs torch
+    from trainer.resume.resume_point import Fitted, check_fits, kind_of_optimizer  # late: it needs torch
 
     with refusing(f"resume.path={checkpoint.path}"):
-        check_fits(checkpoint, Fitted(model.net, model.groups, settings.curve.optimizer["_target_"], own))
+        check_fits(checkpoint, Fitted(model.net, model.groups, kind_of_optimizer(settings.record), own))
     history = curve_history(settings.record, settings.resume, length, checkpoint.saved)
     return history, history != checkpoint.saved["curve_history"]
 

@@ -186,8 +186,10 @@ def _summary_of_module(resolved: Resolved) -> dict[str, list[str]]:
     if lightning_class(net) is None:
         return {"module": []}
     ignore = settings.task["step"].get("ignore", ()) if "step" in settings.task else ()
-    optimizer = str(settings.curve.optimizer["_target_"]).rpartition(".")[2]
-    return {"module": summary_of_replaced(net, ignore, optimizer)}
+    node = settings.curve.optimizer
+    if "class" in node:
+        return {"module": [f"configure_optimizers gives {node['class']}", *summary_of_replaced(net, ignore, None)]}
+    return {"module": summary_of_replaced(net, ignore, str(node["_target_"]).rpartition(".")[2])}
 
 
 def _name(node: Node) -> str:

@@ -1,7 +1,7 @@
 """Resuming: from which checkpoint, whether it fits this run, and a run that lacks only its test."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,12 @@ def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
     _check_optimizer(checkpoint, fitted)
 
 
+def kind_of_optimizer(config: Mapping[str, Any]) -> str:
+    """The class of the optimizer, or the function that makes it; with optimizer=module that of the module."""
+    node = config["optimizer"]
+    return str(node.get("class", node["_target_"]))
+
+
 def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
     """Where the run of `horizon` begins, counted in its own updates.
 
@@ -212,7 +218,7 @@ def _check_shapes(path: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> N
 
 def _check_optimizer(checkpoint: ResumePoint, fitted: Fitted) -> None:
     """The checkpoint must hold the state of this optimizer, for these parameter groups."""
-    path, theirs = checkpoint.path, checkpoint.saved["config"]["optimizer"]["_target_"]
+    path, theirs = checkpoint.path, kind_of_optimizer(checkpoint.saved["config"])
     if theirs != fitted.optimizer:
         raise ConfigError(
             f"resume.path={path} has the state of {theirs}, not of {fitted.optimizer}: "
