@@ -179,7 +179,7 @@ def test_what_a_net_has_kept_of_the_first_scored_batch_is_forgotten(assembled):
             "EarlyStopping.mode=min with EarlyStopping.monitor=val/accuracy, of which higher",
         ),
         ((f"+task.metrics.roc._target_={F}.MulticlassROC",), "give its metric fixed ones, thresholds=100"),
-        (("+task.metrics.loss._target_=torchmetrics.MeanMetric",), "task.metrics.loss: loss is the name of the loss"),
+        (("+task.metrics.loss._target_=torchmetrics.MeanMetric",), "task.metrics.loss: loss is the name of a loss"),
     ],
 )
 def test_what_cannot_be_scored_or_watched_is_refused_before_the_first_update(assembled, words, told):

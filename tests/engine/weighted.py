@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.engine.clock import Clock
+from trainer.engine.losses import WeightedLosses
 from trainer.engine.lr_control import LRControl
 from trainer.engine.step import ModelStep, PairStep, StepOutput
 from trainer.engine.task import TokenCrossEntropy
@@ -103,6 +104,11 @@ def many_labels(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return inputs, (torch.rand(SAMPLES, CLASSES, generator=generator) < 0.5).double()
 
 
+def sharpness(logits: Tensor, targets: Tensor) -> Tensor:
+    """A loss that is a mean over samples."""
+    return logits.square().mean()
+
+
 def pair(loss: Callable[[], Any]) -> Callable[[], PairStep]:
     return lambda: PairStep(loss())
 
@@ -150,6 +156,23 @@ KINDS = {
         padded,
         lambda net, batch: mean_nll(
             net(batch["tokens"])[:, :-1], batch["labels"][:, 1:], batch["labels"][:, 1:] != PAD
+        ),
+    ),
+    "several": Kind(
+        classifier,
+        lambda: WeightedLosses(
+            {
+                "rare": nn.CrossEntropyLoss(weight=WEIGHTS.clone(), ignore_index=1),
+                "most": nn.CrossEntropyLoss(ignore_index=0),
+                "sharp": sharpness,
+            },
+            {"most": 0.3, "sharp": 0.05},
+        ),
+        labelled(0),
+        lambda net, batch: (
+            mean_nll(net(batch[0]), batch[1], batch[1] != 1, WEIGHTS)
+            + 0.3 * mean_nll(net(batch[0]), batch[1], batch[1] != 0)
+            + 0.05 * net(batch[0]).square().mean()
         ),
     ),
     "many_labels": Kind(

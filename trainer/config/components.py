@@ -147,8 +147,10 @@ def _task(settings: Settings, data: Any) -> Task:
     node = with_shape_in_metrics(settings.task, shape, settings.allow)
     made = expect("task", instantiate(node, "task", settings.allow), Task)
     made = replace(made, class_names=made.class_names or tuple(map(str, getattr(data, "class_names", None) or ())))
-    if isinstance(made.loss, nn.Module):
-        made.loss.to(torch.float64 if settings.trainer.precision == "64-true" else torch.float32)
+    dtype = torch.float64 if settings.trainer.precision == "64-true" else torch.float32
+    for loss in (made.loss, *getattr(made.step, "pairs", ())):
+        if isinstance(loss, nn.Module):
+            loss.to(dtype)
     smoothing = getattr(made.loss, "label_smoothing", 0.0)
     fraction("task.loss.label_smoothing", smoothing, "it is the share of the target that is spread over all classes.")
     if isinstance(made.loss, nn.CrossEntropyLoss) and shape.get("classes") == 1:
@@ -304,7 +306,7 @@ def _watched(settings: Settings, task: Task | None) -> dict[str, Any]:
     monitor = settings.plateau.get("monitor")
     if task is None:
         return {"monitor": monitor, "logged": None}
-    scored = [f"val/{name}" for name in ("loss", *task.metrics)]
+    scored = [f"val/{name}" for name in ("loss", *task.loss_weights, *task.metrics)]
     inside = [monitor for name in scored if str(monitor).startswith(f"{name}/")]
     return {"monitor": monitor, "logged": [*scored, *inside]}
 
@@ -318,7 +320,7 @@ def _monitors(trainer: pl.Trainer, task: Task, checkpointing: Checkpointing) -> 
             continue
         name = f"{type(callback).__name__}.monitor"
         if not monitor.startswith("val/"):
-            known = ", ".join(f"val/{name}" for name in ("loss", *task.metrics))
+            known = ", ".join(f"val/{name}" for name in ("loss", *task.loss_weights, *task.metrics))
             raise ConfigError(f"{name}={monitor} is not computed: choose one of {known}.")
         task.check_monitor(type(callback).__name__, monitor, getattr(callback, "mode", None))
         found[name] = monitor

@@ -9,7 +9,7 @@ from trainer.config.batch_scaling import ScaledNumbers
 from trainer.config.compat import Compat
 from trainer.config.instantiate import Node, expect, instantiate, refusing
 from trainer.config.nested_schedules import expanded, named
-from trainer.config.settings import RUN_VALUES, CurveSettings
+from trainer.config.settings import LOSS_WEIGHTS, RUN_VALUES, CurveSettings
 from trainer.config.tuned_hyperparameters import is_number
 from trainer.lr import (
     ConfigError,
@@ -153,7 +153,11 @@ def _hyper_schedules(
     curve: CurveSettings, length: Horizon, settings: Mapping[str, Mapping[str, float]]
 ) -> dict[str, HyperSchedule]:
     """A schedule for each entry of `hyper_schedule`."""
-    wanted = curve.hyper_schedule
+    wanted = dict(curve.hyper_schedule)
+    several = wanted.get(LOSS_WEIGHTS)
+    if isinstance(several, Mapping):
+        del wanted[LOSS_WEIGHTS]
+        wanted |= {f"{LOSS_WEIGHTS}.{name}": node for name, node in several.items()}
     if "momentum" in wanted and "beta1" in wanted and "momentum" not in curve.optimizer:
         raise ConfigError(
             "hyper_schedule.momentum and hyper_schedule.beta1 are the same number of this optimizer: keep one."
@@ -168,12 +172,12 @@ def _hyper_schedule(
     if not isinstance(node, Mapping):
         raise ConfigError(f"{key}={node} is not a rule: give it a _target_, such as trainer.lr.tied.")
     bases: list[Any]
-    if name in RUN_VALUES:
-        bases, home = [curve.run_values[name]], RUN_VALUES[name]
+    if name in curve.run_values:
+        bases, home = [curve.run_values[name]], RUN_VALUES.get(name, f"task.step.{name}")
     else:
         bases, home = [group.get(name) for group in settings.values()], f"optimizer.{name}"
         if bases[0] is None:
-            known = sorted({*RUN_VALUES, *next(iter(settings.values()))})
+            known = sorted({*curve.run_values, *next(iter(settings.values()))})
             raise ConfigError(f"{key}: there is no such hyper-parameter here: {nearest(name, known)}")
     if not any(bases):
         raise ConfigError(f"{key} would be 0 at every update, for {home}={bases[0]}: set it above zero.")

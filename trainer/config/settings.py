@@ -28,6 +28,8 @@ RUN_VALUES = {
     "gradient_noise": "trainer.gradient_noise",
 }
 """Settings of the whole run that may follow a schedule, and their keys in the config."""
+LOSS_WEIGHTS = "loss_weights"
+"""The factors of several losses, in `task.step` and in `hyper_schedule`."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 
@@ -127,7 +129,8 @@ class TrainerSettings:
 class CurveSettings:
     """The settings that decide the learning rate of every update, from this run's config or that of a checkpoint.
 
-    `duration` is `trainer.duration`, and `run_values` are the values of `RUN_VALUES`.
+    `duration` is `trainer.duration`, and `run_values` are the values of `RUN_VALUES`, and of `task.step.loss_weights`
+    as `loss_weights.NAME`.
     """
 
     optimizer: Node
@@ -152,7 +155,7 @@ class CurveSettings:
         return cls(
             **{name: config[name] for name in (*nodes, "compat", "hyper_schedule", "warmup_mode")},
             duration=config["trainer"]["duration"],
-            run_values={name: _at(config, key) for name, key in RUN_VALUES.items()},
+            run_values={name: _at(config, key) for name, key in RUN_VALUES.items()} | _loss_weights(config),
             allow=config["allow"],
         )
 
@@ -311,6 +314,12 @@ def declared_samples(data: Node, allow: Sequence[str]) -> int | None:
 def _counted(data: Node, name: str, allow: Sequence[str]) -> Any:
     declared = data.get(name)
     return instantiate(declared, f"data.{name}", allow) if isinstance(declared, Mapping) else declared
+
+
+def _loss_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The factors of several losses, by the names of their schedules."""
+    given = _at(config, f"task.step.{LOSS_WEIGHTS}")
+    return {f"{LOSS_WEIGHTS}.{name}": value for name, value in given.items()} if isinstance(given, Mapping) else {}
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:

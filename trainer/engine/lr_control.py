@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,11 @@ def attribute_setters(policy: LRPolicy, net: nn.Module, step: object) -> dict[st
                 f"hyper_schedule.label_smoothing: {type(loss).__name__} has none: choose another task.loss."
             )
         setters["label_smoothing"] = lambda value: setattr(loss, "label_smoothing", value)
+    for key in policy.hyper_schedules:
+        kind, _, name = key.partition(".")
+        if kind == "loss_weights" and name:
+            factors: dict[str, float] = getattr(step, kind)
+            setters[key] = partial(factors.__setitem__, name)
     for name in (BATCH, "gradient_noise"):
         if name in policy.hyper_schedules:
             setters[name] = lambda value: None

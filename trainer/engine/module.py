@@ -229,7 +229,7 @@ class Module(pl.LightningModule):
         values = {f"{stage}/{name}": value for name, value in scores.compute().items()}
         arrays = {f"{stage}/{name}": numbers for name, numbers in scores.arrays.items()}
         self.arrays = {name: one for name, one in self.arrays.items() if not name.startswith(f"{stage}/")} | arrays
-        dtype = scores.total.dtype
+        dtype = scores.dtype
         self.log_dict(
             {name: torch.tensor(value, dtype=dtype, device=self.device) for name, value in values.items()}, logger=False
         )

@@ -25,6 +25,10 @@ class StepOutput(NamedTuple):
 
     `logs` are scalars by name, the same names for every batch: each update logs their means, with the same weights, as
     `train/NAME`. Metrics are computed from `outputs` and `targets`.
+
+    A step of several losses has their factors as `loss_weights`, by name. It gives the losses themselves as `parts`
+    (K,), `loss` as their weighted sum, and a `weight` for each (K,), which `weight_of` must tell before the forward
+    pass; or None. Each loss is then a mean over all micro-batches with its own weights.
     """
 
     loss: Tensor
@@ -32,6 +36,7 @@ class StepOutput(NamedTuple):
     logs: Mapping[str, Tensor | float] = MappingProxyType({})
     outputs: Any = None
     targets: Any = None
+    parts: Tensor | None = None
 
 
 class Step(Protocol):

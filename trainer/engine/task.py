@@ -1,5 +1,6 @@
 """The loss that trains a model, and the metrics that score it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,8 +44,8 @@ class Task:
         for name, metric in self.metrics.items():
             if not isinstance(metric, Metric | MetricCollection):
                 raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")
-        if "loss" in self.metrics:
-            raise ConfigError("task.metrics.loss: loss is the name of the loss itself: give the metric another.")
+        if taken := [name for name in self.metrics if name == "loss" or name in self.loss_weights]:
+            raise ConfigError(f"task.metrics.{taken[0]}: {taken[0]} is the name of a loss: give the metric another.")
         if self.mode not in ("min", "max", None):
             raise ConfigError(f"task.mode={self.mode!r} is not known: choose min or max, or null for the metric's own.")
         if name_of := getattr(self.step, "score_name", None):  # a step that logs its scores itself
@@ -58,6 +59,11 @@ class Task:
             )
 
     @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The factors of several losses by name, as they are now; empty for one loss."""
+        return getattr(self.step, "loss_weights", {})
+
+    @property
     def direction(self) -> str:
         """The better direction of the monitor, "min" or "max"."""
         found = self.mode or self.better(self.monitor)
@@ -66,7 +72,7 @@ class Task:
 
     def better(self, name: str) -> str | None:
         """The better direction of a score, min or max; None where its metric does not say it."""
-        if name == "loss":
+        if name == "loss" or name in self.loss_weights:
             return "min"
         key = self._metric_of(name)
         return None if key is None else direction(self.metrics[key], name[len(key) + 1 :])
@@ -74,8 +80,9 @@ class Task:
     def check_monitor(self, what: str, monitor: str, mode: str | None) -> None:
         """Refuse a monitor that no metric gives, and a `mode` that contradicts it; `what` has them as settings."""
         name = monitor.removeprefix("val/")
-        if name != "loss" and self._metric_of(name) is None:
-            known = ", ".join(monitor.removesuffix(name) + one for one in ("loss", *self.metrics))
+        own = ["loss", *self.loss_weights]
+        if name not in own and self._metric_of(name) is None:
+            known = ", ".join(monitor.removesuffix(name) + one for one in (*own, *self.metrics))
             raise ConfigError(f"{what}.monitor={monitor} is not computed: choose one of {known}.")
         right = self.better(name)
         if mode in ("min", "max") and right not in (mode, None):
@@ -121,20 +128,15 @@ class TokenCrossEntropy(nn.Module):
         return None if self.ignore_index is None else (targets != self.ignore_index).sum()
 
 
-class Scores(nn.Module):
-    """The mean loss and the metrics over one pass of a data set, over all processes."""
+class Mean(nn.Module):
+    """A mean loss over one pass of a data set, over all processes: Σ weight · loss / Σ weight."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.total, self.count = SumMetric(nan_strategy="disable"), SumMetric(nan_strategy="disable")
-        self.names, self.labels = list(task.metrics), tuple(task.class_names)
-        self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
-        self.arrays: dict[str, Numbers] = {}
 
-    @torch.no_grad()
-    def update(self, output: StepOutput, batch: Any) -> None:
-        """Count one batch and what a step gave for it."""
-        loss, weight = output.loss, output.weight
+    def update(self, loss: Tensor, weight: Tensor | float | None, batch: Any) -> None:
+        """Count a batch. Without a weight, its samples count."""
         if loss.dtype == torch.float64 or weight is not None:
             self._widen(loss.device)
         if weight is None:
@@ -144,17 +146,51 @@ class Scores(nn.Module):
             weight = as_weight(weight, loss.device)
             self.total.update(weighted(loss.to(weight.dtype), weight))
         self.count.update(weight)
-        if self.names and output.outputs is None:
-            raise ConfigError("task.metrics: the step gives no outputs. Return StepOutput(loss, outputs=…, targets=…).")
-        for name, metric in zip(self.names, self.metrics):
-            with _naming(name):
-                metric.update(output.outputs, output.targets)  # type: ignore[operator]
 
     def _widen(self, device: torch.device) -> None:
         """Sum up in double precision, where the device has it."""
         if self.total.dtype != torch.float64 and device.type != "mps":
             self.total.set_dtype(torch.float64)
             self.count.set_dtype(torch.float64)
+
+    def compute(self) -> float:
+        """The mean; resets it."""
+        found = (self.total.compute() / self.count.compute()).item()
+        self.total.reset()
+        self.count.reset()
+        return found
+
+
+class Scores(nn.Module):
+    """The mean loss, or losses, and the metrics over one pass of a data set, over all processes."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.loss_weights = task.loss_weights
+        self.losses = nn.ModuleList(Mean() for _ in self.loss_weights or [""])
+        self.names, self.labels = list(task.metrics), tuple(task.class_names)
+        self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
+        self.arrays: dict[str, Numbers] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the mean loss."""
+        return self.losses[0].total.dtype  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def update(self, output: StepOutput, batch: Any) -> None:
+        """Count one batch and what a step gave for it."""
+        weight: Any = output.weight
+        if output.parts is None:
+            self.losses[0].update(output.loss, weight, batch)  # type: ignore[operator]
+        else:
+            for i, loss in enumerate(self.losses):
+                loss.update(output.parts[i], None if weight is None else weight[i], batch)  # type: ignore[operator]
+        if self.names and output.outputs is None:
+            raise ConfigError("task.metrics: the step gives no outputs. Return StepOutput(loss, outputs=…, targets=…).")
+        for name, metric in zip(self.names, self.metrics):
+            with _naming(name):
+                metric.update(output.outputs, output.targets)  # type: ignore[operator]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scores":
         """Move and convert what the metrics have summed up, but never below float32."""
@@ -163,9 +199,11 @@ class Scores(nn.Module):
 
     def compute(self) -> dict[str, float]:
         """The scores by name; resets them. Matrices and curves are then in `arrays`."""
-        scores = {"loss": (self.total.compute() / self.count.compute()).item()}
-        self.total.reset()
-        self.count.reset()
+        means = [loss.compute() for loss in self.losses]  # type: ignore[operator]
+        scores = {"loss": means[0]}
+        if self.loss_weights:
+            named = dict(zip(self.loss_weights, means))
+            scores = {"loss": math.fsum(self.loss_weights[name] * mean for name, mean in named.items()), **named}
         self.arrays = {}
         for name, metric in zip(self.names, self.metrics):
             with _naming(name):

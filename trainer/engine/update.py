@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.losses import combined
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import GradientRecorder, MicroBatch, Observer
 from trainer.engine.run_hooks import RunHooks
@@ -27,6 +28,8 @@ from trainer.optim.shards import local
 
 Weight = Tensor | float | None
 Logs = Mapping[str, Tensor]
+Named = Mapping[str, Tensor | float]
+Shares = Sequence[Tensor] | None
 
 
 class Diverged(RuntimeError):
@@ -144,7 +147,7 @@ class Updater:
         count = len(update)
         several = count * self.backward.world > 1
         shares = self._known_shares(update) if several and self.weight_of is not None else None
-        given: list[tuple[Tensor, Weight, Mapping[str, Tensor | float]]] = []
+        given: list[tuple[Tensor, Weight, Named]] = []
         for i, micro in enumerate(update):
             self.backward.reseed(micro.seed)
             with nullcontext() if i + 1 == count else self.backward.no_sync():
@@ -155,6 +158,8 @@ class Updater:
                     part = weighted(loss, as_weight(weight, loss.device))
                 else:
                     part = loss / count if count > 1 else loss
+                if part.ndim:
+                    part = combined(part, self.step.loss_weights)  # type: ignore[attr-defined]
                 with self.backward.full_precision():
                     self.hooks.before_backward(part)
                     self.backward(part)
@@ -167,16 +172,25 @@ class Updater:
         losses, weights, named = zip(*given, strict=True)
         if shares is None and several and weights.count(None) < count:
             shares = self._shares(weights, scale=True)
-        return _mean(losses, shares), _mean_logs(named, shares, losses[0])
+        return self._means(losses, named, shares)
 
-    def _forward(self, batch: Any) -> tuple[Tensor, Weight, Mapping[str, Tensor | float]]:
-        """Loss, weight and logs of a micro-batch; its outputs are not kept, because they may be large."""
+    def _means(self, losses: Sequence[Tensor], named: Sequence[Named], shares: Shares) -> tuple[Tensor, Logs]:
+        """The mean loss and logs; several losses are logged by their names."""
+        mean = _mean(losses, shares)
+        if not mean.ndim:
+            return mean, _mean_logs(named, shares, losses[0])
+        loss_weights = self.step.loss_weights  # type: ignore[attr-defined]
+        logs = {**_mean_logs(named, None, losses[0]), **dict(zip(loss_weights, mean.unbind()))}
+        return combined(mean, loss_weights), logs
+
+    def _forward(self, batch: Any) -> tuple[Tensor, Weight, Named]:
+        """Losses, weights and logs of a micro-batch; its outputs are not kept, because they may be large."""
         output = self.step(self.net, batch, t=self.clock.t)
         if not isinstance(output, StepOutput):
             raise ConfigError(
                 f"task.step returns {type(output).__name__}: return trainer.engine.step.StepOutput(loss)."
             )
-        return output[:3]
+        return output[:3] if output.parts is None else (output.parts, output.weight, output.logs)
 
     def _known_shares(self, update: Sequence[MicroBatch]) -> Sequence[Tensor] | None:
         """The shares of the micro-batches, where their weights are known before the forward pass."""
@@ -193,7 +207,9 @@ class Updater:
         if len(given) < len(weights):
             raise ConfigError(f"task.step gives a weight for some batches of update {self.clock.t}: give one for all.")
         own, world = torch.stack(given), self.backward.world
-        total = self.backward.over_ranks(own.sum())
+        if scale and own.ndim > 1:
+            raise ConfigError("task.step gives several losses with weights: it needs a method weight_of(batch).")
+        total = self.backward.over_ranks(own.sum() if own.ndim == 1 else own.sum(0))
         shares = own * (len(own) * world) / total
         if self.micro_gradients is not None and (scale or (shares - 1).abs().max() > 1e-6):
             raise ConfigError(
@@ -233,14 +249,17 @@ class Updater:
             self.averaging.take(self.clock.t)
 
 
-def _mean(values: Sequence[Tensor], shares: Sequence[Tensor] | None) -> Tensor:
+def _mean(values: Sequence[Tensor], shares: Shares) -> Tensor:
     """The mean over the micro-batches of this process; the mean of all processes is then that over all of them."""
     if shares is not None:
         values = [weighted(value, share) for value, share in zip(values, shares, strict=True)]
-    return values[0] if len(values) == 1 else torch.stack(list(values)).mean()
+    if len(values) == 1:
+        return values[0]
+    stacked = torch.stack(list(values))
+    return stacked.mean() if stacked.ndim == 1 else stacked.mean(0)
 
 
-def _mean_logs(logs: Sequence[Mapping[str, Tensor | float]], shares: Sequence[Tensor] | None, like: Tensor) -> Logs:
+def _mean_logs(logs: Sequence[Named], shares: Shares, like: Tensor) -> Logs:
     """The means by name, as scalars like `like`."""
     names = logs[0].keys()
     if not names:
