@@ -1,6 +1,5 @@
 """Worlds of real processes for tests: forked from one server that has imported everything, so that they start fast."""
 
-import itertools
 import multiprocessing
 import os
 import runpy
@@ -13,6 +12,7 @@ from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -49,11 +49,9 @@ def _server() -> ForkServerContext:
 class Script:
     """`python SCRIPT ARGV` in a process of its own, in `folder`: forked, which takes a tenth of a fresh interpreter."""
 
-    _numbers = itertools.count()
-
     def __init__(self, path: Path, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-        number = next(self._numbers)
-        self._said = [folder / f".{kind}-{os.getpid()}-{number}" for kind in ("out", "err")]
+        self._output = TemporaryDirectory()
+        self._said = [Path(self._output.name, kind) for kind in ("out", "err")]
         self._process = _server().Process(
             target=_script, args=(path, list(argv), folder, dict(environment), self._said)
         )
