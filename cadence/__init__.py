@@ -3,7 +3,10 @@
     import cadence
 
     plan = cadence.plan("optimizer=adamw", "schedule=cosine_warmup", updates=1000)
-    scheduler = plan.scheduler(optimizer)
+    scheduler = plan.scheduler(optimizer)           # in a loop of your own
+    run = cadence.fit("optimizer=adamw", "name=first")
+    run = cadence.load("outputs/first")
+    outputs, scores = run.predict(inputs), run.test()
 
 What is slow to import is imported where it is first used.
 """
@@ -12,18 +15,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cadence.fitting import fit
     from cadence.planning import RunPlan, plan
+    from trainer.tools.trained.loading import Run, load
 
-__all__ = ["RunPlan", "plan"]
+__all__ = ["Run", "RunPlan", "fit", "load", "plan"]
 
-_HOMES = {"plan": "planning", "RunPlan": "planning"}
+_HOMES = {
+    "fit": "cadence.fitting",
+    "plan": "cadence.planning",
+    "RunPlan": "cadence.planning",
+    "load": "trainer.tools.trained.loading",
+    "Run": "trainer.tools.trained.loading",
+}
 """The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'cadence' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"cadence.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from trainer.cli.compose import compose_config
 from trainer.cli.messages import user_error_message
@@ -16,24 +16,50 @@ Overrides = Sequence[str | Sequence[str] | DictConfig]
 
 
 def composed(given: Overrides, config_dir: str | Path | None = None, config_name: str = "train") -> DictConfig:
-    """The config that `cadence train OVERRIDES` would see, or the one that is given.
+    """The config that `cadence train OVERRIDES` would see, or the one that is given; its Hydra part is left out.
 
     A Hydra that is active, as inside `hydra.main`, is put aside for the time of the call.
     """
-    if any(isinstance(one, DictConfig) for one in given):
-        (cfg, *more) = given
-        if more or not isinstance(cfg, DictConfig):
-            raise ConfigError("a composed config is given beside overrides: compose it with them.")
+    if (cfg := given_config(given)) is not None:
         return cfg
-    words: list[Any] = [word for one in given for word in ([one] if isinstance(one, str) else one)]
+    return _without_hydra(composed_job(words_of(given), config_dir, config_name))
+
+
+def composed_job(words: Sequence[str], config_dir: str | Path | None, config_name: str) -> DictConfig:
+    """The config of overrides, with the settings of Hydra as `hydra`."""
     options = Namespace(config_dir=None if config_dir is None else Path(config_dir), config_name=config_name)
     hydra = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        return compose_config(words, options)
+        return compose_config(words, options, with_hydra=True)
     except Exception as error:
         if isinstance(error, ConfigError) or (line := user_error_message(error)) is None:
             raise
         raise ConfigError(line) from error
     finally:
         GlobalHydra.instance().hydra = hydra
+
+
+def given_config(given: Overrides) -> DictConfig | None:
+    """The composed config among the arguments of a call; None where there are overrides."""
+    if not any(isinstance(one, DictConfig) for one in given):
+        return None
+    (cfg, *more) = given
+    if more or not isinstance(cfg, DictConfig):
+        raise ConfigError("a composed config is given beside overrides: compose it with them.")
+    return _without_hydra(cfg)
+
+
+def words_of(given: Overrides) -> list[str]:
+    """Overrides that were given one by one or in lists."""
+    words: list[Any] = [word for one in given for word in ([one] if isinstance(one, str) else one)]
+    return words
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    if "hydra" not in cfg:
+        return cfg
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg

@@ -145,6 +145,10 @@ class DataModule(LightningDataModule):
         """This rank's part of the test split; an empty list where there is none."""
         return self._evaluation(self.splits.test)
 
+    def evaluation_dataloader(self, split: str) -> Shard | list:
+        """This rank's part of a split, train, val or test, in its order and without augmentation."""
+        return self._evaluation(getattr(self.splits, split))
+
     def validation_samples(self, count: int) -> Any:
         """The first `count` validation samples as one batch, on the device of the run."""
         source = self.splits.val

@@ -92,7 +92,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/tools/",
-            "what a person runs beside training: plan, range test, report, noise scale, doctor, gallery",
+            "what a person runs beside training: plan, range test, report, noise scale, doctor, gallery; and with a "
+            "trained run: predictions, scores, exports",
             HYDRA
             | TORCH
             | {
@@ -111,7 +112,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             },
         )
     ],
-    [("cadence/", "the public face: the command and its subcommands; plan from Python", HYDRA | {"torch"})],
+    [("cadence/", "the public face: the command and its subcommands; fit, load and plan from Python", HYDRA | TORCH)],
     [("train.py", "the front door: one screen", HYDRA)],
 ]
 """Each level may import all levels before it, and no other room of its own level."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,14 @@ from trainer.resume.resume_point import ResumePoint, resume_point, take_up, take
 
 def run(cfg: DictConfig) -> None:
     """Train as the config says; the run's folder then has its config, plan, log, checkpoints and result."""
-    job, started = HydraConfig.get(), time.time()
+    job = HydraConfig.get()
     check_command(job)
-    settings, folder = settings_of(cfg), Path(job.runtime.output_dir)
+    run_in(Path(job.runtime.output_dir), cfg, typed_overrides(job), typed_program(job))
+
+
+def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequence[str]) -> None:
+    """The same in a folder; `program` and `overrides` are the command that would start it."""
+    started, settings = time.time(), settings_of(cfg)
     with _rank_monitor(settings, folder) as monitor:
         record_start(folder, settings.trainer.max_idle_restarts)
         checkpoint = resume_point(settings.resume, folder)
@@ -40,7 +46,7 @@ def run(cfg: DictConfig) -> None:
         parts = build(resolved, folder, monitor)
         signals.defer()
         if parts.trainer.is_global_zero:
-            announce(parts, typed_overrides(job), typed_program(job))
+            announce(parts, overrides, program)
             write_job(folder)
         train(parts, monitor, started)
 

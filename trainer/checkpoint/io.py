@@ -68,8 +68,10 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path, name: str = "resume.path") -> dict[str, Any]:
     """A checkpoint on the CPU, as plain containers; the tensors are mapped from the file, and read when used.
+
+    `name` is what messages call the path.
 
     Raises:
         ConfigError: the file cannot be read, is no checkpoint of Cadence, or is one of another format.
@@ -78,14 +80,14 @@ def read(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         why = "it is damaged, or holds more than plain data"
-        raise ConfigError(f"resume.path={path} is not a checkpoint that can be read: {why}. Name another.") from error
+        raise ConfigError(f"{name}={path} is not a checkpoint that can be read: {why}. Name another.") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("cadence"), dict):
-        raise ConfigError(f"resume.path={path} was not written by this framework: it has no clock. Name another.")
-    _check_format(path, checkpoint["cadence"])
+        raise ConfigError(f"{name}={path} was not written by this framework: it has no clock. Name another.")
+    _check_format(f"{name}={path}", checkpoint["cadence"])
     return checkpoint
 
 
-def _check_format(path: str | Path, saved: dict[str, Any]) -> None:
+def _check_format(place: str, saved: dict[str, Any]) -> None:
     found = saved.get("format")
     if found == FORMAT:
         return
@@ -93,7 +95,7 @@ def _check_format(path: str | Path, saved: dict[str, Any]) -> None:
     writer = "a newer Cadence" if isinstance(found, int) and found > FORMAT else "an older Cadence"
     writer += f", {saved['version']}" if "version" in saved else ""
     raise ConfigError(
-        f"resume.path={path} {has}, and this Cadence reads format {FORMAT}: go on with the version that wrote it "
+        f"{place} {has}, and this Cadence reads format {FORMAT}: go on with the version that wrote it "
         f"({writer}), or start a new run."
     )
 

@@ -40,12 +40,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def compose_config(overrides: Iterable[str], options: argparse.Namespace | None = None) -> DictConfig:
+def compose_config(
+    overrides: Iterable[str], options: argparse.Namespace | None = None, with_hydra: bool = False
+) -> DictConfig:
     """The config that `cadence train OVERRIDES` would see.
 
     Args:
         overrides: as on the command line, `hydra.searchpath` among them.
         options: what `add_config_options` has parsed; None: the shipped configs alone.
+        with_hydra: with the settings of Hydra, as `hydra`.
 
     Raises:
         ConfigError: the folder of --config-dir does not exist.
@@ -57,7 +60,8 @@ def compose_config(overrides: Iterable[str], options: argparse.Namespace | None 
     find_own_packages()
     register_run_id()
     with initialized(CONF, config_dir):
-        return compose(options.config_name if options else "train", list(overrides))
+        name = options.config_name if options else "train"
+        return compose(name, list(overrides), return_hydra_config=with_hydra)
 
 
 def absolute_config_path(words: Sequence[str]) -> list[str]:

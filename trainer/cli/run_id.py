@@ -40,6 +40,13 @@ def run_id() -> str:
     return _decided[0]
 
 
+def renew_run_id() -> None:
+    """Give the next run of this process an id of its own; one that the environment names stays."""
+    if _decided and VARIABLE not in os.environ:
+        _decided[:] = [_clock()]
+        os.environ[OF_RANK_ZERO] = _decided[0]
+
+
 def _decide() -> str:
     env = os.environ
     if given := env.get(VARIABLE):

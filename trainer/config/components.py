@@ -77,13 +77,13 @@ class Parts:
 def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = None) -> Parts:
     """Every part of the run in `folder`, built and checked against the others; nothing is trained yet."""
     settings, horizon = resolved.settings, resolved.horizon
-    task = _task(settings, resolved.data)
+    task = task_of(settings, resolved.data)
     logs_scores = isinstance(task.step, RunHooks) and task.step.logs_scores
     check_step(resolved.model.net, lightning=logs_scores)
     warnings = lint.check(resolved.plan, settings.lint_ignore, **_watched(settings, None if logs_scores else task))
     module = Module(resolved.model.net, task, train_spec(resolved))
     if isinstance(module.step, PairStep):
-        module.step.skip_count(partial(_may_occur, resolved.data))
+        module.step.skip_count(partial(may_occur, resolved.data))
     snapshots = snapshot_updates(horizon, settings.trainer.snapshots)
     duration = settings.trainer.checkpoint
     every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
@@ -117,7 +117,7 @@ def train_spec(resolved: Resolved) -> TrainSpec:
         accumulate=run.accumulate,
         micro_batch=settings.data["batch_size"],
         log_every=run.log_every,
-        origin={"config": settings.record, "curve_history": resolved.history},
+        origin={"config": settings.record, "curve_history": resolved.history, **_data_facts(resolved.data)},
     )
 
 
@@ -137,7 +137,13 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
     )
 
 
-def _task(settings: Settings, data: Any) -> Task:
+def _data_facts(data: Any) -> dict[str, Any]:
+    """What net and task are made from, for a checkpoint to hold: they can then be made again without the data."""
+    names = [str(name) for name in getattr(data, "class_names", None) or ()]
+    return {"shape": dict(data.shape), "class_names": names}
+
+
+def task_of(settings: Settings, data: Any) -> Task:
     """The task, with the tensors of its loss in the precision of the run; `ConfigError` for a loss that is always 0."""
     step, shape = settings.task.get("step"), data.shape
     if isinstance(step, Mapping) and not step.get("_partial_") and takes(step, "task.step", settings.allow, "net"):
@@ -167,7 +173,7 @@ def _task(settings: Settings, data: Any) -> Task:
     return made
 
 
-def _may_occur(data: Any, target: int) -> bool:
+def may_occur(data: Any, target: int) -> bool:
     """Whether the data may have this target: False only where all splits are in memory and have none."""
     splits = [source for source in getattr(data, "splits", [data]) if source is not None]
     return any(not hasattr(source, "has_target") or source.has_target(target) for source in splits)

@@ -1,0 +1,119 @@
+"""`cadence.fit`: train a run in this process, as in a notebook."""
+
+import os
+import shlex
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict, read_write
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from cadence.composing import composed_job, given_config, words_of
+from trainer.cli.command import COMMAND, check_command
+from trainer.cli.run_id import register_run_id, renew_run_id
+from trainer.cli.typed_program import typed_overrides
+from trainer.config.settings import settings_of
+from trainer.distributed.launch.signals import SIGNALS
+from trainer.lr import ConfigError
+from trainer.run import run_in
+from trainer.tools.trained.loading import Run, load
+
+
+def fit(
+    *overrides: str | Sequence[str] | DictConfig,
+    config_dir: str | Path | None = None,
+    config_name: str = "train",
+    which: str | None = None,
+) -> Run:
+    """Train the run that `cadence train OVERRIDES` would train, to the same bits, into the same folder `outputs/NAME`.
+
+    It runs in this process on one device. Seeds, threads, signal handlers and other state of the process are put back
+    at the end. A class of a notebook is found as `model._target_=__main__.Net allow=[__main__]`.
+
+    Args:
+        overrides: as on the command line, in one list or one by one; or a config that has been composed.
+        config_dir: a folder with more options, as `--config-dir`.
+        config_name: the config to start from.
+        which: "best" or "last": the weights of the run that is returned; None: the best, where it validates.
+
+    Raises:
+        ConfigError: the config is invalid, or asks for several processes: train those by the command.
+    """
+    words = words_of(overrides) if (cfg := given_config(overrides)) is None else []
+    renew_run_id()
+    register_run_id()
+    with _job(cfg, words, config_dir, config_name) as (job, made), _restored_process():
+        check_command(job)
+        folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
+        world = settings_of(made).trainer.world
+        if world > 1:
+            raise ConfigError(
+                f"{world} processes: fit trains in this one. Run {shlex.join([*program, *words])} in a terminal, and "
+                f"load the run by cadence.load({str(folder)!r})."
+            )
+        try:
+            run_in(folder, made, typed_overrides(job), program)
+        except SystemExit as leaving:  # Lightning leaves so after Ctrl-C, and a notebook would lose its kernel
+            if isinstance(leaving.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+    best = (folder / "checkpoints" / "best.ckpt").exists()
+    return load(folder, which or ("best" if best else "last"))
+
+
+@contextmanager
+def _job(
+    cfg: DictConfig | None, words: list[str], config_dir: str | Path | None, config_name: str
+) -> Iterator[tuple[DictConfig, DictConfig]]:
+    """The settings of Hydra, which `${hydra:…}` reads meanwhile, and the config of the run."""
+    name = [] if cfg is None else [f"name={cfg.get('name')}"]
+    composed = composed_job(words or name, config_dir, config_name)
+    with read_write(composed), open_dict(composed):
+        composed.hydra.runtime.output_dir = str(Path(composed.hydra.run.dir).absolute())
+        composed.hydra.runtime.cwd = str(Path.cwd())
+        composed.hydra.job.num, composed.hydra.job.id = 0, "0"
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(composed)
+    made = cfg
+    if made is None:
+        made = composed.copy()
+        with open_dict(made):
+            del made["hydra"]
+    try:
+        yield composed.hydra, made
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+@contextmanager
+def _restored_process() -> Iterator[None]:
+    """Put back what a run sets for its whole process."""
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *SIGNALS)} if main else {}
+    try:
+        with warnings.catch_warnings(), isolate_rng():
+            yield
+    finally:
+        for signum, handler in handlers.items():
+            if signal.getsignal(signum) is not handler:
+                signal.signal(signum, handler)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic[0])
+        torch.backends.cudnn.benchmark = deterministic[1]
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def _flags(config_dir: str | Path | None, config_name: str) -> list[str]:
+    """The flags of the command line."""
+    named = [] if config_name == "train" else ["--config-name", config_name]
+    return [*named, *([] if config_dir is None else ["--config-dir", str(config_dir)])]

@@ -1,0 +1,135 @@
+"""`cadence.fit` trains the run of the command, to the same bits, and leaves its process as it was."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import cadence
+from trainer.lr import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    *("data=synthetic", "data.samples=128", "data.val_samples=32", "data.test_samples=48", "data.batch_size=16"),
+    *("model.hidden=[8]", "trainer.duration=16", "trainer.validate=8", "trainer.accelerator=cpu", "callbacks=none"),
+    "trainer.threads=1",
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def same(one, other):
+    return all(torch.equal(value, other.net.state_dict()[name]) for name, value in one.net.state_dict().items())
+
+
+def test_it_trains_as_the_command_does_also_after_another_run_and_inside_an_event_loop(folder):
+    async def cell(*words):
+        return cadence.fit(*SMALL, *words)
+
+    first = asyncio.run(cell("name=first"))
+    other = asyncio.run(cell("name=other", "seed=3", "trainer.deterministic=true", "trainer.precision=64-true"))
+    again = asyncio.run(cell("name=again"))
+    command = [sys.executable, "-m", "cadence", "train", *SMALL, "name=command"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    known = cadence.load("outputs/command")
+    assert not same(first, other)
+    assert same(first, again)
+    assert same(first, known)
+    assert first.result["test"] == known.result["test"]
+    files = [sorted(path.name.split(".")[0] for path in run.folder.rglob("*")) for run in (first, known)]
+    assert files[0] == files[1]
+    assert first.config == {**known.config, "name": "first"}
+    plans = [json.loads((run.folder / "plan.json").read_text()) for run in (first, known)]
+    assert {**plans[0], "curve_history": 0} == {**plans[1], "curve_history": 0}
+    assert OmegaConf.load(first.folder / "overrides.yaml") == [*SMALL, "name=first"]
+
+
+def test_the_process_is_left_as_it_was(capsys):
+    torch.manual_seed(5)
+    before = (torch.get_rng_state(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    seeds, filters = os.environ.get("PL_GLOBAL_SEED"), list(warnings.filters)
+    cadence.fit(*SMALL, "trainer.deterministic=true", "name=a")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[1:]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
+    assert os.environ.get("PL_GLOBAL_SEED") == seeds
+    assert warnings.filters == filters
+
+
+def test_two_runs_without_a_name_have_two_folders_and_one_that_is_there_is_refused():
+    runs = [cadence.fit(SMALL) for _ in range(2)]
+    assert runs[0].folder != runs[1].folder
+    cadence.fit(*SMALL, "name=there")
+    with pytest.raises(ConfigError, match="resume=auto"):
+        cadence.fit(*SMALL, "name=there")
+    words = ["trainer.duration=24" if word.startswith("trainer.duration") else word for word in SMALL]
+    longer = cadence.fit(words, "name=there", "resume=auto", "resume.policy=override")
+    assert longer.result["updates"] == 24
+
+
+def test_a_composed_config_and_options_of_a_users_folder_work(compose, folder):
+    (folder / "conf" / "model").mkdir(parents=True)
+    (folder / "conf" / "model" / "mine.yaml").write_text("_target_: models.mlp.MLP\n_partial_: true\nhidden: [5]\n")
+    words = [word for word in SMALL if not word.startswith("model")]
+    mine = cadence.fit(*words, "model=mine", "name=mine", config_dir=folder / "conf")
+    assert mine.config.model.hidden == [5]
+    assert json.loads((mine.folder / "plan.json").read_text())["program"][2:] == ["--config-dir", str(folder / "conf")]
+    given = cadence.fit(compose(*SMALL, "name=given", "seed=4"))
+    assert given.config.seed == 4
+    assert given.folder == folder / "outputs" / "given"
+
+
+def test_a_class_that_a_notebook_has_defined_is_trained(monkeypatch, folder):
+    class Net(torch.nn.Linear):
+        def __init__(self, in_features, classes):
+            super().__init__(in_features, classes)
+
+    Net.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "Net", Net, raising=False)
+    words = [word for word in SMALL if not word.startswith("model")]
+    (folder / "model").mkdir()
+    (folder / "model" / "cell.yaml").write_text("_target_: __main__.Net\n_partial_: true\n")
+    run = cadence.fit(*words, "model=cell", "allow=[__main__]", "name=cell", config_dir=folder)
+    assert isinstance(run.net, Net)
+
+
+def test_several_processes_are_refused_with_the_command_to_type():
+    with pytest.raises(ConfigError, match=r"2 processes: .*cadence train .*trainer.devices=2.*cadence.load\('"):
+        cadence.fit(*SMALL, "trainer=ddp", "trainer.devices=2", "name=two")
+    assert not Path("outputs").exists()
+
+
+def test_a_mistake_is_one_line_and_leaves_no_folder():
+    with pytest.raises(ConfigError, match="did you mean cosine"):
+        cadence.fit(*SMALL, "schedule=cosin")
+    with pytest.raises(ConfigError, match=r"model.hiden"):
+        cadence.fit(*SMALL, "+model.hiden=[1]")
+    assert not Path("outputs").exists()
+
+
+def test_ctrl_c_reaches_the_caller_as_itself(monkeypatch):
+    from trainer.engine.module import Module
+
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Module, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cadence.fit(*SMALL, "name=stopped")
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,1 @@
+"""A trained run: its net, history and scores; predictions and exports."""

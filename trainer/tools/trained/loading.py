@@ -1,0 +1,263 @@
+"""`load`: the run in a folder, with the net that it has trained."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.random import fork_rng
+
+from trainer.checkpoint.io import BEST, checkpoints_in, read
+from trainer.cli.compose import find_own_packages
+from trainer.cli.run_id import register_run_id
+from trainer.config.components import may_occur, task_of
+from trainer.config.model_data import build_net, read_data
+from trainer.config.settings import Settings, settings_of
+from trainer.engine.module import Module
+from trainer.engine.train_spec import TrainSpec
+from trainer.log.scalars import scalars
+from trainer.log.validations import read_validations
+from trainer.lr import ConfigError, Horizon, LRPolicy, Warmup
+from trainer.measure.observers import ObserverSpec
+from trainer.tools.trained.batches import batches_of, on_device, split_of
+from trainer.tools.trained.exporting import check_target, export, is_state
+from trainer.tools.trained.prediction import predictions
+from trainer.tools.trained.scoring import quiet, scores
+
+ALONE = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": 1, "compile": False, "sync_batchnorm": False}
+"""Settings of `trainer` with which one process uses a net that any number of them has trained."""
+NEWEST = "last"
+WHICH = ("best", NEWEST)
+
+
+@dataclass(frozen=True)
+class History:
+    """What the log of a run holds, update by update: the rates by group, the losses; and the scores by validation.
+
+    The log has single precision. It is empty for a run without `logger=tensorboard`.
+    """
+
+    updates: list[int]
+    lrs: Mapping[str, list[float]]
+    losses: list[float]
+    validations: list[dict[str, Any]]
+
+
+class Run:
+    """A run that has been trained, in its folder; `checkpoint` is the file whose weights the net has."""
+
+    def __init__(self, folder: Path, checkpoint: Path, device: str | torch.device | None = None) -> None:
+        self.folder, self.checkpoint = folder, checkpoint
+        self._content = read(checkpoint, "checkpoint")
+        self._saved: dict[str, Any] = self._content["cadence"]
+        self._device = device
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.checkpoint.name!r})"
+
+    @property
+    def net(self) -> nn.Module:
+        """The net, in evaluation mode, on the device of this run."""
+        return self.module.net
+
+    @property
+    def updates(self) -> int:
+        """The updates that the weights have had."""
+        return int(self._saved["updates"])
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The config of the run, with all its interpolations resolved."""
+        config: DictConfig = OmegaConf.create(self._saved["config"])
+        return config
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of `result.json`; None while the run goes on."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    @property
+    def history(self) -> History:
+        """Updates, rates, losses and validations, as they are in the log by now."""
+        logged = scalars(self.folder, ("lr/", "train/loss"))
+        losses = logged.get("train/loss", [])
+        rates = {tag[3:]: [value for _, value in points] for tag, points in logged.items() if tag.startswith("lr/")}
+        validations = read_validations(self.folder)
+        return History([t for t, _ in losses], rates, [loss for _, loss in losses], validations)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings for one process."""
+        cfg = self.config.copy()
+        for name, value in ALONE.items():
+            cfg.trainer[name] = value
+        return settings_of(cfg)
+
+    @cached_property
+    def data(self) -> Any:
+        """The data module of the run, with its data read."""
+        return read_data(self.settings)
+
+    @cached_property
+    def trainer(self) -> pl.Trainer:
+        """Lightning's trainer, which knows the device and the precision, and scores."""
+        with quiet():
+            return pl.Trainer(
+                **_accelerator(self._device, self.settings.trainer.accelerator),
+                precision=self.settings.trainer.precision,  # type: ignore[arg-type]
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net is."""
+        return self.trainer.strategy.root_device
+
+    @cached_property
+    def module(self) -> Module:
+        """The net with its step and its scores, as in training, with the weights of the checkpoint."""
+        settings = self.settings
+        saved = self._saved.get("shape")
+        shape = self.data.shape if saved is None else saved
+        with fork_rng():  # the initial weights are not those of the run
+            net = build_net(settings, shape)
+        module = Module(net, task_of(settings, shape), _spec(self.updates, settings.global_batch))
+        self.trainer.precision_plugin.convert_module(module)  # before loading: otherwise float64 would be rounded
+        _load(module, self._content["state_dict"], self.checkpoint)
+        module.clock.t = (self.result or {}).get("updates", self.updates)  # a run is tested at its end
+        return module.to(self.device).eval()
+
+    def predict(self, data: Any, batch_size: int | None = None) -> Any:
+        """The outputs of the net for all samples, on the CPU, in the order of the data.
+
+        Args:
+            data: inputs (a tensor, or a nest of tensors), a data set, a DataLoader, a LightningDataModule, or the name
+                of a split of the run's own data: "train", "val", "test". Of pairs, the inputs are the first.
+            batch_size: for inputs and data sets; None: `data.eval_batch_size` of the run.
+
+        Raises:
+            ConfigError: the data is missing or empty, or the step of the run gives no outputs.
+        """
+        return predictions(self.module, self.trainer, self._batches(data, batch_size))
+
+    def test(self, data: Any = "test", batch_size: int | None = None) -> dict[str, float]:
+        """The loss and the metrics over all samples, computed as in training: means by the weights of the step.
+
+        Args:
+            data: as for `predict`, with targets.
+            batch_size: as for `predict`.
+
+        Raises:
+            ConfigError: the data is missing or empty.
+        """
+        named = isinstance(data, str)
+        stage, occurs = "val" if named and data == "val" else "test", partial(may_occur, self.data) if named else None
+        return scores(self.module, self.trainer, self._batches(data, batch_size), stage, occurs)
+
+    def export(self, path: str | Path, *, sample: Any = None, force: bool = False) -> Path:
+        """Write the net to a file; see `trainer.tools.trained.exporting`.
+
+        Args:
+            path: NAME.pt (a state_dict), NAME.safetensors, NAME.pt2 (torch.export) or NAME.onnx.
+            sample: inputs of the net to trace it with; None: the first validation samples of the run's data.
+            force: write over a file that is there.
+        """
+        target = Path(path)
+        check_target(target, force)
+        inputs = None if is_state(target) else self._sample(sample)
+        export(self.net, inputs, target)
+        return target
+
+    def _batches(self, data: Any, batch_size: int | None) -> Iterator[Any]:
+        """The batches of data in any form, on the device."""
+        if isinstance(data, str):
+            self.data.trainer = self.trainer  # its loaders ask for the device
+            return on_device(split_of(self.data, data), self.device)
+        usual = self.settings.data.get("eval_batch_size") or 4 * self.settings.data["batch_size"]
+        return on_device(batches_of(data, usual if batch_size is None else batch_size), self.device)
+
+    def _sample(self, given: Any) -> Any:
+        """Inputs of the net on its device: those given, or those of the first batch of the run's data."""
+        batch = given
+        if given is None:
+            batch = next(self._batches("val" if len(self.data.val_dataloader()) else "train", None))
+            batch = batch[0] if isinstance(batch, list | tuple) else batch
+        return self.trainer.precision_plugin.convert_input(next(on_device([batch], self.device)))
+
+
+def load(folder: str | Path, which: str = "best", device: str | torch.device | None = None) -> Run:
+    """The run in a folder, also one that still goes on.
+
+    Args:
+        folder: the folder of the run, as `outputs/NAME`; or a checkpoint in its folder `checkpoints`.
+        which: "best", the weights with the best validation score; "last", those that trained last.
+        device: as torch names it; None: that of the run, or the CPU where this machine has none.
+
+    Raises:
+        ConfigError: the folder has no such checkpoint, or one that does not fit the code of the net.
+    """
+    register_run_id()
+    find_own_packages()
+    given = Path(folder)
+    if given.suffix == ".ckpt":
+        return Run(given.resolve().parent.parent, given, device)
+    if which not in WHICH:
+        raise ConfigError(f"which={which!r} is not known: choose {' or '.join(WHICH)}.")
+    if not given.is_dir():
+        raise ConfigError(f"{given} is not the folder of a run: there is no such folder.")
+    checkpoints = given / "checkpoints"
+    newest = checkpoints_in(checkpoints)
+    if which == "best" and not (checkpoints / BEST).exists():
+        instead = "take the last weights, which=last." if newest else "it has no checkpoint yet."
+        raise ConfigError(f"{given} has no {BEST}, as a run has without validation: {instead}")
+    if not (checkpoints / BEST).exists() and not newest:
+        raise ConfigError(f"{given} has no checkpoint: name the folder of a run that has saved one.")
+    return Run(given, checkpoints / BEST if which == "best" else newest[-1], device)
+
+
+def _accelerator(device: str | torch.device | None, configured: str) -> dict[str, Any]:
+    """The arguments of Lightning's trainer for a device."""
+    if device is None:
+        gpu = configured != "cpu" and torch.accelerator.is_available()
+        return {"accelerator": "gpu" if gpu else "cpu", "devices": 1}
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} is not known to torch: take cpu, cuda or cuda:1.") from error
+    if place.type != "cpu" and not torch.accelerator.is_available():
+        raise ConfigError(f"device={device}: this machine has none: take cpu.")
+    return {"accelerator": place.type, "devices": 1 if place.type == "cpu" else [place.index or 0]}
+
+
+def _spec(updates: int, batch: int) -> TrainSpec:
+    """What a module that is never trained needs of a training."""
+
+    def no_optimizer() -> Any:
+        raise ConfigError("a loaded run is not trained: go on with cadence train resume.path=CHECKPOINT.")
+
+    policy = LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: 1.0)
+    observers = ObserverSpec((), 1, 1, None, None)
+    return TrainSpec(policy, Horizon(max(1, updates), batch), no_optimizer, (), observers)
+
+
+def _load(module: Module, state: Mapping[str, Any], path: Path) -> None:
+    """Load the weights; refused where the code now makes another net."""
+    own = module.state_dict()
+    for name in [*own, *state]:
+        shapes = [list(one[name].shape) if name in one else "none" for one in (state, own)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"checkpoint={path} has {name} with shape {shapes[0]} where the net of its config now has {shapes[1]}: "
+                "load it with the code that trained it."
+            )
+    module.load_state_dict(state)

@@ -1,0 +1,63 @@
+"""The outputs of a trained net."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from trainer.engine.module import Module
+from trainer.engine.step import HALF, ModelStep, PairStep, Step
+from trainer.lr import ConfigError
+
+
+def predictions(module: Module, trainer: pl.Trainer, batches: Iterable[Any]) -> Any:
+    """The outputs of the module's net for all batches on its device, as one nest of tensors on the CPU."""
+    found, precision = [], trainer.precision_plugin
+    with torch.no_grad(), precision.forward_context():
+        for batch in batches:
+            outputs = outputs_of(module.net, module.step, precision.convert_input(batch), module.clock.t)
+            found.append(tree_map(_on_cpu, outputs))
+    return joined(found)
+
+
+def outputs_of(net: nn.Module, step: Step, batch: Any, t: int) -> Any:
+    """The outputs for a batch: of inputs alone, of pairs (inputs, targets), or of what the step takes."""
+    if isinstance(step, ModelStep) and isinstance(batch, Mapping):
+        found = net(**batch)
+        return found if isinstance(found, Tensor) else getattr(found, "logits", found)
+    if isinstance(batch, list | tuple) and (isinstance(step, PairStep) or len(batch) == 1):
+        return net(batch[0])
+    if isinstance(step, PairStep) or isinstance(batch, Tensor):
+        return net(batch)
+    outputs = step(net, batch, t=t).outputs
+    if outputs is None:
+        raise ConfigError("task.step gives no outputs: return StepOutput(loss, outputs=…), or predict from inputs.")
+    return outputs
+
+
+def joined(parts: list[Any]) -> Any:
+    """The outputs of all batches as one nest of tensors, joined along their first dimension."""
+    return tree_map(_joined, *parts)
+
+
+def _joined(*parts: Any) -> Any:
+    if not isinstance(parts[0], Tensor):
+        return parts[0] if len(parts) == 1 else list(parts)
+    shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    if not parts[0].ndim:
+        return torch.stack(parts)
+    if len(shapes) > 1:
+        raise ConfigError(
+            f"the outputs of the batches have the shapes {shapes[0]} and {shapes[-1]} beside the first dimension: "
+            "pad all batches to one length, or predict one at a time."
+        )
+    return torch.cat(parts)
+
+
+def _on_cpu(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return (value.float() if value.dtype in HALF else value).cpu()
