@@ -15,6 +15,9 @@ COMMANDS = {
     ),
     "report": ("trainer.tools.report.command", "make a page of a sweep: the optimum, curves, failures"),
     "doctor": ("trainer.tools.doctor", "find what is wrong with a run from its log"),
+    "test": ("trainer.tools.trained.score_command", "score a trained run, also on other data"),
+    "predict": ("trainer.tools.trained.predict_command", "write the outputs of a trained run to a file"),
+    "export": ("trainer.tools.trained.export_command", "write the net of a trained run for other programs"),
 }
 """The module of each command, and what the command does."""
 
@@ -26,6 +29,9 @@ examples:
   cadence range-test optimizer=adamw --confirm
   cadence report outputs/grid
   cadence doctor outputs/grid
+  cadence test outputs/first data.path=elsewhere
+  cadence predict outputs/first predictions.csv
+  cadence export outputs/first net.onnx
 
 cadence COMMAND --help shows more, cadence train --help every group and option."""
 

@@ -1,5 +1,7 @@
-"""The check that a command can write its files."""
+"""Files of a command: whether they can be written, and writing them whole."""
 
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer.lr import ConfigError
@@ -17,3 +19,27 @@ def check_writable(stem: Path) -> None:
                 path.unlink()
     except OSError as error:
         raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
+
+
+def check_new_file(path: Path, suffixes: Sequence[str], force: bool) -> None:
+    """Refuse a file of another format, one that is there unless `force` is set, and a folder that is not writable."""
+    if path.suffix not in suffixes:
+        raise ConfigError(f"{path} has no suffix of a format: choose one of {', '.join(suffixes)}.")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} exists: name another file, or write over it with force (--force).")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}.")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: the folder {path.parent} is read-only.")
+
+
+def write_new_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make the file beside its place, and put it there when it is whole. ConfigError where it cannot be."""
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(aside)
+        aside.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from error
+    finally:
+        aside.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ A program and a graph take batches of any size. Both are loaded again and compar
 as written: on the sample, and on its first two thirds.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from trainer.cli.extras import needed
 from trainer.lr import ConfigError
+from trainer.tools.writable import write_new_file
 
 STATES = (".pt", ".pth", ".safetensors")
-PROGRAMS = (".pt2", ".onnx")
+FORMATS = (*STATES, ".pt2", ".onnx")
 TOLERANCE = {".pt2": 1e-5, ".onnx": 1e-3}
 """The largest difference from the net that is accepted, as a share of the largest output: kernels may be fused."""
 
@@ -35,39 +35,18 @@ def is_state(path: Path) -> bool:
     return path.suffix in STATES
 
 
-def check_target(path: Path, force: bool) -> None:
-    """Refuse an unknown suffix, a file that is there, and a folder that cannot be written."""
-    if path.suffix not in (*STATES, *PROGRAMS):
-        known = ", ".join((*STATES, *PROGRAMS))
-        raise ConfigError(f"{path} has no suffix of a format: choose one of {known}.")
-    if path.exists() and not force:
-        raise ConfigError(f"{path} exists: name another file, or write over it with force (--force).")
-    folder = path.parent
-    if not folder.is_dir():
-        raise ConfigError(f"{path} cannot be written: there is no folder {folder}.")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{path} cannot be written: the folder {folder} is read-only.")
-
-
 def export(net: nn.Module, inputs: Any, path: Path) -> None:
     """Write the net in the format of the suffix, first beside the file, and under its name when it is verified.
 
     Args:
         net: in evaluation mode.
         inputs: a batch of its inputs, for programs: a tensor, a tuple of arguments, or a mapping of named ones.
-        path: what `check_target` has accepted.
+        path: what `check_new_file` has accepted.
 
     Raises:
         ConfigError: the net cannot be exported in this format, or gives other outputs there.
     """
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        _WRITERS[path.suffix](net, inputs, aside)
-        aside.replace(path)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_new_file(path, partial(_WRITERS[path.suffix], net, inputs))
 
 
 def _write_state(net: nn.Module, inputs: Any, path: Path) -> None:

@@ -26,14 +26,15 @@ from trainer.log.validations import read_validations
 from trainer.lr import ConfigError, Horizon, LRPolicy, Warmup
 from trainer.measure.observers import ObserverSpec
 from trainer.tools.trained.batches import batches_of, on_device, split_of
-from trainer.tools.trained.exporting import check_target, export, is_state
+from trainer.tools.trained.exporting import FORMATS, export, is_state
+from trainer.tools.trained.other_data import other_data
 from trainer.tools.trained.prediction import predictions
 from trainer.tools.trained.scoring import quiet, scores
+from trainer.tools.trained.words import WHICH
+from trainer.tools.writable import check_new_file
 
 ALONE = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": 1, "compile": False, "sync_batchnorm": False}
 """Settings of `trainer` with which one process uses a net that any number of them has trained."""
-NEWEST = "last"
-WHICH = ("best", NEWEST)
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,7 @@ class Run:
     def module(self) -> Module:
         """The net with its step and its scores, as in training, with the weights of the checkpoint."""
         settings = self.settings
-        saved = self._saved.get("shape")
-        shape = self.data.shape if saved is None else saved
+        shape = self._shape
         with fork_rng():  # the initial weights are not those of the run
             net = build_net(settings, shape)
         module = Module(net, task_of(settings, shape), _spec(self.updates, settings.global_batch))
@@ -136,6 +136,25 @@ class Run:
         _load(module, self._content["state_dict"], self.checkpoint)
         module.clock.t = (self.result or {}).get("updates", self.updates)  # a run is tested at its end
         return module.to(self.device).eval()
+
+    @property
+    def _shape(self) -> dict[str, int]:
+        """The shape of the data that the net was made for."""
+        saved = self._saved.get("shape")
+        return dict(self.data.shape if saved is None else saved)
+
+    def other_data(self, *overrides: str, config_dir: str | Path | None = None) -> Any:
+        """A data module for `predict` and `test`, with its data read.
+
+        Args:
+            overrides: `data=NAME` for another one, `data.KEY=VALUE` for other settings of that of the run.
+            config_dir: a folder with more options, as `--config-dir`.
+
+        Raises:
+            ConfigError: the data cannot be read, or has another shape than that of the run.
+        """
+        folder = None if config_dir is None else Path(config_dir)
+        return other_data(self.settings, self._shape, overrides, folder)
 
     def predict(self, data: Any, batch_size: int | None = None) -> Any:
         """The outputs of the net for all samples, on the CPU, in the order of the data.
@@ -173,7 +192,7 @@ class Run:
             force: write over a file that is there.
         """
         target = Path(path)
-        check_target(target, force)
+        check_new_file(target, FORMATS, force)
         inputs = None if is_state(target) else self._sample(sample)
         export(self.net, inputs, target)
         return target

@@ -1,0 +1,63 @@
+"""Other data for a trained run, named by overrides of the group `data`."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.compose import compose_config
+from trainer.cli.messages import nearest
+from trainer.config.model_data import read_data
+from trainer.config.settings import Settings
+from trainer.lr import ConfigError
+
+
+def other_data(
+    settings: Settings, shape: Mapping[str, Any], words: Sequence[str], config_dir: Path | None = None
+) -> Any:
+    """The data module that overrides describe, read: another one by `data=NAME`, or the run's own with other settings.
+
+    Raises:
+        ConfigError: an override is not of the data, the data cannot be read, or a net of this `shape` does not fit it.
+    """
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if key not in ("data", "allow") and not key.startswith("data."):
+            raise ConfigError(f"{word} does not name data: give data=NAME or data.KEY=VALUE.")
+    chosen = any(word.startswith("data=") for word in words)
+    data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
+    read = read_data(replace(settings, data=data, allow=allow))
+    for name, size in read.shape.items():
+        if shape.get(name, size) != size:
+            raise ConfigError(
+                f"this data has {name}={size}, and the run was trained with {name}={shape[name]}: give data that fits."
+            )
+    return read
+
+
+def _composed(words: Sequence[str], config_dir: Path | None) -> tuple[Any, Sequence[str]]:
+    cfg = compose_config(words, Namespace(config_dir=config_dir, config_name="train"))
+    config: Any = OmegaConf.to_container(cfg, resolve=False)
+    needed: Any = OmegaConf.create({key: config[key] for key in ("data", "allow", "seed", "name")})
+    if missing := sorted(OmegaConf.missing_keys(needed)):
+        raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
+    plain: Any = OmegaConf.to_container(needed, resolve=True)
+    return plain["data"], plain["allow"]
+
+
+def _changed(settings: Settings, words: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """The data of the run with other values."""
+    cfg: DictConfig = OmegaConf.create({"data": deepcopy(dict(settings.data)), "allow": list(settings.allow)})
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key = override.key_or_group
+        name = key.removeprefix("data.")
+        if key.startswith("data.") and not override.is_add() and name.partition(".")[0] not in cfg.data:
+            raise ConfigError(f"{key} is not a setting of this run's data: {nearest(name, list(cfg.data))}")
+        OmegaConf.update(cfg, key, override.value(), force_add=True)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return plain["data"], plain["allow"]
