@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, open_dict
 
 from trainer.cli.compose import compose_config
-from trainer.cli.messages import user_error_message
+from trainer.cli.messages import mistakes_in_one_line
 from trainer.lr import ConfigError
 
 Overrides = Sequence[str | Sequence[str] | DictConfig]
@@ -31,11 +31,8 @@ def composed_job(words: Sequence[str], config_dir: str | Path | None, config_nam
     hydra = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        return compose_config(words, options, with_hydra=True)
-    except Exception as error:
-        if isinstance(error, ConfigError) or (line := user_error_message(error)) is None:
-            raise
-        raise ConfigError(line) from error
+        with mistakes_in_one_line():
+            return compose_config(words, options, with_hydra=True)
     finally:
         GlobalHydra.instance().hydra = hydra
 

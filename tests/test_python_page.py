@@ -1,11 +1,14 @@
 """The page on Python holds: its blocks run in their order, and do what the page says."""
 
 import csv
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from cadence.__main__ import COMMANDS
 from tests.pages import DOCS
 
 
@@ -18,7 +21,21 @@ def page(tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("page"))
         for block in blocks:
             exec(block, defined)
-        yield defined
+        (commands,) = re.findall(r"```bash\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
+        for line in commands.splitlines():
+            program, name, *words = shlex.split(line)
+            assert program == "cadence"
+            importlib.import_module(COMMANDS[name][0]).main(words)
+        yield {**defined, "folder": Path.cwd()}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_run_of_the_page_is_loaded_scored_and_exported(page):
+    run, folder = page["run"], page["folder"]
+    assert run.test() == run.result["test"]
+    assert page["outputs"].shape == (360, 10)
+    assert {"net.safetensors", "net.pt2", "net.pt", "predictions.csv"} <= {path.name for path in folder.iterdir()}
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 361
 
 
 @pytest.mark.filterwarnings("ignore")

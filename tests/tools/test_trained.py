@@ -95,7 +95,8 @@ def test_the_same_samples_in_any_form_give_the_same_outputs_and_scores(train):
         assert torch.allclose(run.predict(form), expected, atol=1e-6), name
     assert torch.allclose(run.predict(inputs, batch_size=5), expected, atol=1e-6)
     for name in ("a pair", "a data set", "a loader of pairs", "a list of batches", "a data module"):
-        assert run.test(forms[name]) == pytest.approx(run.test(), rel=1e-5), name
+        assert run.test(forms[name]) == pytest.approx(run.result["test"], rel=1e-5), name
+        assert run.test() == run.result["test"], name
     assert run.predict("train").shape == (128, 10)
     assert run.test("train").keys() == {"loss", "accuracy"}
 
@@ -279,3 +280,27 @@ def test_a_file_is_not_written_over_or_where_it_cannot_be(trained, tmp_path):
         trained.export(tmp_path / "w.bin")
     with pytest.raises(ConfigError, match="there is no folder"):
         trained.export(tmp_path / "none" / "w.pt")
+
+
+LIGHTNING = (
+    *("task=lightning", "model=own", "allow=[tests]", "model._target_=tests.engine.lightning_modules.Classifier"),
+    *("data=digits", "trainer.duration=12", "trainer.validate=6", "warmup=none", "schedule=constant"),
+)
+
+
+def test_a_lightning_module_is_tested_predicted_and_exported_as_it_is(train, tmp_path):
+    run = load(train(*LIGHTNING))
+    assert run.test() == run.result["test"]
+    inputs, targets = map(torch.cat, zip(*run.data.test_dataloader()))
+    with torch.no_grad():
+        expected = run.net(inputs)
+    assert torch.allclose(run.predict("test"), expected, atol=1e-6)
+    assert torch.allclose(run.predict(inputs), expected, atol=1e-6)
+    type(run.net).predict_step = lambda self, batch, batch_idx: self(batch[0]).argmax(1)
+    try:
+        assert torch.equal(run.predict("test"), expected.argmax(1))
+    finally:
+        del type(run.net).predict_step
+    program = torch.export.load(run.export(tmp_path / "net.pt2")).module()
+    assert torch.allclose(program(inputs), expected, atol=1e-6)
+    assert torch.load(run.export(tmp_path / "net.pt")).keys() == run.net.state_dict().keys()

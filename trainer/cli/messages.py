@@ -4,6 +4,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -28,6 +29,19 @@ NOTHING = ";"
 
 class RunFailed(RuntimeError):
     """A run failed: exit code 1, and the message without a traceback."""
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Turns an error that is the user's mistake into a `ConfigError` of one line, for calls from Python."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        if (line := user_error_message(error)) is None:
+            raise
+        raise ConfigError(line) from error
 
 
 def user_error_message(error: BaseException) -> str | None:

@@ -20,6 +20,7 @@ from trainer.config.components import may_occur, task_of
 from trainer.config.model_data import build_net, read_data
 from trainer.config.settings import Settings, settings_of
 from trainer.engine.module import Module
+from trainer.engine.task import Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.log.scalars import scalars
 from trainer.log.validations import read_validations
@@ -131,11 +132,17 @@ class Run:
         shape = self._shape
         with fork_rng():  # the initial weights are not those of the run
             net = build_net(settings, shape)
-        module = Module(net, task_of(settings, shape), _spec(self.updates, settings.global_batch))
+        module = Module(net, self._task, _spec(self.updates, settings.global_batch))
         self.trainer.precision_plugin.convert_module(module)  # before loading: otherwise float64 would be rounded
         _load(module, self._content["state_dict"], self.checkpoint)
+        weights = {name[4:]: value for name, value in self._content["state_dict"].items() if name.startswith("net.")}
+        module.hooks.load_state_dict(self._content.get("hooks", {}), weights)
         module.clock.t = (self.result or {}).get("updates", self.updates)  # a run is tested at its end
         return module.to(self.device).eval()
+
+    @cached_property
+    def _task(self) -> Task:
+        return task_of(self.settings, self._shape)
 
     @property
     def _shape(self) -> dict[str, int]:
@@ -179,9 +186,14 @@ class Run:
         Raises:
             ConfigError: the data is missing or empty.
         """
-        named = isinstance(data, str)
-        stage, occurs = "val" if named and data == "val" else "test", partial(may_occur, self.data) if named else None
-        return scores(self.module, self.trainer, self._batches(data, batch_size), stage, occurs)
+        module = self.module
+        for stage in module.scores:
+            module.scores[stage] = module.hooks.scores(self._task, stage)  # without the precision of earlier data
+        if not isinstance(data, str):
+            return scores(module, self.trainer, self._batches(data, batch_size))
+        stage, loader = "val" if data == "val" else "test", split_of(self.data, data)
+        given = on_device(loader, self.device) if data == "train" else self.data  # which makes the same loader
+        return scores(module, self.trainer, given, stage, partial(may_occur, self.data))
 
     def export(self, path: str | Path, *, sample: Any = None, force: bool = False) -> Path:
         """Write the net to a file; see `trainer.tools.trained.exporting`.

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.compose import compose_config
-from trainer.cli.messages import nearest
+from trainer.cli.messages import mistakes_in_one_line, nearest
 from trainer.config.model_data import read_data
 from trainer.config.settings import Settings
 from trainer.lr import ConfigError
@@ -30,7 +30,8 @@ def other_data(
         if key not in ("data", "allow") and not key.startswith("data."):
             raise ConfigError(f"{word} does not name data: give data=NAME or data.KEY=VALUE.")
     chosen = any(word.startswith("data=") for word in words)
-    data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
+    with mistakes_in_one_line():
+        data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
     read = read_data(replace(settings, data=data, allow=allow))
     for name, size in read.shape.items():
         if shape.get(name, size) != size:
@@ -42,11 +43,11 @@ def other_data(
 
 def _composed(words: Sequence[str], config_dir: Path | None) -> tuple[Any, Sequence[str]]:
     cfg = compose_config(words, Namespace(config_dir=config_dir, config_name="train"))
-    config: Any = OmegaConf.to_container(cfg, resolve=False)
-    needed: Any = OmegaConf.create({key: config[key] for key in ("data", "allow", "seed", "name")})
-    if missing := sorted(OmegaConf.missing_keys(needed)):
-        raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
-    plain: Any = OmegaConf.to_container(needed, resolve=True)
+    given: Any = OmegaConf.to_container(cfg.data)
+    for name, value in given.items():
+        if value == "???":
+            raise ConfigError(f"data.{name} is not set: add data.{name}=VALUE.")
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     return plain["data"], plain["allow"]
 
 

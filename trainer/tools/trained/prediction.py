@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from trainer.engine.lightning_kind import lightning_class, overrides, positional
 from trainer.engine.module import Module
 from trainer.engine.step import HALF, ModelStep, PairStep, Step
 from trainer.lr import ConfigError
@@ -15,27 +16,37 @@ from trainer.lr import ConfigError
 
 def predictions(module: Module, trainer: pl.Trainer, batches: Iterable[Any]) -> Any:
     """The outputs of the module's net for all batches on its device, as one nest of tensors on the CPU."""
-    found, precision = [], trainer.precision_plugin
+    found, precision, net = [], trainer.precision_plugin, module.net
+    own = overrides(net, "predict_step")
     with torch.no_grad(), precision.forward_context():
-        for batch in batches:
-            outputs = outputs_of(module.net, module.step, precision.convert_input(batch), module.clock.t)
+        for i, batch in enumerate(map(precision.convert_input, batches)):
+            outputs = _predict_step(net, batch, i) if own else outputs_of(net, module.step, batch, module.clock.t)
             found.append(tree_map(_on_cpu, outputs))
     return joined(found)
 
 
 def outputs_of(net: nn.Module, step: Step, batch: Any, t: int) -> Any:
-    """The outputs for a batch: of inputs alone, of pairs (inputs, targets), or of what the step takes."""
+    """The outputs for a batch: of inputs alone, of pairs (inputs, targets), or of what the step takes.
+
+    A LightningModule without a `predict_step` is called with the inputs, and so is the net of a `PairStep`.
+    """
     if isinstance(step, ModelStep) and isinstance(batch, Mapping):
         found = net(**batch)
         return found if isinstance(found, Tensor) else getattr(found, "logits", found)
-    if isinstance(batch, list | tuple) and (isinstance(step, PairStep) or len(batch) == 1):
+    of_inputs = isinstance(step, PairStep) or lightning_class(net) is not None
+    if isinstance(batch, list | tuple) and (of_inputs or len(batch) == 1):
         return net(batch[0])
-    if isinstance(step, PairStep) or isinstance(batch, Tensor):
+    if of_inputs or isinstance(batch, Tensor):
         return net(batch)
     outputs = step(net, batch, t=t).outputs
     if outputs is None:
         raise ConfigError("task.step gives no outputs: return StepOutput(loss, outputs=…), or predict from inputs.")
     return outputs
+
+
+def _predict_step(net: Any, batch: Any, batch_idx: int) -> Any:
+    """What a LightningModule of the user's gives for a batch."""
+    return net.predict_step(*(batch, batch_idx, 0)[: max(1, positional(net.predict_step))])
 
 
 def joined(parts: list[Any]) -> Any:

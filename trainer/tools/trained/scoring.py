@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from trainer.engine.module import Module
 from trainer.engine.step import PairStep
+from trainer.lr import ConfigError
 
 
 def scores(
@@ -20,14 +21,18 @@ def scores(
     Args:
         module: with its weights in place.
         trainer: Lightning's, for one process.
-        batches: any iterable of what the step takes.
+        batches: any iterable of what the step takes, or a data module.
         stage: "val" or "test", whose step of the module is called.
         occurs: whether a target may be ignored, where the data is known; see `PairStep.skip_count`.
     """
     device, prefix = module.device, f"{stage}/"
+    if not module.hooks.scored(stage):
+        name = {"val": "validation_step", "test": "test_step"}[stage]
+        raise ConfigError(f"{type(module.net).__name__} has no {name}: write one, or take another split.")
     with quiet(), _counting(module.step, occurs):
         score = trainer.validate if stage == "val" else trainer.test
-        score(module, batches, verbose=False)
+        of_module = isinstance(batches, pl.LightningDataModule)
+        score(module, datamodule=batches, verbose=False) if of_module else score(module, batches, verbose=False)
     module.to(device).eval()  # Lightning leaves it on the CPU
     found = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
     return {name.removeprefix(prefix): value for name, value in found.items()}
