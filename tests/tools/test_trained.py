@@ -41,9 +41,19 @@ def train(compose, tmp_path):
         (*SYNTHETIC, "trainer.precision=64-true"),
         (*SYNTHETIC, "trainer.precision=bf16-mixed"),
         (*SYNTHETIC, "average=ema", "model.norm=batch"),
+        (*SYNTHETIC, "+task.metrics.f1={_target_: torchmetrics.classification.MulticlassF1Score, average: none}"),
         REGRESSION,
     ],
-    ids=["plain", "class weights", "ignored class", "float64", "bfloat16", "averaged", "regression"],
+    ids=[
+        "plain",
+        "class weights",
+        "ignored class",
+        "float64",
+        "bfloat16",
+        "averaged",
+        "a score by class",
+        "regression",
+    ],
 )
 def test_its_test_is_that_of_the_result_and_its_predictions_those_that_were_scored(train, monkeypatch, words):
     seen, evaluate = [], whole_run.evaluate

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -129,9 +130,8 @@ class Run:
     def module(self) -> Module:
         """The net with its step and its scores, as in training, with the weights of the checkpoint."""
         settings = self.settings
-        shape = self._shape
         with fork_rng():  # the initial weights are not those of the run
-            net = build_net(settings, shape)
+            net = build_net(settings, self._facts.shape)
         module = Module(net, self._task, _spec(self.updates, settings.global_batch))
         self.trainer.precision_plugin.convert_module(module)  # before loading: otherwise float64 would be rounded
         _load(module, self._content["state_dict"], self.checkpoint)
@@ -142,13 +142,13 @@ class Run:
 
     @cached_property
     def _task(self) -> Task:
-        return task_of(self.settings, self._shape)
+        return task_of(self.settings, self._facts)
 
-    @property
-    def _shape(self) -> dict[str, int]:
-        """The shape of the data that the net was made for."""
-        saved = self._saved.get("shape")
-        return dict(self.data.shape if saved is None else saved)
+    @cached_property
+    def _facts(self) -> Any:
+        """What net and task need of the data of the run: its `shape` and `class_names`."""
+        known = "shape" in self._saved
+        return SimpleNamespace(**{name: self._saved[name] for name in ("shape", "class_names")}) if known else self.data
 
     def other_data(self, *overrides: str, config_dir: str | Path | None = None) -> Any:
         """A data module for `predict` and `test`, with its data read.
@@ -161,7 +161,7 @@ class Run:
             ConfigError: the data cannot be read, or has another shape than that of the run.
         """
         folder = None if config_dir is None else Path(config_dir)
-        return other_data(self.settings, self._shape, overrides, folder)
+        return other_data(self.settings, self._facts.shape, overrides, folder)
 
     def predict(self, data: Any, batch_size: int | None = None) -> Any:
         """The outputs of the net for all samples, on the CPU, in the order of the data.
