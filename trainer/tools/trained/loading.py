@@ -28,11 +28,11 @@ from trainer.log.validations import read_validations
 from trainer.lr import ConfigError, Horizon, LRPolicy, Warmup
 from trainer.measure.observers import ObserverSpec
 from trainer.tools.trained.batches import batches_of, on_device, split_of
+from trainer.tools.trained.choices import WHICH
 from trainer.tools.trained.exporting import FORMATS, export, is_state
 from trainer.tools.trained.other_data import other_data
 from trainer.tools.trained.prediction import predictions
 from trainer.tools.trained.scoring import quiet, scores
-from trainer.tools.trained.words import WHICH
 from trainer.tools.writable import check_new_file
 
 ALONE = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": 1, "compile": False, "sync_batchnorm": False}

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.tools.trained.words import WHICH
+from trainer.tools.trained.choices import WHICH
 
 if TYPE_CHECKING:
     from trainer.tools.trained.loading import Run
