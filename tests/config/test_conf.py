@@ -25,6 +25,8 @@ NEEDED = {
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
     "data=table": ["data.path=table.csv", "data.target=label"],
     "data=image_folder": ["data.path=photos"],
+    "data=tokenized_text": ["data.path=text.txt", "data.tokenizer=words"],
+    "data=hub": ["data.path=rows.csv"],
     "optimizer=gd": ["data.batch_size=419"],
     "model=own": ["model._target_=torch.nn.Linear", "+model.in_features=64", "+model.out_features=10"],
     "optimizer=module": MODULE,

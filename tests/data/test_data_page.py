@@ -4,12 +4,21 @@ import re
 import shlex
 from pathlib import Path
 
+import datasets
 import pytest
 from PIL import Image
+
+from tests.data.small_tokenizer import WORDS, make_tokenizer
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SHORT = ("trainer.duration=40", "trainer.validate=40", "logger=none", "data.batch_size=4")
 COMMANDS = [shlex.split(line) for line in re.findall(r"```bash\n(.*?)```", PAGE.replace("\\\n", ""), re.DOTALL)]
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """The cache of `datasets` in a folder of the test's own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def make_files(folder: Path) -> None:
@@ -20,10 +29,14 @@ def make_files(folder: Path) -> None:
         (folder / "photos" / label).mkdir(parents=True)
         for i in range(80):
             Image.new("RGB", (40, 36), (i, 90, 200 * (label == "a"))).save(folder / "photos" / label / f"{i}.png")
+    make_tokenizer(folder / "words")
+    (folder / "stories.txt").write_text("".join(f"{' '.join(WORDS[i % 5 : 5 + i % 9])}\n" for i in range(300)))
+    reviews = "".join(f"{' '.join(WORDS[i % 3 : 4 + i % 9])},{i % 2}\n" for i in range(300))
+    (folder / "reviews.csv").write_text("review,good\n" + reviews)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[2:]) for words in COMMANDS])
-def test_a_command_of_the_page_trains(assembled, tmp_path, monkeypatch, words) -> None:
+def test_a_command_of_the_page_trains(cached, assembled, tmp_path, monkeypatch, words) -> None:
     from trainer.run import fit
 
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -7,7 +7,7 @@ from trainer.lr import ConfigError
 
 EXTRAS = {
     "sklearn": "digits",
-    "datasets": "cifar",
+    "datasets": "hub",
     "PIL": "images",
     "pyarrow": "table",
     "transformers": "text",
