@@ -148,3 +148,56 @@ class TwoRates(Classifier):
 
 class Scheduled(TwoRates):
     scheduled = True
+
+
+class Adversarial(pl.LightningModule):
+    """Two nets against each other, on points made of the inputs; the generator steps in each `every`-th batch."""
+
+    every = 1
+
+    def __init__(self, toggled: bool = True):
+        super().__init__()
+        self.automatic_optimization, self.toggled = False, toggled
+        self.generator = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 64))
+        self.critic = nn.Sequential(nn.Linear(64, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+
+    def training_step(self, batch, batch_idx):
+        inputs = batch[0].flatten(1)
+        generator, critic = self.optimizers()
+        made = self.generator(inputs[:, 20:28])
+        real, fake = self.critic(inputs), self.critic(made.detach())
+        loss = functional.softplus(-real).mean() + functional.softplus(fake).mean()
+        critic.zero_grad()
+        self.manual_backward(loss)
+        critic.step()
+        self.log("critic", loss, prog_bar=True)
+        if batch_idx % self.every == 0:
+            if self.toggled:
+                self.toggle_optimizer(generator)
+            fooled = functional.softplus(-self.critic(made)).mean()
+            generator.zero_grad()
+            self.manual_backward(fooled)
+            generator.step()
+            self.log("fooled", fooled)
+            if self.toggled:
+                self.untoggle_optimizer(generator)
+
+    def validation_step(self, batch, batch_idx):
+        inputs = batch[0].flatten(1)
+        self.log("val_distance", (self.generator(inputs[:, 20:28]).mean(0) - inputs.mean(0)).norm())
+
+    def configure_optimizers(self):
+        generator = torch.optim.Adam(self.generator.parameters(), lr=2e-3, betas=(0.5, 0.9))
+        return generator, torch.optim.Adam(self.critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
+
+
+class Patient(Adversarial):
+    every = 3
+
+
+class Careless(Adversarial):
+    """Forgets to say that it optimizes by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = True

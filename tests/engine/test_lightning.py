@@ -51,8 +51,8 @@ def stock(run, optimizer, pl="pytorch_lightning"):
     """The net and the trainer of a run as Lightning trains it, on the run's batches and with its seeds."""
     pl = importlib.import_module(pl)
     net = copy.deepcopy(run.module.net)
-    for name in ("log", "optimizers", "lr_schedulers"):
-        del net.__dict__[name]
+    for name in ("log", "optimizers", "lr_schedulers", "manual_backward"):
+        net.__dict__.pop(name, None)
     if optimizer is not None:
         net.configure_optimizers = lambda: optimizer(net.parameters())
     micros = [micro for chunk in run.data.train_dataloader() for update in chunk for micro in update]
@@ -62,11 +62,15 @@ def stock(run, optimizer, pl="pytorch_lightning"):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             torch.manual_seed(next(seeds))
 
-    length = run.resolved.horizon.updates_per_epoch * accumulate
+    horizon = run.resolved.horizon
+    length = horizon.updates_per_epoch * accumulate
+    end = {"max_steps": horizon.total, "max_epochs": -1}
+    if not net.automatic_optimization:  # its steps are those of all optimizers
+        end = {"max_steps": -1, "max_epochs": round(horizon.epochs)}
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = pl.Trainer(
-        **{"accelerator": "cpu", "max_steps": run.resolved.horizon.total, "limit_train_batches": length},
-        **{"max_epochs": -1, "num_sanity_val_steps": 0, "callbacks": [Seeds()], "accumulate_grad_batches": accumulate},
+        **{"accelerator": "cpu", "limit_train_batches": length, **end},
+        **{"num_sanity_val_steps": 0, "callbacks": [Seeds()], "accumulate_grad_batches": accumulate},
         **dict.fromkeys(quiet, False),
     )
     train = DataLoader(Epochs([micro.batch for micro in micros], length), batch_size=None)

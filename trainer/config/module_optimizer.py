@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from trainer.config.adascale_config import is_adascale
 from trainer.config.batch_scaling import ScaledNumbers
 from trainer.config.instantiate import refusing
 from trainer.config.model_data import Model, build_model
@@ -16,10 +17,11 @@ from trainer.config.tuned_hyperparameters import LINKED, is_number
 from trainer.engine.clock import Clock
 from trainer.engine.lightning_kind import lightning_class
 from trainer.engine.lightning_optimizers import joined, named_groups, optimizers_of
-from trainer.engine.lr_control import read_setting, write_setting
+from trainer.engine.manual_update import Turn, named_turns
 from trainer.engine.trainer_view import TrainerView
 from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
+from trainer.optim.policy_groups import read_setting, write_setting
 
 OPTIMIZER = f"{__name__}.module_optimizer"
 GROUPS = f"{__name__}.module_groups"
@@ -40,6 +42,7 @@ def with_module_numbers(settings: Settings, net: nn.Module, length: Horizon) -> 
 
     `optimizer.lr` is kept where it is a number. `length` is what the module may ask its trainer for.
     """
+    check_by_hand(settings, net)
     node = settings.curve.optimizer
     if node.get("_target_") != OPTIMIZER:
         return settings
@@ -56,9 +59,11 @@ def with_module_numbers(settings: Settings, net: nn.Module, length: Horizon) -> 
     known = {"world_size": run.world, "num_devices": run.devices, "num_nodes": run.nodes, "datamodule": None}
     viewed: Any = net
     viewed.trainer = TrainerView(source, known)
-    first = _made(settings, net)[0].param_groups[0]
-    lr = node.get("lr")
-    made = {**node, **_numbers(first), "lr": first["lr"] if lr is None else lr, "class": _kinds(settings, net)}
+    optimizers = _made(settings, net)
+    first, lr = optimizers[0].param_groups[0], node.get("lr")
+    turn = next(iter(turns_of(settings, len(optimizers)).values()))
+    own = first["lr"] if turn.lr is None else turn.lr
+    made = {**node, **_numbers(first), "lr": own if lr is None else lr, "class": _kinds(settings, net)}
     curve = replace(settings.curve, optimizer=made)
     return replace(settings, curve=curve, record={**settings.record, "optimizer": made})
 
@@ -68,31 +73,73 @@ def model_of(settings: Settings, numbers: ScaledNumbers, net: nn.Module) -> Mode
     if settings.curve.optimizer.get("_target_") != OPTIMIZER:
         return build_model(numbers.curve, net, settings.full_batch)
     before, now = settings.curve.optimizer, numbers.curve.optimizer
-    rates = {"": float(now["lr"])}
 
     def make() -> Optimizer:
         optimizers = _made(settings, net)
-        named_groups(dict(zip(_names(optimizers), optimizers)), rates)
+        _grouped(settings, optimizers)
         for group in (group for one in optimizers for group in one.param_groups):
             _rescale(group, before, now)
         return joined(optimizers)
 
     with refusing("optimizer"):
-        optimizers = _made(settings, net)
-        groups = named_groups(dict(zip(_names(optimizers), optimizers)), rates)
+        groups = _grouped(settings, _made(settings, net))
         _check_trained(net, groups)
     return Model(net, groups, make)
 
 
-def _names(optimizers: Sequence[Optimizer]) -> list[str]:
-    return [""]
+def check_by_hand(settings: Settings, net: nn.Module) -> None:
+    """Refuse what does not work with a LightningModule that optimizes by hand, and names of optimizers with others."""
+    kind, named, run = type(net).__name__, _step(settings).get("optimizers"), settings.trainer
+    if lightning_class(net) is None or net.automatic_optimization:
+        if named:
+            raise ConfigError(f"task.step.optimizers is for modules that optimize by hand, and {kind} does not.")
+        return
+    curve = settings.curve
+    asked = [
+        (curve.optimizer.get("_target_") != OPTIMIZER, "has its own optimizers", "optimizer=module"),
+        (run.accumulate != 1, f"sees each batch (trainer.accumulate={run.accumulate})", "trainer.accumulate=1"),
+        (bool(curve.batch_schedule), "sees each batch", "batch_schedule=none"),
+        (is_adascale(curve.scaling), "has no gradients of a whole update", "another scaling"),
+        (bool(settings.measure), "has no gradients of a whole update", "measure=none"),
+        (bool(curve.hyper_schedule), "has several clocks", "hyper_schedule=none"),
+        (run.gradients.sam is not None, "makes its gradients itself", "trainer.sam=null"),
+        (run.precision == "16-mixed", "scales no losses", "trainer.precision=bf16-mixed"),
+    ]
+    for there, why, instead in asked:
+        if there:
+            raise ConfigError(f"model: {kind} optimizes by hand and {why}: take {instead}.")
+
+
+def turns_of(settings: Settings, count: int) -> dict[str, Turn]:
+    """The names of so many optimizers of a module, and how often each steps."""
+    given = _step(settings).get("optimizers") or {}
+    return named_turns({name: Turn.of(f"task.step.optimizers.{name}", one) for name, one in given.items()}, count)
+
+
+def summary_of_turns(settings: Settings, net: nn.Module) -> list[str]:
+    """How often each optimizer of a module that optimizes by hand steps; empty for others."""
+    if net.automatic_optimization:
+        return []
+    turns = turns_of(settings, len(_made(settings, net))).items()
+    return [f"{name} steps once in {turn.every} batches" for name, turn in turns]
+
+
+def _step(settings: Settings) -> Mapping[str, Any]:
+    step = settings.task.get("step")
+    return step if isinstance(step, Mapping) else {}
+
+
+def _grouped(settings: Settings, optimizers: Sequence[Optimizer]) -> list[Group]:
+    """The groups of the module's optimizers, named by these where there are several or they have names."""
+    turns = turns_of(settings, len(optimizers))
+    names = list(turns) if len(turns) > 1 or _step(settings).get("optimizers") else [""]
+    rates = {name: turn.lr for name, turn in zip(names, turns.values()) if turn.lr is not None}
+    return named_groups(dict(zip(names, optimizers)), rates)
 
 
 def _made(settings: Settings, net: nn.Module) -> list[Optimizer]:
-    step = settings.task.get("step")
-    ignore = step.get("ignore", ()) if isinstance(step, Mapping) else ()
-    optimizers, _ = optimizers_of(net, ignore)
-    if len(optimizers) > 1:
+    optimizers, _ = optimizers_of(net, _step(settings).get("ignore", ()))
+    if len(optimizers) > 1 and net.automatic_optimization:
         raise ConfigError(
             f"model: configure_optimizers of {type(net).__name__} gives {len(optimizers)} optimizers, which only a "
             "module that optimizes by hand can step: set self.automatic_optimization = False in it."

@@ -20,6 +20,7 @@ from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
 from trainer.config.components import Parts
 from trainer.config.instantiate import Node
+from trainer.config.module_optimizer import summary_of_turns
 from trainer.config.resolve import Resolved
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
@@ -188,7 +189,8 @@ def _summary_of_module(resolved: Resolved) -> dict[str, list[str]]:
     ignore = settings.task["step"].get("ignore", ()) if "step" in settings.task else ()
     node = settings.curve.optimizer
     if "class" in node:
-        return {"module": [f"configure_optimizers gives {node['class']}", *summary_of_replaced(net, ignore, None)]}
+        made = [f"configure_optimizers gives {node['class']}", *summary_of_turns(settings, net)]
+        return {"module": [*made, *summary_of_replaced(net, ignore, None)]}
     return {"module": summary_of_replaced(net, ignore, str(node["_target_"]).rpartition(".")[2])}
 
 

@@ -63,7 +63,7 @@ def named_groups(optimizers: Mapping[str, Optimizer], rates: Mapping[str, float]
     """The parameter groups of all optimizers, named, with their rates over that of the first one.
 
     `optimizers` has the name of each; that of a single one may be empty. Their groups have it, and a number where there
-    are several. `rates` are the rates of first groups that the config sets; the others keep their ratio to it.
+    are several. `rates` are the rates of first groups that the config sets; the others of theirs keep their ratio.
     """
     found: list[Group] = []
     base = 0.0

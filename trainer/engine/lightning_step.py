@@ -1,5 +1,6 @@
 """The step of a user's LightningModule: its steps and hooks, in Lightning's order."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.lightning_kind import check_ignored, check_replaced, overrides, positional
 from trainer.engine.lightning_logs import LoggedValues, score_name
+from trainer.engine.manual_update import Turn, named_turns
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import HALF, StepOutput, tensors
 from trainer.engine.task import Scores, Task
@@ -26,14 +28,17 @@ class LightningStep(RunHooks):
 
     The net is a LightningModule of pytorch_lightning or lightning.pytorch. `self.trainer` in it is a `TrainerView`,
     and what it logs by `self.log` becomes `train/NAME`, `val/NAME` and `test/NAME`. Parts in `ignore` that a run
-    replaces are left out: see `trainer.engine.lightning_kind.REPLACED`. Raises `ConfigError` for others.
+    replaces are left out: see `trainer.engine.lightning_kind.REPLACED`. Raises `ConfigError` for others. `optimizers`
+    names those of a module that optimizes by hand, in their order, each with the entries of `Turn`.
     """
 
     logs_scores = True
 
-    def __init__(self, ignore: Sequence[str] = ()) -> None:
+    def __init__(self, ignore: Sequence[str] = (), optimizers: Mapping[str, Any] | None = None) -> None:
         check_ignored(ignore)
         self.ignore = tuple(ignore)
+        self.given = {name: Turn.of(f"task.step.optimizers.{name}", one) for name, one in (optimizers or {}).items()}
+        self.clocks: dict[str, int] = {}
         self.logged = {stage: LoggedValues(stage) for stage in ("train", "val", "test")}
         self._stage, self._quiet = "train", False
         self._hook: str | None = None
@@ -63,6 +68,8 @@ class LightningStep(RunHooks):
         net.log = log
         net.optimizers = lambda use_pl_optimizer=True: self._optimizers()
         net.lr_schedulers = lambda: self._schedulers()
+        if self.optimizes_by_hand:
+            net.manual_backward = lambda loss, *args, **kwargs: self.run.updater.manual_backward(loss, *args, **kwargs)
         if isinstance(getattr(net, "_device", None), torch.device):  # set by Lightning for its own class only
             for part in net.modules():
                 if hasattr(part, "_device") and hasattr(part, "_dtype"):
@@ -84,9 +91,14 @@ class LightningStep(RunHooks):
         """Call a hook of the module."""
         if hook == "setup":
             self._attach()
+        elif hook == "on_train_end":
+            self._tell_steps()
         elif hook == "on_fit_start":
             self._attach()
-            self.view.optimizers, self._begun = [self.run.updater.optimizer], False
+            self._begun = False
+            self.view.optimizers = getattr(self.run.updater, "named", [self.run.updater.optimizer])
+            if not self.run.clock.t:
+                self.clocks = dict.fromkeys(self.clocks, 0)
         net: Any = self.net
         before, self._hook = self._hook, hook
         net._current_fx_name = hook
@@ -108,7 +120,8 @@ class LightningStep(RunHooks):
             self.end_epoch()
             self.view.epoch, self._begun = epoch, True
             self.call("on_train_epoch_start")
-        self.run.control.write(self.run.updater.optimizer, self.run.clock.at)
+        if not self.optimizes_by_hand:
+            self.run.control.write(self.run.updater.optimizer, self.run.clock.at)
 
     def begin_batch(self, i: int, batch: Any) -> Any:
         """Call the hooks before a training step."""
@@ -126,6 +139,11 @@ class LightningStep(RunHooks):
 
     def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
         """The loss of a training step; outside an update, as for sharpness, without hooks and logs."""
+        if self.optimizes_by_hand:
+            raise ConfigError(
+                f"{type(self.net).__name__} optimizes by hand, and has no loss outside its updates: set "
+                "average.recalibrate=0, and give the range test --loss train."
+            )
         if batch is self._ready:
             return StepOutput(self._loss(batch, t))
         self._quiet = True
@@ -150,6 +168,38 @@ class LightningStep(RunHooks):
         if not self._quiet:
             self._outputs = {**(given if isinstance(given, Mapping) else {}), "loss": loss.detach()}
         return loss.float() if loss.dtype in HALF else loss
+
+    def by_hand(self, batch: Any) -> Tensor | None:
+        """Call the training step of a module that optimizes by hand; the loss that it returns, if any."""
+        given = self._stepped("training_step", batch, self._index)
+        self._outputs = dict(given) if isinstance(given, Mapping) else {} if given is None else {"loss": given}
+        loss = self._outputs.get("loss")
+        if not isinstance(loss, Tensor):
+            return None
+        self._outputs["loss"] = loss = loss.detach()
+        return loss.float().reshape(())
+
+    @property
+    def optimizes_by_hand(self) -> bool:
+        """Whether the module steps its optimizers itself."""
+        return not self.net.automatic_optimization
+
+    def turns(self, count: int) -> dict[str, Turn]:
+        """The names of so many optimizers of the module, and how often each steps."""
+        found = named_turns(self.given, count)
+        self.clocks = {name: self.clocks.get(name, 0) for name in found}
+        return found
+
+    def _tell_steps(self) -> None:
+        """Say which optimizers have made other steps than were planned, in a whole run."""
+        total, kind = self.run.horizon.total, type(self.net).__name__
+        for name, turn in self.turns(len(self.clocks)).items() if self.run.clock.t >= total and self.clocks else ():
+            if self.clocks[name] != turn.steps(total) and self.run.trainer.is_global_zero:
+                print(
+                    f"warning: {name} of {kind} made {self.clocks[name]} steps, and every={turn.every} plans "
+                    f"{turn.steps(total)}, so its curve did not end: set task.step.optimizers.{name}.every.",
+                    file=sys.stderr,
+                )
 
     def _stepped(self, name: str, batch: Any, index: int) -> Any:
         """Call a step with as many of batch, batch_idx and dataloader_idx as it takes."""
@@ -229,10 +279,14 @@ class LightningStep(RunHooks):
             )
         added = {name: value for name, value in theirs.items() if name not in own}
         _check_plain(type(net).__name__, added)
-        return {"epoch": self.view.epoch, "added": added}
+        clocks = {"clocks": dict(self.clocks), "updates": self.view.global_step} if self.clocks else {}
+        return {"epoch": self.view.epoch, "added": added, **clocks}
 
     def load_state_dict(self, state: dict[str, Any], weights: Mapping[str, Any]) -> None:
         self.view.epoch, self._begun = state.get("epoch"), False
+        saved = state.get("updates") or 1  # in updates of the checkpoint, which may have another batch
+        t = self.view.global_step
+        self.clocks = {name: step * t // saved for name, step in state.get("clocks", {}).items()}
         place = {"epoch": self.view.current_epoch, "global_step": self.view.global_step}
         self.call("on_load_checkpoint", {"state_dict": dict(weights), **place, **state.get("added", {})})
 

@@ -41,7 +41,7 @@ class LRControl(pl.Callback):
         self._given = policy
         self.names = list(policy.groups)
         self.plateau = self.gain = 1.0
-        self.place = (0, 1.0)
+        self.place: tuple[int | list[int], float] = (0, 1.0)
         self.setters = setters or {}
         self.applied: list[float] = []
         self.values: dict[str, list[float]] = {}

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
 from trainer.engine.lr_control import LRControl, attribute_setters
+from trainer.engine.manual_update import ManualUpdater
 from trainer.engine.metrics import Numbers
 from trainer.engine.rehearsal import rehearse
 from trainer.engine.run_hooks import RunHooks
@@ -79,9 +80,11 @@ class Module(pl.LightningModule):
     def on_fit_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
-        self.control.attach(optimizer)
+        by_hand = self.hooks.optimizes_by_hand
+        if not by_hand:
+            self.control.attach(optimizer)
         self.observers.begin(self.net, self.step, optimizer, self.trainer.strategy.model)
-        self.updater = Updater(
+        self.updater = (ManualUpdater if by_hand else Updater)(
             net=self.net,
             step=self.step,
             optimizer=optimizer,

@@ -21,6 +21,11 @@ class RunHooks:
     logs_scores = False
     """Whether the names of the scores are known only when they are logged."""
 
+    @property
+    def optimizes_by_hand(self) -> bool:
+        """Whether the step steps the optimizers itself."""
+        return False
+
     def connect(self, module: Any) -> None:
         """Called by the module of the run when it is made."""
 

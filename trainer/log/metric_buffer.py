@@ -21,11 +21,14 @@ RESERVED = frozenset({"loss", "grad_norm", "samples_per_second"})
 
 
 class Applied(Protocol):
-    """The values applied in an update: each group's rate, the plateau factor, `t` and the gain, scheduled settings."""
+    """The values applied in an update: each group's rate, the plateau factor, `t` and the gain, scheduled settings.
+
+    Where groups have clocks of their own, `t` is a list with the place of each on its curve.
+    """
 
     applied: list[float]
     plateau: float
-    place: tuple[int, float]
+    place: tuple[int | list[int], float]
     values: dict[str, list[float]]
 
 
@@ -45,7 +48,7 @@ class MetricBuffer:
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
     plateaus: list[float] = field(default_factory=list)
-    places: list[tuple[int, float]] = field(default_factory=list)
+    places: list[tuple[int | list[int], float]] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
     seen: list[Observation | None] = field(default_factory=list)
     logs: list[Mapping[str, Tensor]] = field(default_factory=list)
@@ -86,9 +89,8 @@ class MetricBuffer:
         columns = {"train/loss": losses, "train/grad_norm": norms, **self._logged(over_ranks)}
         varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
         for i, name in enumerate(policy.groups):
-            factors = [
-                policy.explain(at, name, plateau, gain) for (at, gain), plateau in zip(self.places, self.plateaus)
-            ]
+            places = [(at[i] if isinstance(at, list) else at, gain) for at, gain in self.places]
+            factors = [policy.explain(at, name, plateau, gain) for (at, gain), plateau in zip(places, self.plateaus)]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
         for key, schedule in policy.hyper_schedules.items():
