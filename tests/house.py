@@ -77,7 +77,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         ),
         ("trainer/distributed/", "ranks that watch each other; strategies", TORCH),
     ],
-    [("trainer/checkpoint/", "atomic files, the callback that writes them, snapshots", TORCH)],
+    [("trainer/checkpoint/", "atomic files, the callback that writes them, snapshots, weights to start from", TORCH)],
     [("trainer/resume/", "which checkpoint, does it fit, the history of the curve and its policies", TORCH)],
     [("trainer/config/", "from YAML to values and objects; resolve", HYDRA | TORCH | {"rich"})],
     [
@@ -118,7 +118,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
 """Each level may import all levels before it, and no other room of its own level."""
 
 OTHERS = [
-    Room("models/", "nets from plain numbers, one architecture a file", frozenset(), frozenset({"torch"})),
+    Room("models/", "nets from plain numbers, one architecture a file", frozenset(), frozenset({"torch", "peft"})),
     Room(
         "data/",
         "data sets; order and augmentation are functions of (seed, update)",

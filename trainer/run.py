@@ -57,6 +57,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
     try:
         fit(parts)
         test = evaluate(parts)
+        write_adapter(parts)
         monitor.finish()
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
@@ -109,6 +110,17 @@ def evaluate(parts: Parts) -> dict[str, float]:
     parts.trainer.test(parts.module, datamodule=parts.data, verbose=False)
     scores = parts.trainer.callback_metrics
     return {name.removeprefix("test/"): value.item() for name, value in scores.items() if name.startswith("test/")}
+
+
+def write_adapter(parts: Parts) -> None:
+    """Write the best adapter, if the net has one, as peft loads it."""
+    save = getattr(parts.module.net, "save_pretrained", None)
+    if not parts.resolved.settings.adapter or save is None or not parts.trainer.is_global_zero:
+        return
+    best = parts.checkpointing.best_checkpoint()
+    if best is not None:
+        parts.module.load_state_dict(best["state_dict"])
+    save(str(parts.folder / "adapter"))
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Parts:

@@ -27,6 +27,7 @@ EXTRAS = {
     "psycopg": "search",
     "submitit": "slurm",
     "ray": "ray",
+    "peft": "lora",
 }
 """The extra by the name under which its package is imported; pyproject.toml says what each extra installs."""
 

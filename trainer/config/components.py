@@ -117,7 +117,12 @@ def train_spec(resolved: Resolved) -> TrainSpec:
         accumulate=run.accumulate,
         micro_batch=settings.data["batch_size"],
         log_every=run.log_every,
-        origin={"config": settings.record, "curve_history": resolved.history, **_data_facts(resolved.data)},
+        origin={
+            "config": settings.record,
+            "curve_history": resolved.history,
+            "base": model.origin.base,
+            **_data_facts(resolved.data),
+        },
     )
 
 

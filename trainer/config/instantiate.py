@@ -35,7 +35,7 @@ ALLOWED = (
 
 _FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # bugs in code, not wrong values
 
-FINISHED_BY_RUN = set("model optimizer groups scaling warmup schedule batch_schedule cooldown average".split())
+FINISHED_BY_RUN = set("model optimizer groups scaling warmup schedule batch_schedule cooldown average adapter".split())
 """Groups whose `_target_` gets its last arguments from the run, and so needs `_partial_: true`."""
 OF_HYDRA = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 SEALED = ("pytorch_optimizer",)

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 
 from trainer.config.instantiate import expect, instantiate, refusing
 from trainer.config.lr_policy import GroupFacts, Groups
+from trainer.config.prepared_net import Origin
 from trainer.config.settings import CurveSettings, Settings, TrainerSettings
 from trainer.engine.lightning_kind import overrides
-from trainer.engine.sync_norm import synced
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number, positive
 from trainer.optim.composite import assembled
@@ -35,11 +35,12 @@ _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 @dataclass(frozen=True)
 class Model:
-    """The net, its parameter groups, and a function that makes their optimizer."""
+    """The net, its parameter groups, a function that makes their optimizer, and what the net starts from."""
 
     net: nn.Module
     groups: list[Group]
     optimizer: Callable[[], Optimizer]
+    origin: Origin = Origin()
 
 
 def prepare(settings: TrainerSettings, seed: int) -> None:
@@ -105,13 +106,6 @@ def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
     expect("model", factory, nn.Module)
     if overrides(factory, "configure_model"):
         factory.configure_model()
-    run = settings.trainer
-    if run.sync_batchnorm:
-        factory = synced(factory, run.accelerator != "cpu" and torch.accelerator.is_available())
-    if run.channels_last:
-        factory = factory.to(memory_format=torch.channels_last)
-    if run.compile:
-        factory.compile()
     return factory
 
 

@@ -5,7 +5,7 @@ from the model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.adascale_config import counted_batch, in_own_updates, largest_gain
@@ -62,6 +62,7 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     """
     from trainer.config.model_data import build_net, facts_of, prepare, read_data
     from trainer.config.module_optimizer import model_of, with_module_numbers
+    from trainer.config.prepared_net import prepared_net
     from trainer.config.sharding import check_sharded  # late: these need torch
 
     prepare(settings.trainer, settings.seed)
@@ -69,10 +70,11 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     data = read_data(settings)
     length = declared or horizon_of(settings, data.train_samples)
     own = in_own_updates(settings, length, data.train_samples)
-    net = build_net(settings, data.shape)
+    read = checkpoint is None or bool(settings.adapter)
+    net, origin = prepared_net(build_net(settings, data.shape), settings, read)
     settings = with_module_numbers(settings, net, own)
     numbers = scaled_numbers(settings.curve, length)
-    model = model_of(settings, numbers, net)
+    model = replace(model_of(settings, numbers, net), origin=origin)
     check_sharded(settings, net, model.optimizer())
     history, changed = _history(settings, length, own, model, checkpoint)
     groups = facts_of(model.groups)
@@ -92,8 +94,9 @@ def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[
     if settings.curve.optimizer.get("_target_") == MODULE:
         from trainer.config.model_data import build_net, read_data  # late: these need torch
         from trainer.config.module_optimizer import with_module_numbers
+        from trainer.config.prepared_net import prepared_net
 
-        net = build_net(settings, read_data(settings).shape)
+        net, _ = prepared_net(build_net(settings, read_data(settings).shape), settings, read=False)
         settings = with_module_numbers(settings, net, length)
     numbers = scaled_numbers(settings.curve, length)
     if groups is None:
@@ -154,12 +157,14 @@ def _plan(curves: Curves, history: Sequence[Segment]) -> Plan:
 
 def _groups_of_model(settings: Settings, numbers: ScaledNumbers, net: "nn.Module | None") -> Groups | None:
     """The groups of the model, for which the data is read; None where the config alone determines them."""
-    if settings.curve.groups["_target_"] == PLAIN:
+    if settings.curve.groups["_target_"] == PLAIN and not settings.freeze and not settings.adapter:
         return None
     from trainer.config.model_data import build_net, facts_of, read_data  # late: these need torch
     from trainer.config.module_optimizer import model_of
+    from trainer.config.prepared_net import prepared_net
 
-    net = build_net(settings, read_data(settings).shape) if net is None else net
+    if net is None:
+        net, _ = prepared_net(build_net(settings, read_data(settings).shape), settings, read=False)
     return facts_of(model_of(settings, numbers, net).groups)
 
 
@@ -172,7 +177,8 @@ def _history(
     from trainer.resume.resume_point import Fitted, check_fits, kind_of_optimizer  # late: it needs torch
 
     with refusing(f"resume.path={checkpoint.path}"):
-        check_fits(checkpoint, Fitted(model.net, model.groups, kind_of_optimizer(settings.record), own))
+        kind = kind_of_optimizer(settings.record)
+        check_fits(checkpoint, Fitted(model.net, model.groups, kind, own, model.origin.base))
     history = curve_history(settings.record, settings.resume, length, checkpoint.saved)
     return history, history != checkpoint.saved["curve_history"]
 

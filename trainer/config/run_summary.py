@@ -21,12 +21,14 @@ from trainer.config.batch_schedule import format_batches
 from trainer.config.components import Parts
 from trainer.config.instantiate import Node
 from trainer.config.module_optimizer import summary_of_turns
+from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations import main_scores
 from trainer.lr import ConfigError
+from trainer.optim.groups import Group
 from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
 
@@ -120,18 +122,9 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
         "gradients": run.gradients.settings(),
         **plan.summary(),
         "epochs": plan.horizon.reference.epochs,
-        "groups": [
-            {
-                "name": group.name,
-                "tensors": len(group.parameters),
-                "parameters": group.size,
-                "lr_mult": group.lr_mult,
-                "weight_decay": group.weight_decay,
-                "schedule": group.schedule,
-            }
-            for group in resolved.model.groups
-        ],
+        "groups": list(map(_summary_of_group, resolved.model.groups)),
         **_summary_of_module(resolved),
+        **resolved.model.origin.summary(),
         "changes": [summary_of_change(segment) for segment in resolved.history[1:]],
         "curve_history": resolved.history,
     }
@@ -162,6 +155,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
         *(("snapshot", change["of"]) for change in summary["changes"] if "of" in change),
         *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
+        *format_origin(summary),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
 
@@ -179,6 +173,17 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
         f"iteration {peak}, times the gain",
         f"between {summary['fewest_updates']} and {total}, until {units}: {length}",
     )
+
+
+def _summary_of_group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "tensors": len(group.parameters),
+        "parameters": group.size,
+        "lr_mult": group.lr_mult,
+        "weight_decay": group.weight_decay,
+        "schedule": group.schedule,
+    }
 
 
 def _summary_of_module(resolved: Resolved) -> dict[str, list[str]]:

@@ -17,10 +17,14 @@ from trainer.resume.curve_history import ResumeSettings
 
 GROUPS = (
     "data model task optimizer groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule plateau "
-    "resume trainer average measure logger callbacks"
+    "resume trainer average measure logger callbacks adapter"
 ).split()
-KEYS = [*GROUPS, *"name seed warmup_mode group_schedule lint allow".split()]
-FIXED = {"lint": ["ignore"], "resume": ["path", "snapshot", "policy", "shape", "floor"]}
+KEYS = [*GROUPS, *"name seed warmup_mode group_schedule init freeze lint allow".split()]
+FIXED = {
+    "lint": ["ignore"],
+    "init": ["path", "strict", "rename"],
+    "resume": ["path", "snapshot", "policy", "shape", "floor"],
+}
 """The keys of groups without a `_target_`."""
 RUN_VALUES = {
     "label_smoothing": "task.loss.label_smoothing",
@@ -161,6 +165,27 @@ class CurveSettings:
 
 
 @dataclass(frozen=True)
+class InitSettings:
+    """The weights that a run starts from: a file or folder, or None for those of the model."""
+
+    path: str | None
+    strict: bool
+    rename: Mapping[str, str | None] | None
+
+    def __post_init__(self) -> None:
+        _one_of("init.strict", self.strict, (True, False))
+        if not isinstance(self.path, str | None) or self.path == "":
+            raise ConfigError(f"init.path={self.path!r} is not a path: give a file or folder with weights, or null.")
+        renames = self.rename or {}
+        if not isinstance(renames, Mapping) or not all(
+            isinstance(old, str) and isinstance(new, str | None) for old, new in renames.items()
+        ):
+            raise ConfigError(
+                f"init.rename={self.rename!r} does not map names: give {{START: NEW}}, or {{START: null}} to leave out."
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole config, checked. Groups with a `_target_` stay plain mappings, which must not be changed.
 
@@ -173,6 +198,8 @@ class Settings:
     trainer: TrainerSettings
     curve: CurveSettings
     resume: ResumeSettings
+    init: InitSettings
+    freeze: Sequence[str]
     global_batch: int
     full_batch: bool
     data: Node
@@ -180,6 +207,7 @@ class Settings:
     task: Node
     plateau: Node
     average: Node
+    adapter: Node
     measure: Node
     logger: Node
     callbacks: Node
@@ -196,12 +224,13 @@ def settings_of(cfg: DictConfig) -> Settings:
     source: Any = OmegaConf.to_container(cfg)
     trainer = _trainer_settings(config)
     batch = integer("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
-    nodes = ("data", "model", "task", "plateau", "average", "measure", "logger", "callbacks")
+    nodes = ("data", "model", "task", "plateau", "average", "adapter", "measure", "logger", "callbacks", "freeze")
     return Settings(
         **{name: config[name] for name in ("name", "seed", "allow", *nodes)},
         trainer=trainer,
         curve=CurveSettings.of(config),
         resume=ResumeSettings(**config["resume"]),
+        init=InitSettings(**config["init"]),
         global_batch=batch * trainer.world * trainer.accumulate,
         full_batch=config["trainer"]["accumulate"] == "all",
         lint_ignore=config["lint"]["ignore"],
@@ -218,7 +247,7 @@ def check_keys(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg)) or [key for key in KEYS if key not in cfg]
     if missing:
         raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
-    for key in (*GROUPS, "group_schedule", "lint"):
+    for key in (*GROUPS, "group_schedule", "lint", "init"):
         if not isinstance(cfg[key], DictConfig):
             raise ConfigError(f"{key}={cfg[key]!r} is not a group of settings: choose one of its options.")
     for group, known in FIXED.items():
@@ -232,6 +261,8 @@ def check_keys(cfg: DictConfig) -> None:
             number(key, value, "give a finite one.")
     if not (isinstance(cfg.allow, ListConfig) and all(isinstance(name, str) and name for name in cfg.allow)):
         raise ConfigError(f"allow={cfg.allow} is not a list of packages: write allow=[package].")
+    if not (isinstance(cfg.freeze, ListConfig) and all(isinstance(name, str) and name for name in cfg.freeze)):
+        raise ConfigError(f"freeze={cfg.freeze} is not a list of patterns: write freeze=[backbone.*].")
     if (
         isinstance(cfg.name, DictConfig | ListConfig)
         or not str(cfg.name or "").strip()

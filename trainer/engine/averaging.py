@@ -16,6 +16,7 @@ from trainer.lr import ConfigError, Duration, Horizon
 from trainer.lr.bounds import integer, number
 from trainer.lr.growth import STEADY, Growth
 from trainer.lr.scaling_average import scaled_decay
+from trainer.optim.frozen import has_fixed_statistics
 from trainer.optim.shards import local, shard
 
 _BATCHES = (
@@ -202,9 +203,9 @@ def _wide(weight: nn.Parameter) -> Tensor:
 
 
 def batch_norms(net: nn.Module) -> list[tuple[str, _BatchNorm]]:
-    """The modules of `net` that keep running statistics, by name."""
+    """The modules of `net` whose running statistics follow the training, by name."""
     found = [(name, module) for name, module in net.named_modules() if isinstance(module, _BatchNorm)]
-    return [(name, norm) for name, norm in found if norm.running_mean is not None]
+    return [(name, norm) for name, norm in found if norm.running_mean is not None and not has_fixed_statistics(norm)]
 
 
 @torch.no_grad()

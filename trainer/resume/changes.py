@@ -24,5 +24,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Changes:
 def print_changes(update: int, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """One line for each key of the config that differs from the checkpoint's: it holds from `update` on."""
     for key, (old, new) in differences(before, now).items():
-        if key != "name" and not key.startswith("resume.") and not key.endswith("._partial_"):
+        if key.startswith("init."):
+            why = "the weights come from the checkpoint"
+            print(f"resumed at update {update}: {key}={new} (before: {old}) is not read, {why}", file=sys.stderr)
+        elif key != "name" and not key.startswith("resume.") and not key.endswith("._partial_"):
             print(f"resumed at update {update}, from there on {key}: {old} → {new}", file=sys.stderr)

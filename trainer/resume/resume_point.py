@@ -57,12 +57,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a checkpoint must fit: the net, its parameter groups, the kind of optimizer, the length of the run."""
+    """What a checkpoint must fit: the net, its parameter groups, the kind of optimizer, the length of the run.
+
+    `base` is the hash of the frozen net below an adapter, which is not in the checkpoint.
+    """
 
     net: nn.Module
     groups: Sequence[Group]
     optimizer: str
     length: Horizon
+    base: str | None = None
 
 
 def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
@@ -116,6 +120,11 @@ def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
     """Refuse a checkpoint of another model, another kind of optimizer, or data whose epochs are of another length."""
     path, saved, length = checkpoint.path, checkpoint.saved, fitted.length
     state = checkpoint.content["state_dict"].items()
+    if (before := saved.get("base")) != fitted.base:
+        raise ConfigError(
+            f"resume.path={path} is of an adapter on frozen weights with the hash {before}, and this run has "
+            f"{fitted.base}: keep adapter, freeze, init and the model, or start a new run."
+        )
     _check_shapes(path, {k[4:]: v for k, v in state if k.startswith("net.")}, fitted.net.state_dict())
     if saved.get("tau") is not None and saved["batch_size"] != length.batch_size:
         raise ConfigError(
@@ -228,5 +237,5 @@ def _check_optimizer(checkpoint: ResumePoint, fitted: Fitted) -> None:
     if sizes != [len(group.parameters) for group in fitted.groups]:
         raise ConfigError(
             f"resume.path={path} has parameter groups of {sizes} tensors, and this run has others: "
-            "keep optimizer.weight_decay above zero or at zero, as it was, or start a new run."
+            "keep freeze, and optimizer.weight_decay above zero or at zero, as they were, or start a new run."
         )

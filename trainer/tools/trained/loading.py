@@ -1,5 +1,6 @@
 """`load`: the run in a folder, with the net that it has trained."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from trainer.cli.compose import find_own_packages
 from trainer.cli.run_id import register_run_id
 from trainer.config.components import may_occur, task_of
 from trainer.config.model_data import build_net, read_data
+from trainer.config.prepared_net import prepared_net
 from trainer.config.settings import Settings, settings_of
 from trainer.engine.module import Module
 from trainer.engine.task import Task
@@ -130,8 +132,16 @@ class Run:
     def module(self) -> Module:
         """The net with its step and its scores, as in training, with the weights of the checkpoint."""
         settings = self.settings
-        with fork_rng():  # the initial weights are not those of the run
-            net = build_net(settings, self._facts.shape)
+        adapted = bool(settings.adapter)
+        with fork_rng():  # only below an adapter are the initial weights those of the run
+            if adapted:
+                torch.manual_seed(settings.seed)
+            net, origin = prepared_net(build_net(settings, self._facts.shape), settings, read=adapted)
+        if origin.base != self._saved.get("base"):
+            raise ConfigError(
+                f"checkpoint={self.checkpoint} has an adapter for frozen weights with the hash "
+                f"{self._saved.get('base')}, and config and init.path now give {origin.base}: bring those back."
+            )
         module = Module(net, self._task, _spec(self.updates, settings.global_batch))
         self.trainer.precision_plugin.convert_module(module)  # before loading: otherwise float64 would be rounded
         _load(module, self._content["state_dict"], self.checkpoint)
@@ -206,7 +216,7 @@ class Run:
         target = Path(path)
         check_new_file(target, FORMATS, force)
         inputs = None if is_state(target) else self._sample(sample)
-        export(self.net, inputs, target)
+        export(_whole(self.net), inputs, target)
         return target
 
     def _batches(self, data: Any, batch_size: int | None) -> Iterator[Any]:
@@ -279,6 +289,11 @@ def _spec(updates: int, batch: int) -> TrainSpec:
     policy = LRPolicy(1.0, 1.0, Warmup(0, lambda t: 1.0), lambda t: 1.0)
     observers = ObserverSpec((), 1, 1, None, None)
     return TrainSpec(policy, Horizon(max(1, updates), batch), no_optimizer, (), observers)
+
+
+def _whole(net: nn.Module) -> nn.Module:
+    """The net to export: with the adapter in its weights, where peft has made one."""
+    return copy.deepcopy(net).merge_and_unload() if hasattr(net, "merge_and_unload") else net  # type: ignore[operator]
 
 
 def _load(module: Module, state: Mapping[str, Any], path: Path) -> None:
