@@ -63,7 +63,7 @@ class Digits(DataModule):
         return Splits(train, *held_out)
 
     def after_split(self, splits: Splits) -> Splits:
-        parts: list[Any] = [None if part is None else part.stored for part in splits]  # type: ignore[attr-defined]
+        parts: list[Any] = [None if part is None else part.stored for part in splits]  # type: ignore[union-attr]
         if self.standardize:
             train = parts[0][0]
             mean = train.mean(0)

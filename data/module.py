@@ -1,8 +1,9 @@
 """The base class of every data set: what the trainer needs of it, and its loaders."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,18 +12,20 @@ from torch import Tensor
 
 from data.bounds import integer
 from data.folds import checked_fold, in_folds
+from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
 from data.sampling import fitted, with_batch
 from data.shard import Shard
 from data.source import Source, Workers
 from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
+from data.streamed import Position, Streamed
 from data.tree import fingerprint
 
 
 class Splits(NamedTuple):
     """The samples of a data set by their use; `test` may be the same source as `val`."""
 
-    train: Source
+    train: Source | Streamed
     val: Source | None = None
     test: Source | None = None
 
@@ -73,6 +76,8 @@ class DataModule(LightningDataModule):
         self._splits: Splits | None = None
         self._clock: Clock | None = None
         self._loop = Loop(total=1, validation_interval=1)
+        self._stream: Onward | None = None
+        self._begins = Position()
 
     def read(self) -> Splits:
         """Read the samples."""
@@ -92,22 +97,31 @@ class DataModule(LightningDataModule):
         if self._splits is not None:
             return
         splits = self.read()
+        train = splits.train
         own_val = splits.val is not splits.test  # else the test samples validate
-        self._check_declared(len(splits.train), len(splits.val) if splits.val is not None and own_val else 0)
+        held_out = len(splits.val) if splits.val is not None and own_val else 0
+        self._check_declared(self.samples if isinstance(train, Streamed) else len(train), held_out)
         if self.fold is not None:
-            train, val = in_folds(splits.train, splits.val if own_val else None, self.fold, self.split_seed)
-            splits = Splits(train, val, splits.test)
+            pool = self._indexed(train, f"data.folds={self.fold.folds}")
+            first, val = in_folds(pool, splits.val if own_val else None, self.fold, self.split_seed)
+            splits = Splits(first, val, splits.test)
         splits = self.after_split(splits)
         for name, source in splits._asdict().items():
-            if source is not None and not len(source):
+            if not (source is None or isinstance(source, Streamed) or len(source)):
                 raise ValueError(f"data.{name} has no samples: give some, or leave it out.")
         if self.sampling is not None:
-            self._sampling = fitted(self.sampling, splits.train)
+            train = self._indexed(splits.train, f"data.sampling={self.sampling}")
+            self._sampling = fitted(self.sampling, train)
             one = with_batch(self._sampling, 1)
-            Order(len(splits.train), self.seed, Layout(1), sampling=one).indices(0)  # ValueError now, not in training
+            Order(len(train), self.seed, Layout(1), sampling=one).indices(0)  # ValueError now, not in training
         self._splits = splits
 
-    def _check_declared(self, train: int, val: int) -> None:
+    def _indexed(self, source: Source | Streamed, what: str) -> Source:
+        if isinstance(source, Streamed):
+            raise ValueError(f"{what} takes samples by their index, and {source.name} is streamed: leave it out.")
+        return source
+
+    def _check_declared(self, train: int | None, val: int) -> None:
         for name, declared, found in (("samples", self.samples, train), ("val_samples", self.val_samples, val)):
             if declared not in (None, found):
                 kind = "training" if name == "samples" else "validation"
@@ -121,9 +135,26 @@ class DataModule(LightningDataModule):
         return self._splits
 
     @property
-    def train_samples(self) -> int:
-        """The number of training samples."""
-        return len(self.splits.train)
+    def train_samples(self) -> int | None:
+        """The number of training samples; of a set that is streamed, the declared one, or None."""
+        train = self.splits.train
+        return self.samples if isinstance(train, Streamed) else len(train)
+
+    @property
+    def order_note(self) -> str:
+        """The order of the training samples in words, for the table at the start of a run."""
+        if isinstance(self.splits.train, Streamed):
+            return "as the data gives them"
+        kind = "a permutation of" if self.sampling is None else f"sampling={self.sampling} from"
+        return f"{kind} {self.train_samples} samples, new in each epoch, by data.seed={self.seed}"
+
+    def check_run(self, world: int, saved: Mapping[str, Any] | None) -> None:
+        """ValueError for what a run on `world` processes that goes on from the checkpoint `saved` cannot do."""
+        train = self.splits.train
+        if isinstance(train, Streamed):
+            train.check_ranks(world)
+            if saved is not None:
+                train.check_position(_places(saved.get(type(self).__qualname__), world)[0])
 
     def follow(self, clock: Clock, loop: Any) -> None:
         """Connect the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
@@ -134,8 +165,33 @@ class DataModule(LightningDataModule):
         """This rank's part of every global batch, from the update that the clock shows."""
         if self._clock is None:
             raise RuntimeError("the training loader has no clock: call follow() first.")
+        if isinstance(self.splits.train, Streamed):
+            return self._onward(self.splits.train, self._clock)
         source = self.splits.train.to(self._device)
         return Stream(source, self._order(source), self._clock, self._loop, self.augment)
+
+    def _onward(self, source: Streamed, clock: Clock) -> Onward:
+        layout = self._layout(self.batch_size, self._loop.accumulate)
+        order = Order(layout.global_batch, self.seed, layout, stages=self._loop.stages)  # only seeds and sizes are used
+        mine, seed = source.of_rank(layout.rank, layout.world), mix(self.seed, layout.rank)
+        read = partial(mine.batches, self.batch_size, seed, device=self._device)
+        self._stream = Onward(read, self._begins, order, clock, self._loop, self.augment)
+        return self._stream
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a set that is streamed, where the next update begins on each rank."""
+        if self._splits is None or not isinstance(self._splits.train, Streamed):
+            return {}
+        stream, clock, world = self._stream, self._clock, self._layout(1).world
+        place = asdict(self._begins if stream is None or clock is None else stream.place(clock()))
+        places: list[Any] = [place] * world
+        if world > 1:
+            torch.distributed.all_gather_object(places, place)
+        return {"places": places}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        layout = self._layout(1)
+        self._begins = _places(state_dict, layout.world)[layout.rank]
 
     def val_dataloader(self) -> Shard | list:
         """This rank's part of the validation split; an empty list where there is none."""
@@ -162,7 +218,7 @@ class DataModule(LightningDataModule):
 
         With a sampling, they are drawn from an epoch of it.
         """
-        source = self.splits.train.to(self._device)
+        source = self._indexed(self.splits.train, "this command").to(self._device)
         draw = torch.Generator().manual_seed(mix(seed, t))
         indices = (torch.randint(len(source), (size,), generator=draw) for _ in range(count))
         if self._sampling is not None:
@@ -175,6 +231,8 @@ class DataModule(LightningDataModule):
     def claims(self) -> dict[str, str]:
         """What this rank trains on, as short texts by name, which must be the same on all ranks."""
         source = self.splits.train
+        if isinstance(source, Streamed):
+            return {"training data": source.name}
         order = self._order(source)
         picked = order.indices(0)[: order.layout.global_batch]
         first = Pick(0, picked[:8].to(source.home), self.seed)
@@ -201,6 +259,16 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _places(state: Mapping[str, Any] | None, world: int) -> list[Position]:
+    """Where the data of each rank goes on, from the state in a checkpoint."""
+    if state is None:
+        raise ValueError("data: the checkpoint has no place in a set that is streamed: start anew.")
+    places = [Position(**place) for place in state["places"]]
+    if len(places) != world:
+        raise ValueError(f"data: the checkpoint has places for {len(places)} processes, and not for {world}.")
+    return places
 
 
 def _with_base_parameters(cls: type) -> inspect.Signature:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from data.bounds import integer
 from data.order import Pick
@@ -139,6 +139,9 @@ class Workers:
         return self.prepare(batch) if self.prepare else batch
 
     def _start(self) -> DataLoader:
+        options = dict(self.options)
+        if (begin := options.get("worker_init_fn")) is not None:
+            options["worker_init_fn"] = partial(_begin, begin)
         return DataLoader(
             self.reader,
             batch_size=None,  # the reader makes whole batches
@@ -148,7 +151,7 @@ class Workers:
             persistent_workers=self.num_workers > 0,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # so that the global generator is not used
-            **self.options,
+            **options,
         )
 
 
@@ -163,6 +166,13 @@ class _Queue:
 
 def _request(pick: Pick) -> Request:
     return pick.seed, pick.epoch, pick.indices.tolist()
+
+
+def _begin(worker_init_fn: Callable[[int], Any], worker: int) -> None:
+    """Call the function of a loader in a worker; `get_worker_info().dataset` is then the data set, not its reader."""
+    info: Any = get_worker_info()
+    object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
+    worker_init_fn(worker)
 
 
 def _unchanged(batch: Any) -> Any:

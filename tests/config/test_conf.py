@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent
 MODULE = ["task=lightning", "model=own", "model._target_=tests.engine.lightning_modules.TwoRates", "allow=[tests]"]
 NEEDED = {
     "schedule=table": [f"schedule.path={FOLDER.parent / 'resume' / 'curve.csv'}"],
+    "data=dataset": ["+data.train._target_=tests.data.own_sets.Rows", "allow=[tests]"],
+    "data=loaders": ["+data.train._target_=tests.data.own_sets.train_loader", "data.batch_size=8", "allow=[tests]"],
+    "data=lightning": ["+data.module._target_=tests.data.own_sets.LitRows", "data.batch_size=8", "allow=[tests]"],
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
     "data=table": ["data.path=table.csv", "data.target=label"],
     "data=image_folder": ["data.path=photos"],

@@ -38,7 +38,7 @@ def adascale_options(settings: Settings) -> dict[str, Any] | None:
     return {"multiple": largest, "base_batch": int(scaling["base_batch_size"]), "smoothing": smoothing}
 
 
-def in_own_updates(settings: Settings, length: Horizon, samples: int) -> Horizon:
+def in_own_updates(settings: Settings, length: Horizon, samples: int | None) -> Horizon:
     """The horizon of the run in updates of its global batch: at most as many as the curve counts."""
     if not is_adascale(settings.curve.scaling):
         return length

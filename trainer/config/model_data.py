@@ -27,7 +27,7 @@ from trainer.optim.sgd import GradientDescent
 CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
 """Any of these shows that a launcher has started the processes of a run on many nodes."""
 
-OF_DATA = ("shape", "train_samples", "follow", "claims")
+OF_DATA = ("shape", "train_samples", "follow", "claims", "check_run")
 """What a run needs of its data beside Lightning's methods; `data.module.DataModule` has it."""
 
 _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."

@@ -81,6 +81,8 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     plan = _plan(Curves(settings, numbers, groups), history)
     horizon = in_own_updates(settings, plan.horizon, data.train_samples)
     start = None if checkpoint is None else _start(checkpoint, horizon)
+    with refusing("data"):
+        data.check_run(settings.trainer.world, None if checkpoint is None else checkpoint.content)
     return Resolved(settings, numbers, groups, plan, horizon, history, data, model, checkpoint, start, changed)
 
 

@@ -107,6 +107,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
     nodes = {key: getattr(settings.curve, key) for key in curves}
     return {
         "global_batch": settings.global_batch,
+        "order": resolved.data.order_note,
         "per_device_batch": settings.data["batch_size"],
         "devices": run.devices,
         "nodes": run.nodes,
@@ -143,6 +144,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     scale, peak, updates = _format_clock(summary)
     return [
         ("global batch", f"{summary['global_batch']} = {batch.format(**summary)}"),
+        *([("order", summary["order"])] if "order" in summary else []),
         ("scaling", f"{summary['scaling']}, {kappa}, {scale}"),
         *(("", line) for line in format_scaling(summary["scaled"], summary["kappa"])),
         ("learning rate", f"base {summary['base_lr']:g}, peak {summary['peak_lr']:g} at {peak}"),

@@ -1,0 +1,87 @@
+"""Data from the `DataLoader`s of a project: their data sets, collate functions and workers are taken over."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
+
+from data.dataset import Datasets, Given, made
+from data.streamed import Streamed, is_streamed
+
+
+class Loaders(Datasets):
+    """Training, validation and test data from `DataLoader`s, or functions that return them.
+
+    Training samples of a map-style set come in the order of the run: a new permutation each epoch, whatever the loader
+    says of shuffling. The loader's batch size must be `batch_size`. An iterable set keeps its order. Each validation
+    and test sample is scored once, in batches as large as the loaders' if `eval_batch_size` is not given. `shape`,
+    `sharded` and `reread` are those of `data.dataset.Datasets`.
+    """
+
+    def __init__(self, *, train: Any, val: Any = None, test: Any = None, **base: Any) -> None:
+        for name in {"collate_fn", "num_workers"} & set(base):
+            raise ValueError(f"data.{name} is that of the loader: set it there.")
+        super().__init__(train=train, val=val, test=test, **base)
+        self._takes_eval_batch_size = base.get("eval_batch_size") is None
+
+    @property
+    def order_note(self) -> str:
+        note = super().order_note
+        return note if isinstance(self.splits.train, Streamed) else f"{note}; the loader's own order is not used"
+
+    def parts(self) -> Mapping[str, Given | None]:
+        loaders = {name: one(f"data.{name}", loader) for name, loader in self.loaders().items() if loader is not None}
+        if "train" in loaders and (size := loaders["train"].batch_size) != self.batch_size:
+            raise ValueError(
+                f"data.batch_size={self.batch_size}, but the loader of data.train has batches of {size}: "
+                f"set data.batch_size={size}, or give the loader the number of data.batch_size."
+            )
+        sizes = [int(loader.batch_size or 0) for name, loader in loaders.items() if name != "train"]
+        if sizes and self._takes_eval_batch_size:
+            self.eval_batch_size = min(sizes)
+        return {name: taken(loaders[name]) if name in loaders else None for name in ("train", "val", "test")}
+
+    def loaders(self) -> dict[str, Any]:
+        """The loaders by use; None where there is none."""
+        return {name: made(f"data.{name}", given) for name, given in self.given.items()}
+
+
+def one(key: str, loader: Any) -> DataLoader:
+    """The loader. ValueError for several, and for one that chooses its samples in a way of its own."""
+    if isinstance(loader, list | tuple) and len(loader) == 1:
+        loader = loader[0]
+    if not isinstance(loader, DataLoader):
+        raise ValueError(f"{key} gives a {type(loader).__name__}, but one torch.utils.data.DataLoader is needed.")
+    if loader.batch_size is None and loader.batch_sampler is None:
+        raise ValueError(f"{key} has batch_size=None, so its data set makes whole batches: let it give single samples.")
+    streamed = is_streamed(loader.dataset)
+    sampler = loader.sampler if type(loader.batch_sampler) is BatchSampler else loader.batch_sampler
+    if loader.batch_size is None or not (streamed or _takes_each_once(sampler)):
+        raise ValueError(
+            f"{key} has a {type(sampler).__name__}, but the run itself orders the samples, so that it can resume "
+            "exactly: set data.sampling, or give a data set of the chosen samples, such as torch.utils.data.Subset."
+        )
+    return loader
+
+
+def _takes_each_once(sampler: Any) -> bool:
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return type(sampler) in (SequentialSampler, DistributedSampler)
+
+
+def taken(loader: DataLoader) -> Given:
+    """The data set of a loader, and how it reads it."""
+    options: dict[str, Any] = {}
+    if loader.num_workers:
+        names = ("prefetch_factor", "timeout", "multiprocessing_context", "worker_init_fn")
+        options = {name: getattr(loader, name) for name in names}
+    collate_fn = None if loader.collate_fn is default_collate else loader.collate_fn
+    return Given(loader.dataset, loader.num_workers, collate_fn, options)

@@ -1,0 +1,154 @@
+"""Data of a user's own, as tests name it in configs: data sets, loaders, a LightningDataModule, a net, a step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
+
+from trainer.engine.step import StepOutput
+
+CLASSES, FEATURES, KINDS, LONGEST = 3, 4, 5, 6
+
+
+class Rows(Dataset):
+    """(numbers, categories, target), with noise from torch's generator at each access."""
+
+    def __init__(self, count: int = 64, noise: float = 0.0, begin: int = 0) -> None:
+        self.count, self.noise, self.begin = count, noise, begin
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        draw = torch.Generator().manual_seed(self.begin + index)
+        numbers, kinds = torch.randn(FEATURES, generator=draw), torch.randint(KINDS, (2,), generator=draw)
+        target = int(numbers[0] > 0) + int(kinds[0] > 2)
+        return numbers + self.noise * torch.randn(FEATURES), kinds, target
+
+
+class Records(Rows):
+    """The same by name, with an id, and tokens of different lengths."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        numbers, kinds, target = super().__getitem__(index)
+        return {"id": f"row {index}", "tokens": list(range(1 + index % LONGEST)), "x": (numbers, kinds), "y": target}
+
+
+def padded(samples: list[dict[str, Any]], pad: int = -1) -> dict[str, Any]:
+    """A batch by name: ids as they are, tokens padded, numbers and categories in a pair."""
+    longest = max(len(sample["tokens"]) for sample in samples)
+    rows = [sample["tokens"] + [pad] * (longest - len(sample["tokens"])) for sample in samples]
+    numbers, kinds = (torch.stack(part) for part in zip(*(sample["x"] for sample in samples)))
+    targets = torch.tensor([sample["y"] for sample in samples])
+    return {
+        "id": [s["id"] for s in samples],
+        "tokens": torch.tensor(rows),
+        "x": {"n": numbers, "k": kinds},
+        "y": targets,
+    }
+
+
+class Mixed(nn.Module):
+    """A net on numbers and categories; `classes` is from the data."""
+
+    def __init__(self, classes: int, hidden: list[int], **others: Any) -> None:
+        super().__init__()
+        (width,) = hidden
+        self.embed, self.first = nn.Embedding(KINDS, 2), nn.Linear(FEATURES + 4, width)
+        self.last = nn.Linear(width, classes)
+
+    def forward(self, numbers: Tensor, kinds: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(torch.cat([numbers, self.embed(kinds).flatten(1)], dim=1))))
+
+
+def row_step(net: nn.Module, batch: Any, *, t: int) -> StepOutput:
+    """The loss of (numbers, kinds, target)."""
+    numbers, kinds, targets = batch
+    outputs = net(numbers, kinds)
+    return StepOutput(functional.cross_entropy(outputs, targets), outputs=outputs, targets=targets)
+
+
+def record_step(net: nn.Module, batch: Any, *, t: int) -> StepOutput:
+    """The loss of a batch by name, weighted with its tokens."""
+    assert all(isinstance(name, str) for name in batch["id"])
+    losses = functional.cross_entropy(net(batch["x"]["n"], batch["x"]["k"]), batch["y"], reduction="none")
+    counts = (batch["tokens"] >= 0).sum(1)
+    return StepOutput((losses * counts).sum() / counts.sum(), counts.sum())
+
+
+class Flow(IterableDataset):
+    """Rows in order, with a state; random where `noise` is."""
+
+    def __init__(self, count: int = 50, noise: float = 0.0) -> None:
+        self.rows, self.at = Rows(count, noise), 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(self.at, len(self.rows)):
+            self.at = index + 1
+            yield self.rows[index]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+class NoState(IterableDataset):
+    """The same without a state."""
+
+    def __init__(self, count: int = 50, noise: float = 0.0) -> None:
+        self.rows = Rows(count, noise)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.rows[index] for index in range(len(self.rows)))
+
+
+def train_loader(batch_size: int, noise: float = 0.0, num_workers: int = 0) -> DataLoader:
+    return DataLoader(Rows(noise=noise), batch_size=batch_size, shuffle=True, num_workers=num_workers)
+
+
+def val_loader() -> DataLoader:
+    return DataLoader(Rows(20, begin=1000), batch_size=7)
+
+
+def sampled_loader(batch_size: int) -> DataLoader:
+    return DataLoader(Rows(), batch_size=batch_size, sampler=WeightedRandomSampler([1.0] * 64, 64))
+
+
+def flow_loader(batch_size: int) -> DataLoader:
+    return DataLoader(Flow(), batch_size=batch_size)
+
+
+class LitRows(pl.LightningDataModule):
+    """As a project has it."""
+
+    def __init__(self, batch_size: int = 8, noise: float = 0.0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.calls: list[str] = []
+
+    def prepare_data(self) -> None:
+        self.calls.append("prepare_data")
+
+    def setup(self, stage: str) -> None:
+        self.calls.append(stage)
+        self.sets = {"fit": Rows(noise=self.hparams["noise"]), "test": Rows(10, begin=2000)}
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["fit"], batch_size=self.hparams["batch_size"], shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return val_loader()
+
+    def test_dataloader(self) -> list[DataLoader]:
+        return [DataLoader(self.sets["test"], batch_size=4)]
+
+
+class MovingRows(LitRows):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch
