@@ -32,7 +32,7 @@ class Datasets(DataModule):
     def __init__(
         self,
         *,
-        train: Any,
+        train: Any = None,
         val: Any = None,
         test: Any = None,
         collate_fn: Collate | None = None,

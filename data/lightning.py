@@ -16,7 +16,9 @@ class LightningData(Loaders):
     """
 
     def __init__(self, *, module: Any, **base: Any) -> None:
-        super().__init__(train=None, **base)
+        for name in {"train", "val", "test"} & set(base):
+            raise ValueError(f"data.{name} is that of data.module: set it there.")
+        super().__init__(**base)
         self.module = module
         if not hasattr(module, "train_dataloader") or not hasattr(module, "setup"):
             raise ValueError(f"data.module makes a {type(module).__name__}, but a LightningDataModule is needed.")

@@ -25,7 +25,7 @@ class Loaders(Datasets):
     `sharded` and `reread` are those of `data.dataset.Datasets`.
     """
 
-    def __init__(self, *, train: Any, val: Any = None, test: Any = None, **base: Any) -> None:
+    def __init__(self, *, train: Any = None, val: Any = None, test: Any = None, **base: Any) -> None:
         for name in {"collate_fn", "num_workers"} & set(base):
             raise ValueError(f"data.{name} is that of the loader: set it there.")
         super().__init__(train=train, val=val, test=test, **base)

@@ -198,6 +198,18 @@ LOADERS = ("data=loaders", f"data.val={{_target_:{OWN}.val_loader}}", step("row_
             "data.module: MovingRows has on_after_batch_transfer, which is not called",
         ),
         (("data=lightning", f"data.module={{_target_:{OWN}.Rows}}", step("row_step")), "makes a Rows, but a Lightn"),
+        (
+            ("data=lightning", f"data.module={{_target_:{OWN}.LitRows}}", "+data.train=3", step("row_step")),
+            "data.train is that of data.module",
+        ),
+        (
+            (*ROWS[:1], f"data.train={{_target_:{OWN}.Flow}}", "data.sampling=balanced", step("row_step")),
+            "data.sampling=balanced takes samples by their index, and Flow is streamed: leave it out",
+        ),
+        (
+            (*ROWS[:1], f"data.train={{_target_:{OWN}.Flow}}", "data.folds=2", "data.fold=0", step("row_step")),
+            "data.folds=2 takes samples by their index, and Flow is streamed: leave it out",
+        ),
         ((*ROWS, "data.val.count=0", step("row_step")), "data.val has no samples: give some, or leave it out"),
         (
             (*ROWS, "+data.train.count=7", step("row_step")),

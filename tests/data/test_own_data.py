@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,8 @@ def test_the_data_of_the_page_trains_by_its_commands(assembled, tmp_path, monkey
 
 
 class NoRead(DataModule):
-    def __init__(self, **settings: object) -> None:
-        super().__init__(batch_size=32)
+    def __init__(self, *, split: object, standardize: bool, label_noise: float, **base: Any) -> None:
+        super().__init__(**base)
 
 
 @pytest.mark.parametrize(
