@@ -180,15 +180,11 @@ def test_a_run_with_random_transforms_resumes_to_the_same_bits(assembled: Any, w
     from trainer.run import fit
 
     words = (
-        *(
-            f"data._target_={__name__}.FlippedData",
-            f"+data.num_workers={workers}",
-            f"allow=[{__name__.partition('.')[0]}]",
-            "logger=none",
-        ),
-        *("~data.split", "~data.split_seed", "~data.standardize", "~data.label_noise", "data.samples=64"),
+        *("data=dataset", *(f"data.{name}={{_target_:{__name__}.Flipped}}" for name in ("train", "val"))),
+        *(f"allow=[{__name__.partition('.')[0]}]", "data.shape={in_features:5,classes:2}", "logger=none"),
         *("data.batch_size=4", "trainer.accumulate=2", "trainer.duration=20", "trainer.validate=10"),
         *("trainer.checkpoint=1", "trainer.keep=0", "model.hidden=[8]", "trainer.steps_per_execution=4"),
+        f"data.num_workers={workers}",
     )
     whole = assembled(*words, f"seed={workers}")
     fit(whole)
