@@ -113,7 +113,7 @@ class Table(DataModule):
         return Splits(*(Memory(part) if len(part[1]) else None for part in found))  # type: ignore[arg-type]
 
     def after_split(self, splits: Splits) -> Splits:
-        (numbers, codes), _ = splits.train.stored  # type: ignore[attr-defined]
+        (numbers, codes), _ = splits.train.stored  # type: ignore[union-attr]
         mean = numbers.double().nanmean(0)
         if mean.isnan().any():
             column = self._columns.numbers[int(mean.isnan().int().argmax())]
