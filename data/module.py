@@ -154,7 +154,7 @@ class DataModule(LightningDataModule):
         if isinstance(train, Streamed):
             train.check_ranks(world)
             if saved is not None:
-                train.check_position(_places(saved.get(type(self).__qualname__), world)[0])
+                train.check_position(_positions(saved.get(type(self).__qualname__), world)[0])
 
     def follow(self, clock: Clock, loop: Any) -> None:
         """Connect the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
@@ -183,15 +183,15 @@ class DataModule(LightningDataModule):
         if self._splits is None or not isinstance(self._splits.train, Streamed):
             return {}
         stream, clock, world = self._stream, self._clock, self._layout(1).world
-        place = asdict(self._begins if stream is None or clock is None else stream.place(clock()))
-        places: list[Any] = [place] * world
+        position = asdict(self._begins if stream is None or clock is None else stream.position(clock()))
+        positions: list[Any] = [position] * world
         if world > 1:
-            torch.distributed.all_gather_object(places, place)
-        return {"places": places}
+            torch.distributed.all_gather_object(positions, position)
+        return {"positions": positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         layout = self._layout(1)
-        self._begins = _places(state_dict, layout.world)[layout.rank]
+        self._begins = _positions(state_dict, layout.world)[layout.rank]
 
     def val_dataloader(self) -> Shard | list:
         """This rank's part of the validation split; an empty list where there is none."""
@@ -261,14 +261,14 @@ class DataModule(LightningDataModule):
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 
 
-def _places(state: Mapping[str, Any] | None, world: int) -> list[Position]:
+def _positions(state: Mapping[str, Any] | None, world: int) -> list[Position]:
     """Where the data of each rank goes on, from the state in a checkpoint."""
     if state is None:
-        raise ValueError("data: the checkpoint has no place in a set that is streamed: start anew.")
-    places = [Position(**place) for place in state["places"]]
-    if len(places) != world:
-        raise ValueError(f"data: the checkpoint has places for {len(places)} processes, and not for {world}.")
-    return places
+        raise ValueError("data: the checkpoint has no position in a set that is streamed: start anew.")
+    positions = [Position(**position) for position in state["positions"]]
+    if len(positions) != world:
+        raise ValueError(f"data: the checkpoint has positions for {len(positions)} processes, and not for {world}.")
+    return positions
 
 
 def _with_base_parameters(cls: type) -> inspect.Signature:

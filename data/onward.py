@@ -1,4 +1,4 @@
-"""The training loader of a set that is streamed: it goes on where it stopped, and knows the place of every update."""
+"""The training loader of a set that is streamed: it goes on where it stopped, and knows where each update begins."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,14 +8,14 @@ from data.stream import Clock, Loop, Stream, Transform
 from data.streamed import Position
 
 From = Callable[[Position], Iterator[tuple[Any, Position]]]
-"""Gives batches from a place on, each with the place after it."""
+"""Gives batches from a position on, each with the position after it."""
 
 
 class Onward(Stream):
     """Iterating gives the batches from the update that the clock shows to the next validation.
 
-    The loader may run ahead of the training; `place(t)` is where update `t` begins, from the clock's update on.
-    `begins` is the place of the clock's update when it is first asked for batches. `order` gives seeds and sizes.
+    The loader may run ahead of the training; `position(t)` is where update `t` begins, from the clock's update on.
+    `begins` is the position of the clock's update when it is first asked for batches. `order` gives seeds and sizes.
     RuntimeError where the clock has been set back, because what was read is gone.
     """
 
@@ -30,33 +30,33 @@ class Onward(Stream):
     ) -> None:
         super().__init__(None, order, clock, loop, augment)  # type: ignore[arg-type]
         self.read, self.begins = read, begins
-        self._places: dict[int, Position] = {}
+        self._positions: dict[int, Position] = {}
         self._reading: Iterator[tuple[Any, Position]] = iter(())
         self._next: int | None = None
 
-    def place(self, t: int) -> Position:
+    def position(self, t: int) -> Position:
         """Where update `t` begins."""
-        return self._places.get(t, self.begins)
+        return self._positions.get(t, self.begins)
 
     def _batches(self, start: int, end: int) -> Iterator[Any]:
-        if not self._places:
-            self._places[start] = self.begins
-        if start not in self._places:
+        if not self._positions:
+            self._positions[start] = self.begins
+        if start not in self._positions:
             raise RuntimeError(
                 f"update {start} was read before, and a set that is streamed cannot go back: leave out what reads "
                 "batches again, such as average.recalibrate."
             )
         if start != self._next:
-            self._reading = self.read(self._places[start])
+            self._reading = self.read(self._positions[start])
         for t in range(start, end):
             self._next, count = None, self.order.micro_batches(t)
             for micro in range(count):
-                batch, place = next(self._reading)
+                batch, position = next(self._reading)
                 if micro + 1 == count:
-                    self._conclude(t, place)
+                    self._conclude(t, position)
                 yield batch
 
-    def _conclude(self, t: int, place: Position) -> None:
-        """Update `t` has been read: the next one begins at `place`; those before the clock are forgotten."""
+    def _conclude(self, t: int, position: Position) -> None:
+        """Update `t` has been read: the next one begins at `position`; those before the clock are forgotten."""
         self._next = t + 1
-        self._places = {at: there for at, there in self._places.items() if at >= self.clock()} | {t + 1: place}
+        self._positions = {at: there for at, there in self._positions.items() if at >= self.clock()} | {t + 1: position}

@@ -25,7 +25,7 @@ def is_streamed(dataset: Any) -> bool:
 
 @dataclass(frozen=True)
 class Position:
-    """A place between two samples: `read` samples of pass `epoch` are over. `state` is that of the data set there.
+    """A position between two samples: `read` samples of pass `epoch` are over. `state` is that of the data set there.
 
     It was reached with `workers` worker processes.
     """
@@ -41,9 +41,9 @@ class Streamed:
 
     A batch has as many samples as asked for, in the order given. At the end of a pass an incomplete batch is left out,
     and the next pass begins, told to `set_epoch` where the data set has it. Each sample is read with the generators of
-    torch, numpy and Python seeded from (seed, pass, place in the pass).
+    torch, numpy and Python seeded from (seed, pass, position in the pass).
 
-    With `state_dict` and `load_state_dict` a data set can begin at any place. Without them, or with a shuffle buffer,
+    With `state_dict` and `load_state_dict` a data set can begin anywhere. Without them, or with a shuffle buffer,
     which is in no state, `reread` reads the pass again from its start. `sharded` says that each process has a part of
     its own; a set of `datasets` is split by the run.
     """
@@ -89,7 +89,7 @@ class Streamed:
         return Streamed(split, self.num_workers, self.collate_fn, self.reread)
 
     def check_position(self, position: Position) -> None:
-        """ValueError where reading cannot go on from a place."""
+        """ValueError where reading cannot go on from a position."""
         if position.read and not self.reread and (self.has_buffer or not self.has_state):
             lacks = "its shuffle buffer is in no state" if self.has_state else "it has no state_dict"
             raise ValueError(
@@ -110,7 +110,7 @@ class Streamed:
     def batches(
         self, batch_size: int, seed: int, start: Position, device: torch.device
     ) -> Iterator[tuple[Any, Position]]:
-        """Batches from a place on, without end, each with the place after it."""
+        """Batches from a position on, without end, each with the position after it."""
         self.check_position(start)
         loader = DataLoader(
             _Batches(self, batch_size, seed, start),
@@ -121,12 +121,12 @@ class Streamed:
             generator=torch.Generator(),  # so that the global generator is not used
         )
         for given in loader:
-            batch, place = received(given)
-            yield moved(batch, device), Position(**place)
+            batch, position = received(given)
+            yield moved(batch, device), Position(**position)
 
 
 class _Batches(IterableDataset):
-    """Pairs of a batch and the place after it, as a worker gives them, or a `Failure`."""
+    """Pairs of a batch and the position after it, as a worker gives them, or a `Failure`."""
 
     def __init__(self, source: Streamed, batch_size: int, seed: int, start: Position) -> None:
         self.source, self.batch_size, self.seed, self.start = source, batch_size, seed, start
@@ -143,35 +143,35 @@ class _Batches(IterableDataset):
             yield given
 
     def _batches(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        place = self.start
+        position = self.start
         while True:
             samples: list[Any] = []
-            reading = _Pass(self.source, place, self.seed)
+            reading = _Pass(self.source, position, self.seed)
             for sample in reading:
                 samples.append(sample)
                 if len(samples) == self.batch_size:
-                    seed_generators(mix(self.seed, place.epoch, reading.read, 0))
+                    seed_generators(mix(self.seed, position.epoch, reading.read, 0))
                     with naming(f"data: {len(samples)} samples of {self.source.name} do not make a batch"):
                         batch = self.collate_fn(samples)
-                    yield batch, asdict(reading.place())
+                    yield batch, asdict(reading.position())
                     samples = []
             if reading.read < self.batch_size:
                 raise SampleError(
-                    f"data: {self.source.name} gives {reading.read} samples in pass {place.epoch}, and a batch has "
+                    f"data: {self.source.name} gives {reading.read} samples in pass {position.epoch}, and a batch has "
                     f"{self.batch_size}: lower data.batch_size, or let it begin anew each time."
                 )
-            place = Position(place.epoch + 1)
+            position = Position(position.epoch + 1)
 
 
 class _Pass:
-    """Iterating gives the samples of a pass from a place on; `read` says how many of the pass are over."""
+    """Iterating gives the samples of a pass from a position on; `read` says how many of the pass are over."""
 
     def __init__(self, source: Streamed, start: Position, seed: int) -> None:
         self.source, self.start, self.seed = source, start, seed
         self.read = 0
 
-    def place(self) -> Position:
-        """The place after the last sample."""
+    def position(self) -> Position:
+        """The position after the last sample."""
         state = self.source.dataset.state_dict() if self.source.has_state else None
         return Position(self.start.epoch, self.read, state, self.source.num_workers)
 

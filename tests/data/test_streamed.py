@@ -56,7 +56,7 @@ SETS = {
 @pytest.mark.parametrize("kind", SETS)
 def test_reading_goes_on_from_any_place_to_the_same_bits_with_and_without_a_worker(kind):
     whole = taken(SETS[kind](), 30)
-    assert [place.epoch for _, place in whole] == [0] * 12 + [1] * 12 + [2] * 6, "50 samples are 12 batches of 4"
+    assert [position.epoch for _, position in whole] == [0] * 12 + [1] * 12 + [2] * 6, "50 samples are 12 batches of 4"
     for begun in (0, 1, 5, 11, 12, 20):
         source = SETS[kind]()
         source.num_workers = begun % 2 if kind in ("state", "reread") else 0
@@ -138,21 +138,21 @@ def test_the_loader_knows_the_place_of_every_update_while_it_runs_ahead():
     clock, source = [3], Streamed(Flow())
     order = Order(8, 0, Layout(4, 2))
 
-    def read_from(place):
-        return source.batches(4, 1, place, CPU)
+    def read_from(position):
+        return source.batches(4, 1, position, CPU)
 
     loop = Loop(total=12, validation_interval=4, steps_per_execution=3, accumulate=2)
     loader = Onward(read_from, Position(0, 8, {"at": 8}), order, lambda: clock[0], loop)
     (chunk,) = list(loader)
     assert [batch.batch[0][0, 0].item() for batch in chunk[0]] == [own_sets.Rows()[i][0][0].item() for i in (8, 12)]
-    assert [loader.place(t).read for t in (3, 4)] == [8, 16]
+    assert [loader.position(t).read for t in (3, 4)] == [8, 16]
     clock[0] = 4
     ahead = iter(loader)
     next(ahead)
-    assert [loader.place(t).read for t in (4, 5, 6, 7)] == [16, 24, 32, 40]
+    assert [loader.position(t).read for t in (4, 5, 6, 7)] == [16, 24, 32, 40]
     clock[0] = 5
     assert len(list(loader)) == 1, "another iteration begins where the clock is"
-    assert [loader.place(t).read for t in (5, 8)] == [24, 48]
+    assert [loader.position(t).read for t in (5, 8)] == [24, 48]
     clock[0] = 2
     with pytest.raises(RuntimeError, match="update 2 was read before, and a set that is streamed cannot go back"):
         next(iter(loader))
@@ -192,7 +192,7 @@ def test_a_run_on_a_stream_resumes_to_the_same_bits_from_any_update(assembled, k
         resumed = assembled(*words, folder=f"from{start}", resumed=path)
         fit(resumed)
         assert torch.equal(weights(resumed), weights(whole)), start
-    assert read(path)[type(whole.data).__qualname__]["places"][0]["read"] == start * 16 % 48 or 48
+    assert read(path)[type(whole.data).__qualname__]["positions"][0]["read"] == start * 16 % 48 or 48
     assert whole.data.order_note == "as the data gives them"
 
 
@@ -232,10 +232,10 @@ def test_a_stream_without_a_state_is_not_resumed_unless_it_is_read_again(assembl
     assert "\n" not in str(error.value)
     data = Datasets(train=Flow(), batch_size=4)
     data.setup()
-    with pytest.raises(ValueError, match="the checkpoint has no place in a set that is streamed"):
+    with pytest.raises(ValueError, match="the checkpoint has no position in a set that is streamed"):
         data.check_run(1, {})
-    with pytest.raises(ValueError, match="the checkpoint has places for 2 processes, and not for 1"):
-        data.check_run(1, {"Datasets": {"places": [{}, {}]}})
+    with pytest.raises(ValueError, match="the checkpoint has positions for 2 processes, and not for 1"):
+        data.check_run(1, {"Datasets": {"positions": [{}, {}]}})
 
 
 def test_a_declared_number_of_samples_gives_epochs(assembled):

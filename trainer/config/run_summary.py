@@ -105,6 +105,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
     rule = scaling["_target_"].rpartition(".")[2].removesuffix("_scaling")
     curves = ("warmup", "schedule", "batch_schedule", "cooldown")
     nodes = {key: getattr(settings.curve, key) for key in curves}
+    nodes |= {"plateau": settings.plateau, "average": settings.average}
     return {
         "global_batch": settings.global_batch,
         "order": resolved.data.order_note,
@@ -116,10 +117,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
         "base_batch_size": reference,
         "kappa": settings.global_batch / reference if reference else None,
         "scaled": summary_of_scaling(resolved.numbers, settings),
-        "curve": {
-            key: _name(node)
-            for key, node in {**nodes, "plateau": settings.plateau, "average": settings.average}.items()
-        },
+        "curve": {key: _name(node) for key, node in nodes.items()},
         "gradients": run.gradients.settings(),
         **plan.summary(),
         "epochs": plan.horizon.reference.epochs,
