@@ -1,0 +1,62 @@
+"""The counterparts of the examples in other tools train, log, validate and go on; the page has their lines."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.examples import count_lines, template
+from tests.examples.projects import inside
+
+SHORT = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1, "enable_progress_bar": False}
+FEW = {"max_steps": 4, "disable_tqdm": True}
+PEERS = [path for folder in count_lines.folders() for path in sorted((folder / "peers").glob("*.*"))]
+
+
+def started(path, folder, resume=None):
+    """Train a counterpart for a few steps."""
+    if path.suffix == ".yaml":
+        template.main(path, folder, resume, **SHORT)
+        return
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_of_{path.parent.parent.name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(str(folder), resume, **(SHORT if path.stem == "lightning" else FEW))
+
+
+def tags(folder):
+    """What the event files in a folder hold, by tag."""
+    files = folder.rglob("events.out.tfevents*")
+    return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("path", PEERS, ids=lambda path: f"{path.parent.parent.name}-{path.stem}")
+def test_a_counterpart_trains_logs_validates_and_goes_on(path: Path, tmp_path):
+    with inside(path.parent.parent):
+        started(path, tmp_path)
+        logged = tags(tmp_path)
+        assert any("lr" in tag or "learning_rate" in tag for tag in logged)
+        assert any(tag.startswith(("val", "eval")) for tag in logged)
+        checkpoints = [*tmp_path.rglob("last.ckpt"), *tmp_path.rglob("checkpoint-*")]
+        assert checkpoints
+        started(path, tmp_path, str(checkpoints[-1]))
+
+
+def test_the_page_has_the_lines_of_today():
+    assert count_lines.PAGE.read_text() == count_lines.page(), "run python -m tests.examples.count_lines"
+
+
+def test_lines_are_counted_without_comments_docstrings_and_blank_ones(tmp_path):
+    file = tmp_path / "one.py"
+    code = '"""Doc."""\nimport os  # why\n\n\ndef f(a):\n    """Doc\n    more."""\n    # no\n'
+    file.write_text(f"{code}    return {{\n        a\n    }}\n")
+    assert count_lines.python_lines(file) == 5
+    assert count_lines.python_lines(file, without="f") == 0
+
+
+def test_code_that_a_counterpart_imports_counts_on_both_sides(tmp_path):
+    (tmp_path / "own.py").write_text("A = 1\nB = 2\n\n\ndef f():\n    return A\n\n\ndef g():\n    return B\n")
+    peer = tmp_path / "peer.py"
+    peer.write_text("from own import f\n")
+    assert count_lines.shared_lines(tmp_path, peer) == 3
