@@ -1,4 +1,4 @@
-"""A table, made here, as the library TabularS3L reads it for its self-supervised LightningModules."""
+"""Data, made here, as two libraries of LightningModules read it: a table for TabularS3L, molecules for Chemprop."""
 
 from typing import Any
 
@@ -26,3 +26,19 @@ class MaskedTable(DataModule):
         columns = {"continuous_cols": [f"x{i}" for i in range(6)], "category_cols": ["kind", "side"]}
         parts = (frame[:400], frame[400:])
         return Splits(*(Workers(VIMEDataset(part, config=config, **columns)) for part in parts))
+
+
+class Molecules(DataModule):
+    """Chains of up to six atoms and their rings, each with the share of atoms that are no carbon."""
+
+    def read(self) -> Splits:
+        from chemprop.data import MoleculeDatapoint, MoleculeDataset, collate_batch
+
+        parts = ("C", "N", "O", "S", "C(=O)", "C(F)")
+        words = [f"{end}{a}{b}C{c}" for end in ("C", "CC1CC1") for a in parts for b in parts for c in parts]
+        targets = [[sum(word.count(atom) for atom in "NOSF") / 5] for word in words]
+        points = [MoleculeDatapoint.from_smi(word, target) for word, target in zip(words, targets)]
+        order = np.random.default_rng(0).permutation(len(points))
+        held_out = [points[i] for i in order[:72]], [points[i] for i in order[72:]]
+        val, train = (Workers(MoleculeDataset(part), collate_fn=collate_batch) for part in held_out)
+        return Splits(train, val)

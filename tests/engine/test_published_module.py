@@ -1,9 +1,13 @@
-"""A module of a published library trains unchanged by config, to the bits of Lightning's own trainer.
+"""Modules of published libraries train unchanged by config, to the bits of Lightning's own trainer.
 
-The library is TabularS3L (`ts3l`), which adds no other package: self-supervised learning on tables, here VIME (Yoon et
-al. 2020). Its modules set their steps and hooks as attributes, log in `on_validation_start`, have BatchNorm and
-dropout, and read tables by a data set of the library.
+TabularS3L (`ts3l`, on `pytorch_lightning`) adds no other package: self-supervised learning on tables, here VIME (Yoon
+et al. 2020). Its modules set their steps and hooks as attributes, log in `on_validation_start`, have BatchNorm and
+dropout, and read tables by a data set of the library. Chemprop (`chemprop`, on `lightning.pytorch`) predicts numbers of
+molecules (Heid et al. 2024). Its batches are graphs in named tuples, its loss is an object of torchmetrics that it
+logs, and its own optimizer has a scheduler.
 """
+
+import importlib.util
 
 import pytest
 import torch
@@ -13,7 +17,6 @@ from trainer.checkpoint.io import checkpoint_path
 from trainer.log.validations import read_validations
 from trainer.run import fit
 
-pytest.importorskip("ts3l", reason="ts3l is not installed")
 CONFIG = "+model.config"
 VIME = (
     *("task=lightning", "model=own", "model._target_=ts3l.pl_modules.VIMELightning", "allow=[ts3l,tests]"),
@@ -29,25 +32,56 @@ VIME = (
 )
 
 
-def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled):
-    words = (*VIME, "schedule=constant")
-    net, trainer = stock(assembled(*words, "trainer.validate=1000", folder="stock"), None)
+MPNN = (
+    *("task=lightning", "model=own", "model._target_=chemprop.models.MPNN", "allow=[chemprop,tests]"),
+    *("+model.message_passing._target_=chemprop.nn.BondMessagePassing", "+model.message_passing.d_h=32"),
+    *("+model.agg._target_=chemprop.nn.MeanAggregation", "+model.batch_norm=true", "+model.init_lr=0.003"),
+    *("+model.predictor._target_=chemprop.nn.RegressionFFN", "+model.predictor.input_dim=32"),
+    *("task.step.ignore=[lr_scheduler]", "optimizer=module", "trainer.duration=6ep", "logger=none", "trainer.keep=0"),
+    *("~data", "+data._target_=tests.engine.published.Molecules", "+data.batch_size=36", "+data.samples=360"),
+)
+
+
+def needs(package):
+    return pytest.mark.skipif(not importlib.util.find_spec(package), reason=f"{package} is not installed")
+
+
+BOTH = pytest.mark.parametrize(
+    ("words", "package"),
+    [
+        pytest.param(VIME, "pytorch_lightning", marks=needs("ts3l"), id="ts3l"),
+        pytest.param(MPNN, "lightning.pytorch", marks=needs("chemprop"), id="chemprop"),
+    ],
+)
+
+
+@BOTH
+def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled, words, package):
+    words = (*words, "schedule=constant")
+    first = assembled(*words, "trainer.validate=1000", folder="stock")
+    net, trainer = stock(first, None if package == "pytorch_lightning" else adam, package)
     run = assembled(*words)
     fit(run)
     assert same(run.module.net, net)
-    for name in ("val_loss", "train_loss"):
-        ours = run.module.net.trainer.callback_metrics[name].item()
-        assert ours == pytest.approx(trainer.callback_metrics[name].item(), rel=1e-5), name
+    for name in {"val_loss", "train_loss", "val/mse"} & trainer.callback_metrics.keys():
+        known = run.module.net.trainer.callback_metrics
+        ours = known.get(f"{name}_epoch", known.get(name))
+        assert ours.item() == pytest.approx(trainer.callback_metrics[name].item(), rel=1e-5), name
 
 
-def test_it_learns_by_a_schedule_and_resumes_to_the_same_bits(assembled):
-    words = (*VIME, "schedule=cosine", "warmup=linear", "warmup.duration=5", "trainer.checkpoint=5")
+def adam(parameters):
+    """Chemprop's optimizer, without its scheduler."""
+    return torch.optim.Adam(parameters, 0.003)
+
+
+@BOTH
+def test_it_learns_by_a_schedule_and_resumes_to_the_same_bits(assembled, words, package):
+    words = (*words, "schedule=cosine", "warmup=linear", "warmup.duration=5", "trainer.checkpoint=5")
     whole = assembled(*words)
     fit(whole)
     losses = [line["val/loss"] for line in read_validations(whole.folder)]
     assert losses[-1] < 0.8 * losses[0]
-    for t in (5, 16):
+    for t in (5, 20):
         resumed = assembled(*words, folder=f"from{t}", resumed=checkpoint_path(whole.checkpointing.folder, t))
         fit(resumed)
         assert same(whole.module, resumed.module), t
-    assert all(torch.isfinite(value).all() for value in whole.module.net.state_dict().values())

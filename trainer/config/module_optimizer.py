@@ -56,7 +56,8 @@ def with_module_numbers(settings: Settings, net: nn.Module, length: Horizon) -> 
         horizon=length, clock=Clock(), spec=SimpleNamespace(accumulate=settings.trainer.accumulate), _trainer=None
     )
     run = settings.trainer
-    known = {"world_size": run.world, "num_devices": run.devices, "num_nodes": run.nodes, "datamodule": None}
+    loaders = dict.fromkeys(("datamodule", "train_dataloader", "val_dataloaders"))  # not there yet
+    known = {**loaders, "world_size": run.world, "num_devices": run.devices, "num_nodes": run.nodes}
     viewed: Any = net
     viewed.trainer = TrainerView(source, known)
     optimizers = _made(settings, net)

@@ -22,10 +22,8 @@ REPLACED = {
     "configure_gradient_clipping": "the run clips gradients: set trainer.clip",
     "configure_callbacks": "callbacks are in the config: add +callbacks.NAME._target_=CLASS",
     "configure_sharded_model": "the run builds the net: use configure_model",
-    "on_validation_model_eval": _MODES,
     "on_validation_model_train": _MODES,
     "on_validation_model_zero_grad": _UPDATE,
-    "on_test_model_eval": _MODES,
     "on_test_model_train": _MODES,
 }
 """Parts of a LightningModule that a run replaces, and by what. A module that has one is refused, unless it is named in

@@ -151,6 +151,14 @@ class Module(pl.LightningModule):
     def on_fit_end(self) -> None:
         self.hooks.call("on_fit_end")
 
+    def on_validation_model_eval(self) -> None:
+        super().on_validation_model_eval()
+        self.hooks.call("on_validation_model_eval")
+
+    def on_test_model_eval(self) -> None:
+        super().on_test_model_eval()
+        self.hooks.call("on_test_model_eval")
+
     def on_validation_epoch_start(self) -> None:
         if self.trainer.state.fn == "fit":
             self.flush()
