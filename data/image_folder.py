@@ -61,6 +61,11 @@ class ImageFolder(DataModule):
         size = 3 * self.image_size**2
         return {"in_features": size, "in_channels": 3, "image_size": self.image_size, "classes": len(self.classes)}
 
+    @property
+    def class_names(self) -> list[str]:
+        """The classes in the order of their labels."""
+        return self.classes
+
     def read(self) -> Splits:
         root = Path(self.path).expanduser()
         if not root.is_dir():

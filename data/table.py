@@ -60,6 +60,7 @@ class Table(DataModule):
         self._columns = Columns((), ())
         self._sizes: list[int] = []
         self._classes = 1
+        self.class_names: list[str] = []
 
     @property
     def shape(self) -> dict[str, Any]:
@@ -90,6 +91,7 @@ class Table(DataModule):
         values = sorted({value for column in columns.values() for value in column.to_pylist() if value is not None})
         self._classes = len(values)
         if texts:
+            self.class_names = values
             place = {value: i for i, value in enumerate(values)} | {None: None}
             return {
                 key: class_labels([place[v] for v in column.to_pylist()], self._classes, places[key])

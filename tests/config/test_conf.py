@@ -30,6 +30,7 @@ NEEDED = {
     "data=image_folder": ["data.path=photos"],
     "data=tokenized_text": ["data.path=text.txt", "data.tokenizer=words"],
     "data=hub": ["data.path=rows.csv"],
+    "task=distillation": ["+task.step.teacher._target_=models.mlp.MLP", "+task.step.teacher.hidden=[8]"],
     "optimizer=gd": ["data.batch_size=419"],
     "model=own": ["model._target_=torch.nn.Linear", "+model.in_features=64", "+model.out_features=10"],
     "optimizer=module": MODULE,

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1S
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from tests.pages import section
-from trainer.config.metrics import with_shape_in_metrics
+from trainer.config.metrics import with_shape
 from trainer.engine.metrics import direction, numbers_by_name
 from trainer.engine.step import StepOutput
 from trainer.engine.task import Scores, Task
@@ -223,7 +223,7 @@ def test_metrics_are_given_the_numbers_of_the_data():
     shape = {"in_features": 3, "classes": 4}
 
     def filled(shape=shape, **metrics):
-        return with_shape_in_metrics({"metrics": metrics}, shape, [])["metrics"]
+        return with_shape({"metrics": metrics}, shape, [])["metrics"]
 
     f1 = {"_target_": f"{F}.MulticlassF1Score"}
     assert filled(f1=f1)["f1"]["num_classes"] == 4

@@ -23,7 +23,7 @@ from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
-from trainer.config.metrics import with_shape_in_metrics
+from trainer.config.metrics import with_shape
 from trainer.config.resolve import Resolved
 from trainer.config.settings import Settings, TrainerSettings
 from trainer.distributed.consistency import ConsistencyCheck
@@ -155,7 +155,7 @@ def task_of(settings: Settings, data: Any) -> Task:
         raise ConfigError(
             f"task.step._target_={step['_target_']} would be called without a net: add task.step._partial_=true."
         )
-    node = with_shape_in_metrics(settings.task, shape, settings.allow)
+    node = with_shape(settings.task, shape, settings.allow)
     made = expect("task", instantiate(node, "task", settings.allow), Task)
     made = replace(made, class_names=made.class_names or tuple(map(str, getattr(data, "class_names", None) or ())))
     dtype = torch.float64 if settings.trainer.precision == "64-true" else torch.float32

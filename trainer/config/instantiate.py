@@ -83,6 +83,12 @@ def expect(key: str, made: Any, kind: type) -> Any:
     return made
 
 
+def needs(node: Node, key: str, allow: Sequence[str]) -> set[str]:
+    """The arguments without a default of what a node names."""
+    parameters = _parameters(called_by(node, key, allow)).items()
+    return {name for name, one in parameters if one.default is one.empty and one.kind not in _REST}
+
+
 @contextmanager
 def refusing(key: str) -> Iterator[None]:
     """Turns an error while the part at `key` of the config is made into a `ConfigError` of one line."""

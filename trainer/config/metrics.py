@@ -1,9 +1,9 @@
-"""The metrics of the config: what the data tells them, and the direction in which they get better."""
+"""What the data tells the metrics and nets of a task, and the direction in which its metrics get better."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.config.instantiate import Node, called_by, takes
+from trainer.config.instantiate import Node, called_by, needs, takes
 from trainer.lr import ConfigError
 
 FROM_SHAPE = {"num_classes": ("classes", "vocab_size"), "num_labels": ("labels",), "vocab_size": ("vocab_size",)}
@@ -12,16 +12,31 @@ HEADS = "MultitaskWrapper"
 """The metric of several tasks, of which each has its own numbers."""
 
 
-def with_shape_in_metrics(task: Node, shape: Mapping[str, int], allow: Sequence[str]) -> Node:
-    """The node of a task whose metrics have the numbers of the data's shape where they take them.
+def with_shape(task: Node, shape: Mapping[str, int], allow: Sequence[str]) -> Node:
+    """The node of a task with the numbers of the data's shape.
 
-    `num_classes` is then the number of classes or tokens, `num_labels` that of labels, and `task`, of the metrics for
-    several kinds of classification, multiclass or multilabel. Raises `ConfigError` for a number that is another.
+    What a step holds, such as the net of a teacher, gets those that it needs by their names. In metrics, `num_classes`
+    is the number of classes or tokens, `num_labels` that of labels, and `task`, of the metrics for several kinds of
+    classification, multiclass or multilabel. Raises `ConfigError` for a number of a metric that is another.
     """
-    metrics = task.get("metrics")
-    if not isinstance(metrics, Mapping):
-        return task
-    return {**task, "metrics": _filled(metrics, "task.metrics", shape, allow)}
+    metrics, step = task.get("metrics"), task.get("step")
+    made = dict(task)
+    if isinstance(metrics, Mapping):
+        made["metrics"] = _filled(metrics, "task.metrics", shape, allow)
+    if isinstance(step, Mapping):
+        made["step"] = {name: _given(part, f"task.step.{name!s}", shape, allow) for name, part in step.items()}
+    return made
+
+
+def _given(node: Any, key: str, shape: Mapping[str, int], allow: Sequence[str]) -> Any:
+    """A node with the numbers of the shape that its constructor needs and that are left out."""
+    if isinstance(node, list):
+        return [_given(part, f"{key}.{i}", shape, allow) for i, part in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    made = {name: _given(part, f"{key}.{name!s}", shape, allow) for name, part in node.items()}
+    needed = needs(node, key, allow) if "_target_" in node and not node.get("_partial_") else set()
+    return {name: value for name, value in shape.items() if name in needed and name not in made} | made
 
 
 def _filled(node: Any, key: str, shape: Mapping[str, int], allow: Sequence[str]) -> Any:

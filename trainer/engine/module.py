@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
+from trainer.engine.frozen import check_saved
 from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.manual_update import ManualUpdater
 from trainer.engine.metrics import Numbers
@@ -207,6 +208,8 @@ class Module(pl.LightningModule):
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
         self.averaging.load_state_dict(checkpoint["averaging"])
         self.observers.load_state_dict(checkpoint.get("observers", {}))
+        if isinstance(self.step, nn.Module):
+            check_saved(self.step, checkpoint["state_dict"])
         weights = checkpoint["state_dict"].items()
         self.hooks.load_state_dict(
             checkpoint.get("hooks", {}), {name[4:]: w for name, w in weights if name[:4] == "net."}

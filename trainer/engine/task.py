@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric, MetricCollection, SumMetric
 
+from trainer.engine.frozen import check_modules
 from trainer.engine.metrics import Numbers, check_length, direction, numbers_by_name
 from trainer.engine.step import PairStep, Step, StepOutput, as_weight, converted, samples, weighted
 from trainer.lr import ConfigError
@@ -98,6 +99,7 @@ class Task:
     def make_step(self) -> Step:
         """The step, by default that of pairs with the loss."""
         if self.step is not None:
+            check_modules(self.step)
             return self.step
         assert self.loss is not None
         return PairStep(self.loss)
