@@ -133,3 +133,20 @@ def test_ctrl_c_reaches_the_caller_as_itself(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cadence.fit(*SMALL, "name=stopped")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_batches_by_name_go_through_the_step_of_the_run(folder):
+    for group, name in (("data", "Rows"), ("model", "Net")):
+        (folder / group).mkdir()
+        more = "batch_size: 16\nsamples: 64\ntokens_per_sample: null\n" if group == "data" else ""
+        (folder / group / "named.yaml").write_text(f"_target_: tests.cadence.by_name.{name}\n{more}")
+    words = ("data=named", "model=named", "task=model", "allow=[tests]", "warmup=none", "trainer.duration=8")
+    run = cadence.fit(*words, *SMALL[-3:], "name=named", config_dir=folder)
+    assert run.test() == run.result["test"]
+    (batch,) = run.data.test_dataloader()
+    with torch.no_grad():
+        expected = run.net(batch["x"]).logits
+    assert torch.equal(run.predict("test"), expected)
+    assert torch.equal(run.predict({"x": batch["x"]}), expected)
+    assert torch.allclose(run.predict(batch, batch_size=5), expected, atol=1e-6)
+    assert run.test(batch, batch_size=5)["loss"] == pytest.approx(run.test()["loss"], rel=1e-5)
