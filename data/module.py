@@ -202,8 +202,14 @@ class DataModule(LightningDataModule):
         return self._evaluation(self.splits.test)
 
     def evaluation_dataloader(self, split: str) -> Shard | list:
-        """This rank's part of a split, train, val or test, in its order and without augmentation."""
-        return self._evaluation(getattr(self.splits, split))
+        """This rank's part of a split, train, val or test, in its order and without augmentation.
+
+        ValueError for training data that is streamed, whose passes differ.
+        """
+        source = getattr(self.splits, split)
+        if isinstance(source, Streamed):
+            raise ValueError(f"data.{split} is streamed, and has no fixed samples: give a loader of your own.")
+        return self._evaluation(source)
 
     def validation_samples(self, count: int) -> Any:
         """The first `count` validation samples as one batch, on the device of the run."""

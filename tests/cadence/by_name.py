@@ -29,3 +29,23 @@ class Net(nn.Linear):
         logits = super().forward(x)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SimpleNamespace(logits=logits, loss=loss)
+
+
+class Pairs:
+    """The same points as a map-style data set of pairs."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        source = Rows(batch_size=1).read()
+        stored = [split.stored for split in source]
+        self.x, self.labels = (torch.cat([part[name] for part in stored])[begin:end] for name in ("x", "labels"))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index], int(self.labels[index])
+
+
+def collate(samples: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
+    """A batch with names."""
+    return {"x": torch.stack([x for x, _ in samples]), "labels": torch.tensor([label for _, label in samples])}

@@ -150,3 +150,18 @@ def test_batches_by_name_go_through_the_step_of_the_run(folder):
     assert torch.equal(run.predict({"x": batch["x"]}), expected)
     assert torch.allclose(run.predict(batch, batch_size=5), expected, atol=1e-6)
     assert run.test(batch, batch_size=5)["loss"] == pytest.approx(run.test()["loss"], rel=1e-5)
+
+
+def test_a_data_set_is_collated_as_in_the_run(folder):
+    from tests.cadence.by_name import Pairs
+
+    (folder / "model").mkdir()
+    (folder / "model" / "named.yaml").write_text("_target_: tests.cadence.by_name.Net\n")
+    of = "{_target_: tests.cadence.by_name.Pairs, begin: %d, end: %d}"
+    data = ("data=dataset", f"data.train={of % (0, 64)}", f"data.val={of % (64, 80)}", f"data.test={of % (80, 96)}")
+    collate = "data.collate_fn={_target_: tests.cadence.by_name.collate, _partial_: true}"
+    words = (*data, collate, "data.batch_size=16", "model=named", "task=model", "allow=[tests]", "warmup=none")
+    run = cadence.fit(*words, "trainer.duration=8", *SMALL[-3:], "name=set", config_dir=folder)
+    assert torch.equal(run.predict(Pairs(80, 96)), run.predict("test"))
+    assert run.test(Pairs(80, 96)) == pytest.approx(run.result["test"], rel=1e-5)
+    assert run.predict("train").shape == (64, 2)

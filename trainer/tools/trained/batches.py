@@ -1,12 +1,11 @@
 """Batches on the device of a run, from data in any form."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
@@ -27,10 +26,13 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     raise ConfigError("the data has no samples.")
 
 
-def batches_of(data: Any, size: int) -> Iterable[Any]:
-    """The batches of inputs, pairs, a data set or a loader, in their order; `size` samples each where we make them."""
+def batches_of(data: Any, size: int, collate_fn: Callable[[list[Any]], Any] | None = None) -> Iterable[Any]:
+    """The batches of inputs, pairs, a data set or a loader, in their order; `size` samples each where we make them.
+
+    `collate_fn` makes a batch of samples of a data set; None: as torch does.
+    """
     integer("batch_size", size, "it is a number of samples, at least 1.")
-    if isinstance(data, pl.LightningDataModule):
+    if hasattr(data, "test_dataloader") and hasattr(data, "setup"):  # of pytorch_lightning or lightning.pytorch
         data.prepare_data()
         data.setup("test")
         return _found(data.test_dataloader(), "this data module has no test data.")
@@ -39,9 +41,9 @@ def batches_of(data: Any, size: int) -> Iterable[Any]:
     if isinstance(data, DataLoader):
         return data
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
-        return DataLoader(data, batch_size=size)
+        return DataLoader(data, batch_size=size, collate_fn=collate_fn)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
-        return DataLoader(data, batch_size=size)  # a data set of another library
+        return DataLoader(data, batch_size=size, collate_fn=collate_fn)  # a data set of another library
     if isinstance(data, Iterable):
         return data
     raise ConfigError(f"data is a {type(data).__name__}: give tensors, a data set, a DataLoader or a split's name.")
@@ -51,10 +53,13 @@ def split_of(module: Any, split: str) -> Iterable[Any]:
     """A split of a run's data, in order. Raises `ConfigError` where the data has none of this name."""
     if split not in SPLITS:
         raise ConfigError(f"data={split!r} is not a split: choose {', '.join(SPLITS)}.")
-    if split == "train":
-        loader = module.evaluation_dataloader(split) if hasattr(module, "evaluation_dataloader") else []
-    else:
-        loader = module.val_dataloader() if split == "val" else module.test_dataloader()
+    try:
+        if split == "train":
+            loader = module.evaluation_dataloader(split) if hasattr(module, "evaluation_dataloader") else []
+        else:
+            loader = module.val_dataloader() if split == "val" else module.test_dataloader()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return _found(loader, f"the data of this run has no {split} split.")
 
 

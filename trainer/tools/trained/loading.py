@@ -19,6 +19,7 @@ from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.cli.compose import find_own_packages
 from trainer.cli.run_id import register_run_id
 from trainer.config.components import may_occur, task_of
+from trainer.config.instantiate import instantiate
 from trainer.config.model_data import build_net, read_data
 from trainer.config.prepared_net import prepared_net
 from trainer.config.settings import Settings, settings_of
@@ -157,8 +158,9 @@ class Run:
     @cached_property
     def _facts(self) -> Any:
         """What net and task need of the data of the run: its `shape` and `class_names`."""
-        known = "shape" in self._saved
-        return SimpleNamespace(**{name: self._saved[name] for name in ("shape", "class_names")}) if known else self.data
+        if "shape" not in self._saved:
+            return self.data
+        return SimpleNamespace(shape=self._saved["shape"], class_names=self._saved.get("class_names", ()))
 
     def other_data(self, *overrides: str, config_dir: str | Path | None = None) -> Any:
         """A data module for `predict` and `test`, with its data read.
@@ -224,8 +226,10 @@ class Run:
         if isinstance(data, str):
             self.data.trainer = self.trainer  # its loaders ask for the device
             return on_device(split_of(self.data, data), self.device)
-        usual = self.settings.data.get("eval_batch_size") or 4 * self.settings.data["batch_size"]
-        return on_device(batches_of(data, usual if batch_size is None else batch_size), self.device)
+        node = self.settings.data
+        size = (node.get("eval_batch_size") or 4 * node["batch_size"]) if batch_size is None else batch_size
+        collate = node.get("collate_fn") and instantiate(node["collate_fn"], "data.collate_fn", self.settings.allow)
+        return on_device(batches_of(data, size, collate), self.device)
 
     def _sample(self, given: Any) -> Any:
         """Inputs of the net on its device: those given, or those of the first batch of the run's data."""
