@@ -14,6 +14,7 @@ from data.bounds import integer
 from data.folds import checked_fold, in_folds
 from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
+from data.per_sample import known_labels
 from data.sampling import fitted, with_batch
 from data.shard import Shard
 from data.source import Source, Workers
@@ -145,8 +146,15 @@ class DataModule(LightningDataModule):
         """The order of the training samples in words, for the table at the start of a run."""
         if isinstance(self.splits.train, Streamed):
             return "as the data gives them"
-        kind = "a permutation of" if self.sampling is None else f"sampling={self.sampling} from"
-        return f"{kind} {self.train_samples} samples, new in each epoch, by data.seed={self.seed}"
+        function = getattr(self.sampling, "func", self.sampling)
+        name = getattr(function, "__name__", function)
+        kind = "a permutation of" if self.sampling is None else f"sampling={name} from"
+        note = f"{kind} {self.train_samples} samples, new in each epoch, by data.seed={self.seed}"
+        if self.fold is None:
+            return note
+        even = known_labels(self.splits.train) is not None
+        parts = "with even shares of each class" if even else "drawn without regard to classes"
+        return f"{note}; fold {self.fold.fold} of {self.fold.folds}, {parts}"
 
     def check_run(self, world: int, saved: Mapping[str, Any] | None) -> None:
         """ValueError for what a run on `world` processes that goes on from the checkpoint `saved` cannot do."""

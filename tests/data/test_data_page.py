@@ -47,6 +47,7 @@ def test_a_command_of_the_page_trains(cached, assembled, tmp_path, monkeypatch, 
     assert words[:2] == ["cadence", "train"]
     given = [word for word in words[2:] if word != "-m"]
     swept = [word.partition(",")[0] if word.startswith("data.fold=") else word for word in given]
-    parts = assembled(*SHORT, *swept)
+    small = ["model.width=4"] if "model=resnet9" in words else []
+    parts = assembled(*SHORT, *small, *swept)
     fit(parts)
     assert parts.module.clock.t == 40

@@ -165,6 +165,7 @@ def test_a_fold_trains_and_validates_on_its_part(assembled) -> None:
     parts = assembled("data.folds=5", "data.fold=4", "trainer.duration=1ep", "logger=none")
     assert (len(parts.data.splits.train), len(parts.data.splits.val)) == (1150, 287)
     assert parts.resolved.horizon.total == 1150 // 32
+    assert parts.data.order_note.endswith("by data.seed=0; fold 4 of 5, with even shares of each class")
     with pytest.raises(ConfigError, match=r"data.fold=None .* give one from 0 to 4"):
         assembled("data.folds=5")
 

@@ -126,6 +126,7 @@ def test_a_run_draws_from_the_sampling_also_where_it_measures_noise(assembled) -
     parts = assembled(*EXACT, node)
     drawn = [micro.batch[1] for micro in parts.data.random_batches(seed=0, t=0, size=16, count=3)]
     assert (torch.cat(drawn) == 7).all()
+    assert parts.data.order_note.startswith("sampling=balanced from 1257 samples")
     first = next(iter(parts.data.train_dataloader()))[0][0].batch[1]
     assert (first == 7).all()
 
