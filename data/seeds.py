@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 
 def seed_generators(seed: int) -> None:
@@ -17,7 +18,10 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def restored_generators() -> Iterator[None]:
-    """Afterwards the generators are as they were."""
+    """Afterwards the generators are as they were; in a worker of a loader, where nothing else draws, they may differ."""
+    if get_worker_info() is not None:
+        yield
+        return
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield

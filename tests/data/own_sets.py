@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,22 @@ class NoState(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         return (self.rows[index] for index in range(len(self.rows)))
+
+
+def hugging_rows(count: int = 50) -> datasets.IterableDataset:
+    """Rows as an iterable set of `datasets`, with noise from torch's generator."""
+    numbers = [{"index": index} for index in range(count)]
+    return datasets.Dataset.from_list(numbers).to_iterable_dataset(num_shards=2).map(_row, remove_columns=["index"])
+
+
+def _row(number: dict[str, int]) -> dict[str, Any]:
+    numbers, kinds, target = Rows(noise=0.3)[number["index"]]
+    return {"numbers": numbers.tolist(), "kinds": kinds.tolist(), "target": target}
+
+
+def stacked(samples: list[dict[str, Any]]) -> tuple[Tensor, ...]:
+    """A batch of `hugging_rows` as (numbers, kinds, targets)."""
+    return tuple(torch.tensor([sample[name] for sample in samples]) for name in ("numbers", "kinds", "target"))
 
 
 def train_loader(batch_size: int, noise: float = 0.0, num_workers: int = 0) -> DataLoader:

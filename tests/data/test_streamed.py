@@ -17,6 +17,8 @@ from data.tree import fingerprint
 from tests.data import own_sets
 from tests.data.own_sets import Flow, NoState
 from tests.data.test_dataset import OWN, RUN, step, weights
+from tests.distributed import worlds
+from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -241,3 +243,28 @@ def test_a_stream_without_a_state_is_not_resumed_unless_it_is_read_again(assembl
 def test_a_declared_number_of_samples_gives_epochs(assembled):
     run = assembled(*RUN, *FLOW, "data.samples=50", "trainer.duration=2ep", "trainer.validate=1ep")
     assert (run.module.horizon.total, run.module.horizon.updates_per_epoch) == (12, 6)
+
+
+def streams(rank, folder):
+    """Two processes, each with its half of a set of datasets, stopped nowhere and resumed at update 7."""
+    words = (
+        *(word for word in RUN if not word.startswith(("data.batch_size", "trainer.duration", "logger"))),
+        *("data=dataset", f"data.train={{_target_:{OWN}.hugging_rows}}", step("row_step"), "logger=none"),
+        *("trainer.duration=14", "trainer.checkpoint=7", "trainer.validate=14", "warmup.duration=2"),
+        f"data.collate_fn={{_target_:{OWN}.stacked,_partial_:true}}",
+    )
+    whole = equality.assembled(folder / "whole", 2, 1, *words)
+    fit(whole)
+    path = checkpoint_path(whole.checkpointing.folder, 7)
+    resumed = equality.assembled(folder / "on", 2, 1, *words, f"resume.path='{path}'", resumed=path)
+    fit(resumed)
+    torch.save((weights(whole), weights(resumed), read(path)["Datasets"]), folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_each_go_on_where_they_stopped(tmp_path):
+    assert worlds.run(2, streams, tmp_path) == [0, 0]
+    for rank in range(2):
+        whole, resumed, saved = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.equal(whole, resumed)
+        assert [position["read"] for position in saved["positions"]] == [56 % 24, 56 % 24]
