@@ -18,7 +18,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def restored_generators() -> Iterator[None]:
-    """Afterwards the generators are as they were; in a worker of a loader, where nothing else draws, they may differ."""
+    """Afterwards the generators are as they were. In a worker of a loader nothing else draws, and they may differ."""
     if get_worker_info() is not None:
         yield
         return
