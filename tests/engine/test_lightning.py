@@ -33,6 +33,12 @@ def test_the_module_of_the_page_learns_by_its_command(assembled, tmp_path, monke
     assert run.checkpointing.best["scores"]["val/acc"] > 0.9
 
 
+@needs_lightning
+def test_lines_of_the_other_package_about_the_machine_are_not_shown(assembled, caplog):
+    fit(assembled(*LIT, FOREIGN, "trainer.duration=2"))
+    assert not [record for record in caplog.records if "lightning" in record.name]
+
+
 class Epochs(IterableDataset):
     """Batches in epochs: each pass gives the next ones."""
 

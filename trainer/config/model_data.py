@@ -47,13 +47,18 @@ def prepare(settings: TrainerSettings, seed: int) -> None:
     """Set seeds, threads, and the levels of logs and warnings."""
     integer("seed", seed, "give a number from 0 to 4294967295.", low=0, high=2**32 - 1)
     _check_machine(settings)
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+    _quieten()
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|lightning\.")
     warnings.filterwarnings("error", message="Using a target size")  # shapes that broadcast give a wrong loss
     pl.seed_everything(seed, workers=True, verbose=False)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+
+
+def _quieten() -> None:
+    """Without Lightning's lines about the machine, in either of its packages, which share one way to log them."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _check_machine(settings: TrainerSettings) -> None:
@@ -104,6 +109,7 @@ def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
         with refusing("model"):
             factory = factory(**{name: value for name, value in shape.items() if name in wanted})
     expect("model", factory, nn.Module)
+    _quieten()  # again: a net may have imported the other package of Lightning
     if overrides(factory, "configure_model"):
         factory.configure_model()
     return factory
