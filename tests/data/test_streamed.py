@@ -22,6 +22,7 @@ from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
 from trainer.lr import ConfigError
 from trainer.run import fit
+from trainer.tools.range_test.sweep import sweep
 
 CPU = torch.device("cpu")
 
@@ -268,3 +269,11 @@ def test_two_processes_each_go_on_where_they_stopped(tmp_path):
         whole, resumed, saved = torch.load(tmp_path / f"{rank}.pt")
         assert torch.equal(whole, resumed)
         assert [position["read"] for position in saved["positions"]] == [56 % 24, 56 % 24]
+
+
+def test_a_range_test_on_a_stream_begins_anew_each_time(assembled):
+    run = assembled(*RUN, *FLOW, "data.val={_target_:" + OWN + ".Rows,count:9}")
+    found = [sweep(run, "lr", [1e-3, 1e-2, 1e-1], "train").losses for _ in range(2)]
+    assert found[0] == found[1]
+    with pytest.raises(ValueError, match="this command takes samples by their index, and Flow is streamed"):
+        next(run.data.random_batches(0, 0, 4, 1))
