@@ -1,5 +1,6 @@
 """Options of DDP: parameters that take no part in a loss, a static graph, buckets."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -19,8 +20,12 @@ RUNS = {
     "static": (1, ("trainer.ddp.static_graph=true",)),
     "sam_static": (1, ("trainer.ddp.static_graph=true", "trainer.sam=0.05")),
     "buckets": (1, ("trainer.ddp.bucket_cap_mb=0.001", "trainer.ddp.gradient_as_bucket_view=false")),
+    "frozen": (1, ("freeze=['layers.1.*']",)),
+    "adapter": (2, ("adapter=lora", "adapter.r=2", "adapter.modules_to_save=[layers.7]")),
     "unused": (2, (*UNUSED, "trainer.ddp.find_unused_parameters=true")),
 }
+if find_spec("peft") is None:
+    del RUNS["adapter"]
 SHORT = ("trainer.duration=10", "trainer.validate=5")
 
 
