@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from data.order import mix
 from data.seeds import restored_generators, seed_generators
@@ -36,22 +36,26 @@ class Failure:
 class Reader(Dataset):
     """Makes the batch of a request, or a `Failure`.
 
-    Samples are read one by one. Only the rows of a `datasets.Dataset` without a transform are read at once, which is
-    faster, because nothing in them is random.
+    Samples are read one by one. Only the rows of a `TensorDataset`, and of a `datasets.Dataset` without a transform,
+    are read at once, which is faster, because nothing in them is random.
     """
 
     def __init__(self, dataset: Any, collate_fn: Collate | None = None) -> None:
         self.dataset, self.collate_fn, self.name = dataset, collate_fn or collated, type(dataset).__name__
+        self._holds_tensors = collate_fn is None and holds_tensors(dataset)
 
     def __getitem__(self, request: Request) -> Any:
         try:
+            if self._holds_tensors:
+                with naming(f"data: samples {_few(request[2])} of {self.name} cannot be read"):
+                    return self._rows(request[2])
             with restored_generators():
                 return self._batch(*request)
         except SampleError as error:
             return Failure(str(error), traceback.format_exc())
 
     def _batch(self, seed: int, epoch: int, indices: list[int]) -> Any:
-        shown = ", ".join(map(str, indices[:4])) + (", …" if len(indices) > 4 else "")
+        shown = _few(indices)
         if reads_rows(self.dataset):
             with naming(f"data: samples {shown} of {self.name} cannot be read"):
                 samples = self.dataset.__getitems__(indices)
@@ -60,6 +64,12 @@ class Reader(Dataset):
         with naming(f"data: samples {shown} of {self.name} do not make a batch"):
             seed_generators(mix(seed, epoch, *indices))
             return self.collate_fn(samples)
+
+    def _rows(self, indices: list[int]) -> tuple[Any, ...]:
+        dataset = self.dataset
+        while isinstance(dataset, Subset):
+            dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
+        return tuple(tensor[indices] for tensor in dataset.tensors)
 
     def _sample(self, index: int, seed: int) -> Any:
         seed_generators(seed)
@@ -94,6 +104,11 @@ def reads_rows(dataset: Any) -> bool:
     return dataset.format["type"] != "custom"
 
 
+def holds_tensors(dataset: Any) -> bool:
+    """Whether a data set is a `TensorDataset`, or some samples of one."""
+    return type(dataset) is TensorDataset or (type(dataset) is Subset and holds_tensors(dataset.dataset))
+
+
 def collated(samples: list[Any]) -> Any:
     """`default_collate`, with tuples kept as tuples. TypeError for a list of numbers, which it would transpose."""
     first = samples[0]
@@ -105,6 +120,10 @@ def collated(samples: list[Any]) -> Any:
             )
     batch = default_collate(samples)
     return tuple(batch) if type(first) is tuple else batch
+
+
+def _few(indices: list[int]) -> str:
+    return ", ".join(map(str, indices[:4])) + (", …" if len(indices) > 4 else "")
 
 
 def _reason(error: Exception) -> str:

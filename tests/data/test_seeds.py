@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
 from data.module import DataModule, Splits
 from data.order import Layout, Order, Pick
@@ -111,6 +112,27 @@ def test_a_set_of_datasets_with_a_transform_is_read_sample_by_sample_and_without
     ]
     assert torch.equal(*kept)
     assert torch.equal(kept[0], drawn[0].floor())
+
+
+class RowByRow(TensorDataset):
+    """Read as any data set of one's own."""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rows_of_tensors_are_read_at_once_with_the_same_batches(workers: int) -> None:
+    held = torch.randn(SAMPLES + 8, 2, 3), torch.arange(SAMPLES + 8)
+    chosen = torch.randperm(SAMPLES + 8)[:SAMPLES].tolist()
+    one, other = (Workers(Subset(kind(*held), chosen), workers) for kind in (TensorDataset, RowByRow))
+    assert one.reader._holds_tensors
+    assert not other.reader._holds_tensors
+    assert prints(batches(one, Layout(4, 2))) == prints(batches(other, Layout(4, 2)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_rows_of_tensors_that_cannot_be_read_are_named(workers: int) -> None:
+    source = Workers(Subset(TensorDataset(torch.arange(4)), [0, 1, 9]), workers)
+    with pytest.raises(SampleError, match=r"data: samples 0, 2 of Subset cannot be read: IndexError: index 9"):
+        next(iter(source.batches([Pick(0, torch.tensor([0, 2]), 0)])))
 
 
 class Broken(Noisy):

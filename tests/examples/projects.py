@@ -6,7 +6,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hydra import compose
@@ -44,10 +46,16 @@ class Example:
         return EXAMPLES / self.name
 
     @property
+    def commands(self) -> list[list[str]]:
+        """The commands of its README."""
+        blocks = re.findall(r"```bash\n(.*?)```", (self.folder / "README.md").read_text(), re.DOTALL)
+        return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+
+    @property
     def words(self) -> list[str]:
-        """The overrides of the command in its README."""
-        (command,) = re.findall(r"```bash\n(cadence train .*?)```", (self.folder / "README.md").read_text(), re.DOTALL)
-        return shlex.split(command.replace("\\\n", " "))[2:]
+        """The overrides of its command; those of the first run where it is a sweep."""
+        words = next(words for words in self.commands if words[:2] == ["cadence", "train"])[2:]
+        return [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words[1:]] if words[0] == "-m" else words
 
     def learned(self, scores: dict[str, float]) -> bool:
         """Whether these scores are good enough."""
@@ -68,8 +76,9 @@ def inside(folder: Path) -> Iterator[None]:
         sys.path[:] = path
 
 
+@cache
 def composed(example: Example, *more: str) -> DictConfig:
-    """The config of the example's command with more overrides; called inside its folder."""
+    """The config of the example's command with more overrides, to be copied; called inside its folder."""
     flag, folder, *words = example.words
     assert flag == "--config-dir"
     register_run_id()
@@ -77,14 +86,24 @@ def composed(example: Example, *more: str) -> DictConfig:
         return compose("train", [*words, *QUIET, *more])
 
 
-def assembled(example: Example, folder: Path, *more: str, resumed: Path | None = None) -> Parts:
-    """The run of an example in a folder; called inside the example's."""
-    going_on = [f"resume.path='{resumed}'"] if resumed else []
-    return assemble(composed(example, *more, *going_on), folder, resumed)
+def assembled(
+    example: Example, folder: Path, *more: str, resumed: Path | None = None, checkpoint: int | None = None
+) -> Parts:
+    """The run of an example in a folder; called inside the example's.
+
+    Two settings need no new composing: `resumed`, a checkpoint to go on from, and `checkpoint`, the interval of saving.
+    """
+    config = deepcopy(composed(example, *more))
+    if resumed is not None:
+        config.resume.path = str(resumed)
+    if checkpoint is not None:
+        config.trainer.checkpoint = checkpoint
+    return assemble(config, folder, resumed)
 
 
 ALL = [
     Example("tabular", "val/accuracy", 0.85, higher=True),
+    Example("k_fold", "val/f1/1", 0.7, higher=True),
     Example("vae", "val/loss", 28.0),
     Example("contrastive", "val/loss", 2.7, bounded=True),
 ]

@@ -29,14 +29,14 @@ def test_it_learns_and_goes_on_from_five_updates_to_the_same_bits(example: Examp
     with inside(example.folder):
         whole = assembled(example, tmp_path / "whole", "trainer.keep=0")
         every = max(1, whole.module.horizon.total // 6)
-        whole = assembled(example, tmp_path / "whole", "trainer.keep=0", f"trainer.checkpoint={every}")
+        whole = assembled(example, tmp_path / "whole", "trainer.keep=0", checkpoint=every)
         fit(whole)
         scores = whole.checkpointing.best["scores"]
         assert example.learned(scores), scores
         expected, points = weights(whole), checkpoints_in(whole.folder / "checkpoints")[:5]
         assert len(points) == 5
         for point in points:
-            resumed = assembled(example, tmp_path / point.stem, resumed=point)
+            resumed = assembled(example, tmp_path / point.stem, "trainer.keep=0", resumed=point)
             fit(resumed)
             found = weights(resumed)
             assert all(torch.equal(found[name], expected[name]) for name in expected), point.stem
