@@ -66,7 +66,7 @@ class Reader(Dataset):
             return self.collate_fn(samples)
 
     def _rows(self, indices: list[int]) -> tuple[Any, ...]:
-        dataset = self.dataset
+        dataset: Any = self.dataset
         while isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
         return tuple(tensor[indices] for tensor in dataset.tensors)
