@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from cadence.composing import composed
+from trainer.cli.compose import with_length
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError, Plan, lint
-from trainer.tools.plan.command import planned, with_length
+from trainer.tools.plan.command import planned
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

@@ -48,6 +48,8 @@ def falling(t: int) -> float:
 )
 def test_an_option_trains_with_the_planned_rates(assembled, group, option):
     given = {word.partition("=")[0]: word for word in (*SMALL, *overrides_for(group, option, None))}
+    if "model" in given:
+        del given["model.hidden"]  # it is the MLP's
     assembly = assembled(*given.values())
     seen, configure = [], assembly.module.configure_optimizers
 

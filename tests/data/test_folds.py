@@ -14,9 +14,11 @@ from data.module import DataModule, Splits
 from data.source import Memory, Workers
 from data.synthetic import Synthetic
 from data.text import Windows
+from trainer.checkpoint.io import checkpoints_in
 from trainer.config.resolve import plan_of
 from trainer.config.settings import declared_samples, settings_of
 from trainer.lr import ConfigError
+from trainer.run import fit
 
 LABELS = torch.tensor([0] * 61 + [1] * 33 + [2] * 7)
 
@@ -168,6 +170,16 @@ def test_a_fold_trains_and_validates_on_its_part(assembled) -> None:
     assert parts.data.order_note.endswith("by data.seed=0; fold 4 of 5, with even shares of each class")
     with pytest.raises(ConfigError, match=r"data.fold=None .* give one from 0 to 4"):
         assembled("data.folds=5")
+
+
+def test_a_run_does_not_go_on_with_another_fold(assembled) -> None:
+    words = ("data.folds=3", "data.fold=0", "trainer.duration=4", "trainer.validate=2", "logger=none", "warmup=none")
+    first = assembled(*words, folder="first")
+    fit(first)
+    (point,) = checkpoints_in(first.folder / "checkpoints")
+    with pytest.raises(ConfigError, match=r"was trained with data.fold=0: .* samples that it has trained on"):
+        assembled(*words, "data.fold=1", folder="second", resumed=point)
+    assembled(*words, "trainer.duration=8", "resume.policy=stretch", folder="third", resumed=point)
 
 
 def test_a_class_that_takes_base_settings_shows_them_and_refuses_others(compose) -> None:

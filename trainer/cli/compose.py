@@ -3,14 +3,17 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.hydra_internals import initialized
 from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
+from trainer.lr.bounds import integer
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages of Cadence: a checkout, or where the wheel is installed."""
@@ -62,6 +65,17 @@ def compose_config(
     with initialized(CONF, config_dir):
         name = options.config_name if options else "train"
         return compose(name, list(overrides), return_hydra_config=with_hydra)
+
+
+def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:
+    """The config of a run of so many updates, `name` in messages; what its data lacks becomes null."""
+    cfg = deepcopy(cfg)
+    cfg.trainer.duration = integer(name, updates, "a run has at least one update.")
+    data: Any = OmegaConf.to_container(cfg.data)
+    lacking = [key for key, value in data.items() if value == "???"]
+    for key in [*lacking, "samples"] if lacking else []:
+        cfg.data[key] = None
+    return cfg
 
 
 def absolute_config_path(words: Sequence[str]) -> list[str]:

@@ -180,7 +180,7 @@ def _history(
 
     with refusing(f"resume.path={checkpoint.path}"):
         kind = kind_of_optimizer(settings.record)
-        check_fits(checkpoint, Fitted(model.net, model.groups, kind, own, model.origin.base))
+        check_fits(checkpoint, Fitted(model.net, model.groups, kind, own, settings.data, model.origin.base))
     history = curve_history(settings.record, settings.resume, length, checkpoint.saved)
     return history, history != checkpoint.saved["curve_history"]
 

@@ -19,6 +19,8 @@ from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
 from trainer.resume.curve_history import ResumeSettings
 
+_SPLIT = {"folds": None, "fold": None, "split_seed": 0}
+"""Settings of the data that decide which samples train, and their values where they are left out."""
 _KEPT = {"updates", "batch_size", "updates_per_epoch", "config", "curve_history"}
 
 
@@ -57,7 +59,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a checkpoint must fit: the net, its parameter groups, the kind of optimizer, the length of the run.
+    """What a checkpoint must fit: the net, its parameter groups, the kind of optimizer, the length and data of the run.
 
     `base` is the hash of the frozen net below an adapter, which is not in the checkpoint.
     """
@@ -66,6 +68,7 @@ class Fitted:
     groups: Sequence[Group]
     optimizer: str
     length: Horizon
+    data: Mapping[str, Any]
     base: str | None = None
 
 
@@ -120,9 +123,9 @@ def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
     """Refuse a checkpoint of another model, another kind of optimizer, or data whose epochs are of another length."""
     path, saved, length = checkpoint.path, checkpoint.saved, fitted.length
     state = checkpoint.content["state_dict"].items()
-    if (before := saved.get("base")) != fitted.base:
+    if (base := saved.get("base")) != fitted.base:
         raise ConfigError(
-            f"resume.path={path} is of an adapter on frozen weights with the hash {before}, and this run has "
+            f"resume.path={path} is of an adapter on frozen weights with the hash {base}, and this run has "
             f"{fitted.base}: keep adapter, freeze, init and the model, or start a new run."
         )
     _check_shapes(path, {k[4:]: v for k, v in state if k.startswith("net.")}, fitted.net.state_dict())
@@ -135,6 +138,13 @@ def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:
         raise ConfigError(
             f"resume.path={path} counts {saved['updates_per_epoch']} updates of {saved['batch_size']} samples an "
             f"epoch, but this run has {length.updates_per_epoch} of {length.batch_size}: keep the data."
+        )
+    before, now = ([data.get(*item) for item in _SPLIT.items()] for data in (saved["config"]["data"], fitted.data))
+    if before != now:
+        changed = [f"data.{key}={value}" for key, value, other in zip(_SPLIT, before, now) if value != other]
+        raise ConfigError(
+            f"resume.path={path} was trained with {', '.join(changed)}: this run would validate on samples that it has "
+            "trained on. Keep them, or start a new run."
         )
     _check_optimizer(checkpoint, fitted)
 

@@ -13,14 +13,13 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from trainer.cli.compose import add_config_options, compose_config, find_own_packages
+from trainer.cli.compose import add_config_options, compose_config, find_own_packages, with_length
 from trainer.cli.extras import needed_for_pictures
 from trainer.cli.messages import one_line
 from trainer.cli.run_id import register_run_id
@@ -30,7 +29,6 @@ from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
-from trainer.lr.bounds import integer
 from trainer.tools.plan import files, tables
 
 
@@ -95,17 +93,6 @@ def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
     """The settings that cadence train would see; with --updates, the data may lack settings."""
     cfg = compose_config(overrides, options)
     return settings_of(cfg if options.updates is None else with_length(cfg, options.updates, "--updates"))
-
-
-def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:
-    """The config of a run of so many updates, `name` in messages; what its data lacks becomes null."""
-    cfg = deepcopy(cfg)
-    cfg.trainer.duration = integer(name, updates, "a run has at least one update.")
-    data: Any = OmegaConf.to_container(cfg.data)
-    lacking = [key for key, value in data.items() if value == "???"]
-    for key in [*lacking, "samples"] if lacking else []:
-        cfg.data[key] = None
-    return cfg
 
 
 def recorded(folder: Path) -> Settings:
