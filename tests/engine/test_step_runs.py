@@ -20,7 +20,7 @@ OWN = (
 )
 RUNS = {
     "ignored": ("+task.loss.ignore_index=0", "task.loss.label_smoothing=0"),
-    "class_weights": ("+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]",),
+    "class_weights": ("task.loss.weight=[1,2,3,4,5,6,7,8,9,10]",),
     "own": OWN,
 }
 SHORT = ("optimizer=sgd", "trainer.duration=20", "trainer.validate=10")
@@ -73,7 +73,7 @@ def test_the_scores_of_a_run_do_not_depend_on_the_size_of_the_evaluated_batches(
     assert all(values == pytest.approx(found[0], rel=1e-12) for values in found[1:])
 
 
-@pytest.mark.parametrize("words", [(), ("+task.loss.weight=[1,2,3,4,5,6,7,8,9,10.1]",)], ids=["mean", "weighted"])
+@pytest.mark.parametrize("words", [(), ("task.loss.weight=[1,2,3,4,5,6,7,8,9,10.1]",)], ids=["mean", "weighted"])
 def test_a_net_in_half_precision_has_losses_in_single(assembled, words):
     run = assembled(*SMALL, "trainer.precision=bf16-true", *words)
     fit(run)
@@ -143,12 +143,12 @@ def test_targets_in_memory_are_counted_only_where_one_is_ignored(assembled):
         ),
         (["~task.loss"], "task.loss is not set, nor task.step"),
         (["+task.loss.reduction=sum"], "task.loss.reduction=sum does not give the mean"),
-        (["+task.loss.weight=[1,2]"], "task.loss.weight has 2 numbers for the 10 classes"),
+        (["task.loss.weight=[1,2]"], "task.loss.weight has 2 numbers for the 10 classes"),
         (
-            ["+task.loss.weight=[a,b]"],
+            ["task.loss.weight=[a,b]"],
             r"task.loss.weight=\['a', 'b'\] does not fit CrossEntropyLoss: give a list of numbers",
         ),
-        (["measure=noise", "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]"], "update 0 has micro-batches of unequal weight"),
+        (["measure=noise", "task.loss.weight=[1,2,3,4,5,6,7,8,9,10]"], "update 0 has micro-batches of unequal weight"),
     ],
 )
 def test_a_bad_setting_is_refused_in_one_line(assembled, words, told):

@@ -36,7 +36,7 @@ def train(compose, tmp_path):
     "words",
     [
         SYNTHETIC,
-        (*SYNTHETIC, "task.loss.label_smoothing=0.1", "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]"),
+        (*SYNTHETIC, "task.loss.label_smoothing=0.1", "task.loss.weight=[1,2,3,4,5,6,7,8,9,10]"),
         (*SYNTHETIC, "+task.loss.ignore_index=3"),
         (*SYNTHETIC, "trainer.precision=64-true"),
         (*SYNTHETIC, "trainer.precision=bf16-mixed"),
@@ -112,7 +112,7 @@ def test_the_same_samples_in_any_form_give_the_same_outputs_and_scores(train):
 
 
 def test_scores_of_uneven_batches_are_means_over_their_weights(train):
-    run = load(train(*SYNTHETIC, "+task.loss.weight=[1,2,3,4,5,6,7,8,9,10]", "task.loss.label_smoothing=0"))
+    run = load(train(*SYNTHETIC, "task.loss.weight=[1,2,3,4,5,6,7,8,9,10]", "task.loss.label_smoothing=0"))
     inputs, targets = map(torch.cat, zip(*run.data.test_dataloader()))
     weight = torch.arange(1.0, 11.0)
     with torch.no_grad():
