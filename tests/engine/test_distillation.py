@@ -131,7 +131,7 @@ def test_both_losses_are_means_over_the_targets_that_count():
 
 
 def test_the_command_of_the_page_trains(assembled, taught):
-    (line,) = re.findall(r"```sh\n(.*?)```", section("own_work.md", "Teachers"), re.DOTALL)
+    (line,) = re.findall(r"```sh\n(.*?)```", section("steps.md", "Teachers"), re.DOTALL)
     words = line.replace("\\\n", "").replace("outputs/teacher/checkpoints/best.ckpt", str(taught[0])).split()
     assert words[:2] == ["cadence", "train"]
     run = assembled(*SMALL, *words[2:], "+task.step.teacher.norm=batch")

@@ -147,7 +147,7 @@ def test_heads_have_losses_and_metrics_of_their_own():
 
 
 def test_the_command_of_the_page_trains(assembled):
-    (line,) = re.findall(r"```(?:sh|console)\n(.*?)```", section("own_work.md", "Several losses"), re.DOTALL)
+    (line,) = re.findall(r"```(?:sh|console)\n(.*?)```", section("steps.md", "Several losses"), re.DOTALL)
     words = line.replace("\\\n", "").split()
     assert words[:2] == ["cadence", "train"]
     run = assembled(*SMALL, *words[2:], "logger=none")

@@ -85,7 +85,7 @@ def test_scores_of_the_test_and_their_directions_are_in_the_result(ended, capsys
 
 
 def test_the_task_of_the_page_scores_what_it_says(assembled, tmp_path):
-    (code,) = re.findall(r"```yaml\n(.*?)```", section("own_work.md", "Metrics"), re.DOTALL)
+    (code,) = re.findall(r"```yaml\n(.*?)```", section("steps.md", "Metrics"), re.DOTALL)
     (tmp_path / "conf" / "task").mkdir(parents=True)
     (tmp_path / "conf" / "task" / "balanced.yaml").write_text(code)
     run = assembled(*SMALL, f"hydra.searchpath=[file://{tmp_path}/conf]", "task=balanced", "logger=none")

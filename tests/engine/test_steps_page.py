@@ -1,4 +1,4 @@
-"""The page on one's own work holds: its code runs by its command."""
+"""The page on steps holds: its code runs by its command. Its other sections are tested with what they show."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from tests.pages import overrides_of
 from trainer.run import fit
 
-PAGE = "own_work.md"
+PAGE = "steps.md"
 SMALL = (
     *("model.hidden=[16]", "data.batch_size=16", "logger=none", "trainer.duration=60", "trainer.validate=30"),
     *("trainer.accumulate=2", "optimizer.lr=1e-2"),
