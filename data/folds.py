@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from data.bounds import integer
-from data.order import mix
+from data.order import Pick, mix
 from data.per_sample import known_labels
 from data.source import Memory, Source, Workers
-from data.tree import mapped, tensors
+from data.tree import fingerprint, mapped, tensors
 
+_COMPARED = 8  # samples
 _DRAW = -2  # tells the draw of the folds from that of an epoch
 
 
@@ -59,6 +60,15 @@ def fold_numbers(samples: int, folds: int, seed: int, labels: Tensor | None = No
     return numbers
 
 
+def check_apart(val: Source | None, test: Source | None, fold: Fold) -> None:
+    """ValueError where the same samples validate and test: dealt out, those of the test would train."""
+    if isinstance(val, Workers) and isinstance(test, Workers) and _same(val, test):
+        raise ValueError(
+            f"data.folds={fold.folds}: data.val and data.test hold the same samples, and those of data.test would "
+            "train: leave data.val out."
+        )
+
+
 def in_folds(train: Source, val: Source | None, fold: Fold, seed: int) -> tuple[Source, Source]:
     """Training and validation samples of a fold; stratified by class where the data keeps a class for each sample."""
     pool = train if val is None else _joined(train, val)
@@ -67,6 +77,14 @@ def in_folds(train: Source, val: Source | None, fold: Fold, seed: int) -> tuple[
     numbers = fold_numbers(len(pool), fold.folds, seed, known_labels(pool))
     mine = numbers == fold.fold
     return _chosen(pool, (~mine).nonzero()[:, 0]), _chosen(pool, mine.nonzero()[:, 0])
+
+
+def _same(one: Workers, other: Workers) -> bool:
+    """Whether two sources read one data set, or as many samples of which the first ones are equal."""
+    if one.dataset is other.dataset or len(one) != len(other) or not len(one):
+        return one.dataset is other.dataset
+    pick = Pick(0, torch.arange(min(_COMPARED, len(one))))
+    return fingerprint(one.read(pick)) == fingerprint(other.read(pick))
 
 
 def _joined(train: Source, val: Source) -> Source:

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from data.bounds import integer
-from data.folds import checked_fold, in_folds
+from data.folds import check_apart, checked_fold, in_folds
 from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
 from data.per_sample import known_labels
@@ -104,6 +104,7 @@ class DataModule(LightningDataModule):
         self._check_declared(self.samples if isinstance(train, Streamed) else len(train), held_out)
         if self.fold is not None:
             pool = self._indexed(train, f"data.folds={self.fold.folds}")
+            check_apart(splits.val if own_val else None, splits.test, self.fold)
             first, val = in_folds(pool, splits.val if own_val else None, self.fold, self.split_seed)
             splits = Splits(first, val, splits.test)
         splits = self.after_split(splits)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
@@ -33,7 +34,13 @@ def per_sample(source: Source, name: str, function: Callable[[Any], Any] | None 
     known = None if function else _known(source, name)
     if known is None:
         known = _read(source, name, function or _of_sample(name))
-    found = torch.as_tensor(known)
+    try:
+        found = torch.as_tensor(known)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"data.sampling: {name} such as {_first(known)!r} are no numbers: give one for each sample, as a function "
+            f"of a sample (data.sampling.{name})."
+        ) from error
     if tuple(found.shape) != (len(source),) or (name == "labels" and (found.is_floating_point() or found.is_complex())):
         raise ValueError(
             f"data.sampling: {name} are {found.dtype} of shape {tuple(found.shape)}, for {len(source)} samples: give "
@@ -84,13 +91,30 @@ def _in_dataset(dataset: Any, name: str) -> Any:
         parts = [_in_dataset(part, name) for part in dataset.datasets]
         return None if any(part is None for part in parts) else torch.cat([torch.as_tensor(part) for part in parts])
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[-1] if name == "labels" and len(dataset.tensors) > 1 else None
+        vectors = [tensor for tensor in dataset.tensors[1:] if tensor.ndim == 1]
+        return vectors[0] if name == "labels" and len(vectors) == 1 else None  # which of several is not known
     columns = getattr(dataset, "column_names", None)
     if isinstance(columns, list):
         column = next((key for key in NAMES[name] if key in columns), None)
-        return None if column is None else list(dataset.with_format(None)[column])
-    kept = (getattr(dataset, key, None) for key in NAMES[name])
-    return next((found for found in kept if isinstance(found, Tensor | Sequence) or hasattr(found, "__array__")), None)
+        return None if column is None else _numbers(list(dataset.with_format(None)[column]), len(dataset))
+    kept = (_numbers(getattr(dataset, key, None), len(dataset)) for key in NAMES[name])
+    return next((found for found in kept if found is not None), None)
+
+
+def _numbers(found: Any, count: int) -> Tensor | None:
+    """Numbers for `count` samples; None for anything else, such as names of classes."""
+    if isinstance(found, str) or not (isinstance(found, Tensor | Sequence) or hasattr(found, "__array__")):
+        return None
+    try:
+        numbers = torch.as_tensor(found if isinstance(found, Tensor | Sequence) else np.asarray(found))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return numbers if numbers.ndim and len(numbers) == count else None
+
+
+def _first(values: Any) -> Any:
+    """The first value that is no number, or else the first."""
+    return next((value for value in values if not isinstance(value, int | float)), values[0])
 
 
 def _of_sample(name: str) -> Callable[[Any], Any]:

@@ -191,12 +191,14 @@ class _Pass:
 
     def _begin(self) -> Iterator[Any]:
         dataset, epoch = self.source.dataset, self.start.epoch
+        there = self.start.read and not self.source.reread
+        if self.source.has_state and not there:
+            dataset.load_state_dict(copy.deepcopy(self.source.first_state))  # first, since it may hold an epoch
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
-        if self.source.has_state:
-            there = self.start.read and not self.source.reread
-            dataset.load_state_dict(copy.deepcopy(self.start.state if there else self.source.first_state))
-            self.read = self.start.read if there else 0
+        if self.source.has_state and there:
+            dataset.load_state_dict(copy.deepcopy(self.start.state))
+            self.read = self.start.read
         seed_generators(mix(self.seed, epoch))
         return iter(dataset)
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler, random_split
 
 from trainer.engine.step import StepOutput
 
@@ -99,6 +99,27 @@ class Flow(IterableDataset):
         self.at = state["at"]
 
 
+class Shuffled(Flow):
+    """Rows in an order by its epoch, which its state holds."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        for place in range(self.at, len(self.rows)):
+            self.at = place + 1
+            yield torch.tensor(order[place])
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at, self.epoch = state["at"], state["epoch"]
+
+
 class NoState(IterableDataset):
     """The same without a state."""
 
@@ -164,6 +185,13 @@ class LitRows(pl.LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader]:
         return [DataLoader(self.sets["test"], batch_size=4)]
+
+
+class SplitRows(LitRows):
+    """Split at random, by the global generator."""
+
+    def setup(self, stage: str) -> None:
+        self.sets = dict(zip(("fit", "test"), random_split(Rows(), [48, 16])))
 
 
 class MovingRows(LitRows):

@@ -8,9 +8,11 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch.utils.data import Dataset, TensorDataset
 
+from data.dataset import Datasets
 from data.digits import Digits
 from data.folds import Fold, checked_fold, fold_numbers, in_folds, training_size
 from data.module import DataModule, Splits
+from data.per_sample import known_labels
 from data.source import Memory, Workers
 from data.synthetic import Synthetic
 from data.text import Windows
@@ -121,6 +123,22 @@ def test_where_the_test_set_validates_only_training_samples_are_dealt_out() -> N
     assert module.splits.val.inputs.max() < 10
 
 
+def test_test_samples_that_also_validate_are_not_dealt_out() -> None:
+    rows = TensorDataset(torch.randn(9, 2), torch.arange(9))
+    for again in (rows, TensorDataset(*rows.tensors)):
+        module = Datasets(train=TensorDataset(*rows.tensors), val=rows, test=again, batch_size=2, folds=3, fold=0)
+        with pytest.raises(ValueError, match="data.folds=3: data.val and data.test hold the same samples"):
+            module.setup()
+    other = TensorDataset(torch.randn(9, 2), torch.arange(9))
+    Datasets(train=rows, val=rows, test=other, batch_size=2, folds=3, fold=0).setup()
+
+
+def test_what_is_no_class_does_not_deal_the_samples_out() -> None:
+    rows = torch.randn(20, 2), torch.arange(20) % 2, torch.arange(20)
+    assert known_labels(Workers(TensorDataset(*rows))) is None
+    assert known_labels(Workers(TensorDataset(rows[0], rows[0], rows[1]))).tolist() == rows[1].tolist()  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     ("folds", "fold", "told"),
     [
@@ -186,4 +204,4 @@ def test_a_class_that_takes_base_settings_shows_them_and_refuses_others(compose)
     from trainer.config.model_data import read_data
 
     with pytest.raises(ConfigError, match="did you mean samples"):
-        read_data(SimpleNamespace(data={**settings_of(compose()).data, "smaples": 3}, allow=[]))
+        read_data(SimpleNamespace(data={**settings_of(compose()).data, "smaples": 3}, allow=[], seed=0))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
-from data.per_sample import per_sample
+from data.per_sample import known_labels, per_sample
 from data.sampling import balanced, bucketed, fitted, weighted, with_batch
 from data.source import Memory, Workers
 from data.text import Windows
@@ -39,6 +39,10 @@ class WithTargets(Silent):
         pytest.fail("a sample was read")
 
 
+class WithNames(Silent):
+    targets = ["common", "rare"]
+
+
 SOURCES = {
     "pair": Memory((torch.zeros(6, 2), torch.tensor(LABELS))),
     "names": Memory({"x": torch.zeros(6, 2), "labels": torch.tensor(LABELS)}),
@@ -57,6 +61,16 @@ def test_labels_are_found_where_the_data_keeps_them_and_generators_are_left_alon
     before = torch.get_rng_state()
     assert per_sample(source, "labels").tolist() == LABELS
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_names_of_classes_are_no_labels() -> None:
+    source = Workers(WithNames(True))
+    assert known_labels(source) is None
+    assert per_sample(source, "labels").tolist() == LABELS
+    named = Workers(datasets.Dataset.from_dict({"label": list("abcdef")}))
+    assert known_labels(named) is None
+    with pytest.raises(ValueError, match="data.sampling: labels such as 'a' are no numbers: give one for each sample"):
+        per_sample(named, "labels")
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -15,7 +15,7 @@ from data.stream import Loop
 from data.streamed import Position, Streamed, is_streamed
 from data.tree import fingerprint
 from tests.data import own_sets
-from tests.data.own_sets import Flow, NoState
+from tests.data.own_sets import Flow, NoState, Shuffled
 from tests.data.test_dataset import OWN, RUN, step, weights
 from tests.distributed import worlds
 from tests.engine import equality
@@ -89,6 +89,15 @@ def test_batches_come_in_the_order_given_and_a_pass_has_its_own_seeds():
     before = torch.get_rng_state()
     taken(SETS["state"](), 3)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_pass_has_its_own_order_where_the_state_holds_the_epoch():
+    found = taken(Streamed(Shuffled(12)), 9)
+    passes = [torch.cat([batch for batch, _ in found[i : i + 3]]).tolist() for i in (0, 3, 6)]
+    assert passes == [torch.randperm(12, generator=torch.Generator().manual_seed(e)).tolist() for e in range(3)]
+    for done in range(1, 8):
+        onward = taken(Streamed(Shuffled(12)), 9 - done, found[done - 1][1])
+        assert prints(onward) == prints(found[done:])
 
 
 def test_two_ranks_read_no_sample_twice_or_are_refused():

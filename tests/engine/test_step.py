@@ -1,11 +1,13 @@
 """However a batch is cut, the loss of an update is the mean over what counts in it; and a step is what trains."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.amp import GradScaler
+from torch.nn import functional
 
 from tests.distributed import worlds
 from tests.engine import weighted as cuts
@@ -259,6 +261,26 @@ def test_a_causal_model_of_transformers_trains_the_same_however_its_batch_is_cut
         update([cuts.Micro({"input_ids": some, "labels": theirs}, 0) for some, theirs in parts])
         ends.append(cuts.flat(model))
     assert torch.allclose(*ends, rtol=0, atol=1e-6)
+
+
+def test_a_causal_model_is_scored_on_the_labels_that_its_loss_compares():
+    transformers, text = pytest.importorskip("transformers"), pytest.importorskip("torchmetrics.text")
+    config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    ids = torch.randint(11, (4, 8), generator=torch.Generator().manual_seed(0))
+    labels = ids.where(torch.arange(8) < 6, -100)
+    found = ModelStep("shifted_labels")(model, {"input_ids": ids, "labels": labels}, t=0)
+    perplexity = text.Perplexity(ignore_index=-100)(found.outputs, found.targets)
+    assert perplexity.log().item() == pytest.approx(found.loss.item(), rel=1e-5)
+
+
+def test_functions_of_classes_are_means_as_their_modules():
+    targets = torch.tensor([0, 1, 2, -100])
+    assert PairStep(functional.cross_entropy).weight_of((None, targets)) == 3
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    assert PairStep(partial(functional.nll_loss, weight=weight)).weight_of((None, targets)) == 7
+    with pytest.raises(ConfigError, match="task.loss.reduction=sum"):
+        PairStep(partial(functional.cross_entropy, reduction="sum"))
 
 
 def test_a_weight_of_zero_leaves_out_even_what_is_not_finite():

@@ -4,6 +4,7 @@ Started by the tests beside it, in this process or in the processes of a world.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -131,6 +132,12 @@ KINDS = {
         pair(nn.CrossEntropyLoss),
         labelled(PAD),
         lambda net, batch: mean_nll(net(batch[0]), batch[1], batch[1] != PAD),
+    ),
+    "function": Kind(
+        classifier,
+        pair(lambda: partial(functional.cross_entropy, ignore_index=0)),
+        labelled(0),
+        lambda net, batch: mean_nll(net(batch[0]), batch[1], batch[1] != 0),
     ),
     "nll": Kind(
         lambda: nn.Sequential(classifier(), nn.LogSoftmax(-1)),

@@ -314,3 +314,20 @@ def test_a_lightning_module_is_tested_predicted_and_exported_as_it_is(train, tmp
     program = torch.export.load(run.export(tmp_path / "net.pt2")).module()
     assert torch.allclose(program(inputs), expected, atol=1e-6)
     assert torch.load(run.export(tmp_path / "net.pt")).keys() == run.net.state_dict().keys()
+
+
+def test_a_split_at_random_is_that_of_the_run(train):
+    own = "tests.data.own_sets"
+    words = (
+        "data=lightning",
+        f"data.module={{_target_: {own}.SplitRows}}",
+        "data.batch_size=8",
+        "~task.metrics.accuracy",
+    )
+    step = f"+task.step={{_target_: {own}.row_step, _partial_: true}}"
+    net = (f"model._target_={own}.Mixed", "model.hidden=[8]", "data.shape={classes: 3}", "~task.loss", step)
+    folder = train(*words, *net, "task.monitor=loss", "task.mode=min", "trainer.duration=16", "allow=[tests]")
+    torch.manual_seed(123)
+    before, run = torch.get_rng_state(), load(folder)
+    assert run.test() == run.result["test"]
+    assert torch.equal(torch.get_rng_state(), before)

@@ -3,13 +3,16 @@
 import inspect
 import logging
 import os
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.optim import Optimizer
 
@@ -73,7 +76,15 @@ def _check_machine(settings: TrainerSettings) -> None:
 
 
 def read_data(settings: Settings) -> Any:
-    """The data module, with its data read."""
+    """The data module, with its data read. What is drawn meanwhile, as a random split, follows from the seed alone."""
+    with isolate_rng():
+        random.seed(settings.seed)
+        np.random.seed(settings.seed)  # noqa: NPY002
+        torch.manual_seed(settings.seed)
+        return _read_data(settings)
+
+
+def _read_data(settings: Settings) -> Any:
     module = instantiate(settings.data, "data", settings.allow)
     kind = type(module)
     if not isinstance(module, pl.LightningDataModule) or not all(hasattr(kind, name) for name in OF_DATA):

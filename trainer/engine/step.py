@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.lr import ConfigError
 
 HALF = (torch.float16, torch.bfloat16)
 _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_CLASS_FUNCTIONS = (functional.cross_entropy, functional.nll_loss)
 
 
 class StepOutput(NamedTuple):
@@ -53,8 +55,9 @@ class PairStep(nn.Module):
     """loss(net(inputs), targets) for batches (inputs, targets), with outputs in at least float32.
 
     The weight is Σ w[target] over the targets that are not `ignore_index`, for `nn.CrossEntropyLoss` and `nn.NLLLoss`,
-    whose mean divides by it. A loss of another kind may have a method `weight_of(targets)` that gives a scalar, or None
-    for a mean over samples. Raises `ConfigError` for a loss that is not a mean.
+    and for their functions in `nn.functional`, whose mean divides by it. A loss of another kind may have a method
+    `weight_of(targets)` that gives a scalar, or None for a mean over samples. Raises `ConfigError` for a loss that is
+    not a mean.
     """
 
     def __init__(self, loss: Callable[[Any, Any], Tensor]) -> None:
@@ -67,8 +70,9 @@ class PairStep(nn.Module):
         self.loss = loss
         self.__dict__["loss"] = loss  # found without the search of nn.Module, which each update would pay for
         self.weigh: Callable[[Any], Tensor | None] | None = getattr(loss, "weight_of", None)
-        if self.weigh is None and isinstance(loss, _CLASS_LOSSES):
-            self.weigh = partial(_class_weight, loss)
+        counted = _class_loss(loss)
+        if self.weigh is None and counted is not None:
+            self.weigh = partial(_class_weight, counted)
 
     def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
         inputs, targets = batch
@@ -91,8 +95,8 @@ class PairStep(nn.Module):
 
         `occurs(value)` is whether a target of the run may be `value`.
         """
-        loss = self.loss
-        if isinstance(loss, _CLASS_LOSSES) and loss.weight is None and not occurs(loss.ignore_index):
+        loss = _class_loss(self.loss)
+        if loss is not None and loss.weight is None and not occurs(loss.ignore_index):
             self.weigh = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PairStep":
@@ -106,6 +110,7 @@ class ModelStep:
 
     `weight` is what that loss is a mean over: "labels", the entries of batch["labels"] that are not `ignore_index`;
     "shifted_labels", the same without the first of each row, as causal language models are trained; None, samples.
+    Metrics then compare each output with the label after it, as that loss does.
     """
 
     def __init__(self, weight: Literal["labels", "shifted_labels"] | None = "labels", ignore_index: int = -100) -> None:
@@ -121,8 +126,10 @@ class ModelStep:
                 f"task.step: {type(net).__name__} gives no loss for a batch of {', '.join(batch)}: "
                 "add its labels to the batch, or take a step of your own."
             )
-        outputs = _widened(getattr(found, "logits", None))
-        return StepOutput(_widened(loss), self.weight_of(batch), outputs=outputs, targets=batch.get("labels"))
+        outputs, targets = _widened(getattr(found, "logits", None)), batch.get("labels")
+        if self.weight == "shifted_labels" and outputs is not None:
+            outputs, targets = outputs[:, :-1], batch["labels"][:, 1:]
+        return StepOutput(_widened(loss), self.weight_of(batch), outputs=outputs, targets=targets)
 
     def weight_of(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The weight of a batch."""
@@ -167,7 +174,7 @@ def samples(batch: Any) -> int:
 
 
 def _check_mean(loss: object) -> None:
-    reduction = getattr(loss, "reduction", "mean")
+    reduction = loss.keywords.get("reduction") if isinstance(loss, partial) else getattr(loss, "reduction", "mean")
     if reduction in ("sum", "none"):
         raise ConfigError(
             f"task.loss.reduction={reduction} does not give the mean of a batch, and an update is the mean of its "
@@ -175,7 +182,17 @@ def _check_mean(loss: object) -> None:
         )
 
 
-def _class_weight(loss: nn.CrossEntropyLoss | nn.NLLLoss, targets: Tensor) -> Tensor | None:
+def _class_loss(loss: object) -> Any:
+    """What has the `weight` and `ignore_index` of a loss of classes; None for another loss."""
+    if isinstance(loss, _CLASS_LOSSES):
+        return loss
+    function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    if function not in _CLASS_FUNCTIONS:
+        return None
+    return SimpleNamespace(weight=options.get("weight"), ignore_index=options.get("ignore_index", -100))
+
+
+def _class_weight(loss: Any, targets: Tensor) -> Tensor | None:
     """Σ w[target] over the targets that are not ignored; None for targets that are probabilities of classes."""
     if targets.is_floating_point():
         return None
