@@ -3,13 +3,12 @@
 import inspect
 import logging
 import os
-import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -77,11 +76,22 @@ def _check_machine(settings: TrainerSettings) -> None:
 
 def read_data(settings: Settings) -> Any:
     """The data module, with its data read. What is drawn meanwhile, as a random split, follows from the seed alone."""
-    with isolate_rng():
-        random.seed(settings.seed)
-        np.random.seed(settings.seed)  # noqa: NPY002
-        torch.manual_seed(settings.seed)
+    with isolate_rng(), _seeded(settings.seed):
         return _read_data(settings)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of torch, numpy and Python, without what Lightning notes of that in the environment."""
+    before = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
+    try:
+        pl.seed_everything(seed, workers=True, verbose=False)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _read_data(settings: Settings) -> Any:
