@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from trainer import run as whole_run
@@ -109,6 +110,30 @@ def test_the_same_samples_in_any_form_give_the_same_outputs_and_scores(train):
         assert run.test() == run.result["test"], name
     assert run.predict("train").shape == (128, 10)
     assert run.test("train").keys() == {"loss", "accuracy"}
+
+
+class ForPredictions(LightningDataModule):
+    def __init__(self, inputs):
+        super().__init__()
+        self.inputs = inputs
+
+    def setup(self, stage):
+        self.stage = stage
+
+    def test_dataloader(self):
+        pytest.fail("these are other samples")
+
+    def predict_dataloader(self):
+        assert self.stage == "predict"
+        return DataLoader(TensorDataset(self.inputs), batch_size=5)
+
+
+def test_predictions_are_for_the_samples_that_a_data_module_names_and_in_their_order(train):
+    run = load(train(*SYNTHETIC))
+    inputs = next(iter(run.data.test_dataloader()))[0]
+    assert torch.allclose(run.predict(ForPredictions(inputs)), run.predict(inputs), atol=1e-6)
+    with pytest.raises(ConfigError, match="the DataLoader shuffles, .* set shuffle=False"):
+        run.predict(DataLoader(TensorDataset(inputs), batch_size=5, shuffle=True))
 
 
 def test_scores_of_uneven_batches_are_means_over_their_weights(train):

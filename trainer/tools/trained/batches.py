@@ -10,7 +10,7 @@ import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
@@ -26,16 +26,19 @@ def on_device(batches: Iterable[Any], device: torch.device) -> Iterator[Any]:
     raise ConfigError("the data has no samples.")
 
 
-def batches_of(data: Any, size: int, collate_fn: Callable[[list[Any]], Any] | None = None) -> Iterable[Any]:
+def batches_of(
+    data: Any, size: int, collate_fn: Callable[[list[Any]], Any] | None = None, stage: str = "test"
+) -> Iterable[Any]:
     """The batches of inputs, pairs, a data set or a loader, in their order; `size` samples each where we make them.
 
-    `collate_fn` makes a batch of samples of a data set; None: as torch does.
+    `collate_fn` makes a batch of samples of a data set; None: as torch does. `stage` is test or predict: a data module
+    gives its loader for that, and its test data where it has none for predictions.
     """
     integer("batch_size", size, "it is a number of samples, at least 1.")
     if hasattr(data, "test_dataloader") and hasattr(data, "setup"):  # of pytorch_lightning or lightning.pytorch
-        data.prepare_data()
-        data.setup("test")
-        return _found(data.test_dataloader(), "this data module has no test data.")
+        return _of_module(data, stage)
+    if stage == "predict" and isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
+        raise ConfigError("the DataLoader shuffles, and predictions are in the order of the data: set shuffle=False.")
     if is_batch(data):
         return _slices(data, size)
     if isinstance(data, DataLoader):
@@ -47,6 +50,15 @@ def batches_of(data: Any, size: int, collate_fn: Callable[[list[Any]], Any] | No
     if isinstance(data, Iterable):
         return data
     raise ConfigError(f"data is a {type(data).__name__}: give tensors, a data set, a DataLoader or a split's name.")
+
+
+def _of_module(module: Any, stage: str) -> Iterable[Any]:
+    own = getattr(type(module).predict_dataloader, "__module__", "").partition(".")[0]
+    if own in ("pytorch_lightning", "lightning"):
+        stage = "test"
+    module.prepare_data()
+    module.setup(stage)
+    return _found(getattr(module, f"{stage}_dataloader")(), f"this data module has no {stage} data.")
 
 
 def split_of(module: Any, split: str) -> Iterable[Any]:

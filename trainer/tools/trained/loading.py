@@ -186,7 +186,7 @@ class Run:
         Raises:
             ConfigError: the data is missing or empty, or the step of the run gives no outputs.
         """
-        return predictions(self.module, self.trainer, self._batches(data, batch_size))
+        return predictions(self.module, self.trainer, self._batches(data, batch_size, "predict"))
 
     def test(self, data: Any = "test", batch_size: int | None = None) -> dict[str, float]:
         """The loss and the metrics over all samples, computed as in training: means by the weights of the step.
@@ -221,7 +221,7 @@ class Run:
         export(_whole(self.net), inputs, target)
         return target
 
-    def _batches(self, data: Any, batch_size: int | None) -> Iterator[Any]:
+    def _batches(self, data: Any, batch_size: int | None, stage: str = "test") -> Iterator[Any]:
         """The batches of data in any form, on the device."""
         if isinstance(data, str):
             self.data.trainer = self.trainer  # its loaders ask for the device
@@ -229,7 +229,7 @@ class Run:
         node = self.settings.data
         size = (node.get("eval_batch_size") or 4 * node["batch_size"]) if batch_size is None else batch_size
         collate = node.get("collate_fn") and instantiate(node["collate_fn"], "data.collate_fn", self.settings.allow)
-        return on_device(batches_of(data, size, collate), self.device)
+        return on_device(batches_of(data, size, collate, stage), self.device)
 
     def _sample(self, given: Any) -> Any:
         """Inputs of the net on its device: those given, or those of the first batch of the run's data."""
