@@ -29,7 +29,8 @@ class Example:
     """An example, and the value of a score that says that it has learned.
 
     `cuts`: whether two processes train the same as two micro-batches. `bounded`: whether the loss cannot grow much, so
-    that the range test may say that it finds no edge. `rates`: two learning rates for a sweep.
+    that the range test may say that it finds no edge. `rates`: two learning rates for a sweep. `range`: options of the
+    range test.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Example:
     cuts: bool = True
     bounded: bool = False
     rates: tuple[str, str] = ("optimizer.lr=0.001", "optimizer.lr=0.003")
+    range: tuple[str, ...] = ("--updates=40",)
 
     @property
     def folder(self) -> Path:
@@ -103,6 +105,12 @@ def assembled(
 
 ALL = [
     Example("tabular", "val/accuracy", 0.85, higher=True),
+    Example(
+        *("transformers_classifier", "val/accuracy", 0.8),
+        higher=True,
+        range=("--start=1e-4", "--end=1", "--updates=60"),  # it learns nothing in the first few updates
+    ),
+    Example("causal_lm", "val/perplexity", 1.4),
     Example("k_fold", "val/f1/1", 0.7, higher=True),
     Example("vae", "val/loss", 28.0),
     Example("contrastive", "val/loss", 2.7, bounded=True),

@@ -85,7 +85,7 @@ def test_two_rates_are_swept_and_the_range_test_reads_its_loss(example: Example,
     assert driver.returncode == 0, err
     for job in (0, 1):
         assert json.loads((tmp_path / f"sweep/{job}/result.json").read_text())["status"] == "completed"
-    options = ("trainer.accelerator=cpu", "--updates=40", "--seeds=1", f"--out={tmp_path}/range")
+    options = ("trainer.accelerator=cpu", *example.range, "--seeds=1", f"--out={tmp_path}/range")
     with inside(example.folder):
         with suppress(ConfigError) if example.bounded else nullcontext():
             range_test.main([*example.words, *options])

@@ -1,6 +1,7 @@
 """The counterparts of the examples in other tools train, log, validate and go on; the page has their lines."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ SHORT = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches":
 FEW = {"max_steps": 4, "disable_tqdm": True}
 PEERS = [path for folder in count_lines.folders() for path in sorted((folder / "peers").glob("*.*"))]
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the other tools
+
 
 def started(path, folder, resume=None):
     """Train a counterpart for a few steps."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peers"]:
+        del sys.modules[name]  # every example has such a package
     if path.suffix == ".yaml":
         template.main(path, folder, resume, **SHORT)
         return
