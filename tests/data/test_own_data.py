@@ -11,22 +11,23 @@ from typing import Any
 import pytest
 
 from data.module import DataModule
+from tests.pages import section
 from trainer.lr import ConfigError
 from trainer.run import fit
 
 ROOT = Path(__file__).parent.parent.parent
-FIRST, SECOND = (ROOT / "docs" / "own_data.md").read_text().split("## A data set, a DataLoader")
+MODULE, SETS = (section("own_data.md", title) for title in ("A DataModule", "Data sets, DataLoaders, .*?"))
 FILES = ("data/rings.py", "conf/data/rings.yaml", "models/bumps.py", "conf/model/bumps.yaml")
 SHORT = ("trainer.duration=100", "trainer.accelerator=cpu", "trainer.threads=1", "logger=none", "name=own")
 
 
 @pytest.mark.slow
 def test_the_files_of_the_page_train_by_its_command(tmp_path):
-    for name, code in zip(FILES, re.findall(r"```(?:python|yaml)\n(.*?)```", FIRST, re.DOTALL), strict=True):
-        assert f"`{name}`" in FIRST
+    for name, code in zip(FILES, re.findall(r"```(?:python|yaml)\n(.*?)```", MODULE, re.DOTALL), strict=True):
+        assert f"`{name}`" in MODULE
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(code)
-    (line,) = re.findall(r"```bash\n(.*?)```", FIRST, re.DOTALL)
+    (line,) = re.findall(r"```bash\n(.*?)```", MODULE, re.DOTALL)
     command = [sys.executable, "-m", *shlex.split(line), *SHORT]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -35,13 +36,13 @@ def test_the_files_of_the_page_train_by_its_command(tmp_path):
 
 
 def commands():
-    (block,) = re.findall(r"```bash\n(.*?)```", SECOND, re.DOTALL)
+    (block,) = re.findall(r"```bash\n(.*?)```", SETS, re.DOTALL)
     return [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
 
 
 @pytest.mark.parametrize("words", commands(), ids=["dataset", "loaders", "lightning", "stream"])
 def test_the_data_of_the_page_trains_by_its_commands(assembled, tmp_path, monkeypatch, words):
-    (code,) = re.findall(r"```python\n(.*?)```", SECOND, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", SETS, re.DOTALL)
     (tmp_path / "points.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "points", raising=False)

@@ -250,7 +250,7 @@ def _takes_any_name(called: Callable[..., Any], parameters: Mapping[str, inspect
     module = str(getattr(called, "__module__", ""))
     if module.startswith(SEALED):
         return False
-    known = any(module.startswith(f"{package}.") for package in ALLOWED)
+    known = any(module.startswith(f"{package}.") for package in (*ALLOWED, "pytorch_lightning.trainer"))
     taken = [parameters] if known else [parameters, _parameters(called, follow_wrapped=False)]
     return any(parameter.kind is parameter.VAR_KEYWORD for names in taken for parameter in names.values())
 
