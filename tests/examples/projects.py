@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tests.distributed.worlds import ROOT
 from trainer.cli.compose import CONF, find_own_packages
 from trainer.cli.hydra_internals import initialized
 from trainer.cli.run_id import register_run_id
-from trainer.run import Parts, assemble
+from trainer.run import Parts, assemble, fit
 
 EXAMPLES = ROOT / "examples"
 QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=test")
@@ -28,9 +29,9 @@ QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name
 class Example:
     """An example, and the value of a score that says that it has learned.
 
-    `cuts`: whether two processes train the same as two micro-batches. `bounded`: whether the loss cannot grow much, so
-    that the range test may say that it finds no edge. `rates`: two learning rates for a sweep. `range`: options of the
-    range test.
+    `cuts`: whether two processes train the same as two micro-batches. `bounded`: whether the loss hardly falls or grows
+    in a short range test, which then may say that it finds no edge. `rates`: two learning rates for a sweep. `range`:
+    options of the range test.
     """
 
     name: str
@@ -54,10 +55,16 @@ class Example:
         return [shlex.split(line) for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
     @property
+    def trained(self) -> list[list[str]]:
+        """What its commands `cadence train` are given; of a sweep, what its first run is."""
+        given = [words[2:] for words in self.commands if words[:2] == ["cadence", "train"]]
+        first = [re.sub(r"(=[^\[{,]*),.*", r"\1", " ".join(words)) if "-m" in words else None for words in given]
+        return [words if one is None else one.split()[1:] for words, one in zip(given, first)]
+
+    @property
     def words(self) -> list[str]:
-        """The overrides of its command; those of the first run where it is a sweep."""
-        words = next(words for words in self.commands if words[:2] == ["cadence", "train"])[2:]
-        return [re.sub(r"(=[^\[{,]*),.*", r"\1", word) for word in words[1:]] if words[0] == "-m" else words
+        """What its own command is given: the first one with its name. Those before make what it needs."""
+        return next(words for words in self.trained if f"experiment={self.name}" in words)
 
     def learned(self, scores: dict[str, float]) -> bool:
         """Whether these scores are good enough."""
@@ -78,14 +85,33 @@ def inside(folder: Path) -> Iterator[None]:
         sys.path[:] = path
 
 
-@cache
-def composed(example: Example, *more: str) -> DictConfig:
-    """The config of the example's command with more overrides, to be copied; called inside its folder."""
-    flag, folder, *words = example.words
+def composed_of(words: list[str], *more: str) -> DictConfig:
+    """The config of words that begin with --config-dir FOLDER, and of more overrides."""
+    flag, folder, *overrides = words
     assert flag == "--config-dir"
     register_run_id()
     with initialized(CONF, Path(folder)):
-        return compose("train", [*words, *QUIET, *more])
+        return compose("train", [*QUIET, *overrides, *more])
+
+
+@cache
+def composed(example: Example, *more: str) -> DictConfig:
+    """The config of the example's command with more overrides, to be copied; called inside its folder."""
+    return composed_of(example.words, *more)
+
+
+@cache
+def home(example: Example, base: Path) -> Path:
+    """Where it is trained: its folder, or a copy in `base` in which the commands before its own have been run."""
+    before = example.trained[: example.trained.index(example.words)]
+    if not before:
+        return example.folder
+    copy = Path(shutil.copytree(example.folder, base / example.name))
+    with inside(copy):
+        for words in before:
+            config = composed_of(words)
+            fit(assemble(config, Path("outputs", config.name)))
+    return copy
 
 
 def assembled(
@@ -111,7 +137,13 @@ ALL = [
         range=("--start=1e-4", "--end=1", "--updates=60"),  # it learns nothing in the first few updates
     ),
     Example("causal_lm", "val/perplexity", 1.4),
+    Example("distillation", "val/accuracy", 0.93, higher=True, bounded=True),
+    Example("fine_tuning", "val/accuracy", 0.85, higher=True, bounded=True),
+    Example("gan", "val/distance", 0.05, cuts=False, bounded=True),
     Example("k_fold", "val/f1/1", 0.7, higher=True),
+    Example("lightning_module", "val/acc", 0.9, higher=True, rates=("optimizer.lr=0.002", "optimizer.lr=0.005")),
+    Example("multi_task", "val/loss", 0.9),
+    Example("reinforcement", "val/steps", 90, higher=True, bounded=True),
     Example("vae", "val/loss", 28.0),
     Example("contrastive", "val/loss", 2.7, bounded=True),
 ]

@@ -8,14 +8,21 @@ import pytest
 import torch
 
 from tests.distributed import worlds
-from tests.examples.projects import ALL, Example, assembled, inside
+from tests.examples.projects import ALL, Example, assembled, home, inside
 from trainer.checkpoint.io import checkpoints_in
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools import doctor
 from trainer.tools.range_test import command as range_test
 
-CUT = ("trainer.precision=64-true", "trainer.duration=12", "trainer.validate=12", "warmup.duration=3", "logger=none")
+CUT = (
+    "trainer.precision=64-true",
+    "trainer.duration=12",
+    "trainer.validate=12",
+    "warmup=linear",
+    "warmup.duration=3",
+    "logger=none",
+)
 LONE = [example for example in ALL if example.cuts]
 each = pytest.mark.parametrize("example", ALL, ids=lambda example: example.name)
 
@@ -24,9 +31,16 @@ def weights(run):
     return {name: value.detach().clone() for name, value in run.module.net.state_dict().items()}
 
 
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """The folder in which an example is trained."""
+    base = tmp_path_factory.mktemp("projects")
+    return lambda example: home(example, base)
+
+
 @each
-def test_it_learns_and_goes_on_from_five_updates_to_the_same_bits(example: Example, tmp_path):
-    with inside(example.folder):
+def test_it_learns_and_goes_on_from_five_updates_to_the_same_bits(example: Example, place, tmp_path):
+    with inside(place(example)):
         whole = assembled(example, tmp_path / "whole", "trainer.keep=0")
         every = max(1, whole.module.horizon.total // 6)
         whole = assembled(example, tmp_path / "whole", "trainer.keep=0", checkpoint=every)
@@ -42,28 +56,28 @@ def test_it_learns_and_goes_on_from_five_updates_to_the_same_bits(example: Examp
             assert all(torch.equal(found[name], expected[name]) for name in expected), point.stem
 
 
-def cut_all(rank, world, folder):
+def cut_all(rank, world, folder, places):
     for example in LONE:
-        with inside(example.folder):
+        with inside(places[example.name]):
             run = assembled(example, folder / example.name, *CUT, f"trainer.devices={world}", "trainer.strategy=ddp")
             fit(run)
         torch.save(weights(run), folder / f"{example.name}.{rank}.pt")
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, place):
     """The examples, trained by two processes one after the other."""
 
     def train(folder):
-        assert worlds.run(2, cut_all, 2, folder) == [0, 0]
+        assert worlds.run(2, cut_all, 2, folder, {example.name: place(example) for example in LONE}) == [0, 0]
 
     return worlds.once(tmp_path_factory, "examples", train)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", LONE, ids=lambda example: example.name)
-def test_two_processes_train_what_two_micro_batches_do(example: Example, world, tmp_path):
-    with inside(example.folder):
+def test_two_processes_train_what_two_micro_batches_do(example: Example, world, place, tmp_path):
+    with inside(place(example)):
         run = assembled(example, tmp_path / "run", *CUT, "trainer.accumulate=2")
         fit(run)
     for rank in (0, 1):
@@ -74,19 +88,25 @@ def test_two_processes_train_what_two_micro_batches_do(example: Example, world, 
 
 @pytest.mark.slow
 @each
-def test_two_rates_are_swept_and_the_range_test_reads_its_loss(example: Example, tmp_path, capsys):
-    short = ("trainer.duration=20", "trainer.validate=10", "warmup.duration=2", "trainer.accelerator=cpu")
+def test_two_rates_are_swept_and_the_range_test_reads_its_loss(example: Example, place, tmp_path, capsys):
+    short = (
+        "trainer.duration=20",
+        "trainer.validate=10",
+        "warmup=linear",
+        "warmup.duration=2",
+        "trainer.accelerator=cpu",
+    )
     where = ("name=sweep", f"hydra.sweep.dir={tmp_path}/sweep", "hydra.launcher.fork=true")
     rates = f"{example.rates[0]},{example.rates[1].partition('=')[2]}"
     driver = worlds.Script(
-        worlds.ROOT / "train.py", ["-m", *example.words, *where, *short, rates], example.folder, dict(os.environ)
+        worlds.ROOT / "train.py", ["-m", *example.words, *where, *short, rates], place(example), dict(os.environ)
     )
     _, err = driver.communicate()
     assert driver.returncode == 0, err
     for job in (0, 1):
         assert json.loads((tmp_path / f"sweep/{job}/result.json").read_text())["status"] == "completed"
     options = ("trainer.accelerator=cpu", *example.range, "--seeds=1", f"--out={tmp_path}/range")
-    with inside(example.folder):
+    with inside(place(example)):
         with suppress(ConfigError) if example.bounded else nullcontext():
             range_test.main([*example.words, *options])
         doctor.main([str(tmp_path / "sweep")])

@@ -186,6 +186,15 @@ def test_a_frozen_group_is_not_looked_at():
     assert found(plan(groups={"all": 1.0, "frozen": 0.0}, own=own)) == []
 
 
+@pytest.mark.parametrize("groups", ["gradual_unfreezing", "backbone_head"])
+def test_a_group_that_is_frozen_for_a_while_may_be_at_0_until_then_and_not_after_it(composed, groups):
+    frozen = ["groups.freeze=2ep"] if groups == "backbone_head" else []
+    cfg = composed(f"groups={groups}", *frozen, "warmup=linear", "schedule=cosine", "trainer.duration=10ep")
+    assert found(plan_of(settings_of(cfg))) == []
+    cfg = composed(f"groups={groups}", *frozen, "schedule=triangular", "schedule.floor=0", "trainer.duration=10ep")
+    assert "zero-lr" in found(plan_of(settings_of(cfg)))
+
+
 @pytest.mark.parametrize(
     ("monitor", "logged", "fires"),
     [

@@ -1,6 +1,7 @@
 """A net that helps to train another and is not trained itself, such as a teacher."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,11 +9,15 @@ from torch import Tensor, nn
 
 from trainer.lr import ConfigError
 
+BEST = Path("checkpoints", "best.ckpt")
+"""Of a run's folder, what it stands for."""
+
 
 class Frozen(nn.Module):
     """`net` without gradients and always in evaluation mode, on the device and in the precision of the run.
 
-    `path` is a checkpoint of a run, of which it takes the net, or a state_dict; None keeps the weights that `net` has.
+    `path` is a checkpoint of a run, of which it takes the net, a run's folder, which stands for its best checkpoint, or
+    a state_dict; None keeps the weights that `net` has.
     With `save`, checkpoints hold the net; without, they do not, and a run that resumes makes it again.
     """
 
@@ -45,8 +50,9 @@ class Frozen(nn.Module):
 
 def load_weights(net: nn.Module, path: str, key: str) -> None:
     """Load the weights of a checkpoint or a state_dict into `net`. `ConfigError` names what does not fit."""
+    file = Path(path) / BEST if Path(path).is_dir() else Path(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         line = " ".join(str(error).split())[:200]
         raise ConfigError(f"{key}.path={path} cannot be read ({type(error).__name__}: {line}).") from error

@@ -2,7 +2,7 @@
 
 | rule | level | it finds |
 | --- | --- | --- |
-| zero-lr | warning | an update at a learning rate of 0, in a group that is not frozen |
+| zero-lr | warning | an update at a learning rate of 0, in a group that is not frozen, or not any more |
 | last-lr | warning | a curve that falls, and ends above 20 % of its peak |
 | rises-after-end | warning | a learning rate past the end of the run above its last one |
 | unreached | error | a jump or bend of the schedule at or beyond the end of the run |

@@ -23,9 +23,10 @@ SAME = 1e-9
 
 def zero(plan: Plan) -> Iterator[str]:
     for whose, group in _apart(plan):
-        curve = plan.curves[group]
-        if not min(curve):
-            count, first = curve.count(0.0), curve.index(0.0)
+        frozen = max(annotations(plan.policy.schedule_of(group)).get("unfreezes", ()), default=0)
+        curve = plan.curves[group][frozen:]
+        if not min(curve, default=1.0):
+            count, first = curve.count(0.0), frozen + curve.index(0.0)
             more = f" and at {count - 1} more" if count > 1 else ""
             yield (
                 f"the learning rate{whose} is 0 at update {first}{more}, where nothing is learned: "

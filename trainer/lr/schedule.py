@@ -24,6 +24,7 @@ def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:
     ends: updates at which a cycle is complete, the first update after it.
     begin: the update at which a cooldown begins.
     noise: the update at which noise begins.
+    unfreezes: the update until which the rate is 0 on purpose.
     """
     schedule.annotations = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
     return schedule

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive_share
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, annotations
 
 HIGHEST = 1000.0
 _GAMMA = "each step multiplies the learning rate by it."
@@ -65,7 +65,8 @@ def piecewise(
     """m(t) = v_i at t = t_i for each point (t_i, v_i), along `interpolation` between two, and the last v_i after them.
 
     "constant" is v_i until t_{i+1}, "linear" a straight line, "cosine" half a cosine. The first t_i is 0. A stair of
-    "constant" comes `shift` updates after its point where the convention says so.
+    "constant" comes `shift` updates after its point where the convention says so. Where its first values are 0, the
+    rate is 0 on purpose: what is trained with it is frozen until then.
 
     >>> [piecewise(Horizon(8, 1), points=[[0, 0.0], [4, 1.0]])(t) for t in (0, 1, 4, 9)]
     [0.0, 0.25, 1.0, 1.0]
@@ -76,7 +77,11 @@ def piecewise(
     if interpolation != "constant":
         return annotate(joined(table, SHAPES[interpolation], horizon.left), knots=[time for time, _ in table[1:]])
     times = [time + horizon.convention.shift for time, _ in table[1:]]
-    return _table(times, [value for _, value in table], horizon.left - 1)
+    values = [value for _, value in table]
+    zeros = next((i for i, value in enumerate(values) if value), len(values))
+    frozen = [times[zeros - 1]] if 0 < zeros < len(values) else []
+    stairs = _table(times, values, horizon.left - 1)
+    return annotate(stairs, **annotations(stairs), unfreezes=frozen) if frozen else stairs
 
 
 def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float], last: int) -> Schedule:
