@@ -80,14 +80,6 @@ class Project:
         return torch.load(found, weights_only=False)["state_dict"]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    found = Project(tmp_path_factory.mktemp("waves"))
-    for words in commands(PAGE):
-        found.type_in(words)
-    return found
-
-
 def test_the_page_gives_its_files_by_name():
     assert [name for name, _ in FILES] == [
         *("waves.py", "conf/experiment/waves.yaml", "steps.py", "conf/task/recalls.yaml", "after.py", "loop.py"),
@@ -95,7 +87,10 @@ def test_the_page_gives_its_files_by_name():
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_do_what_it_says(project):
+def test_the_commands_of_the_page_do_what_it_says(tmp_path):
+    project = Project(tmp_path)
+    for words in commands(PAGE):
+        project.type_in(words)
     table, _ = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     first = project.said[" ".join(next(commands(PAGE)))]
     for entry in re.split(r"\n(?=\S)", table):
@@ -116,11 +111,8 @@ def test_the_commands_of_the_page_do_what_it_says(project):
     assert len((project.folder / "predictions.csv").read_text().splitlines()) == 401
     assert {"waves.pt", "waves.pt2"} <= {path.name for path in project.folder.iterdir()}
 
-
-@pytest.mark.slow
-def test_two_processes_of_the_page_train_what_two_micro_batches_do(project):
-    words = "cadence train --config-dir conf experiment=waves name=one data.batch_size=32 trainer.accumulate=2"
-    project.type_in(words.split())
+    one = "cadence train --config-dir conf experiment=waves name=one data.batch_size=32 trainer.accumulate=2"
+    project.type_in(one.split())
     for run in ("two", "three"):
         for name, value in project.weights("one", "update").items():
             torch.testing.assert_close(project.weights(run, "update")[name], value, rtol=0, atol=1e-4)
