@@ -66,7 +66,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         (
             "trainer/engine/",
             "one update and one run: module, step, update, clock, learning-rate control, plateau, averaging",
-            TORCH | {"torchmetrics", "lightning_utilities"},
+            TORCH | {"torchmetrics", "lightning_utilities", "numpy"},
         )
     ],
     [

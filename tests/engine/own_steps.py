@@ -1,5 +1,9 @@
 """A step as users write it, for configs of tests."""
 
+import random
+
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,3 +18,12 @@ def classified(net: nn.Module, batch: tuple[Tensor, Tensor], *, t: int, ignored:
     losses = functional.cross_entropy(outputs, targets, reduction="none") * counted
     count = counted.sum()
     return StepOutput(losses.sum() / count.clamp(min=1), count, {"counted": count}, outputs, targets)
+
+
+def mixed(net: nn.Module, batch: tuple[Tensor, Tensor], *, t: int) -> StepOutput:
+    """Mixup (Zhang et al. 2017, arXiv:1710.09412), with draws from the generators of numpy, Python and torch."""
+    inputs, targets = batch
+    share, order = np.random.beta(0.4, 0.4) * random.random(), torch.randperm(len(inputs))  # noqa: NPY002
+    outputs = net(share * inputs + (1 - share) * inputs[order])
+    parts = (functional.cross_entropy(outputs, wanted) for wanted in (targets, targets[order]))
+    return StepOutput(share * next(parts) + (1 - share) * next(parts), outputs=outputs, targets=targets)

@@ -45,6 +45,18 @@ def losses(folder):
     return [point.value for point in events.Scalars("train/loss")]
 
 
+def test_draws_from_any_generator_are_those_of_the_update_and_of_the_pass_that_scores(assembled):
+    words = (*SMALL, *OWN[:-1], "+task.step._target_=tests.engine.own_steps.mixed", "trainer.checkpoint=1")
+    whole = assembled(*words)
+    fit(whole)
+    seldom = assembled(*words, "trainer.validate=20", folder="seldom")
+    on = assembled(*words, folder="on", resumed=checkpoint_path(whole.checkpointing.folder, 7))
+    for other in (seldom, on):
+        fit(other)
+        assert all(map(torch.equal, whole.module.net.parameters(), other.module.net.parameters()))
+        assert other.trainer.callback_metrics["val/loss"] == whole.trainer.callback_metrics["val/loss"]
+
+
 @pytest.mark.slow
 def test_the_config_trains_the_same_weights_on_one_process_and_on_two(tmp_path):
     assert worlds.run(2, train_all, 2, tmp_path) == [0, 0]

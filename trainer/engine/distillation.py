@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainer.engine.frozen import Frozen
 from trainer.engine.losses import checked_weights, combined, joined_weights
-from trainer.engine.step import PairStep, StepOutput
+from trainer.engine.step import PairStep, StepOutput, class_loss
 from trainer.engine.task import TokenCrossEntropy
 from trainer.lr.bounds import positive
 
@@ -67,5 +67,6 @@ class Distillation(nn.Module):
 
     def _counted(self, targets: Tensor) -> Tensor | None:
         """Which targets count; None where all do."""
-        ignored = getattr(self.pairs[0].loss, "ignore_index", None)
+        loss = self.pairs[0].loss
+        ignored = getattr(class_loss(loss) or loss, "ignore_index", None)
         return None if ignored is None or targets.is_floating_point() else targets != ignored

@@ -223,8 +223,12 @@ class Module(pl.LightningModule):
             self.averaging.swap_in(map(precision.convert_input, batches), self.run_step)
 
     def _prepare_scoring(self, stage: str) -> None:
-        """Score with the configured settings, and with rank 0's running statistics, which the checkpoint holds."""
+        """Score with the configured settings, and with rank 0's running statistics, which the checkpoint holds.
+
+        Draws of the net and the step are the same in each pass, as are those of the data.
+        """
         self.control.reset()
+        Backward(self.device).reseed(0)
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, src=0)

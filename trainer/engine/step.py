@@ -70,7 +70,7 @@ class PairStep(nn.Module):
         self.loss = loss
         self.__dict__["loss"] = loss  # found without the search of nn.Module, which each update would pay for
         self.weigh: Callable[[Any], Tensor | None] | None = getattr(loss, "weight_of", None)
-        counted = _class_loss(loss)
+        counted = class_loss(loss)
         if self.weigh is None and counted is not None:
             self.weigh = partial(_class_weight, counted)
 
@@ -95,7 +95,7 @@ class PairStep(nn.Module):
 
         `occurs(value)` is whether a target of the run may be `value`.
         """
-        loss = _class_loss(self.loss)
+        loss = class_loss(self.loss)
         if loss is not None and loss.weight is None and not occurs(loss.ignore_index):
             self.weigh = None
 
@@ -182,7 +182,7 @@ def _check_mean(loss: object) -> None:
         )
 
 
-def _class_loss(loss: object) -> Any:
+def class_loss(loss: object) -> Any:
     """What has the `weight` and `ignore_index` of a loss of classes; None for another loss."""
     if isinstance(loss, _CLASS_LOSSES):
         return loss

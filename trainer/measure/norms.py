@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
@@ -202,7 +203,7 @@ def _momentum(group: dict[str, Any]) -> float | None:
 
 def _undisturbed(device: torch.device) -> AbstractContextManager:
     """Restores the random number generators at the end."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda")
+    return isolate_rng(include_cuda=device.type == "cuda")
 
 
 def _eager(net: nn.Module) -> AbstractContextManager:
