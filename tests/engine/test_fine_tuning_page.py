@@ -42,6 +42,7 @@ def state(net):
 @pytest.fixture
 def runs(assembled, tmp_path, monkeypatch):
     """The runs of the commands of the page by name, trained in the order of the page."""
+    pytest.importorskip("peft")
     monkeypatch.chdir(tmp_path)
     found = {}
     for command in blocks("bash"):
@@ -54,7 +55,6 @@ def runs(assembled, tmp_path, monkeypatch):
 
 
 def test_the_commands_of_the_page_do_what_it_says(runs):
-    pytest.importorskip("peft")
     assert list(runs) == ["pretrained", "tuned", "frozen", "by_depth", "lora"]
     rows = {name: format_run(summary_of_run(run.resolved)) for name, run in runs.items()}
     missing = "missing in the file, so as initialised: 2: layers.9.weight, layers.9.bias"
