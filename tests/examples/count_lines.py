@@ -57,8 +57,9 @@ def yaml_lines(file: Path) -> int:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """The code of an example, without programs that make its data."""
-    return [file for file in sorted(folder.glob("*.py")) if not file.name.startswith("make_")]
+    """The code of an example, without programs that make its data, and loops by hand beside its command."""
+    files = sorted(folder.glob("*.py"))
+    return [file for file in files if not (file.name.startswith("make_") or file.stem.endswith("_loop"))]
 
 
 def shared_lines(folder: Path, peer: Path) -> int:
