@@ -356,3 +356,20 @@ def test_a_split_at_random_is_that_of_the_run(train):
     before, run = torch.get_rng_state(), load(folder)
     assert run.test() == run.result["test"]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_other_data_whose_labels_stand_for_other_classes_is_refused(train, tmp_path):
+    for name, high in (("own", "up"), ("same", "up"), ("other", "above")):
+        rows = [f"{x},{high if x > 0 else 'down'}" for x in range(-40, 40)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    words = (
+        "data=table",
+        f"data.path={tmp_path / 'own.csv'}",
+        "data.target=y",
+        "data.batch_size=8",
+        "model.hidden=[4]",
+    )
+    run = load(train(*words, "trainer.duration=16"))
+    assert run.test(run.other_data(f"data.path={tmp_path / 'same.csv'}")) == run.test()
+    with pytest.raises(ConfigError, match="class above as label 0, and the run was trained with down there"):
+        run.other_data(f"data.path={tmp_path / 'other.csv'}")

@@ -1,7 +1,7 @@
 """Other data for a trained run, named by overrides of the group `data`."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 
 
-def other_data(
-    settings: Settings, shape: Mapping[str, Any], words: Sequence[str], config_dir: Path | None = None
-) -> Any:
+def other_data(settings: Settings, facts: Any, words: Sequence[str], config_dir: Path | None = None) -> Any:
     """The data module that overrides describe, read: another one by `data=NAME`, or the run's own with other settings.
 
+    `facts` has the `shape` and the `class_names` of the data that the run was trained with.
+
     Raises:
-        ConfigError: an override is not of the data, the data cannot be read, or a net of this `shape` does not fit it.
+        ConfigError: an override is not of the data, the data cannot be read, a net of that shape does not fit it, or
+            its labels stand for other classes.
     """
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
@@ -34,9 +35,16 @@ def other_data(
         data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
     read = read_data(replace(settings, data=data, allow=allow))
     for name, size in read.shape.items():
-        if shape.get(name, size) != size:
+        if (own := facts.shape.get(name, size)) != size:
             raise ConfigError(
-                f"this data has {name}={size}, and the run was trained with {name}={shape[name]}: give data that fits."
+                f"this data has {name}={size}, and the run was trained with {name}={own}: give data that fits."
+            )
+    classes, own = (list(getattr(one, "class_names", None) or ()) for one in (read, facts))
+    for i, (name, before) in enumerate(zip(classes, own)):
+        if name != before:
+            raise ConfigError(
+                f"this data has the class {name} as label {i}, and the run was trained with {before} there: give data "
+                "with the same classes."
             )
     return read
 
