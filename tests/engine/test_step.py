@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -241,6 +242,18 @@ def test_a_model_without_a_loss_is_refused():
         ModelStep()(nn.Linear(3, 2), {"input": torch.zeros(1, 3)}, t=0)
     with pytest.raises(ConfigError, match="task.step.weight='tokens' is not known"):
         ModelStep("tokens")
+
+
+def test_metrics_get_a_row_for_each_token_where_the_step_flattens():
+    logits, labels = torch.randn(2, 3, 4), torch.tensor([[1, 2, -100], [0, 3, 1]])
+    net = lambda labels: SimpleNamespace(loss=logits.mean(), logits=logits)  # noqa: E731
+    flat, shifted = (
+        ModelStep(weight, flatten=True)(net, {"labels": labels}, t=0) for weight in ("labels", "shifted_labels")
+    )
+    assert torch.equal(flat.outputs, logits.view(6, 4))
+    assert torch.equal(flat.targets, labels.view(6))
+    assert torch.equal(shifted.outputs, logits[:, :2].reshape(4, 4))
+    assert torch.equal(shifted.targets, labels[:, 1:].reshape(4))
 
 
 def test_a_causal_model_of_transformers_trains_the_same_however_its_batch_is_cut():

@@ -110,13 +110,19 @@ class ModelStep:
 
     `weight` is what that loss is a mean over: "labels", the entries of batch["labels"] that are not `ignore_index`;
     "shifted_labels", the same without the first of each row, as causal language models are trained; None, samples.
-    Metrics then compare each output with the label after it, as that loss does.
+    Metrics then compare each output with the label after it, as that loss does. With `flatten` they get outputs and
+    labels of tokens as rows, (N, C) and (N,), which those of `torchmetrics.classification` need.
     """
 
-    def __init__(self, weight: Literal["labels", "shifted_labels"] | None = "labels", ignore_index: int = -100) -> None:
+    def __init__(
+        self,
+        weight: Literal["labels", "shifted_labels"] | None = "labels",
+        ignore_index: int = -100,
+        flatten: bool = False,
+    ) -> None:
         if weight not in ("labels", "shifted_labels", None):
             raise ConfigError(f"task.step.weight={weight!r} is not known: choose labels, shifted_labels or null.")
-        self.weight, self.ignore_index = weight, ignore_index
+        self.weight, self.ignore_index, self.flatten = weight, ignore_index, flatten
 
     def __call__(self, net: nn.Module, batch: Mapping[str, Any], *, t: int) -> StepOutput:
         found = net(**batch)
@@ -129,6 +135,8 @@ class ModelStep:
         outputs, targets = _widened(getattr(found, "logits", None)), batch.get("labels")
         if self.weight == "shifted_labels" and outputs is not None:
             outputs, targets = outputs[:, :-1], batch["labels"][:, 1:]
+        if self.flatten and outputs is not None and targets is not None:
+            outputs, targets = outputs.flatten(0, -2), targets.flatten()
         return StepOutput(_widened(loss), self.weight_of(batch), outputs=outputs, targets=targets)
 
     def weight_of(self, batch: Mapping[str, Any]) -> Tensor | None:
