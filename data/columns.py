@@ -10,6 +10,9 @@ from torch import Tensor
 
 from data.bounds import existing
 
+Values = Sequence[str | None]
+"""The values of a column of categories; None stands for a gap."""
+
 
 def read_table(key: str, path: str) -> Any:
     """The Arrow table of a CSV or Parquet file. FileNotFoundError without it; ValueError if it cannot be read."""
@@ -105,11 +108,15 @@ def _numbers(column: Any, where: str, fill: bool) -> Tensor:
 
 
 def category_codes(
-    tables: Mapping[str, Any], names: Sequence[str], where: Mapping[str, str], fill: bool
-) -> dict[str, Tensor]:
-    """(N, K) int64 for each table: the place of a value among all that occur, sorted as texts, a gap before all."""
+    tables: Mapping[str, Any], names: Sequence[str], where: Mapping[str, str], fill: bool, known: Sequence[Values] = ()
+) -> tuple[dict[str, Tensor], list[Values]]:
+    """(N, K) int64 for each table, and the values of each column, of which these are the places.
+
+    The values are all that occur and those `known` of each column, sorted as texts, after None for a gap.
+    """
+    orders: list[Values] = []
     found: dict[str, list[Tensor]] = {key: [] for key in tables}
-    for name in names:
+    for name, before in zip(names, known or [[]] * len(names), strict=True):
         texts = {key: [_text(value) for value in table[name].to_pylist()] for key, table in tables.items()}
         for key, column in texts.items():
             if None in column and not fill:
@@ -117,14 +124,16 @@ def category_codes(
                 raise ValueError(
                     f"{where[key]}, column {name}: row {row} has no value: fill it, or set data.missing=fill."
                 )
-        order = sorted({text for column in texts.values() for text in column if text is not None})
-        place: dict[str | None, int] = {text: i + 1 for i, text in enumerate(order)} | {None: 0}
+        every = {text for column in (before, *texts.values()) for text in column if text is not None}
+        orders.append([None, *sorted(every)])
+        place = {text: i for i, text in enumerate(orders[-1])}
         for key, column in texts.items():
             found[key].append(torch.tensor([place[text] for text in column]))
-    return {
+    codes = {
         key: torch.stack(columns, 1) if columns else torch.zeros(tables[key].num_rows, 0, dtype=torch.int64)
         for key, columns in found.items()
     }
+    return codes, orders
 
 
 def _text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from data.bounds import share
 from data.checks import class_labels, finite_numbers
-from data.columns import Columns, category_codes, number_columns, read_table
+from data.columns import Columns, Values, category_codes, number_columns, read_table
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory
@@ -58,8 +58,10 @@ class Table(DataModule):
         self.standardize, self.missing = standardize, missing
         self.fractions = [share("data.val_fraction", val_fraction), share("data.test_fraction", test_fraction)]
         self._columns = Columns((), ())
+        self._values: Sequence[Values] = []
+        self._fitted: dict[str, Any] | None = None
         self._sizes: list[int] = []
-        self._classes = 1
+        self._classes, self._known_classes = 1, list[Any]()
         self.class_names: list[str] = []
 
     @property
@@ -72,13 +74,16 @@ class Table(DataModule):
     def read(self) -> Splits:
         tables = {key: read_table(f"data.{key}", path) for key, path in self.paths.items() if path is not None}
         first = tables["path"]
-        self._columns = Columns.of(first, self.target, self.numbers, self.categories)
+        known = self._fitted
+        columns = (self.numbers, self.categories) if known is None else (known["numbers"], known["categories"])
+        self._columns = Columns.of(first, self.target, *columns)
         for key, table in tables.items():
             self._columns.check(table, f"data.{key}={self.paths[key]}", self.target)
         where = {key: f"data.{key}={self.paths[key]}" for key in tables}
         fill = self.missing == "fill"
         numbers = {key: number_columns(table, self._columns.numbers, where[key], fill) for key, table in tables.items()}
-        codes = category_codes(tables, self._columns.categories, where, fill)
+        before = () if known is None else known["seen"]
+        codes, self._values = category_codes(tables, self._columns.categories, where, fill, before)
         targets = self._targets(tables, where)
         return self._split({key: ((numbers[key], codes[key]), targets[key]) for key in tables})
 
@@ -89,7 +94,13 @@ class Table(DataModule):
         columns = {key: table[self.target] for key, table in tables.items()}
         texts = all(column.type in ("string", "large_string") for column in columns.values())
         values = sorted({value for column in columns.values() for value in column.to_pylist() if value is not None})
-        self._classes = len(values)
+        if self._fitted is not None:
+            if new := [value for value in values if value not in self._fitted["classes"]]:
+                raise ValueError(
+                    f"{places['path']}: {new[0]!r} is no class that the run was trained with: leave it out."
+                )
+            values = self._fitted["classes"]
+        self._known_classes, self._classes = values, len(values)
         if texts:
             self.class_names = values
             place = {value: i for i, value in enumerate(values)} | {None: None}
@@ -115,16 +126,15 @@ class Table(DataModule):
         return Splits(*(Memory(part) if len(part[1]) else None for part in found))  # type: ignore[arg-type]
 
     def after_split(self, splits: Splits) -> Splits:
-        (numbers, codes), _ = splits.train.stored  # type: ignore[union-attr]
-        mean = numbers.double().nanmean(0)
-        if mean.isnan().any():
-            column = self._columns.numbers[int(mean.isnan().int().argmax())]
-            raise ValueError(f"data.path, column {column}: no training row has a value: leave the column out.")
-        centred = (numbers.double() - mean).nan_to_num(0.0)
-        scale = (centred**2).mean(0).sqrt()
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale)) if self.standardize else torch.ones_like(scale)
-        shift = mean if self.standardize else torch.zeros_like(mean)
-        seen = [column.unique() for column in codes.T]  # in order
+        if self._fitted is None:
+            self._fitted = self._fit(*splits.train.stored[0])  # type: ignore[union-attr]
+        mean, scale, shift = (
+            torch.tensor(self._fitted[key], dtype=torch.float64) for key in ("mean", "scale", "shift")
+        )
+        seen = [
+            torch.tensor([values.index(text) for text in texts])
+            for values, texts in zip(self._values, self._fitted["seen"])
+        ]
         self._sizes = [len(values) for values in seen]
 
         def finished(source: Memory) -> Memory:
@@ -135,6 +145,29 @@ class Table(DataModule):
             return Memory((self._inputs(scaled, known), targets))
 
         return Splits(*(None if part is None else finished(part) for part in splits))  # type: ignore[arg-type]
+
+    def _fit(self, numbers: Tensor, codes: Tensor) -> dict[str, Any]:
+        """What follows from the training rows, as plain values."""
+        mean = numbers.double().nanmean(0)
+        if mean.isnan().any():
+            column = self._columns.numbers[int(mean.isnan().int().argmax())]
+            raise ValueError(f"data.path, column {column}: no training row has a value: leave the column out.")
+        centred = (numbers.double() - mean).nan_to_num(0.0)
+        scale = (centred**2).mean(0).sqrt()
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale)) if self.standardize else torch.ones_like(scale)
+        shift = mean if self.standardize else torch.zeros_like(mean)
+        seen = [[values[i] for i in column.unique().tolist()] for values, column in zip(self._values, codes.T)]
+        numeric = {"mean": mean.tolist(), "scale": scale.tolist(), "shift": shift.tolist()}
+        columns = {"numbers": list(self._columns.numbers), "categories": list(self._columns.categories)}
+        return {**numeric, **columns, "seen": seen, "classes": list(self._known_classes)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was computed from the training rows, so that other rows can be treated the same."""
+        return {"fitted": self._fitted}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Before the data is read: take means, categories and classes from there."""
+        self._fitted = state_dict["fitted"]
 
     def _inputs(self, numbers: Tensor, known: list[Tensor]) -> Any:
         if self.inputs == "dict":

@@ -358,18 +358,23 @@ def test_a_split_at_random_is_that_of_the_run(train):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_other_data_whose_labels_stand_for_other_classes_is_refused(train, tmp_path):
-    for name, high in (("own", "up"), ("same", "up"), ("other", "above")):
-        rows = [f"{x},{high if x > 0 else 'down'}" for x in range(-40, 40)]
-        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
-    words = (
-        "data=table",
-        f"data.path={tmp_path / 'own.csv'}",
-        "data.target=y",
-        "data.batch_size=8",
-        "model.hidden=[4]",
-    )
+def test_other_rows_of_a_table_are_treated_as_those_of_the_run(train, tmp_path):
+    def write(name, rows):
+        (tmp_path / name).write_text("\n".join(["x,city,y", *rows]) + "\n")
+        return f"data.path={tmp_path / name}"
+
+    rows = [f"{x},{'ABC'[x % 3]},{'up' if x > 0 else 'down'}" for x in range(-40, 41)]
+    words = ("data=table", write("own.csv", rows), "data.target=y", "data.batch_size=8", "model.hidden=[4]")
     run = load(train(*words, "trainer.duration=16"))
-    assert run.test(run.other_data(f"data.path={tmp_path / 'same.csv'}")) == run.test()
-    with pytest.raises(ConfigError, match="class above as label 0, and the run was trained with down there"):
-        run.other_data(f"data.path={tmp_path / 'other.csv'}")
+    own = {tuple(row.tolist()) for split in ("train", "val", "test") for row in getattr(run.data.splits, split).inputs}
+    for some in (rows[50:], [row for row in rows if ",A," not in row], [*rows[50:], "50,D,up"]):
+        inputs = run.other_data(
+            write("other.csv", some), "data.val_fraction=0", "data.test_fraction=0"
+        ).splits.train.inputs
+        assert {tuple(row.tolist()) for row in inputs if row[1:].any()} <= own
+        assert inputs.shape[1] == 4
+    with pytest.raises(ConfigError, match="'high' is no class that the run was trained with"):
+        run.other_data(write("other.csv", ["1,A,up", "2,A,high"] * 8))
+    run.__dict__["_facts"] = SimpleNamespace(shape={}, class_names=["up", "down"])
+    with pytest.raises(ConfigError, match="class down as label 0, and the run was trained with up there"):
+        run.other_data(write("other.csv", rows))

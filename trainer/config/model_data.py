@@ -4,7 +4,7 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,10 +74,13 @@ def _check_machine(settings: TrainerSettings) -> None:
         raise ConfigError(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
 
 
-def read_data(settings: Settings) -> Any:
-    """The data module, with its data read. What is drawn meanwhile, as a random split, follows from the seed alone."""
+def read_data(settings: Settings, saved: Mapping[str, Any] | None = None) -> Any:
+    """The data module, with its data read. What is drawn meanwhile, as a random split, follows from the seed alone.
+
+    Where the checkpoint `saved` has what data of this class computed from the training samples, this is taken.
+    """
     with isolate_rng(), _seeded(settings.seed):
-        return _read_data(settings)
+        return _read_data(settings, saved or {})
 
 
 @contextmanager
@@ -94,7 +97,7 @@ def _seeded(seed: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _read_data(settings: Settings) -> Any:
+def _read_data(settings: Settings, saved: Mapping[str, Any]) -> Any:
     module = instantiate(settings.data, "data", settings.allow)
     kind = type(module)
     if not isinstance(module, pl.LightningDataModule) or not all(hasattr(kind, name) for name in OF_DATA):
@@ -102,7 +105,10 @@ def _read_data(settings: Settings) -> Any:
             f"data._target_ makes a {kind.__name__}, but a DataModule is needed: make it a subclass of "
             "data.module.DataModule."
         )
+    state = saved.get(kind.__qualname__)
     with refusing("data"):
+        if isinstance(state, Mapping) and state.get("fitted") is not None:
+            module.load_state_dict(dict(state))
         module.prepare_data()
         module.setup("fit")
     return module

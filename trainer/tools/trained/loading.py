@@ -109,7 +109,7 @@ class Run:
     @cached_property
     def data(self) -> Any:
         """The data module of the run, with its data read."""
-        return read_data(self.settings)
+        return read_data(self.settings, self._content)
 
     @cached_property
     def trainer(self) -> pl.Trainer:
@@ -173,7 +173,7 @@ class Run:
             ConfigError: the data cannot be read, or has another shape than that of the run.
         """
         folder = None if config_dir is None else Path(config_dir)
-        return other_data(self.settings, self._facts, overrides, folder)
+        return other_data(self.settings, self._facts, self._content, overrides, folder)
 
     def predict(self, data: Any, batch_size: int | None = None) -> Any:
         """The outputs of the net for all samples, on the CPU, in the order of the data.

@@ -1,7 +1,7 @@
 """Other data for a trained run, named by overrides of the group `data`."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,13 @@ from trainer.config.settings import Settings
 from trainer.lr import ConfigError
 
 
-def other_data(settings: Settings, facts: Any, words: Sequence[str], config_dir: Path | None = None) -> Any:
+def other_data(
+    settings: Settings, facts: Any, saved: Mapping[str, Any], words: Sequence[str], config_dir: Path | None = None
+) -> Any:
     """The data module that overrides describe, read: another one by `data=NAME`, or the run's own with other settings.
 
-    `facts` has the `shape` and the `class_names` of the data that the run was trained with.
+    `facts` has the `shape` and the `class_names` of the data that the run was trained with, and the checkpoint `saved`
+    may have what was computed from its training samples, such as means.
 
     Raises:
         ConfigError: an override is not of the data, the data cannot be read, a net of that shape does not fit it, or
@@ -33,7 +36,7 @@ def other_data(settings: Settings, facts: Any, words: Sequence[str], config_dir:
     chosen = any(word.startswith("data=") for word in words)
     with mistakes_in_one_line():
         data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
-    read = read_data(replace(settings, data=data, allow=allow))
+    read = read_data(replace(settings, data=data, allow=allow), saved)
     for name, size in read.shape.items():
         if (own := facts.shape.get(name, size)) != size:
             raise ConfigError(
