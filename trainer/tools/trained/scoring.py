@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from trainer.engine.module import Module
 from trainer.engine.step import PairStep
@@ -29,7 +30,7 @@ def scores(
     if not module.hooks.scored(stage):
         name = {"val": "validation_step", "test": "test_step"}[stage]
         raise ConfigError(f"{type(module.net).__name__} has no {name}: write one, or take another split.")
-    with quiet(), _counting(module.step, occurs):
+    with quiet(), isolate_rng(), _counting(module.step, occurs):  # scoring seeds the generators
         score = trainer.validate if stage == "val" else trainer.test
         of_module = isinstance(batches, pl.LightningDataModule)
         score(module, datamodule=batches, verbose=False) if of_module else score(module, batches, verbose=False)
