@@ -164,7 +164,7 @@ def score(rank: int, world: int, folder: Path) -> None:
     module, data, trainer = assembly.module, assembly.data, assembly.trainer
     seen: list[int] = []
     measure = module._score
-    module._score = lambda stage, batch: (seen.append(len(batch[1])), measure(stage, batch))  # type: ignore
+    module._score = lambda stage, batch, i: (seen.append(len(batch[1])), measure(stage, batch, i))  # type: ignore
     scores: dict[str, float] = {}
     for check in (trainer.validate, trainer.test):
         check(module, datamodule=data, verbose=False)
