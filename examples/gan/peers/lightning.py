@@ -33,8 +33,8 @@ class Decayed(GAN):
 def main(folder="outputs/lightning", resume=None, **options):
     pl.seed_everything(0, workers=True)
     trainer = pl.Trainer(
-        max_epochs=25,
-        check_val_every_n_epoch=5,
+        max_epochs=16,
+        check_val_every_n_epoch=4,
         logger=TensorBoardLogger(folder),
         callbacks=[LearningRateMonitor("step"), ModelCheckpoint(monitor="val_distance", save_last=True)],
         log_every_n_steps=1,

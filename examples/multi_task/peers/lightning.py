@@ -25,7 +25,7 @@ class Images(pl.LightningDataModule):
 
 
 class Questions(pl.LightningModule):
-    def __init__(self, digit=1.0, turn=0.5, ink=10.0, width=128, lr=0.003, warmup=0.05):
+    def __init__(self, digit=1.0, turn=0.5, ink=10.0, width=128, lr=0.006, warmup=0.05):
         super().__init__()
         self.save_hyperparameters()
         self.net = Heads(width)
@@ -78,8 +78,8 @@ class Questions(pl.LightningModule):
 def main(folder="outputs/lightning", resume=None, **options):
     pl.seed_everything(0, workers=True)
     trainer = pl.Trainer(
-        max_epochs=10,
-        check_val_every_n_epoch=5,
+        max_epochs=8,
+        check_val_every_n_epoch=4,
         logger=TensorBoardLogger(folder),
         callbacks=[LearningRateMonitor("step"), ModelCheckpoint(monitor="val/loss", save_last=True)],
         log_every_n_steps=1,
