@@ -98,6 +98,7 @@ class Script:
 def _script(path: Path, argv: list[str], folder: Path, environment: dict[str, str], said: list[Path]) -> None:
     os.setsid()
     os.chdir(folder)
+    multiprocessing.set_start_method("fork", force=True)
     for place, descriptor in zip(said, (1, 2)):
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.clear()
@@ -148,6 +149,7 @@ def _enter(rank: int, world: int, port: int, work: Callable[..., Any], args: tup
     import torch
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked from this server
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()}
     work(rank, *args)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -63,8 +64,14 @@ class Example:
 
     @property
     def words(self) -> list[str]:
-        """What its own command is given: the first one with its name. Those before make what it needs."""
+        """What its own command is given: the first one with its name."""
         return next(words for words in self.trained if f"experiment={self.name}" in words)
+
+    @property
+    def before(self) -> list[list[str]]:
+        """The commands before its own, which make what it needs."""
+        own = next(i for i, words in enumerate(self.commands) if f"experiment={self.name}" in words)
+        return self.commands[:own]
 
     def learned(self, scores: dict[str, float]) -> bool:
         """Whether these scores are good enough."""
@@ -103,14 +110,16 @@ def composed(example: Example, *more: str) -> DictConfig:
 @cache
 def home(example: Example, base: Path) -> Path:
     """Where it is trained: its folder, or a copy in `base` in which the commands before its own have been run."""
-    before = example.trained[: example.trained.index(example.words)]
-    if not before:
+    if not example.before:
         return example.folder
     copy = Path(shutil.copytree(example.folder, base / example.name))
     with inside(copy):
-        for words in before:
-            config = composed_of(words)
-            fit(assemble(config, Path("outputs", config.name)))
+        for tool, *words in example.before:
+            if tool == "python":
+                runpy.run_path(words[0], run_name="__main__")
+            else:
+                config = composed_of(words[1:])
+                fit(assemble(config, Path("outputs", config.name)))
     return copy
 
 
@@ -140,6 +149,7 @@ ALL = [
     Example("distillation", "val/accuracy", 0.93, higher=True, bounded=True),
     Example("fine_tuning", "val/accuracy", 0.85, higher=True, bounded=True),
     Example("gan", "val/distance", 0.05, cuts=False, bounded=True),
+    Example("image_folder", "val/accuracy", 0.85, higher=True, bounded=True),
     Example("k_fold", "val/f1/1", 0.7, higher=True),
     Example("lightning_module", "val/acc", 0.9, higher=True, rates=("optimizer.lr=0.002", "optimizer.lr=0.005")),
     Example("multi_task", "val/loss", 0.9),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.distributed import worlds
-from tests.examples.projects import ALL, Example, assembled, home, inside
+from tests.examples.projects import ALL, Example, assembled, inside
 from trainer.checkpoint.io import checkpoints_in
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -29,13 +29,6 @@ each = pytest.mark.parametrize("example", ALL, ids=lambda example: example.name)
 
 def weights(run):
     return {name: value.detach().clone() for name, value in run.module.net.state_dict().items()}
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory):
-    """The folder in which an example is trained."""
-    base = tmp_path_factory.mktemp("projects")
-    return lambda example: home(example, base)
 
 
 @each

@@ -8,11 +8,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.examples import count_lines, template
-from tests.examples.projects import inside
+from tests.examples.projects import ALL, inside
 
 SHORT = {"limit_train_batches": 2, "limit_val_batches": 1, "limit_test_batches": 1, "enable_progress_bar": False}
 FEW = {"max_steps": 4, "disable_tqdm": True}
-PEERS = [path for folder in count_lines.folders() for path in sorted((folder / "peers").glob("*.*"))]
+PEERS = [(example, path) for example in ALL for path in sorted((example.folder / "peers").glob("*.*"))]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the other tools
 
@@ -36,9 +36,9 @@ def tags(folder):
     return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("path", PEERS, ids=lambda path: f"{path.parent.parent.name}-{path.stem}")
-def test_a_counterpart_trains_logs_validates_and_goes_on(path: Path, tmp_path):
-    with inside(path.parent.parent):
+@pytest.mark.parametrize(("example", "path"), PEERS, ids=[f"{one.name}-{path.stem}" for one, path in PEERS])
+def test_a_counterpart_trains_logs_validates_and_goes_on(example, path: Path, place, tmp_path):
+    with inside(place(example)):
         started(path, tmp_path)
         logged = tags(tmp_path)
         assert any("lr" in tag or "learning_rate" in tag for tag in logged)
