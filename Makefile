@@ -12,7 +12,7 @@ setup: $(STAMP)  ## make .venv and install what constraints.txt pins
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(TORCH) -e '.[all,dev]'
 	touch $(STAMP)
 
 # The CPU build where there is no NVIDIA driver: a plain torch would bring gigabytes of CUDA.
