@@ -46,8 +46,8 @@ class Trial:
 
 
 def names() -> list[str]:
-    """The options of `optimizer`, without `own`, which takes a class of the user."""
-    return sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml") if file.stem != "own")
+    """The options of `optimizer`, without `own` and `module`, which take those of the user."""
+    return sorted(file.stem for file in (CONF / "optimizer").glob("*.yaml") if file.stem not in ("own", "module"))
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -24,8 +24,9 @@ from trainer.optim.layers import backbone_head, layer_decay
 from trainer.optim.patterns import pattern_groups
 
 CONF = Path(__file__).parents[2] / "conf"
-MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml"))
-OPTIONS = sorted(file.stem for file in (CONF / "groups").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (CONF / "model").glob("*.yaml") if file.stem != "own")
+OPTIONS = sorted(file.stem for file in (CONF / "groups").glob("*.yaml") if file.stem != "module")
+"""The shipped nets, and the groups that any net has; groups=module are those of a LightningModule."""
 SHAPE = {"in_features": 64, "in_channels": 3, "classes": 10, "vocab_size": 65, "context": 8}
 ADAMW = partial(torch.optim.AdamW, lr=0.003, weight_decay=0.05)
 

@@ -13,7 +13,7 @@ from trainer.lr import ConfigError
 from trainer.run import fit
 
 CONF = Path(__file__).parent.parent.parent / "conf" / "optimizer"
-NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem != "own")
+NAMES = sorted(file.stem for file in CONF.glob("*.yaml") if file.stem not in ("own", "module"))
 NAMED = {
     *("gd", "sgd", "momentum", "nesterov", "sgd_noise", "adagrad", "adadelta", "rmsprop", "rmsprop_tf", "adam"),
     *("adamw", "nadam", "radam", "adamax", "adabound", "ranger", "lars", "lamb", "adafactor", "lion", "muon", "soap"),
