@@ -5,6 +5,8 @@ import functools
 import pytest
 
 from trainer.config.instantiate import instantiate
+from trainer.config.resolve import resolve
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 
 
@@ -63,3 +65,14 @@ def test_a_config_of_transformers_takes_num_labels_also_nested():
     node["config"]["hidden_size"] = "wide"
     with pytest.raises(ConfigError, match=r"model\.config\.hidden_size='wide' does not fit"):
         instantiate(node, "model", ["transformers"])
+
+
+def test_what_is_not_allowed_is_told_with_what_is_allowed_already(compose):
+    for words, says in (
+        (["allow=[json]", "model._target_=tomllib.Net"], r"trust it by allow=\[json,tomllib\]"),
+        (["model._target_=nowhere.Net"], "there is no package or module nowhere: check its spelling"),
+        (["data=dataset", "+data.train._target_=tests.data.own_sets.Rows", "data.collate_fn=pad", "allow=[tests]"],
+         r"give a function, as {_target_: module.name, _partial_: true} or null"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            resolve(settings_of(compose(*words)))

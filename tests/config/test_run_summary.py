@@ -13,7 +13,7 @@ def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> No
     _print_table([("groups[a]", "layer[b]: 3 numbers")])
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         "best loss[x] 0.5000 after update 3, by val/loss[x]",
-        "test this data has no test set",
+        "test there is nothing to test on",
         "updates 3 in 1.0 s",
         "folder /a [red]b/outputs/[x]",
         "groups[a] layer[b]: 3 numbers",

@@ -27,3 +27,20 @@ def mixed(net: nn.Module, batch: tuple[Tensor, Tensor], *, t: int) -> StepOutput
     outputs = net(share * inputs + (1 - share) * inputs[order])
     parts = (functional.cross_entropy(outputs, wanted) for wanted in (targets, targets[order]))
     return StepOutput(share * next(parts) + (1 - share) * next(parts), outputs=outputs, targets=targets)
+
+
+def without_t(net, batch):
+    raise AssertionError("never called")
+
+
+def a_tensor(net, batch, **rest):
+    return net(batch[0]).sum()
+
+
+def a_vector(net, batch, *, t):
+    return StepOutput(net(batch[0]).sum(1))
+
+
+def a_vector_in_logs(net, batch, *, t):
+    outputs = net(batch[0])
+    return StepOutput(outputs.mean(), logs={"means": outputs.mean(0)})

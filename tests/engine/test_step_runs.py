@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.distributed import worlds
 from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
+from trainer.engine.step import PairStep
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.noise_scale.probe import Probe, Sampling
@@ -166,3 +167,31 @@ def test_targets_in_memory_are_counted_only_where_one_is_ignored(assembled):
 def test_a_bad_setting_is_refused_in_one_line(assembled, words, told):
     with pytest.raises(ConfigError, match=told):
         fit(assembled(*SMALL, *words))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("without_t", "takes no t: add it, as in def step"),
+        ("a_tensor", r"returns a Tensor: return trainer.engine.step.StepOutput\(loss\)"),
+        ("a_vector", r"gives loss with shape \(90,\): give one number for a batch"),
+        ("a_vector_in_logs", r"gives means with shape \(10,\): give one number"),
+    ],
+)
+def test_a_step_that_is_none_is_refused_before_the_first_update(assembled, name, says):
+    words = [*OWN[:-1], f"+task.step._target_=tests.engine.own_steps.{name}"]
+    with pytest.raises(ConfigError, match=says):
+        fit(assembled(*SMALL, *words))
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ({"x": 1, "y": 2}, "is a dict with the keys x, y, and the step of this task takes pairs"),
+        ((1, 2, 3), "is a tuple of 3, and"),
+        (torch.ones(2), "is a Tensor, and"),
+    ],
+)
+def test_a_batch_that_is_no_pair_is_named(batch, says):
+    with pytest.raises(ConfigError, match=says):
+        PairStep(torch.nn.MSELoss())(torch.nn.Identity(), batch, t=0)

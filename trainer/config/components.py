@@ -155,6 +155,10 @@ def task_of(settings: Settings, data: Any) -> Task:
         raise ConfigError(
             f"task.step._target_={step['_target_']} would be called without a net: add task.step._partial_=true."
         )
+    if isinstance(step, Mapping) and step.get("_partial_") and not takes(step, "task.step", settings.allow, "t", True):
+        raise ConfigError(
+            f"task.step._target_={step['_target_']} takes no t: add it, as in def step(net, batch, *, t)."
+        )
     node = with_shape(settings.task, shape, settings.allow)
     made = expect("task", instantiate(node, "task", settings.allow), Task)
     made = replace(made, class_names=made.class_names or tuple(map(str, getattr(data, "class_names", None) or ())))

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -69,9 +70,10 @@ def called_by(node: Node, key: str, allow: Sequence[str]) -> Callable[..., Any]:
     return _locate(key, node["_target_"], allow)
 
 
-def takes(node: Node, key: str, allow: Sequence[str], name: str) -> bool:
-    """Whether what a node names takes an argument of this name."""
-    return name in _parameters(called_by(node, key, allow))
+def takes(node: Node, key: str, allow: Sequence[str], name: str, in_rest: bool = False) -> bool:
+    """Whether what a node names takes an argument of this name; `in_rest`: also as one of `**kwargs`."""
+    parameters = _parameters(called_by(node, key, allow))
+    return name in parameters or (in_rest and any(one.kind is one.VAR_KEYWORD for one in parameters.values()))
 
 
 def expect(key: str, made: Any, kind: type) -> Any:
@@ -166,7 +168,15 @@ def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> N
         raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
     if not any(home.startswith(f"{package}.") for package in (*ALLOWED, *allow)):
         true, root = f" (that is {home})" if home != target else "", home.partition(".")[0]
-        raise ConfigError(f"{path}._target_={target}{true} is not in an allowed package: trust it by allow=[{root}].")
+        if home == target and root not in sys.modules and importlib.util.find_spec(root) is None:  # imports nothing
+            raise ConfigError(
+                f"{path}._target_={target}: there is no package or module {root}: check its spelling, and the folder "
+                "in which you are."
+            )
+        trusted = ",".join(dict.fromkeys([*allow, root]))
+        raise ConfigError(
+            f"{path}._target_={target}{true} is not in an allowed package: trust it by allow=[{trusted}]."
+        )
 
 
 def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
@@ -313,6 +323,8 @@ def _words(hint: Any) -> str:
         return " or ".join(words)
     if kind is Literal:
         return " or ".join(map(str, inner))
+    if kind is Callable:
+        return "a function, as {_target_: module.name, _partial_: true}"
     if kind is tuple and inner and inner[-1] is not ...:
         return f"a list of {len(inner)}: {', '.join(map(_words, inner))}"
     if kind is tuple or kind in _LISTS:

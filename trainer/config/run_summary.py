@@ -220,7 +220,7 @@ def _print_result(result: dict[str, Any]) -> None:
     found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
     rows = {
         **({} if best["value"] is None else {"best": found}),
-        "test": _scores(result["test"]) or "this data has no test set",
+        "test": _scores(result["test"]) or "there is nothing to test on",
         "updates": f"{result['updates']} in {seconds}",
         "folder": result["folder"],
     }

@@ -19,7 +19,7 @@ from trainer.engine.manual_update import ManualUpdater
 from trainer.engine.metrics import Numbers
 from trainer.engine.rehearsal import rehearse
 from trainer.engine.run_hooks import RunHooks
-from trainer.engine.step import StepOutput
+from trainer.engine.step import StepOutput, check_output
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater, check_finite
@@ -62,7 +62,7 @@ class Module(pl.LightningModule):
 
     def run_step(self, batch: Any) -> StepOutput:
         """What the step gives for a batch, at the present update."""
-        return self.step(self.net, batch, t=self.clock.t)
+        return check_output(self.step(self.net, batch, t=self.clock.t))
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.spec.optimizer()

@@ -75,6 +75,8 @@ class PairStep(nn.Module):
             self.weigh = partial(_class_weight, counted)
 
     def __call__(self, net: nn.Module, batch: Any, *, t: int) -> StepOutput:
+        if type(batch) is not tuple or len(batch) != 2:
+            _check_pair(batch)
         inputs, targets = batch
         outputs = net(inputs)
         if isinstance(outputs, Tensor) and outputs.dtype not in HALF:
@@ -179,6 +181,31 @@ def samples(batch: Any) -> int:
             f"a batch has {found}, so its samples cannot be counted: return StepOutput(loss, weight=COUNT)."
         )
     return lengths.pop()
+
+
+def check_output(output: Any) -> StepOutput:
+    """What a step has given. Raises `ConfigError` where it is no `StepOutput`, or has something else than scalars."""
+    if not isinstance(output, StepOutput):
+        raise ConfigError(f"task.step returns a {type(output).__name__}: return trainer.engine.step.StepOutput(loss).")
+    for name, value in {"loss": output.loss, **output.logs}.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ConfigError(f"task.step gives {name} with shape {tuple(value.shape)}: give one number for a batch.")
+    return output
+
+
+def _check_pair(batch: Any) -> None:
+    """Refuse a batch that is no pair."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return
+    found = f"a {type(batch).__name__}"
+    if isinstance(batch, Mapping):
+        found += f" with the keys {', '.join(map(str, batch))}"
+    elif isinstance(batch, list | tuple):
+        found += f" of {len(batch)}"
+    raise ConfigError(
+        f"a batch is {found}, and the step of this task takes pairs (inputs, targets): let the data give pairs, write "
+        "a step (task.step), or take task=model for a net that gives its own loss."
+    )
 
 
 def _check_mean(loss: object) -> None:

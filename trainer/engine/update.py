@@ -23,7 +23,7 @@ from trainer.engine.losses import combined
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import GradientRecorder, MicroBatch, Observer
 from trainer.engine.run_hooks import RunHooks
-from trainer.engine.step import Step, StepOutput, as_weight, weighted
+from trainer.engine.step import Step, StepOutput, as_weight, check_output, weighted
 from trainer.log.metric_buffer import RESERVED, MetricBuffer
 from trainer.lr import ConfigError
 from trainer.optim.shards import local
@@ -204,9 +204,7 @@ class Updater:
         """Losses, weights and logs of a micro-batch; its outputs are not kept, because they may be large."""
         output = self.step(self.net, batch, t=self.clock.t)
         if not isinstance(output, StepOutput):
-            raise ConfigError(
-                f"task.step returns {type(output).__name__}: return trainer.engine.step.StepOutput(loss)."
-            )
+            check_output(output)
         return output[:3] if output.parts is None else (output.parts, output.weight, output.logs)
 
     def _known_shares(self, update: Sequence[MicroBatch]) -> Sequence[Tensor] | None:
