@@ -196,7 +196,7 @@ def test_a_loss_that_is_no_mean_is_refused(reduction):
 @pytest.mark.parametrize(
     ("step", "told"),
     [
-        (lambda net, batch, *, t: net(batch[0]).mean(), "returns Tensor: return trainer.engine.step.StepOutput"),
+        (lambda net, batch, *, t: net(batch[0]).mean(), "returns a Tensor: return trainer.engine.step.StepOutput"),
         (lambda net, batch, *, t: StepOutput(net(batch[0]).mean(), None, {"loss": 1.0}), "logs loss, which every run"),
         (
             lambda net, batch, *, t: StepOutput(net(batch[0]).mean(), 1.0 if batch[0][0, 0] > 0 else None),
