@@ -155,6 +155,7 @@ ALL = [
     Example("multi_task", "val/loss", 0.9),
     Example("reinforcement", "val/steps", 90, higher=True, bounded=True),
     Example("segmentation", "val/iou/disc", 0.8, higher=True, rates=("optimizer.lr=0.005", "optimizer.lr=0.02")),
+    Example("streaming", "val/mse", 0.005),
     Example("token_classification", "val/f1/TO", 0.9, higher=True),
     Example("vae", "val/loss", 28.0),
     Example("contrastive", "val/loss", 2.7, bounded=True),
