@@ -152,6 +152,7 @@ ALL = [
     Example("image_folder", "val/accuracy", 0.85, higher=True, bounded=True),
     Example("k_fold", "val/f1/1", 0.7, higher=True),
     Example("lightning_module", "val/acc", 0.9, higher=True, rates=("optimizer.lr=0.002", "optimizer.lr=0.005")),
+    Example("lora", "val/loss", 0.3, bounded=True),
     Example("multi_task", "val/loss", 0.9),
     Example("reinforcement", "val/steps", 90, higher=True, bounded=True),
     Example("segmentation", "val/iou/disc", 0.8, higher=True, rates=("optimizer.lr=0.005", "optimizer.lr=0.02")),

@@ -45,7 +45,7 @@ def test_a_counterpart_trains_logs_validates_and_goes_on(example, path: Path, pl
         assert any(tag.startswith(("val", "eval")) for tag in logged)
         checkpoints = [*tmp_path.rglob("last.ckpt"), *tmp_path.rglob("checkpoint-*")]
         assert checkpoints
-        started(path, tmp_path, str(checkpoints[-1]))
+        started(path, tmp_path, str(max(checkpoints, key=lambda checkpoint: checkpoint.stat().st_mtime)))
 
 
 def test_the_page_has_the_lines_of_today():
