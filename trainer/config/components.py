@@ -321,7 +321,7 @@ def _watched(settings: Settings, task: Task | None) -> dict[str, Any]:
     monitor = settings.plateau.get("monitor")
     if task is None:
         return {"monitor": monitor, "logged": None}
-    scored = [f"val/{name}" for name in ("loss", *task.loss_weights, *task.metrics)]
+    scored = [f"val/{name}" for name in task.scored]
     inside = [monitor for name in scored if str(monitor).startswith(f"{name}/")]
     return {"monitor": monitor, "logged": [*scored, *inside]}
 
@@ -335,7 +335,7 @@ def _monitors(trainer: pl.Trainer, task: Task, checkpointing: Checkpointing) -> 
             continue
         name = f"{type(callback).__name__}.monitor"
         if not monitor.startswith("val/"):
-            known = ", ".join(f"val/{name}" for name in ("loss", *task.loss_weights, *task.metrics))
+            known = ", ".join(f"val/{name}" for name in task.scored)
             raise ConfigError(f"{name}={monitor} is not computed: choose one of {known}.")
         task.check_monitor(type(callback).__name__, monitor, getattr(callback, "mode", None))
         found[name] = monitor

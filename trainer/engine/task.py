@@ -65,6 +65,11 @@ class Task:
         return getattr(self.step, "loss_weights", {})
 
     @property
+    def scored(self) -> list[str]:
+        """The names of what is scored: the losses, and the metrics, each of which may give several numbers."""
+        return ["loss", *self.loss_weights, *self.metrics]
+
+    @property
     def direction(self) -> str:
         """The better direction of the monitor, "min" or "max"."""
         found = self.mode or self.better(self.monitor)
@@ -83,7 +88,7 @@ class Task:
         name = monitor.removeprefix("val/")
         own = ["loss", *self.loss_weights]
         if name not in own and self._metric_of(name) is None:
-            known = ", ".join(monitor.removesuffix(name) + one for one in (*own, *self.metrics))
+            known = ", ".join(monitor.removesuffix(name) + one for one in self.scored)
             raise ConfigError(f"{what}.monitor={monitor} is not computed: choose one of {known}.")
         right = self.better(name)
         if mode in ("min", "max") and right not in (mode, None):
