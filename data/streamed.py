@@ -13,7 +13,7 @@ from data.bounds import integer
 from data.order import mix
 from data.reader import Collate, Failure, SampleError, collated, naming, received
 from data.seeds import restored_generators, seed_generators
-from data.tree import moved
+from data.tree import fingerprint, moved
 
 _END = object()
 
@@ -25,27 +25,30 @@ def is_streamed(dataset: Any) -> bool:
 
 @dataclass(frozen=True)
 class Position:
-    """A position between two samples: `read` samples of pass `epoch` are over. `state` is that of the data set there.
+    """A position between two samples: `read` samples of pass `epoch` are over, of which the last has the hash `last`.
 
-    It was reached with `workers` worker processes.
+    `state` is that of the data set there, or at the beginning of the pass where the pass is read again. It was reached
+    with `workers` worker processes.
     """
 
     epoch: int = 0
     read: int = 0
     state: Any = None
     workers: int = 0
+    last: str | None = None
 
 
 class Streamed:
     """An iterable data set, read by this process, or by one worker with `num_workers` 1.
 
     A batch has as many samples as asked for, in the order given. At the end of a pass an incomplete batch is left out,
-    and the next pass begins, told to `set_epoch` where the data set has it. Each sample is read with the generators of
-    torch, numpy and Python seeded from (seed, pass, position in the pass).
+    and the next pass begins. A data set with `set_epoch` is put back to its first state and told the pass. Any other
+    goes on from its own state, so that a counter of its own counts; only one that then gives nothing is put back. Each
+    sample is read with the generators of torch, numpy and Python seeded from (seed, pass, position in the pass).
 
     With `state_dict` and `load_state_dict` a data set can begin anywhere. Without them, or with a shuffle buffer,
-    which is in no state, `reread` reads the pass again from its start. `sharded` says that each process has a part of
-    its own; a set of `datasets` is split by the run.
+    which is in no state, `reread` reads the pass again from its start; `SampleError` where it gives other samples then.
+    `sharded` says that each process has a part of its own; a set of `datasets` is split by the run.
     """
 
     def __init__(
@@ -64,7 +67,12 @@ class Streamed:
         self.sharded = sharded or getattr(dataset, "_distributed", None) is not None
         self.has_state = hasattr(dataset, "state_dict") and hasattr(dataset, "load_state_dict")
         self.has_buffer = _has_buffer(getattr(dataset, "_ex_iterable", None))
-        self.first_state = copy.deepcopy(dataset.state_dict()) if self.has_state else None
+        self.told_epoch = hasattr(dataset, "set_epoch")
+        self.first_state = self.state()
+
+    def state(self) -> Any:
+        """The state of the data set, if it has one."""
+        return copy.deepcopy(self.dataset.state_dict()) if self.has_state else None
 
     @property
     def name(self) -> str:
@@ -160,7 +168,7 @@ class _Batches(IterableDataset):
                     f"data: {self.source.name} gives {reading.read} samples in pass {position.epoch}, and a batch has "
                     f"{self.batch_size}: lower data.batch_size, or let it begin anew each time."
                 )
-            position = Position(position.epoch + 1)
+            position = Position(position.epoch + 1, state=None if self.source.told_epoch else self.source.state())
 
 
 class _Pass:
@@ -168,39 +176,56 @@ class _Pass:
 
     def __init__(self, source: Streamed, start: Position, seed: int) -> None:
         self.source, self.start, self.seed = source, start, seed
-        self.read = 0
+        self.again = source.reread and start.read > 0
+        self.begins = source.first_state if start.state is None else start.state
+        self.read, self._last = 0, None  # type: int, Any
 
     def position(self) -> Position:
         """The position after the last sample."""
-        state = self.source.dataset.state_dict() if self.source.has_state else None
-        return Position(self.start.epoch, self.read, state, self.source.num_workers)
+        source = self.source
+        state, last = (self.begins, fingerprint(self._last)) if source.reread else (source.state(), None)
+        return Position(self.start.epoch, self.read, state, source.num_workers, last)
 
     def __iter__(self) -> Iterator[Any]:
         name, epoch = self.source.name, self.start.epoch
-        with naming(f"data: {name} cannot be read"):
-            iterator = self._begin()
+        iterator = self._begin()
         while True:
-            seed_generators(mix(self.seed, epoch, self.read))
-            with naming(f"data: sample {self.read} in pass {epoch} of {name} cannot be read"):
-                sample = next(iterator, _END)
+            sample = self._next(iterator)
+            if sample is _END and not self.read and self.begins is not self.source.first_state:
+                self.begins = self.source.first_state  # the set is used up: it begins anew
+                iterator = self._begin()
+                sample = self._next(iterator)
             if sample is _END:
                 return
             self.read += 1
+            if self.again and self.read == self.start.read and self.start.last not in (None, fingerprint(sample)):
+                raise SampleError(
+                    f"data.train: {name} gives other samples in pass {epoch} than before the checkpoint, and "
+                    "data.reread needs the same: give it set_epoch(epoch), from which its order follows, or a state."
+                )
+            self._last = sample
             if self.read > self.start.read:
                 yield sample
 
+    def _next(self, iterator: Iterator[Any]) -> Any:
+        seed_generators(mix(self.seed, self.start.epoch, self.read))
+        where = f"data: sample {self.read} in pass {self.start.epoch} of {self.source.name}"
+        with naming(f"{where} cannot be read"):
+            return next(iterator, _END)
+
     def _begin(self) -> Iterator[Any]:
-        dataset, epoch = self.source.dataset, self.start.epoch
-        there = self.start.read and not self.source.reread
-        if self.source.has_state and not there:
-            dataset.load_state_dict(copy.deepcopy(self.source.first_state))  # first, since it may hold an epoch
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(epoch)
-        if self.source.has_state and there:
-            dataset.load_state_dict(copy.deepcopy(self.start.state))
-            self.read = self.start.read
-        seed_generators(mix(self.seed, epoch))
-        return iter(dataset)
+        source, epoch = self.source, self.start.epoch
+        there = self.start.read > 0 and not self.again
+        with naming(f"data: {source.name} cannot be read"):
+            if source.has_state and not there:
+                source.dataset.load_state_dict(copy.deepcopy(self.begins))  # first, since it may hold an epoch
+            if source.told_epoch:
+                source.dataset.set_epoch(epoch)
+            if source.has_state and there:
+                source.dataset.load_state_dict(copy.deepcopy(self.begins))
+                self.read = self.start.read
+            seed_generators(mix(self.seed, epoch))
+            return iter(source.dataset)
 
 
 def _is_hugging_face(dataset: Any) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -53,12 +54,14 @@ def samples(tree: Any) -> int:
 
 
 def fingerprint(tree: Any) -> str:
-    """A short hash of the tensors, numbers and texts in the nest; of other objects, only their class counts."""
+    """A short hash of the tensors, arrays, numbers and texts in the nest; of other objects, only their class counts."""
     found = hashlib.sha256()
     for leaf in leaves(tree):
         if isinstance(leaf, Tensor):
             found.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
             found.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        elif isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
+            found.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
         elif isinstance(leaf, str | bytes | int | float | None):
             found.update(repr(leaf).encode())
         else:

@@ -120,6 +120,35 @@ class Shuffled(Flow):
         self.at, self.epoch = state["at"], state["epoch"]
 
 
+class Counting(Flow):
+    """Rows in an order by the number of its passes, which its state holds, and nothing tells it."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(self.passes)).tolist()
+        for place in range(self.at, len(self.rows)):
+            self.at = place + 1
+            yield torch.tensor(order[place])
+        self.at, self.passes = 0, self.passes + 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at, self.passes = state["at"], state["passes"]
+
+
+class CountingInSilence(IterableDataset):
+    """The same without a state."""
+
+    def __init__(self) -> None:
+        self.inside = Counting()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.inside)
+
+
 class NoState(IterableDataset):
     """The same without a state."""
 

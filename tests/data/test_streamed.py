@@ -15,7 +15,7 @@ from data.stream import Loop
 from data.streamed import Position, Streamed, is_streamed
 from data.tree import fingerprint
 from tests.data import own_sets
-from tests.data.own_sets import Flow, NoState, Shuffled
+from tests.data.own_sets import Counting, CountingInSilence, Flow, NoState, Shuffled
 from tests.data.test_dataset import OWN, RUN, step, weights
 from tests.distributed import worlds
 from tests.engine import equality
@@ -98,6 +98,27 @@ def test_a_pass_has_its_own_order_where_the_state_holds_the_epoch():
     for done in range(1, 8):
         onward = taken(Streamed(Shuffled(12)), 9 - done, found[done - 1][1])
         assert prints(onward) == prints(found[done:])
+
+
+@pytest.mark.parametrize("reread", [False, True])
+def test_a_set_that_counts_its_passes_itself_is_read_as_in_a_plain_loop_and_on_from_any_place(reread):
+    plain = Counting()
+    wanted = [list(plain) for _ in range(3)]
+    assert not torch.equal(torch.stack(wanted[0]), torch.stack(wanted[1]))
+    whole = taken(Streamed(Counting(), reread=reread), 36)
+    for i, (batch, position) in enumerate(whole):
+        assert torch.equal(batch, torch.stack(wanted[i // 12][i % 12 * 4 :][:4])), position
+    for begun in (1, 11, 12, 13, 24, 30):
+        source = Streamed(Counting(), begun % 2, reread=reread)
+        assert prints(taken(source, 36 - begun, whole[begun - 1][1])) == prints(whole)[begun:], begun
+
+
+def test_a_pass_that_cannot_be_read_again_is_refused():
+    whole = taken(Streamed(CountingInSilence(), reread=True), 20)
+    again = Streamed(CountingInSilence(), reread=True)
+    assert prints(taken(again, 2, whole[9][1])) == prints(whole)[10:12], "in the first pass the order is the same"
+    with pytest.raises(SampleError, match="gives other samples in pass 1 than before the checkpoint.*give it set_epoch"):
+        taken(Streamed(CountingInSilence(), reread=True), 1, whole[14][1])
 
 
 def test_two_ranks_read_no_sample_twice_or_are_refused():
