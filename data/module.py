@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.bounds import integer
 from data.folds import check_apart, checked_fold, in_folds
+from data.label_check import check_labels
 from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
 from data.per_sample import known_labels
@@ -164,6 +165,11 @@ class DataModule(LightningDataModule):
             train.check_ranks(world)
             if saved is not None:
                 train.check_position(_positions(saved.get(type(self).__qualname__), world)[0])
+
+    def check_labels(self, classes: int, ignore_index: int) -> None:
+        """ValueError for a sample whose label is none of the classes, in splits that keep their labels."""
+        for name, source in self.splits._asdict().items():
+            check_labels(source, name, classes, ignore_index)
 
     def follow(self, clock: Clock, loop: Any) -> None:
         """Connect the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""

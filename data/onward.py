@@ -38,6 +38,10 @@ class Onward(Stream):
         """Where update `t` begins."""
         return self._positions.get(t, self.begins)
 
+    def samples(self, t: int) -> Iterator[tuple[int, Any]]:
+        """None, since a sample cannot be read again."""
+        return iter(())
+
     def _batches(self, start: int, end: int) -> Iterator[Any]:
         if not self._positions:
             self._positions[start] = self.begins

@@ -82,6 +82,14 @@ class Stream:
         for first, stop in self.loop.chunks(start, end):
             yield [self._update(t, batches) for t in range(first, stop)]
 
+    def samples(self, t: int) -> Iterator[tuple[int, Any]]:
+        """The index of each sample of update `t` on this process, with a batch of this sample alone."""
+        for i, pick in enumerate(self.order.picks(t, t + 1)):
+            for index in pick.indices:
+                alone = pick._replace(indices=index[None])
+                read = getattr(self.source, "read", lambda one: next(iter(self.source.batches([one]))))
+                yield int(index), augmented(read(alone), self.order.micro_seed(t, i), self.augment).batch
+
     def _batches(self, start: int, end: int) -> Iterator[Any]:
         return self.source.batches(self.order.picks(start, end))
 

@@ -117,7 +117,9 @@ def test_a_pass_that_cannot_be_read_again_is_refused():
     whole = taken(Streamed(CountingInSilence(), reread=True), 20)
     again = Streamed(CountingInSilence(), reread=True)
     assert prints(taken(again, 2, whole[9][1])) == prints(whole)[10:12], "in the first pass the order is the same"
-    with pytest.raises(SampleError, match="gives other samples in pass 1 than before the checkpoint.*give it set_epoch"):
+    with pytest.raises(
+        SampleError, match="gives other samples in pass 1 than before the checkpoint.*give it set_epoch"
+    ):
         taken(Streamed(CountingInSilence(), reread=True), 1, whole[14][1])
 
 

@@ -201,3 +201,33 @@ class Careless(Adversarial):
     def __init__(self):
         super().__init__()
         self.automatic_optimization = True
+
+
+class Rehearsed(Classifier):
+    """Whatever a validation may change in a module: metrics, lists, tensors, a generator; and it logs by itself."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.losses, self.total = [], torch.zeros(())
+        self.draws = torch.Generator().manual_seed(0)
+        self.told = []
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss + 1e-3 * torch.rand((), generator=self.draws) * self.head.weight.sum() + 0 * self.total
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.losses.append(torch.rand((), generator=self.draws))
+        self.total += 1
+        self.told.append(self.trainer.sanity_checking)
+        self.logger.log_metrics({"by_hand": 1.0})
+
+    def on_validation_epoch_end(self):
+        super().on_validation_epoch_end()
+        self.log("count", float(len(self.losses)))
+
+
+class WrongShape(Classifier):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", functional.cross_entropy(self(batch[0])[:, :3].flatten(), batch[1]))

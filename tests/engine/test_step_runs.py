@@ -11,7 +11,7 @@ from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
 from trainer.engine.step import PairStep
 from trainer.lr import ConfigError
-from trainer.run import fit
+from trainer.run import evaluate, fit
 from trainer.tools.noise_scale.probe import Probe, Sampling
 from trainer.tools.range_test.sweep import sweep
 
@@ -115,6 +115,53 @@ def test_a_step_of_ones_own_reaches_the_log_and_resumes_to_the_same_bits(assembl
     fit(resumed)
     ends = [read(checkpoint_path(run.checkpointing.folder, 20))["state_dict"] for run in (whole, resumed)]
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+LOGGED = (*OWN[:-1], "+task.step._target_=tests.engine.own_steps.logged", "trainer.precision=64-true")
+
+
+def test_what_a_step_logs_is_scored_with_the_weights_of_its_loss_and_may_be_watched(assembled):
+    found = []
+    for size in (180, 7):
+        words = (*SMALL, *LOGGED, "task.monitor=largest", "task.mode=max", f"data.eval_batch_size={size}")
+        run = assembled(*words, folder=f"of{size}")
+        fit(run)
+        found.append((run.checkpointing.best, run.trainer.callback_metrics["val/largest"].item(), evaluate(run)))
+    (best, last, tested), (other, other_last, other_tested) = found
+    assert last == pytest.approx(other_last, rel=1e-12)
+    assert tested["largest"] == pytest.approx(other_tested["largest"], rel=1e-12)
+    assert best["value"] == best["scores"]["val/largest"] == pytest.approx(other["value"], rel=1e-12)
+    source, net = run.data.splits.val, run.module.net
+    net.load_state_dict({name[4:]: w for name, w in read(run.checkpointing.folder / "best.ckpt")["state_dict"].items()})
+    with torch.no_grad():
+        outputs = net.eval()(source.inputs.double()).max(1).values[source.targets != 0]
+    assert best["value"] == pytest.approx(outputs.mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            (*LOGGED, "task.monitor=largst", "task.mode=max"),
+            "task.monitor=val/largst is not computed: choose one of val/",
+        ),
+        (
+            (*LOGGED, "task.monitor=largest"),
+            "task.monitor=largest is not computed: choose one of loss, accuracy, or give task.mode with a name",
+        ),
+        (
+            ("task.monitor=val/accuracy",),
+            "task.monitor=val/accuracy names a validation score without val/: set accuracy",
+        ),
+        (
+            (*OWN[:1], *OWN[2:-1], "+task.step._target_=tests.engine.own_steps.named_as_a_metric"),
+            "task.step logs accuracy, and so is a loss or a metric called: give another name",
+        ),
+    ],
+)
+def test_a_score_that_is_not_there_or_twice_is_refused_before_the_first_update(assembled, words, told):
+    with pytest.raises(ConfigError, match=told):
+        fit(assembled(*SMALL, *words))
 
 
 def test_measurements_averages_and_sweeps_go_through_the_step(assembled):

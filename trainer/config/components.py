@@ -96,8 +96,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
-    if not logs_scores:
-        module.monitors = _monitors(trainer, task, checkpointing)
+    module.monitors = _monitors(trainer, None if logs_scores else task, checkpointing)
     if not module.hooks.scored("val"):
         trainer.limit_val_batches = 0
     return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
@@ -326,19 +325,24 @@ def _watched(settings: Settings, task: Task | None) -> dict[str, Any]:
     return {"monitor": monitor, "logged": [*scored, *inside]}
 
 
-def _monitors(trainer: pl.Trainer, task: Task, checkpointing: Checkpointing) -> dict[str, str]:
-    """The scores that callbacks watch; refused where one is not computed, or is better in the other direction."""
+def _monitors(trainer: pl.Trainer, task: Task | None, checkpointing: Checkpointing) -> dict[str, str]:
+    """The scores that callbacks watch; refused where one is not computed, or is better in the other direction.
+
+    Without a task, nothing is known of the scores before one batch is scored.
+    """
     found = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor = getattr(callback, "monitor", None)
         if monitor is None or callback is checkpointing:
             continue
         name = f"{type(callback).__name__}.monitor"
+        found[name] = monitor
+        if task is None:
+            continue
         if not monitor.startswith("val/"):
             known = ", ".join(f"val/{name}" for name in task.scored)
             raise ConfigError(f"{name}={monitor} is not computed: choose one of {known}.")
         task.check_monitor(type(callback).__name__, monitor, getattr(callback, "mode", None))
-        found[name] = monitor
     return found
 
 

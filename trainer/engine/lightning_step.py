@@ -87,6 +87,18 @@ class LightningStep(RunHooks):
         """The name of a score that the module logs as `name`."""
         return score_name("val", name)
 
+    @contextmanager
+    def rehearsing(self) -> Iterator[None]:
+        """Scores are kept apart and nothing is logged; `self.trainer.sanity_checking` is true."""
+        kept, self.logged = self.logged, {stage: LoggedValues(stage) for stage in self.logged}
+        scores, self.view.callback_metrics = self.view.callback_metrics, {}
+        self.view.sanity_checking = True
+        try:
+            yield
+        finally:
+            self.view.sanity_checking = False
+            self.logged, self.view.callback_metrics = kept, scores
+
     def call(self, hook: str, *arguments: Any) -> Any:
         """Call a hook of the module."""
         if hook == "setup":

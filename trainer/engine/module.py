@@ -13,16 +13,17 @@ from torch.optim import Optimizer
 
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
+from trainer.engine.failed_batch import OF_BATCHES, explained_update
 from trainer.engine.frozen import check_saved
 from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.manual_update import ManualUpdater
 from trainer.engine.metrics import Numbers
-from trainer.engine.rehearsal import rehearse
+from trainer.engine.rehearsal import check_step, rehearse
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import StepOutput, check_output
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
-from trainer.engine.update import Backward, Updater, check_finite
+from trainer.engine.update import Backward, Diverged, Updater, check_finite
 from trainer.log.metric_buffer import MetricBuffer, log_updates
 from trainer.log.pictures import matrix_picture
 from trainer.log.tensorboard import TensorBoard
@@ -37,6 +38,8 @@ class Module(pl.LightningModule):
     """
 
     updater: Updater
+    checked = False
+    """Whether the step has checked the net on a batch."""
 
     def __init__(self, net: nn.Module, task: Task, spec: TrainSpec) -> None:
         super().__init__()
@@ -104,18 +107,29 @@ class Module(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.averaging.begin(self.updater.optimizer)
-        if not self.hooks.logs_scores:
-            rehearse(self.trainer, self)
+        rehearse(self.trainer, self)
+        self.checked = False
         self.hooks.call("on_train_start")
 
     def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in takewhile(lambda _: not self.over, chunk):
             self.spec.check_batch(self.clock.t, update)
             self.hooks.begin_update()
-            self.updater(update)
+            self._apply_update(update)
         self._tell_lightning()
         if len(self.metric_buffer) >= self.spec.log_every:
             self.flush()
+
+    def _apply_update(self, update: Sequence[Any]) -> None:
+        if not self.checked:
+            check_step(self, update[0].batch)
+            self.checked = True
+        try:
+            self.updater(update)
+        except Diverged:
+            raise
+        except OF_BATCHES as error:
+            raise explained_update(error, self, update) from error
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.trainer.should_stop |= self.over

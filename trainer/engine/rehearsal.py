@@ -1,18 +1,17 @@
 """One batch is scored before the first update: what cannot be scored is refused before anything is trained."""
 
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torchmetrics
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import nn
+from torch import Tensor, nn
 
+from trainer.engine.failed_batch import OF_BATCHES, explained
+from trainer.engine.step import PairStep, class_loss
 from trainer.lr import ConfigError
 
 OF_TORCH = frozenset(vars(nn.Module())) - {"_buffers"}
@@ -24,7 +23,8 @@ def rehearse(trainer: pl.Trainer, module: Any) -> None:
 
     Net, loss, metrics and monitors go through all that a validation does, but nothing is logged. Weights, buffers,
     attributes of modules, modes, metrics and random generators are afterwards as they were. Raises `ConfigError` for
-    what cannot be scored, and for a callback of `module.monitors` whose metric is not computed.
+    what cannot be scored, for a callback of `module.monitors` whose metric is not computed, and for a label that is
+    none of the net's classes, where the data keeps the labels.
     """
     stage, loader = _loader(trainer)
     if stage != "val":
@@ -32,26 +32,67 @@ def rehearse(trainer: pl.Trainer, module: Any) -> None:
             raise ConfigError(
                 f"{callback}={monitor}, but the run never validates: leave it out, or give validation data."
             )
-    if loader is None:
+    if loader is None or not module.hooks.scored(stage):
         return
-    scores = module.scores[stage]
-    with isolate_rng(), torch.no_grad(), _eager(module.net), _restored(module):
-        module.eval()
-        module.control.reset()
+    with _as_it_was(module), module.hooks.rehearsing():
         batch = trainer.precision_plugin.convert_input(next(iter(loader)))
         batch = trainer.strategy.batch_to_device(batch)
-        module.scores[stage] = deepcopy(scores)
         try:
-            (trainer.strategy.validation_step if stage == "val" else trainer.strategy.test_step)(batch, 0)
-            values, arrays = module.scores[stage].compute(), module.scores[stage].arrays
-        except (RuntimeError, ValueError, TypeError, IndexError, Warning) as error:
-            raise _explained(error, stage) from error
-        finally:
-            module.scores[stage] = scores
+            values, arrays = _scored(trainer, module, stage, batch)
+        except OF_BATCHES as error:
+            raise explained(error, f"a {stage} batch cannot be scored, before the first update") from error
+        _check_labels(trainer, module, batch)
     if stage == "val":
         watched = {"task.monitor": f"val/{module.task.monitor}", **module.monitors}
         for what, monitor in watched.items():
             _check_scalar(what, monitor, values, arrays)
+
+
+def check_step(module: Any, batch: Any) -> None:
+    """Let a step check the net on a batch, where it has a method `check(net, batch)`; nothing is changed by it."""
+    if (check := getattr(module.step, "check", None)) is not None:
+        with _as_it_was(module):
+            check(module.net, batch)
+
+
+def _scored(trainer: pl.Trainer, module: Any, stage: str, batch: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    """The scores of one batch, by the calls of a whole pass."""
+    scores, hooks, word = module.scores[stage], module.hooks, {"val": "validation"}.get(stage, stage)
+    module.scores[stage] = deepcopy(scores) if not hooks.logs_scores else hooks.scores(module.task, stage)
+    try:
+        for hook in (f"on_{word}_model_eval", f"on_{word}_start", f"on_{word}_epoch_start"):
+            hooks.call(hook)
+        (trainer.strategy.validation_step if stage == "val" else trainer.strategy.test_step)(batch, 0)
+        hooks.call(f"on_{word}_epoch_end")
+        found = module.scores[stage].compute(), module.scores[stage].arrays
+        hooks.call(f"on_{word}_end")
+    finally:
+        module.scores[stage] = scores
+    return found
+
+
+def _check_labels(trainer: pl.Trainer, module: Any, batch: Any) -> None:
+    """Refuse labels of pairs that are none of the classes of the net, where the data keeps its labels."""
+    check, step = getattr(getattr(trainer, "datamodule", None), "check_labels", None), module.step
+    loss = class_loss(step.loss) if isinstance(step, PairStep) else None
+    if check is None or loss is None:
+        return
+    with trainer.precision_plugin.forward_context():
+        output = module.run_step(batch)
+    if isinstance(output.outputs, Tensor) and output.outputs.ndim > 1 and not output.targets.is_floating_point():
+        try:
+            check(output.outputs.shape[1], loss.ignore_index)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def _as_it_was(module: Any) -> Iterator[None]:
+    """In evaluation mode without gradients and compilation; afterwards all is as before."""
+    with isolate_rng(), torch.no_grad(), _eager(module.net), _restored(module):
+        module.eval()
+        module.control.reset()
+        yield
 
 
 def _loader(trainer: pl.Trainer) -> tuple[str, Any]:
@@ -62,26 +103,6 @@ def _loader(trainer: pl.Trainer) -> tuple[str, Any]:
     data: Any = getattr(trainer, "datamodule", None)
     loader = data.test_dataloader() if data is not None else None
     return "test", loader if loader is not None and len(loader) else None
-
-
-def _explained(error: Exception, stage: str) -> Exception:
-    """One line for an error that torch has raised; others keep their traceback, which leads to the code of a user."""
-    if isinstance(error, ConfigError):
-        return error
-    frames = traceback.extract_tb(error.__traceback__)
-    if not _is_of_torch(frames[-1].filename):
-        return error
-    last = next(frame for frame in reversed(frames) if not _is_of_torch(frame.filename))
-    where = "" if Path(__file__).parents[1] in Path(last.filename).parents else f" at {last.filename}:{last.lineno}"
-    message = " ".join(str(error).split()).rstrip(".")
-    return ConfigError(
-        f"a {stage} batch cannot be scored, before the first update{where}: {message}. "
-        "Choose data, a net, a loss and metrics that fit each other."
-    )
-
-
-def _is_of_torch(file: str) -> bool:
-    return any(Path(str(package.__file__)).parent in Path(file).parents for package in (torch, torchmetrics))
 
 
 def _check_scalar(what: str, monitor: str, values: Mapping[str, float], arrays: Mapping[str, Any]) -> None:
@@ -108,7 +129,7 @@ def _eager(net: nn.Module) -> AbstractContextManager:
 def _restored(module: nn.Module) -> Iterator[None]:
     """Afterwards modes, buffers and attributes of all modules are as before; attributes of nested objects may not be.
 
-    Containers that modules hold keep their contents, as far as they are dicts, lists or sets.
+    Tensors, generators, dicts, lists and sets that modules hold keep their contents.
     """
     modes = [(part, part.training) for part in module.modules()]
     parts = [part for part in module.modules() if part is not module]
@@ -122,11 +143,7 @@ def _restored(module: nn.Module) -> Iterator[None]:
                 del vars(part)[name]
             for name, (value, contents) in attributes.items():
                 vars(part)[name] = value
-                if isinstance(value, list):
-                    value[:] = contents
-                elif contents is not None:
-                    value.clear()
-                    value.update(contents)
+                _put_back(value, contents)
         for value, saved in buffers:
             value.copy_(saved)
         for part, mode in modes:
@@ -134,8 +151,26 @@ def _restored(module: nn.Module) -> Iterator[None]:
 
 
 def _attributes(part: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """The own attributes of a module, each with a copy of its contents where it is a plain container."""
-    own = {name: value for name, value in vars(part).items() if name not in OF_TORCH}
-    return {
-        name: (value, value.copy() if isinstance(value, dict | list | set) else None) for name, value in own.items()
-    }
+    """The own attributes of a module, each with a copy of its contents where it has plain ones."""
+    return {name: (value, _contents(value)) for name, value in vars(part).items() if name not in OF_TORCH}
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    return value.copy() if isinstance(value, dict | list | set) else None
+
+
+def _put_back(value: Any, contents: Any) -> None:
+    if isinstance(value, Tensor):
+        if not torch.equal(value, contents):
+            value.copy_(contents)
+    elif isinstance(value, torch.Generator):
+        value.set_state(contents)
+    elif isinstance(value, list):
+        value[:] = contents
+    elif contents is not None:
+        value.clear()
+        value.update(contents)

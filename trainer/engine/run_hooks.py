@@ -1,6 +1,7 @@
 """Where a run calls its step beside the losses of batches, for a step that has hooks of its own."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,6 +37,10 @@ class RunHooks:
     def scored(self, stage: str) -> bool:
         """Whether there is anything to score in a stage."""
         return True
+
+    def rehearsing(self) -> AbstractContextManager[None]:
+        """While one batch is scored before the first update."""
+        return nullcontext()
 
     def call(self, hook: str, *arguments: Any) -> Any:
         """Called where Lightning calls the hook of this name."""

@@ -145,8 +145,37 @@ class ModelStep:
         """The weight of a batch."""
         if self.weight is None:
             return None
+        if "labels" not in batch:
+            raise ConfigError(
+                f"task.step.weight={self.weight} counts labels, and a batch has {', '.join(batch)}: add labels, or "
+                "set task.step.weight=null if the loss is a mean over samples."
+            )
         labels: Tensor = batch["labels"] if self.weight == "labels" else batch["labels"][..., 1:]
         return (labels != self.ignore_index).sum()
+
+    def check(self, net: nn.Module, batch: Mapping[str, Any]) -> None:
+        """Refuse a weight that counts other labels than the loss of `net`.
+
+        A loss with only the first label of each row is a number above 0 where that label counts, and otherwise a mean
+        over nothing: nan or 0. Causal models leave it out, since they compare each output with the label after it.
+        """
+        labels = batch.get("labels")
+        if self.weight is None or labels is None or labels.ndim != 2 or labels.is_floating_point():
+            return
+        counted = labels[labels != self.ignore_index]
+        if labels.shape[1] < 2 or not counted.numel():
+            return
+        first = torch.full_like(labels, self.ignore_index)
+        first[:, 0] = counted.max()
+        masks = {name: torch.ones_like(mask) for name, mask in batch.items() if name == "attention_mask"}
+        loss = net(**{**batch, **masks, "labels": first}).loss
+        right = "labels" if torch.isfinite(loss) and loss > 0 else "shifted_labels"
+        if right != self.weight:
+            leaves = "counts" if right == "labels" else "leaves out"
+            raise ConfigError(
+                f"task.step.weight={self.weight}, but the loss of {type(net).__name__} {leaves} the first label of "
+                f"each row, so its mean is over other labels: set task.step.weight={right}."
+            )
 
 
 def weighted(value: Tensor, weight: Tensor) -> Tensor:

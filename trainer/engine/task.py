@@ -51,6 +51,9 @@ class Task:
             raise ConfigError(f"task.mode={self.mode!r} is not known: choose min or max, or null for the metric's own.")
         if name_of := getattr(self.step, "score_name", None):  # a step that logs its scores itself
             object.__setattr__(self, "monitor", name_of(self.monitor))
+        elif self.monitor.startswith("val/"):
+            name = self.monitor.removeprefix("val/")
+            raise ConfigError(f"task.monitor={self.monitor} names a validation score without val/: set {name}.")
         else:
             self.check_monitor("task", self.monitor, self.mode)
         if self.mode is None and self.better(self.monitor) is None:
@@ -84,12 +87,16 @@ class Task:
         return None if key is None else direction(self.metrics[key], name[len(key) + 1 :])
 
     def check_monitor(self, what: str, monitor: str, mode: str | None) -> None:
-        """Refuse a monitor that no metric gives, and a `mode` that contradicts it; `what` has them as settings."""
+        """Refuse a monitor that no metric gives, and a `mode` that contradicts it; `what` has them as settings.
+
+        With a mode, it may be what a step logs, of which the names are known when a batch is scored.
+        """
         name = monitor.removeprefix("val/")
         own = ["loss", *self.loss_weights]
-        if name not in own and self._metric_of(name) is None:
+        if name not in own and self._metric_of(name) is None and (self.step is None or mode is None):
             known = ", ".join(monitor.removesuffix(name) + one for one in self.scored)
-            raise ConfigError(f"{what}.monitor={monitor} is not computed: choose one of {known}.")
+            logged = "" if self.step is None else f", or give {what}.mode with a name that the step logs"
+            raise ConfigError(f"{what}.monitor={monitor} is not computed: choose one of {known}{logged}.")
         right = self.better(name)
         if mode in ("min", "max") and right not in (mode, None):
             better = "higher" if right == "max" else "lower"
@@ -169,12 +176,16 @@ class Mean(nn.Module):
 
 
 class Scores(nn.Module):
-    """The mean loss, or losses, and the metrics over one pass of a data set, over all processes."""
+    """The mean loss, or losses, the means of what the step logs, and the metrics, over one pass of a data set.
+
+    They are over all processes.
+    """
 
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.loss_weights = task.loss_weights
         self.losses = nn.ModuleList(Mean() for _ in self.loss_weights or [""])
+        self.log_names, self.logs = list[str](), nn.ModuleList()
         self.names, self.labels = list(task.metrics), tuple(task.class_names)
         self.metrics = nn.ModuleList(metric.clone() for metric in task.metrics.values())
         self.arrays: dict[str, Numbers] = {}
@@ -193,11 +204,24 @@ class Scores(nn.Module):
         else:
             for i, loss in enumerate(self.losses):
                 loss.update(output.parts[i], None if weight is None else weight[i], batch)  # type: ignore[operator]
+        if output.logs:
+            self._update_logs(output, None if output.parts is not None else weight, batch)
         if self.names and output.outputs is None:
             raise ConfigError("task.metrics: the step gives no outputs. Return StepOutput(loss, outputs=…, targets=…).")
         for name, metric in zip(self.names, self.metrics):
             with _naming(name):
                 metric.update(output.outputs, output.targets)  # type: ignore[operator]
+
+    def _update_logs(self, output: StepOutput, weight: Any, batch: Any) -> None:
+        """Count what a step logs, with the weights of its loss."""
+        for name, value in output.logs.items():
+            if name in ("loss", *self.loss_weights, *self.names):
+                raise ConfigError(f"task.step logs {name}, and so is a loss or a metric called: give another name.")
+            if name not in self.log_names:
+                self.log_names.append(name)
+                self.logs.append(Mean().to(output.loss.device))
+            mean: Any = self.logs[self.log_names.index(name)]
+            mean.update(torch.as_tensor(value).to(output.loss).reshape(()), weight, batch)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Scores":
         """Move and convert what the metrics have summed up, but never below float32."""
@@ -211,6 +235,7 @@ class Scores(nn.Module):
         if self.loss_weights:
             named = dict(zip(self.loss_weights, means))
             scores = {"loss": math.fsum(self.loss_weights[name] * mean for name, mean in named.items()), **named}
+        scores |= {name: log.compute() for name, log in zip(self.log_names, self.logs)}  # type: ignore[operator]
         self.arrays = {}
         for name, metric in zip(self.names, self.metrics):
             with _naming(name):

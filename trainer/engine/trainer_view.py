@@ -35,6 +35,7 @@ class TrainerView:
         self.epoch: int | None = None
         self.optimizers: list[Optimizer] = []
         self.callback_metrics: dict[str, Tensor] = {}
+        self.sanity_checking = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -120,11 +121,15 @@ class LoggerView:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers of an update, by default the present one."""
+        if self._trainer.sanity_checking:
+            return
         self._logger.log_metrics(metrics, self._trainer.global_step if step is None else step)
 
     @property
     def experiment(self) -> Any:
         """What the logger writes with."""
+        if self._trainer.sanity_checking:
+            return DummyExperiment()
         if not isinstance(self._logger, TensorBoard):
             return self._logger.experiment
         if self._trainer.global_rank:
