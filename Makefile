@@ -21,8 +21,11 @@ TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo torch==2.13.0)
 train: setup  ## train the default: digits, an MLP, within a minute
 	$(BIN)/cadence train
 
-test: setup lint types walls  ## lint, types, then all tests
+test: setup lint types walls  ## lint, types, then the tests, with some of the cases of the longest ones
 	$(MAKE) --no-print-directory -j2 test-runs test-cluster
+
+test-all: export PYTEST_ADDOPTS += --all-cases
+test-all: test  ## the same with all cases: before a release, after a change of the engine
 
 # A thread for each process: many tests wait, so three of them keep two cores busy.
 test-runs: export OMP_NUM_THREADS ?= 1
@@ -66,4 +69,4 @@ clean:  ## remove environments, caches and what was built; runs stay
 	rm -rf .venv $(NEXT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train test test-runs test-cluster walls check hydra-next lint types bench gallery clean
+.PHONY: help setup train test test-all test-runs test-cluster walls check hydra-next lint types bench gallery clean

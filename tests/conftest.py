@@ -12,7 +12,37 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 ROOT = Path(__file__).parent.parent
+ALL_CASES = "--all-cases"
 QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=test")
+
+
+def pytest_addoption(parser):
+    parser.addoption(ALL_CASES, action="store_true", help="run every case of the tests that are marked sample(n)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of each test that is marked sample(n) keep n cases, evenly spread; the same in every process and on every day."""
+    if config.getoption(ALL_CASES):
+        return
+    cases = {}
+    for item in items:
+        if mark := item.get_closest_marker("sample"):
+            cases.setdefault((item.parent.nodeid, item.originalname), (mark.args[0], []))[1].append(item)
+    left = {item for count, found in cases.values() for item in found if item not in _evenly(found, count)}
+    if left:
+        config.hook.pytest_deselected(items=sorted(left, key=lambda item: item.nodeid))
+        items[:] = [item for item in items if item not in left]
+
+
+def _evenly(found, count):
+    """`count` of what was found, evenly spread, or all where there are fewer."""
+    return [found[i * len(found) // count] for i in range(count)] if count < len(found) else found
+
+
+@pytest.fixture
+def all_cases(request):
+    """Whether every case is run, such as every update to resume at."""
+    return request.config.getoption(ALL_CASES)
 
 
 @pytest.fixture(autouse=True)

@@ -182,6 +182,7 @@ def test_two_processes_train_as_one_does_that_accumulates(command, quick, tmp_pa
     assert result(two)["metrics"]["val/loss"] == pytest.approx(result(one)["metrics"]["val/loss"], rel=1e-4)
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.data
 def test_a_resnet_learns_real_photographs(quick, real_data, tmp_path):
@@ -195,6 +196,7 @@ def test_a_resnet_learns_real_photographs(quick, real_data, tmp_path):
     assert outcome["test"]["accuracy"] > 0.3
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.data
 def test_a_small_gpt_learns_more_of_shakespeare_than_the_frequency_of_letters(quick, real_data, tmp_path):

@@ -235,6 +235,7 @@ def test_row_torchrun_of_a_single_run_has_one_folder(planted: Path, tmp_path: Pa
     assert [rank["world"] for rank in ranks(folder)] == [2, 2]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("search", [("seed=0,1",), ("hydra/sweeper=drawn",)], ids=["grid", "search"])
 def test_row_torchrun_of_a_sweep_is_refused(planted: Path, tmp_path: Path, search: tuple[str, ...]) -> None:

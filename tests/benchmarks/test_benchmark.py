@@ -55,6 +55,7 @@ def test_the_machine_the_versions_and_the_command_are_kept(tmp_path):
     assert {"processor", "cores", "load", "system", "command"} <= set(where)
 
 
+@pytest.mark.sample(0)
 def test_the_gpt_is_measured_block_by_block_beside_a_bare_loop_that_ends_with_the_same_weights(tmp_path):
     text = tmp_path / "a, text=1.txt"
     text.write_text("to be or not to be, that is the question. " * 100)
@@ -65,6 +66,7 @@ def test_the_gpt_is_measured_block_by_block_beside_a_bare_loop_that_ends_with_th
         assert set(found["seconds"]) == {"bare", "cadence", "cadence_with_validation"}
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_two_processes_are_measured_beside_bare_ddp_that_ends_with_the_same_weights(tmp_path, python):
     words = ["ddp", "--block", "5", "--updates", "10", "--out", str(tmp_path / "out.json")]

@@ -24,6 +24,7 @@ assert type(torchmetrics).__name__ == type(torchmetrics.functional).__name__ == 
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("code", [LIGHT, LIGHT + ALL], ids=["a start", "all of torchmetrics after it"])
 def test_torchmetrics_runs_its_own_code_only_when_it_is_asked_for(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -60,6 +61,7 @@ def test_a_name_that_torchmetrics_does_not_have_is_an_attribute_error():
     assert "'torchmetrics' has no attribute 'nothing'" in done.stdout, done.stderr
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "code",
     [

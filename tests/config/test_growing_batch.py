@@ -88,6 +88,7 @@ def test_every_update_has_the_planned_rate_and_batch_and_the_samples_are_those_o
     assert set(evaluate(grown)) == set(evaluate(plain))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("average", [(), ("average=ema", "average.decay=0.9")])
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, average):
     words = (*SMALL, *GROW, "trainer.checkpoint=1", *average)

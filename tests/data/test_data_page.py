@@ -35,6 +35,7 @@ def make_files(folder: Path) -> None:
     (folder / "reviews.csv").write_text("review,good\n" + reviews)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words[2:]) for words in COMMANDS])
 def test_a_command_of_the_page_trains(cached, assembled, tmp_path, monkeypatch, words) -> None:
     from trainer.run import fit

@@ -205,6 +205,7 @@ def test_what_is_streamed():
 FLOW = ("data=dataset", f"data.train={{_target_:{OWN}.Flow,noise:0.5}}", step("row_step"))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["state", "reread", "loader"])
 def test_a_run_on_a_stream_resumes_to_the_same_bits_from_any_update(assembled, kind):
     """18 updates of two batches of 8, in passes of 50 samples; checkpoints between and at validations."""

@@ -58,6 +58,7 @@ def folder(tmp_path_factory):
     return worlds.once(tmp_path_factory, "ddp_options", make)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", RUNS)
 def test_each_option_trains_the_weights_of_one_process(folder, name, tmp_path):
     words = [word for word in RUNS[name][1] if "trainer.ddp" not in word]

@@ -51,6 +51,7 @@ def apart(one, other):
     return (one["weights"] - other["weights"]).abs().max().item()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(folder, name):

@@ -34,6 +34,7 @@ def signs(assembled, capsys):
     return make
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("overrides", "sign"),
     [
@@ -54,6 +55,7 @@ def test_a_run_that_was_made_bad_shows_it(signs, overrides, sign):
     assert not ({"lr-too-high", "lr-too-low"} <= set(found))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -233,6 +235,7 @@ def test_every_experiment_is_tried():
     assert known == {*healthy.DIGITS, *healthy.LARGER}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", healthy.DIGITS)
 def test_no_experiment_on_digits_raises_an_alarm(name, tmp_path):

@@ -59,6 +59,7 @@ def same(first, second):
     )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("net", ["mlp", "resnet9"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_resumed_from_any_checkpoint_even_a_best_one_keeps_the_same_bits(assembled, tmp_path, kind, net):
@@ -81,6 +82,7 @@ def test_a_run_resumed_from_any_checkpoint_even_a_best_one_keeps_the_same_bits(a
         assert resumed.checkpointing.best == whole.checkpointing.best
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_scoring_changes_no_bit_of_training(assembled, kind):
     ends = [

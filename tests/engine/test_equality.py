@@ -31,6 +31,7 @@ def apart(one, other):
     return (one["weights"] - other["weights"]).abs().max().item()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_cut_of_the_global_batch_ends_with_the_same_weights_and_logs_the_same_rates(folder, name):

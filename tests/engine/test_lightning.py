@@ -98,6 +98,7 @@ def momentum(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, fused=True)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("name", ["Classifier", "Autoencoder", pytest.param("foreign", marks=needs_lightning)])
 def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled, name, accumulate):

@@ -42,6 +42,7 @@ def stepped(run):
     return found
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 @pytest.mark.parametrize("kind", ["Adversarial", "Patient"])
 def test_weights_are_those_of_lightnings_own_trainer(assembled, kind, package):

@@ -95,6 +95,7 @@ def test_every_applied_rate_is_the_policys_times_the_factor_to_the_bit(assembled
         assert [point.value for point in events.Scalars(f"lr_factors/{name}/plateau")] == factors
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("make", RULES)
 def test_a_run_resumed_at_any_checkpoint_applies_the_rates_of_one_never_stopped(assembled, make):
     whole = with_rule(assembled(*SYNTHETIC, "trainer.checkpoint=3", "trainer.keep=0", folder="whole"), make())

@@ -94,6 +94,7 @@ def test_a_bad_decay_is_refused_in_one_line(assembled, value):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("batch", "kappa"), [(64, 4.0), (8, 0.5)])
 def test_a_scaled_average_spans_the_same_samples_and_the_table_says_so(assembled, batch, kappa):
     words = ("trainer.accumulate=1", f"data.batch_size={batch}", "scaling=linear", "average=ema")

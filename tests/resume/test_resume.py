@@ -38,6 +38,7 @@ def same(first, second):
     return first[0].keys() == second[0].keys() and all(torch.equal(first[0][k], second[0][k]) for k in first[0])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["digits", "text"])
 def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, kind):
     overrides = DIGITS if kind == "digits" else text
