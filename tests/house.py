@@ -45,7 +45,14 @@ def _rooms() -> Iterator[Room]:
 
 
 LEVELS: list[list[tuple[str, str, set[str]]]] = [
-    [("trainer/lr/", "the learning rate: horizon, schedules, warm-ups, scaling, policy, plan, lint", set())],
+    [
+        ("trainer/lr/", "the learning rate: horizon, schedules, warm-ups, scaling, policy, plan, lint", set()),
+        (
+            "trainer/files/",
+            "files that are replaced at once, and that end with a checksum of their bytes",
+            {"google_crc32c", "numpy"},
+        ),
+    ],
     [
         (
             "trainer/distributed/launch/",

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from trainer.checkpoint.snapshots import restore_records
+from trainer.checkpoint.snapshots import remove_orphans_of, restore_records
 from trainer.cli.command import check_command
 from trainer.cli.typed_program import typed_overrides, typed_program
 from trainer.cli.version import version
@@ -24,9 +24,10 @@ from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.module import Module
+from trainer.files.atomic import write_text
 from trainer.log.tensorboard import TensorBoard
 from trainer.resume.changes import print_changes
-from trainer.resume.resume_point import ResumePoint, resume_point, take_up, take_up_average
+from trainer.resume.resume_point import ResumePoint, put_aside, resume_point, take_up, take_up_average
 
 
 def run(cfg: DictConfig) -> None:
@@ -41,6 +42,7 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
     started, settings = time.time(), settings_of(cfg)
     with _rank_monitor(settings, folder) as monitor:
         record_start(folder, settings.trainer.max_idle_restarts)
+        remove_orphans_of(folder)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
@@ -79,6 +81,7 @@ def fit(parts: Parts) -> None:
     module: Module = parts.module
     checkpoint, start = parts.resolved.checkpoint, parts.resolved.start
     if checkpoint is not None and trainer.is_global_zero:
+        put_aside(checkpoint)
         restore_records(checkpoint.path, parts.folder)
     if any(parts.folder.glob("events.out.tfevents*")):
         for logger in trainer.loggers:
@@ -133,10 +136,9 @@ def _rank_monitor(settings: Settings, folder: Path) -> RankMonitor:
     """The monitor of a run's processes, which writes a result when one is lost."""
 
     def leave_result(lost: LostPeer) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
         result["versions"] = version()
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     run = settings.trainer
     return RankMonitor(run.devices, run.nodes, run.timeout, leave_result)

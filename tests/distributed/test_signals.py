@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.distributed.signalling import Send
 from trainer.checkpoint.io import BEST, checkpoints_in, read
 from trainer.distributed.launch import signals
-from trainer.resume.resume_point import named_checkpoint
+from trainer.resume.resume_point import candidates
 from trainer.run import evaluate, fit
 
 RUN = (
@@ -58,7 +58,7 @@ def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembl
         first.trainer.logger.close()
         assert stopped.value.code == 128 + signum
         signals._received.clear()
-        point = named_checkpoint("auto", first.folder)
+        point = candidates("auto", first.folder)[0]
         saved = read(point)
         assert saved["cadence"]["updates"] == stopped.value.update == first.module.clock.t
         due += first.checkpointing.validation_due(saved)
@@ -86,7 +86,7 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
         except signals.Stopped:
             assembly.trainer.logger.close()
             signals._received.clear()
-            point = named_checkpoint("auto", assembly.folder)
+            point = candidates("auto", assembly.folder)[0]
     state, best, log = ending(assembly)
     assert starts == 12  # nine blocks, two of the owed validation, and the last validation
     assert all(torch.equal(state[name], whole[0][name]) for name in whole[0])

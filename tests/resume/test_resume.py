@@ -7,7 +7,7 @@ import torch
 
 from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
 from trainer.lr import ConfigError
-from trainer.resume.resume_point import check_unused, named_checkpoint
+from trainer.resume.resume_point import candidates, check_unused
 from trainer.run import evaluate, fit
 
 DIGITS = (
@@ -156,13 +156,13 @@ def test_another_model_or_grouping_is_refused(assembled):
 
 def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_none(tmp_path):
     folder = tmp_path / "run"
-    assert named_checkpoint("auto", folder) is None
+    assert candidates("auto", folder) == []
     (folder / "checkpoints").mkdir(parents=True)
     for update in (100, 20, 3):
         checkpoint_path(folder / "checkpoints", update).touch()
-    assert named_checkpoint("auto", folder) == checkpoint_path(folder / "checkpoints", 100)
-    assert named_checkpoint(str(folder), tmp_path) == checkpoint_path(folder / "checkpoints", 100)
-    assert named_checkpoint("none", folder) is None
+    assert [path.stem[-3:] for path in candidates("auto", folder)] == ["100", "020", "003"]
+    assert candidates(str(folder), tmp_path) == candidates("auto", folder)
+    assert candidates("none", folder) == []
     (folder / "config.yaml").touch()
     check_unused(folder, "auto", None)
     check_unused(folder, str(folder), checkpoint_path(folder / "checkpoints", 100))
@@ -171,7 +171,7 @@ def test_auto_takes_the_newest_by_its_number_and_starts_afresh_where_there_is_no
             check_unused(folder, "none", resumed)
     for bad in ("nowhere.ckpt", str(tmp_path)):
         with pytest.raises(ConfigError, match="resume.path="):
-            named_checkpoint(bad, folder)
+            candidates(bad, folder)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "foreign", "code"])
@@ -277,7 +277,7 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_double
         fit(first)
     first.module.flush(alone=True)
     first.trainer.logger.close()
-    assert named_checkpoint("auto", first.folder) is None
+    assert candidates("auto", first.folder) == []
     second = assembled(*DIGITS)
     fit(second)
     second.trainer.logger.close()

@@ -1,4 +1,6 @@
-"""Checkpoints as files: written under a temporary name and renamed, plain containers only, read without running code.
+"""Checkpoints as files: replaced at once, verified on every read, plain containers only, read without running code.
+
+A checkpoint ends with its length and a checksum of all its bytes (see `trainer.files.checksums`).
 
 Each checkpoint carries the number of its format, the version of Cadence that wrote it, and the git commit where there
 is one, as `format`, `version` and `commit` of its `cadence` entry. The format number rises whenever an older Cadence
@@ -7,8 +9,8 @@ newer, is refused with one line that names the version that wrote it: nothing is
 """
 
 import copy
-import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from trainer.cli.version import version
+from trainer.files.atomic import replaced
+from trainer.files.checksums import ChecksumWriter, Damaged, has_checksum, verify
 from trainer.lr import ConfigError
 
 BEST = "best.ckpt"
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"update-(\d+)\.ckpt")
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Saves to a temporary file in the same folder, syncs it and renames it: a file under its name is complete.
+    """Saves under a temporary name with a checksum, syncs and renames: a file under its name is complete.
 
     `preload` hands over a checkpoint that has been read already: Lightning then loads it without reading the file.
     """
@@ -41,17 +45,10 @@ class AtomicCheckpointIO(CheckpointIO):
         running = version()
         written_by = {"format": FORMAT, "version": running["cadence"], "commit": running["commit"]}
         content = {**checkpoint, "cadence": {**checkpoint["cadence"], **written_by}}
-        path, temporary = Path(path), _temporary(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        with replaced(Path(path), durable=True) as temporary, temporary.open("wb") as file:
+            checked = ChecksumWriter(file)
+            torch.save(content, checked)  # type: ignore[arg-type]
+            checked.finish()
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -68,23 +65,83 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+class DamagedCheckpoint(ConfigError):
+    """A checkpoint is not what was written; `why` says how that shows."""
+
+    def __init__(self, place: str, why: str, instead: str) -> None:
+        super().__init__(f"{place} is damaged: {why}. {instead}")
+        self.why = why
+
+
 def read(path: str | Path, name: str = "resume.path") -> dict[str, Any]:
-    """A checkpoint on the CPU, as plain containers; the tensors are mapped from the file, and read when used.
+    """A verified checkpoint on the CPU, as plain containers; the tensors are mapped from the file, and read when used.
 
     `name` is what messages call the path.
 
     Raises:
-        ConfigError: the file cannot be read, is no checkpoint of Cadence, or is one of another format.
+        DamagedCheckpoint: the bytes of the file are not those that were written.
+        ConfigError: the file is not there or cannot be read, is no checkpoint of Cadence, or is one of another format.
     """
+    path, place = Path(path), f"{name}={path}"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _load_verified(path)
+    except Damaged as damage:
+        _refuse_others(place, path)
+        raise DamagedCheckpoint(place, str(damage), _instead_of(path)) from damage
+    except FileNotFoundError as error:
+        raise ConfigError(f"{place} does not exist: name a checkpoint that is there.") from error
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be read ({error.strerror}): correct that, or name another.") from error
     except Exception as error:
-        why = "it is damaged, or holds more than plain data"
-        raise ConfigError(f"{name}={path} is not a checkpoint that can be read: {why}. Name another.") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("cadence"), dict):
-        raise ConfigError(f"{name}={path} was not written by this framework: it has no clock. Name another.")
-    _check_format(f"{name}={path}", checkpoint["cadence"])
-    return checkpoint
+        why = "it holds more than plain data"
+        raise ConfigError(f"{place} is not a checkpoint that can be read: {why}. Name another.") from error
+    return _of_this_format(place, content)
+
+
+def is_good(path: Path) -> bool:
+    """Whether the file is there, and its bytes are those that were written."""
+    try:
+        verify(path)
+    except (OSError, Damaged):
+        return False
+    return True
+
+
+def _load_verified(path: Path) -> Any:
+    """The content of a file, read again where another has taken its place between the check and the reading."""
+    for _ in range(5):
+        before = path.stat()
+        verify(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        after = path.stat()
+        if (before.st_ino, before.st_size, before.st_mtime_ns) == (after.st_ino, after.st_size, after.st_mtime_ns):
+            return content
+    raise Damaged("it is replaced again and again while it is read")
+
+
+def _refuse_others(place: str, path: Path) -> None:
+    """Refuse a file without a checksum as what it is: that of another program, or of another format."""
+    if has_checksum(path):
+        return
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # then it is damaged, or nothing that torch has written
+        return
+    _of_this_format(place, content)
+
+
+def _instead_of(path: Path) -> str:
+    """What to take for a damaged checkpoint."""
+    others = (other for other in reversed(checkpoints_in(path.parent)) if other.name != path.name)
+    good = next((other for other in others if is_good(other)), None)
+    return "There is no good one beside it." if good is None else f"The newest good one beside it is {good}."
+
+
+def _of_this_format(place: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or not isinstance(content.get("cadence"), dict):
+        raise ConfigError(f"{place} was not written by this framework: it has no clock. Name another.")
+    _check_format(place, content["cadence"])
+    return content
 
 
 def _check_format(place: str, saved: dict[str, Any]) -> None:
@@ -102,14 +159,8 @@ def _check_format(place: str, saved: dict[str, Any]) -> None:
 
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy a checkpoint file byte by byte; `target` is replaced at once."""
-    temporary = _temporary(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.write_bytes(source.read_bytes())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    with replaced(target, durable=True) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def checkpoint_path(folder: Path, update: int) -> Path:
@@ -121,18 +172,3 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints of single updates in a folder, the oldest first, by the number in their name."""
     found = {int(match[1]): path for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
     return [found[update] for update in sorted(found)]
-
-
-def _temporary(path: str | Path) -> Path:
-    """A name beside `path` that no other process of this machine writes to."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

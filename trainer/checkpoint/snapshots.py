@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from trainer.files.atomic import remove_orphans, replaced
 from trainer.log.validations import VALIDATIONS
 
 EVENTS = "events.out.tfevents.*"
@@ -20,6 +21,12 @@ def snapshot_path(folder: Path, update: int) -> Path:
 def has_checkpoint(run: Path) -> bool:
     """Whether a run has a checkpoint of its own to go on from."""
     return any((run / "checkpoints").glob("update-*.ckpt"))
+
+
+def remove_orphans_of(run: Path) -> None:
+    """Remove what killed processes have left in a run's folder."""
+    for folder in (run, run / "checkpoints", *run.glob("checkpoints/at-*")):
+        remove_orphans(folder)
 
 
 def save_records(run: Path, folder: Path, best: Path | None) -> None:
@@ -48,12 +55,10 @@ def _records(folder: Path) -> list[Path]:
 
 def _copy(source: Path, target: Path, link: bool = False) -> None:
     """Replace `target` at once. A file that is only ever replaced may be linked, where the disk has links."""
-    temporary = target.with_name(f".{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        (os.link if link else shutil.copyfile)(source, temporary)
-    except OSError:
-        if not link:
-            raise
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    with replaced(target) as temporary:
+        try:
+            (os.link if link else shutil.copyfile)(source, temporary)
+        except OSError:
+            if not link:
+                raise
+            shutil.copyfile(source, temporary)

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.checkpoint.io import read
 from trainer.cli.extras import needed
+from trainer.files.checksums import has_checksum
 from trainer.lr import ConfigError
 
 IN_FOLDER = (
@@ -105,8 +107,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         load = needed("safetensors.torch", f"init.path={path}").load_file
         return _read(path, lambda: load(path, device="cpu"))
-    content = _read(path, lambda: _unpickled(path))
+    sealed = _read(path, lambda: has_checksum(path))
+    content = read(path, "init.path") if sealed else _read(path, lambda: _unpickled(path))
     if isinstance(content, dict) and isinstance(content.get("cadence"), dict):
+        if not sealed:
+            read(path, "init.path")  # refuses it: a checkpoint of ours ends with its checksum
         if content["cadence"].get("base") is not None:
             raise ConfigError(f"init.path={path} holds an adapter without the net below it: resume from it instead.")
         state = content.get("state_dict", {})

@@ -91,7 +91,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     best_by = f"val/{task.monitor}"
     better, keep = task.direction, settings.trainer.keep
     checkpointing = Checkpointing(folder / "checkpoints", best_by, better, every, keep, snapshots)
-    claims = ConsistencyCheck(_claims(settings, resolved.plan))
+    claims = ConsistencyCheck(_claims(resolved))
     callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
@@ -346,13 +346,14 @@ def _monitors(trainer: pl.Trainer, task: Task | None, checkpointing: Checkpointi
     return found
 
 
-def _claims(settings: Settings, plan: Plan) -> dict[str, str]:
+def _claims(resolved: Resolved) -> dict[str, str]:
     """Config, plan, versions and code as short texts by name, which must be the same on all ranks."""
-    config = flat(settings.record)
+    config, plan, checkpoint = flat(resolved.settings.record), resolved.plan, resolved.checkpoint
     curves = hashlib.sha256(b"".join(array("d", curve).tobytes() for curve in plan.curves.values())).hexdigest()[:12]
     length = plan.horizon
     return {
         **{key: str(value) for key, value in config.items() if key not in MAY_DIFFER},
+        "the checkpoint": "none" if checkpoint is None else checkpoint.path.name,
         "the plan": f"{curves} of {length.total} updates of {length.batch_size}",
         **{name: version(name) for name in ("torch", "pytorch-lightning")},
         "python": platform.python_version(),

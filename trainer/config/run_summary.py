@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -25,6 +26,7 @@ from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
+from trainer.files.atomic import replaced, write_text
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations import main_scores
 from trainer.lr import ConfigError
@@ -34,7 +36,7 @@ from trainer.resume.curve_history import summary_of_change
 
 
 def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND) -> None:
-    """Show the table, and write it with the config into folder and log; the files of an earlier part are renamed.
+    """Show the table, and write it with the config into folder and log; those of an earlier part get other names.
 
     `program`: the words that start the run, up to its overrides, as a person would type them.
     """
@@ -47,7 +49,8 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
         print(f"warning: {warning}", file=sys.stderr)
     for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
         if (folder / name).exists():
-            (folder / name).replace(folder / name.replace(".", f"-until-{start}."))
+            with replaced(folder / name.replace(".", f"-until-{start}.")) as earlier:
+                shutil.copyfile(folder / name, earlier)
     source: Any = resolved.settings.source
     _write(folder / "config.yaml", OmegaConf.to_yaml(source))
     _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
@@ -250,11 +253,8 @@ def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    aside = path.with_name(f".{path.name}")
+    """Replace a small file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error

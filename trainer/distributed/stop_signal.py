@@ -36,12 +36,17 @@ class StopSignal:
         distributed.all_reduce(largest, op=distributed.ReduceOp.MAX, group=self._group)
         return int(largest)
 
+    def any_rank(self, own: bool) -> bool:
+        """Whether it is so on any rank; all call it together."""
+        if self._group is None:
+            return own
+        answer = torch.tensor(int(own))
+        distributed.all_reduce(answer, op=distributed.ReduceOp.MAX, group=self._group)
+        return bool(answer)
+
     def ask_rank_zero(self, question: Callable[[], bool]) -> bool:
         """The answer of rank 0, given to all ranks; all call it together."""
-        answer = torch.tensor(int((self._group is None or distributed.get_rank() == 0) and question()))
-        if self._group is not None:
-            distributed.all_reduce(answer, op=distributed.ReduceOp.MAX, group=self._group)
-        return bool(answer)
+        return self.any_rank((self._group is None or distributed.get_rank() == 0) and question())
 
     def finish_on_rank_zero(self, action: Callable[[], object]) -> None:
         """Do the last action of a run on rank 0 while all wait: a rank that ends makes its launcher end the others."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.files.checksums import Damaged, has_checksum, verify
 from trainer.lr import ConfigError
 
 BEST = Path("checkpoints", "best.ckpt")
@@ -52,7 +53,7 @@ def load_weights(net: nn.Module, path: str, key: str) -> None:
     """Load the weights of a checkpoint or a state_dict into `net`. `ConfigError` names what does not fit."""
     file = Path(path) / BEST if Path(path).is_dir() else Path(path)
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        content: Any = _load(file)
     except Exception as error:
         line = " ".join(str(error).split())[:200]
         raise ConfigError(f"{key}.path={path} cannot be read ({type(error).__name__}: {line}).") from error
@@ -76,6 +77,17 @@ def load_weights(net: nn.Module, path: str, key: str) -> None:
             shapes = f"{tuple(value.shape)}, and {kind} needs {tuple(known[name].shape)}"
             raise ConfigError(f"{key}.path={path}: {name} has the shape {shapes}: give the settings of its net.")
     net.load_state_dict(own)
+
+
+def _load(file: Path) -> Any:
+    """What a file holds; a checkpoint of a run is verified."""
+    checked = has_checksum(file)
+    if checked:
+        verify(file)
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    if not checked and isinstance(content, Mapping) and "cadence" in content:
+        raise Damaged("it is a checkpoint that does not end with its checksum")
+    return content
 
 
 def check_modules(step: object) -> None:

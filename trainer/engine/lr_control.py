@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
+from trainer.files.atomic import write_text
 from trainer.lr import ConfigError, LRPolicy, Plan
 from trainer.lr.grow import BATCH
 from trainer.optim.policy_groups import aligned, check_settings, read_setting, write_setting
@@ -170,8 +171,7 @@ def _warn_of_schedulers(trainer: pl.Trainer, module: pl.LightningModule) -> None
 
 def _write_plan(folder: Path, plan: Plan) -> None:
     """Write the numbers of the plan into the log folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(json.dumps(plan.summary(), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "plan.json", json.dumps(plan.summary(), indent=2) + "\n")
 
 
 def attribute_setters(policy: LRPolicy, net: nn.Module, step: object) -> dict[str, AttributeSetter]:

@@ -1,8 +1,9 @@
 """Resuming: from which checkpoint, whether it fits this run, and a run that lacks only its test."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.checkpoint.io import DamagedCheckpoint, checkpoint_path, checkpoints_in, read
 from trainer.distributed.launch.launcher import is_restart, rank
 from trainer.engine.averaging import recent
 from trainer.engine.clock import Clock
@@ -26,11 +27,15 @@ _KEPT = {"updates", "batch_size", "updates_per_epoch", "config", "curve_history"
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """The checkpoint that the run in `folder` goes on from: its file at `path`, read once."""
+    """The checkpoint that the run in `folder` goes on from: its file at `path`, read once.
+
+    `damaged` are newer ones, which cannot be read.
+    """
 
     path: Path
     folder: Path
     content: dict[str, Any]
+    damaged: tuple[Path, ...] = ()
 
     @classmethod
     def read(cls, path: Path, folder: Path) -> "ResumePoint":
@@ -75,6 +80,8 @@ class Fitted:
 def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
     """The checkpoint to go on from, if any; a run that Slurm or torchrun has started again goes on from its own.
 
+    Of a folder it is the newest that is not damaged.
+
     `resume.snapshot` counts only where `resume.path` gives no checkpoint.
     """
     again = is_restart(folder)
@@ -82,34 +89,72 @@ def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
         raise ConfigError(
             f"resume.snapshot={resume.snapshot} beside resume.path={resume.path}: a run starts from one of them."
         )
-    path = (named_checkpoint("auto", folder) if again else None) or named_checkpoint(resume.path, folder)
-    if path is None and resume.snapshot is not None:
-        path = _newest("resume.snapshot", Path(str(resume.snapshot)))
+    found = (candidates("auto", folder) if again else []) or candidates(resume.path, folder)
+    if not found and resume.snapshot is not None:
+        found = _in_place("resume.snapshot", Path(str(resume.snapshot)))
     if rank() == 0 and not again:
-        check_unused(folder, resume.path, path)
-    return None if path is None else ResumePoint.read(path, folder)
+        check_unused(folder, resume.path, found[0] if found else None)
+    return newest_good(found, folder) if found else None
 
 
-def named_checkpoint(resume: Any, folder: Path) -> Path | None:
-    """The file of the checkpoint to go on from: none, the newest of this run's folder, or the one that is named."""
+def candidates(resume: Any, folder: Path) -> list[Path]:
+    """The checkpoints to go on from, the newest first: none, those of this run's folder, or what is named."""
     if resume in (None, "none"):
-        return None
+        return []
     if resume == "auto":
-        ours = checkpoints_in(folder / "checkpoints")
-        return ours[-1] if ours else None
-    return _newest("resume.path", Path(str(resume)))
+        return checkpoints_in(folder / "checkpoints")[::-1]
+    return _in_place("resume.path", Path(str(resume)))
 
 
-def _newest(key: str, path: Path) -> Path:
-    """The checkpoint at `path`, or the newest in that folder."""
+def _in_place(key: str, path: Path) -> list[Path]:
+    """The checkpoint at `path`, or those in that folder, the newest first."""
     if path.is_file():
-        return path
+        return [path]
     found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)
     if not found:
         what = "holds no checkpoint" if path.is_dir() else "does not exist"
         other = "none, auto, " if key == "resume.path" else ""
         raise ConfigError(f"{key}={path} {what}: give {other}a run's folder or a checkpoint file.")
-    return found[-1]
+    return found[::-1]
+
+
+def newest_good(found: Sequence[Path], folder: Path) -> ResumePoint:
+    """The first of the checkpoints that is not damaged; those that are left out for it are named on rank 0.
+
+    Each rank reads the files itself, and `ConsistencyCheck` compares what they took.
+
+    Raises:
+        ConfigError: all are damaged, or the first good one does not fit this version.
+    """
+    damaged: dict[Path, str] = {}
+    for path in found:
+        try:
+            point = ResumePoint.read(path, folder)
+        except DamagedCheckpoint as error:
+            if len(found) == 1:
+                raise
+            damaged[path] = error.why
+            continue
+        except ConfigError:
+            if path.exists():
+                raise
+            continue  # rank 0 has put it aside meanwhile
+        if damaged and rank() == 0:
+            names = "; ".join(f"{left.name} is left out: {why}" for left, why in damaged.items())
+            print(f"{names}. The run goes on from {path}", file=sys.stderr)
+        return replace(point, damaged=tuple(damaged))
+    why = "; ".join(f"{left.name}: {why}" for left, why in damaged.items())
+    raise ConfigError(
+        f"all checkpoints in {found[0].parent} are damaged ({why}): put back a copy of one, or start a new run under "
+        "another name."
+    )
+
+
+def put_aside(point: ResumePoint) -> None:
+    """Give the damaged checkpoints of this run's folder another name, so that they count no longer as the newest."""
+    for path in point.damaged:
+        if path.resolve().is_relative_to(point.folder.resolve()):
+            path.rename(path.with_name(f"{path.name}.damaged"))
 
 
 def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
@@ -176,7 +221,8 @@ def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
             f"give the run another name to go on with {batch}."
         )
     ours = folder / "checkpoints"
-    newer = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
+    later = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
+    newer = [other for other in later if other not in checkpoint.damaged]
     if newer and path.parent.resolve() == ours.resolve():
         raise ConfigError(
             f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "

@@ -18,6 +18,7 @@ from typing import Any
 from trainer.cli.extras import needed
 from trainer.distributed.launch.requeue import NO_REQUEUE, PARENT, requeue
 from trainer.distributed.launch.signals import SIGNALS
+from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 from trainer.sweep.job import LEFTOVER
 from trainer.sweep.spawn import python_path
@@ -60,7 +61,7 @@ class Slurm:
         process = SlurmProcess(self, handle, log)
         if handle is not None:
             self.processes[str(handle.job_id)] = process
-            (log.parent / JOB_ID).write_text(str(handle.job_id))
+            write_text(log.parent / JOB_ID, str(handle.job_id))
             print(f"{log.parent}: Slurm job {handle.job_id}", flush=True)
         return process
 

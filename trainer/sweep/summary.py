@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.messages import RunFailed
+from trainer.files.atomic import write_text
 from trainer.log.validations import main_scores
 from trainer.sweep.job import Job
 
@@ -52,9 +53,7 @@ def write_summary(
     `later`: records of jobs that this start has not reached yet, kept as they were. `search`: what a search adds.
     """
     records = sorted([*(job.record() for job in jobs), *later], key=lambda record: record["number"])
-    draft = folder / f".{SUMMARY}"
-    draft.write_text(json.dumps({"jobs": records, **(search or {})}, indent=2) + "\n")
-    draft.replace(folder / SUMMARY)
+    write_text(folder / SUMMARY, json.dumps({"jobs": records, **(search or {})}, indent=2) + "\n")
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from trainer.files.atomic import replaced
 from trainer.lr import ConfigError
 
 
@@ -35,11 +36,8 @@ def check_new_file(path: Path, suffixes: Sequence[str], force: bool) -> None:
 
 def write_new_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make the file beside its place, and put it there when it is whole. ConfigError where it cannot be."""
-    aside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(aside)
-        aside.replace(path)
+        with replaced(path) as aside:
+            write(aside)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from error
-    finally:
-        aside.unlink(missing_ok=True)

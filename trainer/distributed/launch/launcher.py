@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 
 JOB_FILE = ".job"
@@ -96,8 +97,7 @@ def is_restart(folder: Path) -> bool:
 
 def write_job(folder: Path) -> None:
     """Write the id of this job into the folder of the run that it begins; nothing moves this file later."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JOB_FILE).write_text(job_id() or "", encoding="utf-8")
+    write_text(folder / JOB_FILE, job_id() or "")
 
 
 def _torchrun() -> tuple[int, int]:

@@ -13,6 +13,7 @@ from typing import Any
 from trainer.distributed.launch.launcher import rank
 from trainer.distributed.launch.requeue import requeue_allowed, wanted
 from trainer.distributed.launch.signals import SIGNALS
+from trainer.files.atomic import write_text
 
 RECORD = ".starts"
 
@@ -35,9 +36,8 @@ def record_start(folder: Path, limit: int | None) -> None:
     job, found, before = os.environ["SLURM_JOB_ID"], _newest(folder), _read_record(folder)
     same = (before.get("job"), before.get("checkpoint")) == (job, found)
     since = before.get("since", 0) if same else _restarts()
-    folder.mkdir(parents=True, exist_ok=True)
     record = {"job": job, "checkpoint": found, "since": since, "most": limit}
-    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_text(folder / RECORD, json.dumps(record) + "\n")
     if limit is not None and _restarts() - since >= limit:
         raise RestartLimitReached(_message(job, _restarts() - since, found))
 

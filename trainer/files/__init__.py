@@ -1,0 +1,1 @@
+"""Files: replaced at once, and with a checksum of all their bytes."""
