@@ -64,6 +64,7 @@ def ending(name: str) -> dict[str, Any]:
     folder, found = Path("outputs", name), {}
     for path in (checkpoints_in(folder / "checkpoints")[-1], folder / "checkpoints" / BEST):
         content = read(path)
+        del content["epoch"]  # Lightning counts the starts as well, and nothing reads it
         for key, leaf in tree_flatten_with_path(content)[0]:
             if not keystr(key).endswith("['config']['name']"):
                 found[f"{path.name} {keystr(key)}"] = leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
