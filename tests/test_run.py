@@ -123,7 +123,7 @@ def test_without_validation_data_every_update_is_logged_and_the_last_is_saved(as
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     data = ("data=synthetic", "data.samples=256", "data.val_samples=0", "data.test_samples=64", "data.batch_size=32")
-    assembly = assembled(*data, *BRIEF, "trainer.duration=17", "trainer.log_every=50")
+    assembly = assembled(*data, *BRIEF, "trainer.keep=1", "trainer.duration=17", "trainer.log_every=50")
     fit(assembly)
     assembly.trainer.logger.close()
     events = EventAccumulator(str(assembly.folder), size_guidance={"scalars": 0}).Reload()

@@ -194,7 +194,7 @@ def test_a_run_does_not_go_on_with_another_fold(assembled) -> None:
     words = ("data.folds=3", "data.fold=0", "trainer.duration=4", "trainer.validate=2", "logger=none", "warmup=none")
     first = assembled(*words, folder="first")
     fit(first)
-    (point,) = checkpoints_in(first.folder / "checkpoints")
+    *_, point = checkpoints_in(first.folder / "checkpoints")
     with pytest.raises(ConfigError, match=r"was trained with data.fold=0: .* samples that it has trained on"):
         assembled(*words, "data.fold=1", folder="second", resumed=point)
     assembled(*words, "trainer.duration=8", "resume.policy=stretch", folder="third", resumed=point)

@@ -30,7 +30,7 @@ def swept(name, folder, *jobs, curve=None):
 
 def weights(place, job=0):
     """What the newest checkpoint of a job holds of the net."""
-    [path] = (place / str(job) / "checkpoints").glob("update-*.ckpt")
+    path = max((place / str(job) / "checkpoints").glob("update-*.ckpt"))
     state = torch.load(path, weights_only=True)["state_dict"]
     return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
 
