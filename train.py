@@ -16,4 +16,4 @@ from cadence.train import main  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(run_cli(main, trains=True))

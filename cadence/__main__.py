@@ -60,8 +60,11 @@ def run(name: str, words: list[str]) -> int:
         sys.argv[1:] = words
         runpy.run_module(module, run_name="__main__", alter_sys=True)  # leaves through sys.exit
     sys.argv = [f"cadence {name}", *words]
-    from trainer.cli.run_cli import run_cli
-
+    try:
+        from trainer.cli.run_cli import run_cli
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return run_cli(lambda: importlib.import_module(module).main())
 
 

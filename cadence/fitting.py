@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from cadence.composing import composed_job, given_config, words_of
 from trainer.cli.command import COMMAND, check_command
 from trainer.cli.run_id import register_run_id, renew_run_id
-from trainer.cli.typed_program import typed_overrides
+from trainer.cli.typed_program import resuming_words, typed_overrides
 from trainer.config.settings import settings_of
-from trainer.distributed.launch.signals import SIGNALS
+from trainer.distributed.launch import signals
 from trainer.lr import ConfigError
 from trainer.run import run_in
 from trainer.tools.trained.loading import Run, load
@@ -33,8 +34,10 @@ def fit(
 ) -> Run:
     """Train the run that `cadence train OVERRIDES` would train, to the same bits, into the same folder `outputs/NAME`.
 
-    It runs in this process on one device. Seeds, threads, signal handlers and other state of the process are put back
-    at the end. A class of a notebook is found as `model._target_=__main__.Net allow=[__main__]`.
+    It runs in this process on one device. Ctrl-C, which in a notebook interrupts the kernel, saves the run at the end
+    of an update, says how to go on, and raises KeyboardInterrupt; a second one raises it at once. Seeds, threads,
+    signal handlers and other state of the process are put back at the end. A class of a notebook is found as
+    `model._target_=__main__.Net allow=[__main__]`.
 
     Args:
         overrides: as on the command line, in one list or one by one; or a config that has been composed.
@@ -57,14 +60,28 @@ def fit(
                 f"{world} processes: fit trains in this one. Run {shlex.join([*program, *words])} in a terminal, and "
                 f"load the run by cadence.load({str(folder)!r})."
             )
-        try:
+        with _interruptible(resuming_words(job, made.name)):
             run_in(folder, made, typed_overrides(job), program)
-        except SystemExit as leaving:  # Lightning leaves so after Ctrl-C, and a notebook would lose its kernel
-            if isinstance(leaving.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from None
-            raise
     best = (folder / "checkpoints" / "best.ckpt").exists()
     return load(folder, which or ("best" if best else "last"))
+
+
+@contextmanager
+def _interruptible(words: list[str]) -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C; `words` continue the run."""
+    try:
+        with signals.handled():
+            yield
+    except signals.Interrupted as interrupted:
+        how = f"go on with: cadence.fit({', '.join(map(repr, words))})" if interrupted.command else interrupted.advice
+        print(f"{interrupted}; {how}", file=sys.stderr)
+        if interrupted.signum == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    except SystemExit as leaving:  # Lightning leaves so after Ctrl-C, and a notebook would lose its kernel
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextmanager
@@ -97,7 +114,7 @@ def _restored_process() -> Iterator[None]:
     environment, threads = dict(os.environ), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     main = threading.current_thread() is threading.main_thread()
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, *SIGNALS)} if main else {}
+    handlers = {signum: signal.getsignal(signum) for signum in signals.SIGNALS} if main else {}
     try:
         with warnings.catch_warnings(), isolate_rng():
             yield

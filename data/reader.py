@@ -5,6 +5,7 @@ before a batch is collated from (seed, epoch, all its indices). Random transform
 workers and processes, and after a resume. Generators of its own, which a data set may make, are not reached.
 """
 
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,13 @@ def naming(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise SampleError(f"{what}: {_reason(error)}") from error
+
+
+def outlive_terminal(worker: int) -> None:
+    """In a worker: ignore Ctrl-C and the end of the terminal. They reach the run as well, which needs its workers."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def received(batch: Any) -> Any:

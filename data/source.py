@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from data.bounds import integer
 from data.order import Pick
-from data.reader import Collate, Reader, Request, received
+from data.reader import Collate, Reader, Request, outlive_terminal, received
 from data.tree import leaves, mapped, moved, samples, tensors
 
 Prepare = Callable[[Any], Any]
@@ -140,8 +140,8 @@ class Workers:
 
     def _start(self) -> DataLoader:
         options = dict(self.options)
-        if (begin := options.get("worker_init_fn")) is not None:
-            options["worker_init_fn"] = partial(_begin, begin)
+        if self.num_workers:
+            options["worker_init_fn"] = partial(_begin, options.get("worker_init_fn"))
         return DataLoader(
             self.reader,
             batch_size=None,  # the reader makes whole batches
@@ -168,8 +168,11 @@ def _request(pick: Pick) -> Request:
     return pick.seed, pick.epoch, pick.indices.tolist()
 
 
-def _begin(worker_init_fn: Callable[[int], Any], worker: int) -> None:
+def _begin(worker_init_fn: Callable[[int], Any] | None, worker: int) -> None:
     """Call the function of a loader in a worker; `get_worker_info().dataset` is then the data set, not its reader."""
+    outlive_terminal(worker)
+    if worker_init_fn is None:
+        return
     info: Any = get_worker_info()
     object.__setattr__(info, "dataset", info.dataset.dataset)  # it is frozen
     worker_init_fn(worker)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from data.bounds import integer
 from data.order import mix
-from data.reader import Collate, Failure, SampleError, collated, naming, received
+from data.reader import Collate, Failure, SampleError, collated, naming, outlive_terminal, received
 from data.seeds import restored_generators, seed_generators
 from data.tree import fingerprint, moved
 
@@ -125,6 +125,7 @@ class Streamed:
             batch_size=None,
             num_workers=self.num_workers,
             collate_fn=_unchanged,
+            worker_init_fn=outlive_terminal,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # so that the global generator is not used
         )

@@ -13,6 +13,7 @@ settings.register_profile("no deadline", deadline=None)  # a busy machine is no 
 settings.load_profile("no deadline")
 ROOT = Path(__file__).parent.parent
 ALL_CASES = "--all-cases"
+HANDLED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name=test")
 
 
@@ -48,7 +49,7 @@ def all_cases(request):
 @pytest.fixture(autouse=True)
 def signal_handlers():
     """Each test leaves the handlers as they were: what `train.py` ignores at its end, children would ignore too."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+    before = {signum: signal.getsignal(signum) for signum in HANDLED}
     yield
     for signum, handler in before.items():
         if signal.getsignal(signum) is not handler:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,7 +27,7 @@ RUN = (
     *("trainer.accelerator=cpu", "callbacks=none", "allow=[tests]"),
 )
 TWO = ("trainer=ddp", "trainer.devices=2")
-USR1, USR2, TERM = signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM
+USR1, USR2, TERM, INT = signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT
 
 
 @pytest.fixture
@@ -35,17 +38,17 @@ def start(tmp_path):
     """
     begun = []
 
-    def popen(*words, folder="mine", fresh=False, **environment):
+    def popen(*words, folder="mine", fresh=False, short=RUN, **environment):
         place = tmp_path / folder
         place.mkdir(exist_ok=True)
         env = os.environ | {"PYTHONPATH": str(ROOT), "CADENCE_RUN_ID": ""} | environment
         begun.append(
             subprocess.Popen(
-                [sys.executable, str(TRAIN), *RUN, *words],
+                [sys.executable, str(TRAIN), *short, *words],
                 cwd=place, env=env, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-            if fresh else worlds.Script(TRAIN, [*RUN, *words], place, env)
+            if fresh else worlds.Script(TRAIN, [*short, *words], place, env)
         )  # fmt: skip
         return begun[-1]
 
@@ -87,10 +90,11 @@ def last(folder):
     return read(checkpoints_in(folder / "outputs/run/checkpoints")[-1])
 
 
-def until(condition):
+def until(condition, meanwhile=lambda: None):
     for _ in range(2400):
         if condition():
             return
+        meanwhile()
         time.sleep(0.05)
     raise AssertionError("it never happened")
 
@@ -102,22 +106,30 @@ def catches(process, signum):
     return bool(mask >> (signum - 1) & 1)
 
 
-def test_a_signal_during_the_imports_ends_the_process_at_once_with_its_code(start):
-    processes = [(signum, start(folder=str(int(signum)), fresh=True)) for signum in (USR1, TERM)]
+def test_a_signal_during_the_imports_ends_the_process_at_once_with_its_code(start, tmp_path):
+    processes = [(signum, start(folder=str(int(signum)), fresh=True)) for signum in (TERM, INT)]
     for signum, process in processes:
         until(lambda process=process, signum=signum: catches(process, signum))
         process.send_signal(signum)
     for signum, process in processes:
-        assert "Traceback" not in ended(process, 128 + signum)
+        told = ended(process, 128 + signum)
+        assert told.startswith("interrupted by SIG")
+        assert told.endswith(" before the first update; there was nothing to save\n")
+        assert told.count("\n") == 1
+        assert not list((tmp_path / str(int(signum))).iterdir())
 
 
 @pytest.mark.slow
 def test_one_process_stopped_in_training_validation_and_test_goes_on_with_the_same_bits(start, tmp_path):
     whole = start(folder="whole")
-    err = ended(start(*send("on_train_batch_start", USR1, 3)), 128 + USR1)
-    assert err.strip().splitlines()[-1] == "stopped by SIGUSR1 at update 6; go on with resume=auto"
+    words = [*RUN, *send("on_train_batch_start", USR1, 3)]
+    err = ended(start(*words[len(RUN) :]), 128 + USR1)
+    assert (
+        err.strip().splitlines()[-1]
+        == f"interrupted by SIGUSR1 at update 6; go on with: python {TRAIN} {shlex.join(words)} resume=auto"
+    )
     told = result(tmp_path / "mine")
-    assert (told["status"], told["updates"]) == ("stopped", 6)
+    assert (told["status"], told["updates"]) == ("interrupted", 6)
     ended(start("resume=auto", *send("on_validation_batch_end", TERM, 2)), 128 + TERM)
     assert last(tmp_path / "mine")["cadence"]["updates"] == 8
     ended(start("resume=auto", *send("on_test_start", USR2)), 0)
@@ -133,7 +145,7 @@ def test_one_process_stopped_in_training_validation_and_test_goes_on_with_the_sa
 @pytest.mark.slow
 def test_a_signal_to_one_rank_of_two_stops_both_and_they_go_on_with_the_same_bits(start, start_two, tmp_path):
     """First rank 1 is a child of rank 0, by Lightning's launcher; then both are started by hand."""
-    ended(start(*TWO, *send("on_train_batch_start", TERM, 2, ranks="[1]")), 128 + TERM)
+    ended(start(*TWO, *send("on_train_batch_start", INT, 2, ranks="[1]")), 128 + INT)
     for words, code in (
         (("resume=auto", *send("on_validation_batch_end", USR1, 1, ranks="[0]")), 128 + USR1),
         (("resume=auto", *send("on_test_start", TERM, 1, ranks="[1]")), 0),
@@ -149,6 +161,54 @@ def test_a_signal_to_one_rank_of_two_stops_both_and_they_go_on_with_the_same_bit
     assert last(folders[1])["cadence"]["updates"] == 24
 
 
+LONG = ("trainer.duration=1000000", "trainer.validate=1000000", "trainer.checkpoint=10")
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_the_run_says_how_to_go_on(start, tmp_path):
+    replaced = ("data=", "trainer.duration", "trainer.validate", "name")
+    words = [word for word in RUN if not word.startswith(replaced)]
+    samples = [f"data.{name}={{_target_:tests.data.test_seeds.Flipped}}" for name in ("train", "val")]
+    place = ("data=dataset", *samples, "data.shape={in_features:5,classes:2}", "data.num_workers=2", *LONG)
+    process = start(*place, short=words)
+    until(lambda: list(tmp_path.glob("mine/outputs/*/checkpoints/update-*.ckpt")))
+    os.killpg(process.pid, INT)
+    told = ended(process, 130)
+    (folder,) = (tmp_path / "mine/outputs").iterdir()
+    (newest,) = (folder / "checkpoints").glob("update-*.ckpt")
+    update, notice = int(newest.stem.removeprefix("update-")), "press Ctrl-C again to end at once"
+    command = shlex.join(["python", str(TRAIN), *words, *place, f"name={folder.name}", "resume=auto"])
+    lines = [line for line in told.splitlines() if line and not line.startswith("update ")]
+    assert lines[0].endswith(notice)
+    assert lines[1:] == [f"interrupted by SIGINT (Ctrl-C) at update {update}; go on with: {command}"]
+    found = json.loads((folder / "result.json").read_text())
+    assert (found["status"], found["updates"], found["error"]) == ("interrupted", update, lines[1].partition(";")[0])
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_is_closed_is_saved(tmp_path):
+    words = [word for word in RUN if not word.startswith(("trainer.duration", "trainer.validate", "callbacks"))]
+    pid, master = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        os.execv(sys.executable, [sys.executable, str(TRAIN), *words, *LONG])
+    until(lambda: list(tmp_path.glob("outputs/run/checkpoints/update-*.ckpt")), lambda: read_screen(master))
+    os.close(master)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    found = json.loads((tmp_path / "outputs/run/result.json").read_text())
+    assert found["status"] == "interrupted"
+    assert found["error"] == f"interrupted by SIGHUP at update {found['updates']}"
+    assert read(Path(found["checkpoint"]))["cadence"]["updates"] == found["updates"]
+
+
+def read_screen(master):
+    """Read what a terminal shows, so that its program need not wait."""
+    while select.select([master], [], [], 0)[0]:
+        os.read(master, 1 << 16)
+
+
 @pytest.mark.slow
 def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
     process = start(fresh=True)
@@ -159,7 +219,8 @@ def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
     assert process.returncode == 0
 
 
-def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_runs(python):
+@pytest.mark.parametrize(("signum", "seconds"), [(TERM, 2.0), (INT, 0.5)])
+def test_a_second_signal_ends_a_process_that_waits_where_no_handler_of_python_runs(python, signum, seconds):
     lines = [
         "import ctypes; from trainer.distributed.launch import signals; signals.handle_signals(); signals.defer()",
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)",
@@ -167,12 +228,12 @@ def test_a_second_sigterm_ends_a_process_that_waits_where_no_handler_of_python_r
     ]
     process = subprocess.Popen([python, "-c", "\n".join(lines)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "here\n"
-    process.terminate()
-    process.terminate()  # passed on by a launcher: the same wish
-    time.sleep(2.5)
+    process.send_signal(signum)
+    process.send_signal(signum)  # passed on by a launcher: the same wish
+    time.sleep(seconds + 0.4)
     assert process.poll() is None
-    process.terminate()
-    assert process.wait(timeout=20) == 143
+    process.send_signal(signum)
+    assert process.wait(timeout=20) == 128 + signum
 
 
 def test_a_worker_that_a_run_has_forked_ends_at_a_signal_as_its_parent_expects(python):
@@ -204,7 +265,7 @@ def test_a_requeued_job_goes_on_with_its_own_run_though_nothing_says_resume_and_
     (vain / RECORD).write_text(json.dumps({"job": "7", "checkpoint": "", "since": 0, "most": 3}))
     lost = start(*send("setup", USR1), folder="vain", **job, SLURM_RESTART_COUNT="2")
     told = ended(start(*send("on_train_batch_start", USR1, 3), **job), 128 + USR1)
-    assert told.strip().splitlines()[-1] == "stopped by SIGUSR1 at update 6; Slurm job 7 is requeued"
+    assert told.strip().splitlines()[-1] == "interrupted by SIGUSR1 at update 6; Slurm job 7 is requeued"
     assert "resumed at update 6" in ended(start(**job, SLURM_RESTART_COUNT="1"), 0)
     assert result(tmp_path / "mine")["status"] == "completed"
     assert (tmp_path / "mine/outputs/run/config-until-6.yaml").exists()
@@ -237,5 +298,5 @@ def test_torchrun_that_handles_sigusr1_waits_for_the_checkpoint_and_the_job_is_r
                 os.kill(pid, signal.SIGKILL)
     assert agent.returncode != 0
     update = last(tmp_path)["cadence"]["updates"]
-    assert f"stopped by SIGUSR1 at update {update}; Slurm job 7 is requeued" in err
+    assert f"interrupted by SIGUSR1 at update {update}; Slurm job 7 is requeued" in err
     assert (tmp_path / "asked").read_text() == "requeue 7\n"

@@ -2,16 +2,18 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from trainer.checkpoint.io import checkpoints_in
 from trainer.checkpoint.snapshots import remove_orphans_of, restore_records
 from trainer.cli.command import check_command
-from trainer.cli.typed_program import typed_overrides, typed_program
+from trainer.cli.typed_program import resuming_command, typed_overrides, typed_program
 from trainer.cli.version import version
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
@@ -21,6 +23,7 @@ from trainer.distributed.launch import signals
 from trainer.distributed.launch.launcher import write_job
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import record_start
+from trainer.distributed.launch.time_limit import TimeLimit, process_age
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.module import Module
@@ -34,19 +37,24 @@ def run(cfg: DictConfig) -> None:
     """Train as the config says; the run's folder then has its config, plan, log, checkpoints and result."""
     job = HydraConfig.get()
     check_command(job)
-    run_in(Path(job.runtime.output_dir), cfg, typed_overrides(job), typed_program(job))
+    age, folder = process_age(), Path(job.runtime.output_dir)
+    run_in(folder, cfg, typed_overrides(job), typed_program(job), age)
 
 
-def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequence[str]) -> None:
-    """The same in a folder; `program` and `overrides` are the command that would start it."""
-    started, settings = time.time(), settings_of(cfg)
-    with _rank_monitor(settings, folder) as monitor:
+def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequence[str], age: float = 0.0) -> None:
+    """The same in a folder; `program` and `overrides` are the command that would start it.
+
+    `age`: seconds that count for `trainer.max_time` already.
+    """
+    started, begun, settings = time.time(), time.monotonic() - age, settings_of(cfg)
+    with _naming_the_command(folder, program, settings.name), _rank_monitor(settings, folder) as monitor:
         record_start(folder, settings.trainer.max_idle_restarts)
         remove_orphans_of(folder)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
         signals.defer()
+        parts.checkpointing.stop_signal.limit = TimeLimit(settings.trainer.longest, begun)
         if parts.trainer.is_global_zero:
             announce(parts, overrides, program)
             write_job(folder)
@@ -64,8 +72,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         outcome = {"status": "completed", "test": test}
     except BaseException as error:
         cause = parts.checkpointing.final_error(monitor.cause(error))
-        status = "stopped" if isinstance(cause, signals.Stopped) else "failed"
-        outcome = {"status": status, "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
+        outcome = _outcome(cause)
         parts.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
@@ -73,6 +80,26 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
             write_result(parts, outcome, time.time() - started)
         if signum := parts.checkpointing.stopped_by:
             parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
+
+
+def _outcome(cause: BaseException) -> dict[str, Any]:
+    """What the result says of a run that has ended by an error or was interrupted."""
+    if isinstance(cause, signals.Interrupted):
+        return {"status": "interrupted", "error": str(cause)}
+    if isinstance(cause, KeyboardInterrupt) or isinstance(cause.__context__, KeyboardInterrupt):
+        return {"status": "interrupted", "error": "interrupted by KeyboardInterrupt"}
+    return {"status": "failed", "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
+
+
+@contextmanager
+def _naming_the_command(folder: Path, program: Sequence[str], name: str) -> Iterator[None]:
+    """Give an interruption the command that continues the run, where a checkpoint was saved."""
+    try:
+        yield
+    except signals.Interrupted as interrupted:
+        if checkpoints_in(folder / "checkpoints"):
+            interrupted.command = resuming_command(HydraConfig.get(), program, name)
+        raise
 
 
 def fit(parts: Parts) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 import cadence
+from trainer.distributed.launch import signals
 from trainer.lr import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,14 @@ def folder(tmp_path, monkeypatch):
     """A working folder of the test's own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def interruptible(monkeypatch):
+    """The handler of SIGINT that Python starts with; a shell starts what it puts in the background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def same(one, other):
@@ -133,6 +143,60 @@ def test_ctrl_c_reaches_the_caller_as_itself(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         cadence.fit(*SMALL, "name=stopped")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+SEND = ("+callbacks.send._target_=tests.distributed.signalling.Send", "+callbacks.send.hook=on_train_batch_start")
+
+
+def test_ctrl_c_saves_the_run_then_reaches_the_caller_and_the_run_goes_on_to_the_same_bits(capsys, interruptible):
+    words = (*SMALL, "trainer.steps_per_execution=2", "trainer.checkpoint=4", "allow=[tests]", "trainer.duration=15")
+    words = tuple(word for word in words if word != "trainer.duration=16")
+    whole = cadence.fit(*words, "name=whole")
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    for nth in (3, 2):
+        send = (*SEND, f"+callbacks.send.signum={int(signal.SIGINT)}", f"+callbacks.send.nth={nth}")
+        with pytest.raises(KeyboardInterrupt):
+            cadence.fit(*words, *send, "name=cut", "resume=auto")
+        assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("interrupted by")]
+    assert [line.partition("; ")[0] for line in told] == [
+        f"interrupted by SIGINT (Ctrl-C) at update {t}" for t in (6, 10)
+    ]
+    assert told[0].endswith("'name=cut', 'resume=auto')")
+    assert "go on with: cadence.fit('data=synthetic', " in told[0]
+    assert json.loads(Path("outputs/cut/result.json").read_text())["status"] == "interrupted"
+    assert same(cadence.fit(*words, "name=cut", "resume=auto"), whole)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_update(monkeypatch, interruptible):
+    from trainer.engine.module import Module
+
+    def hangs(*given):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(Module, "training_step", hangs)
+    with pytest.raises(KeyboardInterrupt):
+        cadence.fit(*SMALL, "name=twice")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_in_another_thread_and_beside_handlers_of_the_caller_no_handler_is_set(monkeypatch):
+    seen, own = [], lambda *given: None
+    monkeypatch.setattr(
+        "cadence.fitting.run_in", lambda *given: seen.append(list(map(signal.getsignal, signals.SIGNALS)))
+    )
+    monkeypatch.setattr("cadence.fitting.load", lambda *given: None)
+    before = list(map(signal.getsignal, signals.SIGNALS))
+    thread = threading.Thread(target=lambda: cadence.fit(*SMALL, "name=aside"))
+    thread.start()
+    thread.join()
+    assert seen == [before]
+    signal.signal(signal.SIGTERM, own)
+    cadence.fit(*SMALL, "name=beside")
+    assert seen[1][0] is own
+    assert seen[1][1] is signals._handle
 
 
 def test_batches_by_name_go_through_the_step_of_the_run(folder):

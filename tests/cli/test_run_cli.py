@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.messages import user_error_message
 from trainer.cli.run_cli import run_cli
-from trainer.distributed.launch.signals import Stopped
+from trainer.distributed.launch.signals import Interrupted
 from trainer.lr import ConfigError
 from trainer.sweep.summary import SweepFailed
 
@@ -40,7 +40,7 @@ import hydra
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
-from trainer.distributed.launch.signals import Stopped
+from trainer.distributed.launch.signals import Interrupted
 
 @hydra.main(**VERSION_BASE, config_path="conf", config_name="train")
 def main(cfg):
@@ -162,7 +162,7 @@ def test_an_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:
         except KeyboardInterrupt:
             sys.exit(1)
 
-    assert run_cli(raising(Stopped(signal.SIGTERM))) == 143
+    assert run_cli(raising(Interrupted(signal.SIGTERM))) == 143
     assert run_cli(interrupted) == 130
 
 
@@ -228,6 +228,14 @@ def test_the_front_door_imports_neither_torch_nor_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(("trains", "code"), [(True, 0), (False, 120)])
+def test_what_cannot_be_printed_ends_no_run_and_no_other_command_unseen(trains: bool, code: int) -> None:
+    text = f"from trainer.cli.run_cli import run_cli; raise SystemExit(run_cli(lambda: print('x'), trains={trains}))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", text], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code
 
 
 def test_a_terminal_that_lacks_a_character_fails_no_run() -> None:

@@ -21,7 +21,7 @@ def test_a_preempted_job_is_requeued_and_repeats_and_loses_no_sample(slurm, plac
     slurm("srun", "--partition=hi", "--nodes=2", "--cpus-per-task=2", "true")
     slurm.again(job, place)
     log = (place.path / "log").read_text()
-    assert f"stopped by SIGTERM at update {stopped_at(log)}; Slurm job {job} is requeued" in log
+    assert f"interrupted by SIGTERM at update {stopped_at(log)}; Slurm job {job} is requeued" in log
     assert 20 <= stopped_at(log) < 120
     assert place.ends_as(whole), log
 
@@ -32,7 +32,7 @@ def test_a_job_whose_time_is_nearly_up_saves_is_requeued_once_and_goes_on(slurm,
     slurm("scancel", "--signal=USR1", job)
     slurm.again(job, place)
     log = (place.path / "log").read_text()
-    assert f"stopped by SIGUSR1 at update {stopped_at(log)}; Slurm job {job} is requeued" in log
+    assert f"interrupted by SIGUSR1 at update {stopped_at(log)}; Slurm job {job} is requeued" in log
     assert slurm.facts(job)["Restarts"] == "1"
     assert place.ends_as(whole), log
 
@@ -42,7 +42,7 @@ def test_a_cancelled_job_saves_and_is_not_requeued(slurm, place):
     until(lambda: len(place.checkpoints()) >= 2)
     slurm("scancel", job)
     until(lambda: slurm.facts(job)["JobState"] == "CANCELLED" and (place.path / "run/result.json").exists())
-    assert place.result()["status"] == "stopped"
+    assert place.result()["status"] == "interrupted"
     assert place.checkpoints()[-1].name == f"update-{place.result()['updates']:08d}.ckpt"
     assert slurm.facts(job)["Restarts"] == "0"
 
@@ -59,13 +59,13 @@ def test_torchrun_within_srun_that_handles_the_signal_saves_and_the_job_goes_on(
     slurm("scancel", "--signal=USR1", job)
     slurm.again(job, place)
     log = (place.path / "log").read_text()
-    assert f"stopped by SIGUSR1 at update {stopped_at(log)}; Slurm job {job} is requeued" in log
+    assert f"interrupted by SIGUSR1 at update {stopped_at(log)}; Slurm job {job} is requeued" in log
     assert place.ends_as(whole), log
 
 
 def stopped_at(log):
     """The update that the run says it was stopped at; once, whatever the number of ranks and signals."""
-    (found,) = re.findall(r"^stopped by SIG\w+ at update (\d+);", log, flags=re.MULTILINE)
+    (found,) = re.findall(r"^interrupted by SIG\w+ at update (\d+);", log, flags=re.MULTILINE)
     return int(found)
 
 
@@ -88,7 +88,7 @@ def test_a_sweep_gives_each_job_a_slurm_job_that_is_requeued_where_its_time_is_u
     assert [result["status"] for result in results] == ["completed"] * 2
     assert [result["updates"] for result in results] == [120, 120]
     assert results[0]["test"] != results[1]["test"]
-    assert sum("stopped by SIGUSR2" in (folder / "job.log").read_text() for folder in folders) == 1
+    assert sum("interrupted by SIGUSR2" in (folder / "job.log").read_text() for folder in folders) == 1
     assert sum((folder / "config.yaml").exists() for folder in folders) == 2
 
 
@@ -105,7 +105,7 @@ def test_a_first_failure_ends_a_sweep_through_slurm_and_a_search_learns_there(sl
 
     failing = sweep("name=fails", "act=hang,raise,complete", "hydra.launcher.fail_fast=true")
     assert failing.returncode == 1, failing.stderr
-    assert [job["status"] for job in jobs("fails")] == ["stopped", "failed", "waiting"]
+    assert [job["status"] for job in jobs("fails")] == ["interrupted", "failed", "waiting"]
     until(lambda: not slurm("squeue", "--noheader"))
     found = sweep("name=search", "hydra/sweeper=search", "x=interval(1,4)", "hydra.sweeper.trials=3")
     assert found.returncode == 0, found.stderr

@@ -17,7 +17,7 @@ from trainer.distributed.launch.restart_limit import (
     record_start,
     restart_limit_message,
 )
-from trainer.distributed.launch.signals import Stopped
+from trainer.distributed.launch.signals import Interrupted
 from trainer.lr import ConfigError
 from trainer.run import fit
 
@@ -73,12 +73,12 @@ def test_the_third_start_in_vain_fails_in_one_line_and_is_not_requeued(slurm, fo
     for restarts in range(3):
         slurm(restarts)
         record_start(folder, 3)
-        assert ended(Stopped(USR1)) == (138 if restarts < 2 else 1)
+        assert ended(Interrupted(USR1)) == (138 if restarts < 2 else 1)
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first == second == "stopped by SIGUSR1 before the first update; Slurm job 7 is requeued"
+    assert first == second == "interrupted by SIGUSR1 before the first update; Slurm job 7 is requeued"
     assert third == (
-        "stopped by SIGUSR1 before the first update; Slurm job 7 is given up: 3 starts in a row have made no update: "
-        "give it more time (sbatch --time), or raise trainer.max_idle_restarts=3"
+        "interrupted by SIGUSR1 before the first update; Slurm job 7 is given up: 3 starts in a row have made "
+        "no update: give it more time (sbatch --time), or raise trainer.max_idle_restarts=3"
     )
     assert slurm.asked() == ["requeue 7"] * 2
 
@@ -145,7 +145,7 @@ def test_null_never_gives_up_and_other_numbers_are_counted(slurm, folder, compos
 
 
 def test_a_time_limit_that_is_up_before_the_run_begins_is_not_asked_for_again(slurm, capsys):
-    assert ended(Stopped(USR1)) == 1
+    assert ended(Interrupted(USR1)) == 1
     assert "Slurm job 7 is given up: its time was up before the run had begun: give it more" in capsys.readouterr().err
     assert slurm.asked() == []
 
@@ -171,15 +171,15 @@ def test_a_run_that_is_stopped_in_vain_ends_as_failed_and_one_that_gets_on_as_st
         "trainer.validate=8",
         "warmup=none",
     )
-    for hook, cause in (("setup", RestartLimitReached), ("on_train_batch_start", Stopped)):
+    for hook, cause in (("setup", RestartLimitReached), ("on_train_batch_start", Interrupted)):
         assembly = assembled(*run, folder=hook)
         for restarts in range(3):
             slurm(restarts)
             record_start(assembly.folder, 3)
         assembly.trainer.callbacks.insert(0, Send(hook, USR1))
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(Interrupted) as stopped:
             fit(assembly)
         signals._received.clear()
         error = assembly.checkpointing.final_error(stopped.value)
         assert type(error) is cause
-        assert bool(assembly.checkpointing.stopped_by) == (cause is Stopped), "who is given up asks for nothing"
+        assert bool(assembly.checkpointing.stopped_by) == (cause is Interrupted), "who is given up asks for nothing"

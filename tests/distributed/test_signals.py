@@ -1,5 +1,6 @@
 """A signal stops a run between two blocks, or in its validation, and what is resumed ends with the same bits."""
 
+import contextlib
 import signal
 
 import pytest
@@ -50,10 +51,10 @@ MOMENTS = [
 def test_a_run_stopped_at_any_moment_and_resumed_ends_with_the_same_bits(assembled, whole):
     due = 0
     for number, (hook, nth) in enumerate(MOMENTS):
-        signum = signals.SIGNALS[number % 3]
+        signum = signals.SIGNALS[number % len(signals.SIGNALS)]
         first = assembled(*RUN, folder=f"{hook}-{nth}")
         first.trainer.callbacks.insert(0, Send(hook, signum, nth))
-        with pytest.raises(signals.Stopped) as stopped:
+        with pytest.raises(signals.Interrupted) as stopped:
             fit(first)
         first.trainer.logger.close()
         assert stopped.value.code == 128 + signum
@@ -83,7 +84,7 @@ def test_what_is_stopped_again_and_again_loses_nothing(assembled, whole):
         try:
             fit(assembly)
             done = True
-        except signals.Stopped:
+        except signals.Interrupted:
             assembly.trainer.logger.close()
             signals._received.clear()
             point = candidates("auto", assembly.folder)[0]
@@ -100,6 +101,55 @@ def test_a_signal_in_the_last_batch_of_the_last_validation_lets_the_run_finish(a
     assert ending(assembly)[1:] == whole[1:]
 
 
+class Clock:
+    """A time limit that is over at the question of this number, from 1."""
+
+    finite = True
+
+    def __init__(self, nth):
+        self.left = nth
+
+    def is_up(self):
+        self.left -= 1
+        return self.left <= 0
+
+    def expect_save(self, size):
+        pass
+
+    saving = contextlib.nullcontext
+
+
+@pytest.mark.parametrize("nth", [1, 3, 10])
+def test_a_run_whose_time_is_up_says_so_and_goes_on_to_the_same_bits(assembled, whole, nth):
+    first = assembled(*RUN)
+    first.checkpointing.stop_signal.limit = Clock(nth)
+    with pytest.raises(signals.Interrupted, match=r"interrupted by trainer\.max_time") as interrupted:
+        fit(first)
+    first.trainer.logger.close()
+    assert interrupted.value.code == 142
+    assert first.checkpointing.stopped_by == signals.TIME_IS_UP
+    found = checkpoints_in(first.folder / "checkpoints")
+    assert len(found) == (nth > 1)
+    second = assembled(*RUN, resumed=found[-1] if found else None)
+    fit(second)
+    state, best, log = ending(second)
+    assert all(torch.equal(state[name], whole[0][name]) for name in whole[0])
+    assert (best, log) == whole[1:]
+
+
+def test_a_test_that_the_time_is_too_short_for_is_repeated(assembled):
+    assembly = assembled(*RUN)
+    fit(assembly)
+    expected = evaluate(assembly)
+    assembly.checkpointing.stop_signal.limit = Clock(2)
+    with pytest.raises(signals.Interrupted, match="max_time at update 24"):
+        evaluate(assembly)
+    assembly.trainer.logger.close()
+    again = assembled(*RUN, resumed=checkpoints_in(assembly.folder / "checkpoints")[-1])
+    fit(again)
+    assert evaluate(again) == expected
+
+
 def test_a_signal_in_the_test_lets_it_finish(assembled):
     assembly = assembled(*RUN)
     fit(assembly)
@@ -112,7 +162,7 @@ def test_a_signal_in_the_test_lets_it_finish(assembled):
 def test_a_signal_before_the_first_update_saves_nothing(assembled):
     assembly = assembled(*RUN)
     assembly.trainer.callbacks.insert(0, Send("setup", signal.SIGUSR2))
-    with pytest.raises(signals.Stopped, match="SIGUSR2 before the first update"):
+    with pytest.raises(signals.Interrupted, match="SIGUSR2 before the first update"):
         fit(assembly)
     assert not checkpoints_in(assembly.folder / "checkpoints")
 
@@ -136,7 +186,7 @@ def test_a_process_that_has_nothing_to_keep_leaves_at_once_unless_it_is_one_of_m
     signal.raise_signal(signal.SIGUSR1)
     assert signals.received() == signal.SIGUSR1
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with pytest.raises(signals.Stopped) as stopped:
+    with pytest.raises(signals.Interrupted) as stopped:
         signal.raise_signal(signal.SIGUSR2)
     assert stopped.value.code == 128 + signal.SIGUSR2
     assert signals.received() == signal.SIGUSR1

@@ -97,6 +97,7 @@ class Script:
 
 def _script(path: Path, argv: list[str], folder: Path, environment: dict[str, str], said: list[Path]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     multiprocessing.set_start_method("fork", force=True)
     for place, descriptor in zip(said, (1, 2)):

@@ -162,7 +162,7 @@ def test_sigterm_in_the_middle_of_a_validation_loses_no_observation_of_the_rule(
         step(batch, batch_idx)
 
     stopped.module.validation_step = terminated
-    with pytest.raises(watching.Stopped):
+    with pytest.raises(watching.Interrupted):
         fit(stopped)
     watching._received.clear()
     point = checkpoints_in(stopped.checkpointing.folder)[-1]

@@ -136,9 +136,11 @@ def test_a_killed_driver_goes_on_with_the_source_and_the_shorter_jobs_where_each
 def test_jobs_whose_source_fails_before_their_snapshot_are_not_run_and_a_later_start_runs_them(app: Path) -> None:
     code, _, err = sweep(app, *WORDS, LENGTHS, "hydra.launcher.jobs=2", PLANT_80_25="raise")
     assert code == 1
-    assert [job["status"] for job in summary(app)] == ["completed", "stopped", "failed"]
+    assert [job["status"] for job in summary(app)] == ["completed", "interrupted", "failed"]
     assert summary(app)[1]["error"] == "not run: job 2, which it starts from, failed before update 33"
-    assert "job 1 stopped: trainer.duration=40: not run: job 2, which it starts from, failed before update 33" in err
+    assert (
+        "job 1 interrupted: trainer.duration=40: not run: job 2, which it starts from, failed before update 33" in err
+    )
     assert err.splitlines()[-1].startswith("1 of 3 jobs failed: job 2 trainer.duration=80, 1 more did not run to their")
     assert begins(app, 3) == [[17], [], [0]]
     code, _, err = sweep(app, *WORDS, LENGTHS, "resume=auto", "hydra.launcher.fail_fast=true")
@@ -162,7 +164,7 @@ def test_a_signal_ends_the_sweep_while_jobs_wait_for_a_snapshot(app: Path) -> No
     driver.send_signal(signal.SIGTERM)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == 128 + signal.SIGTERM
-    assert err.splitlines()[-1] == "SIGTERM stopped the sweep: 0 of 3 completed, 1 stopped, 2 waiting"
+    assert err.splitlines()[-1] == "SIGTERM interrupted the sweep: 0 of 3 completed, 1 interrupted, 2 waiting"
 
 
 @pytest.mark.parametrize(

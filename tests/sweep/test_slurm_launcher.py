@@ -78,8 +78,8 @@ def test_the_first_failure_ends_what_runs_and_submits_no_more(app: Path, slurm: 
     words = ("act=hang,raise,complete", "hydra.launcher.fail_fast=true", "hydra.launcher.jobs=2")
     code, _, err = sweep(app, *words, *SLURM, **slurm.env)
     assert code == 1, err
-    assert [job["status"] for job in summary(app)] == ["stopped", "failed", "waiting"]
-    assert "stopped by the failure of job 1" in summary(app)[0]["error"]
+    assert [job["status"] for job in summary(app)] == ["interrupted", "failed", "waiting"]
+    assert "interrupted by the failure of job 1" in summary(app)[0]["error"]
     assert submitted(slurm) == 2
     assert all((job / "ended").exists() for job in slurm.folder.glob("job-*"))
 
@@ -92,7 +92,7 @@ def test_a_signal_ends_the_jobs_that_run_and_those_that_wait_in_slurm(app: Path,
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 128 + signal.SIGINT, err
     assert not any(alive(pid) for pid in pids)
-    assert err.splitlines()[-1] == "SIGINT stopped the sweep: 0 of 3 completed, 3 stopped"
+    assert err.splitlines()[-1] == "SIGINT interrupted the sweep: 0 of 3 completed, 3 interrupted"
     assert not (app / "outputs/s/2/starts").exists()
     assert all((job / "ended").exists() for job in slurm.folder.glob("job-*"))
 

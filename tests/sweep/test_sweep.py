@@ -222,8 +222,8 @@ def test_a_signal_to_the_sweep_ends_its_jobs_and_leaves_no_orphan(app: Path, sig
     _, err = driver.communicate(timeout=90)
     assert driver.returncode == 128 + signum
     assert not any(alive(pid) for pid in pids)
-    assert [job["status"] for job in summary(app)] == ["stopped", "waiting", "waiting"]
-    assert err.splitlines()[-1] == f"{signum.name} stopped the sweep: 0 of 3 completed, 1 stopped, 2 waiting"
+    assert [job["status"] for job in summary(app)] == ["interrupted", "waiting", "waiting"]
+    assert err.splitlines()[-1] == f"{signum.name} interrupted the sweep: 0 of 3 completed, 1 interrupted, 2 waiting"
 
 
 def test_two_jobs_at_once_really_overlap(app: Path) -> None:
@@ -324,8 +324,8 @@ def test_jobs_on_the_cpu_share_its_cores_and_see_no_device(app: Path) -> None:
 def test_fail_fast_ends_the_sweep_at_the_first_failure(app: Path) -> None:
     code, _, err = sweep(app, "act=hang,raise,complete", "hydra.launcher.jobs=2", "hydra.launcher.fail_fast=true")
     assert code == 1
-    assert [job["status"] for job in summary(app)] == ["stopped", "failed", "waiting"]
-    assert "job 0 stopped: act=hang: stopped by the failure of job 1" in err
+    assert [job["status"] for job in summary(app)] == ["interrupted", "failed", "waiting"]
+    assert "job 0 interrupted: act=hang: interrupted by the failure of job 1" in err
     last = err.splitlines()[-1]
     assert last.startswith("1 of 3 jobs failed: job 1 act=raise, 2 more did not run to their end; see ")
     assert not any(alive(pid) for pid in hanging(app, 0))

@@ -21,7 +21,7 @@ from trainer.checkpoint.io import (
 from trainer.checkpoint.snapshots import save_records, snapshot_path
 from trainer.distributed.launch.launcher import rank
 from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
-from trainer.distributed.launch.signals import Stopped
+from trainer.distributed.launch.signals import TIME_IS_UP, Interrupted
 from trainer.distributed.stop_signal import StopSignal
 from trainer.engine.module import Module
 from trainer.engine.update import Diverged
@@ -118,6 +118,7 @@ class Checkpointing(pl.Callback):
             self.adopt()
         self.stop_signal.connect(trainer)
         self._finite.begin(pl_module, trainer.optimizers)
+        self.stop_signal.limit.expect_save(3 * sum(one.nbytes for one in pl_module.parameters()))  # with two moments
 
     def validation_due(self, checkpoint: dict[str, Any]) -> bool:
         """Whether a checkpoint was saved before its validation was over."""
@@ -127,7 +128,7 @@ class Checkpointing(pl.Callback):
         """The error that the run ends with, the same on all ranks: `RestartLimitReached` if its job may not restart."""
         if isinstance(error, Diverged):
             error.args = (f"{error} {describe_newest(self.folder)}",)
-        if not isinstance(error, Stopped):
+        if not isinstance(error, Interrupted):
             return error
         signum = error.signum
         if not self.stop_signal.ask_rank_zero(lambda: bool(restart_limit_message(signum))):
@@ -152,7 +153,7 @@ class Checkpointing(pl.Callback):
             self._validation_due = validation_due
             self._save(trainer, module)
             self.stopped_by = signum  # only after the save: a run that could not be saved has failed
-            raise Stopped(signum, module.clock.t)
+            raise Interrupted(signum, module.clock.t)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -169,6 +170,16 @@ class Checkpointing(pl.Callback):
         assert isinstance(pl_module, Module)
         if trainer.state.fn == "fit" and not trainer.fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch:
             self._stop_if_asked(trainer, pl_module, validation_due=True)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stop_signal.connect(trainer)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
+        """End at the time limit: a run that goes on repeats the test. A signal lets the test finish."""
+        assert isinstance(pl_module, Module)
+        if self.stop_signal.limit.finite and self.stop_signal.received() == TIME_IS_UP:
+            self.stopped_by = TIME_IS_UP
+            raise Interrupted(TIME_IS_UP, pl_module.clock.t)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
@@ -209,9 +220,10 @@ class Checkpointing(pl.Callback):
         module.flush()
         for logger in trainer.loggers:
             logger.save()
-        if module.clock.t in self.snapshots:
-            self._save_snapshot(trainer, snapshot_path(self.folder, module.clock.t))
-        trainer.save_checkpoint(checkpoint_path(self.folder, module.clock.t))
+        with self.stop_signal.limit.saving():
+            if module.clock.t in self.snapshots:
+                self._save_snapshot(trainer, snapshot_path(self.folder, module.clock.t))
+            trainer.save_checkpoint(checkpoint_path(self.folder, module.clock.t))
         if trainer.is_global_zero and self.keep:
             for old in checkpoints_in(self.folder)[: -self.keep]:
                 if old.name != self._before:

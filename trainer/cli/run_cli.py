@@ -1,19 +1,21 @@
 """From an error to one line and an exit code.
 
-0: done. 1: the run failed. 2: the user's mistake. 130: stopped by Ctrl-C. 143, 138, 140: stopped by SIGTERM,
-SIGUSR1, SIGUSR2. A job that Slurm has requeued keeps this code: its run is not done.
+0: done. 1: the run failed. 2: the user's mistake. 130: interrupted by Ctrl-C. 143, 129, 138, 140: interrupted by
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2. 142: `trainer.max_time` was over. A job that Slurm has requeued keeps this code: its
+run is not done.
 """
 
+import logging
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from io import TextIOWrapper
 from pathlib import Path
 
 from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
 from trainer.cli.messages import RunFailed, one_line, user_error_message
+from trainer.cli.streams import drop_unwritable, replace_unknown_characters
 from trainer.distributed.launch import signals
 from trainer.distributed.launch.launcher import launcher, rank
 from trainer.distributed.launch.requeue import requeue
@@ -24,14 +26,17 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 LONGEST = 500
 
 
-def run_cli(main: Callable[[], object]) -> int:
+def run_cli(main: Callable[[], object], trains: bool = False) -> int:
     """Run `main`, print an error in one line on stderr, and return the exit code.
 
     `HYDRA_FULL_ERROR=1` shows the traceback above that line and changes no code. A job that leaves through
-    `sys.exit()` has failed: only one that returns is done.
+    `sys.exit()` has failed: only one that returns is done. A command that `trains` goes on where nobody reads what it
+    prints, as on a full disk.
     """
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may lack κ, which is no reason for a run to fail
+    replace_unknown_characters()
+    if trains:
+        drop_unwritable()
+    signals.reported()
     try:
         with hydra_raises():
             main()
@@ -50,8 +55,8 @@ def _exited(leaving: SystemExit) -> int:
     """The code of `sys.exit(code)`; a job that exits without an error code has failed, too."""
     if isinstance(leaving.__context__, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
-    if isinstance(leaving, signals.Stopped):
-        return _stopped(leaving)
+    if isinstance(leaving, signals.Interrupted):
+        return _interrupted(leaving)
     if isinstance(leaving.code, str):
         return _print(one_line(leaving.code), FAILED)
     frames = traceback.extract_tb(leaving.__traceback__)
@@ -61,11 +66,12 @@ def _exited(leaving: SystemExit) -> int:
     return leaving.code or DONE
 
 
-def _stopped(stopped: signals.Stopped) -> int:
-    if rank() == 0 and (why := restart_limit_message(stopped.signum)):
-        return _print(f"{stopped}; {why}", FAILED)
-    became = requeue(stopped.signum) if rank() == 0 else ""
-    return _print(f"{stopped}; {became or 'go on with resume=auto'}", 128 + stopped.signum)
+def _interrupted(by: signals.Interrupted) -> int:
+    if rank() == 0 and (why := restart_limit_message(by.signum)):
+        return _print(f"{by}; {why}", FAILED)
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.WARNING)  # it tells of its cache at exit
+    became = requeue(by.signum) if rank() == 0 else ""
+    return _print(f"{by}; {became or by.advice}", 128 + by.signum)
 
 
 def _failed(error: Exception) -> int:
@@ -83,12 +89,15 @@ def _failed(error: Exception) -> int:
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     path = Path(folder, "error.log")
     first = not path.exists()
-    _append(path, error)
+    try:
+        _append(path, error)
+    except OSError as full:
+        return _print(f"{short} (no traceback is kept: {full.strerror}: {path})", FAILED, first)
     return _print(f"{short} (traceback in {_relative(path)})", FAILED, first)
 
 
 def _append(path: Path, error: Exception) -> None:
-    with path.open("a") as log:
+    with path.open("a", encoding="utf-8") as log:
         log.write(f"rank {rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
         log.writelines(traceback.format_exception(error))
         log.write("\n")

@@ -1,9 +1,14 @@
 """The command of a run as a person would type it."""
 
+import os
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.cli.command import COMMAND, hydra_overrides, overrides, program_shown
 from trainer.cli.hydra_internals import given_flags, hydra_raises
+from trainer.distributed.launch.launcher import launcher
+from trainer.distributed.launch.requeue import NO_REQUEUE
 from trainer.lr import ConfigError
 
 
@@ -30,3 +35,21 @@ def typed_overrides(job: Any) -> list[str]:
     """The overrides of a run, `hydra.searchpath` among them: others may name options that are found there."""
     places = [word for word in hydra_overrides(job) if word.lstrip("+").startswith("hydra.searchpath=")]
     return [*places, *overrides(job)]
+
+
+def resuming_words(job: Any, name: str) -> list[str]:
+    """The overrides that continue the run of this name: those that were given, and `resume=auto`."""
+    replaced = ("resume", "resume.path", "resume.snapshot")
+    places = [word for word in hydra_overrides(job) if word.lstrip("+").startswith(("hydra.searchpath=", "hydra.run."))]
+    kept = [word for word in overrides(job) if word.partition("=")[0].lstrip("+") not in replaced]
+    named = any(word.startswith("name=") for word in kept)
+    return [*places, *kept, *([] if named else [f"name={name}"]), "resume=auto"]
+
+
+def resuming_command(job: Any, program: Sequence[str], name: str) -> str:
+    """The command that continues a run, to paste; for one that another program starts, what to add to its command."""
+    if os.environ.get(NO_REQUEUE):
+        return "the command of the sweep and resume=auto"
+    if launcher() is not None:
+        return f"the same command, name={name} and resume=auto"
+    return shlex.join([*program, *resuming_words(job, name)])

@@ -1,5 +1,6 @@
 """The config as checked, frozen, plain values; and the keys that a config may have."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from trainer.cli.messages import nearest
 from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
+from trainer.distributed.launch.time_limit import seconds_of
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number, positive
@@ -86,6 +88,7 @@ class TrainerSettings:
     gradients: GradientTreatment
     ddp: DDPOptions
     snapshots: Sequence[int | str] = ()
+    max_time: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "steps_per_execution", "log_every"):
@@ -96,9 +99,11 @@ class TrainerSettings:
             integer(
                 "trainer.threads", self.threads, f"give 1 to {cores}, the cores of this machine, or null.", 1, cores
             )
-        positive(
-            "trainer.timeout", self.timeout, "it is the seconds within which a lost process ends the others; try 60."
-        )
+        why = "it is the seconds within which a lost process ends the others, at most a day; try 60."
+        number("trainer.timeout", self.timeout, why, high=86400)
+        positive("trainer.timeout", self.timeout, why)
+        if self.max_time is not None:
+            seconds_of("trainer.max_time", self.max_time)
         if self.max_idle_restarts is not None:
             integer(
                 "trainer.max_idle_restarts",
@@ -122,6 +127,11 @@ class TrainerSettings:
             raise ConfigError(
                 "trainer.ddp has options of DDP, and trainer.strategy=fsdp has none of them: leave them out."
             )
+
+    @property
+    def longest(self) -> float:
+        """`max_time` in seconds."""
+        return math.inf if self.max_time is None else seconds_of("trainer.max_time", self.max_time)
 
     @property
     def world(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import distributed
 
 from trainer.distributed.launch import signals
+from trainer.distributed.launch.time_limit import TimeLimit
 
 
 def disable_lightning_signals(trainer: pl.Trainer) -> None:
@@ -16,20 +17,24 @@ def disable_lightning_signals(trainer: pl.Trainer) -> None:
 
 
 class StopSignal:
-    """Asks whether a signal stops any rank: each question reduces one number over all ranks."""
+    """Asks whether a signal or the time limit stops any rank: each question reduces one number over all ranks."""
 
     def __init__(self) -> None:
+        self.limit = TimeLimit()
         self._group: distributed.ProcessGroup | None = None
 
     def connect(self, trainer: pl.Trainer) -> None:
         """Prepare the process group; all ranks call it together. It is one of gloo, which waits for no device."""
-        if trainer.world_size > 1:
+        if trainer.world_size > 1 and self._group is None:
             own = distributed.get_backend() != "gloo"
             self._group = distributed.new_group(backend="gloo") if own else distributed.group.WORLD
 
     def received(self) -> int:
-        """The signal that a rank has received, the same on all ranks; 0 for none, the largest of several."""
-        own = signals.received()
+        """The signal that a rank has received, or `TIME_IS_UP`, the same on all ranks; 0 for none.
+
+        Of several it is the largest.
+        """
+        own = signals.received() or (int(signals.TIME_IS_UP) if self.limit.is_up() else 0)
         if self._group is None:
             return own
         largest = torch.tensor(own, dtype=torch.int32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.distributed.launch.signals import signal_of
 from trainer.sweep.spawn import Process, Spawn, fresh
 from trainer.sweep.watchdog import GRACE
 
@@ -27,7 +28,7 @@ class SharedPrefix:
 
 @dataclass
 class Job:
-    """One job; `status` goes from waiting to running to completed, failed, stopped or pruned.
+    """One job; `status` goes from waiting to running to completed, failed, interrupted or pruned.
 
     A job is completed where its exit code is 0 and its `result.json` says so. One that was killed, or that left early
     with exit code 0, has failed. `label` shows what tells it from the others. `need` is how many devices it takes and
@@ -155,8 +156,10 @@ class Job:
         if code == 0 and status == "completed":
             self.status = "completed"
             return
+        if signal_of(code) and status == "interrupted" and not self._cause:
+            self._cause = f"{self.result['error']}"
         first_word = self._cause.partition(" ")[0]
-        self.status = first_word if first_word in ("stopped", "pruned") else "failed"
+        self.status = first_word if first_word in ("interrupted", "pruned") else "failed"
         missing = f"{RESULT} says {status!r}" if status else f"no {RESULT}"
         reason = self.result.get("error") or (self._last_line() if code else "") or missing
         ending = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}, last line"

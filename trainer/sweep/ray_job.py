@@ -75,7 +75,7 @@ def main(folder: Path, command: list[str]) -> int:
                 if not (signums := os.read(0, 16)):
                     stdin.unregister(0)
                 for signum in signums or [signal.SIGTERM]:
-                    job.end(signum, "stopped")
+                    job.end(signum, "interrupted")
         watchdog.close()
     assert job.code is not None
     return job.code

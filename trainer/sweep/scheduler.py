@@ -82,7 +82,7 @@ class Scheduler:
         """Exit with the signal that stopped the sweep, if one did."""
         if self.received:
             name = signal.Signals(self.received[0]).name
-            print(f"{name} stopped the sweep: {format_counts(self.jobs)}", file=sys.stderr)
+            print(f"{name} interrupted the sweep: {format_counts(self.jobs)}", file=sys.stderr)
             raise SystemExit(128 + self.received[0])
 
     def run(self, batch: Sequence[Job], keep: Sequence[int], source: TrialSource | None = None) -> None:
@@ -110,12 +110,12 @@ class Scheduler:
                     time.sleep(TICK)
                     for signum in self.received[forwarded:]:
                         forwarded += 1
-                        self._stop(signum, f"stopped by {signal.Signals(signum).name}")
+                        self._stop(signum, f"interrupted by {signal.Signals(signum).name}")
                     self._collect_ended(source, watchdog)
                     table.refresh()
             finally:
                 for job in self._running():
-                    job.end(signal.SIGKILL, "stopped with the sweep")
+                    job.end(signal.SIGKILL, "interrupted with the sweep")
 
     def write(self) -> None:
         """Write the present state to `sweep.json`."""
@@ -177,7 +177,7 @@ class Scheduler:
         print_outcome(job)
         self.write()
         if self.limits.fail_fast and job.status == "failed":
-            self._stop(signal.SIGTERM, f"stopped by the failure of job {job.number}")
+            self._stop(signal.SIGTERM, f"interrupted by the failure of job {job.number}")
 
     def _stop(self, signum: int, cause: str) -> None:
         """Start no more jobs, and end those that run, the newest first: they may wait in Slurm for another to end."""
@@ -218,8 +218,7 @@ def _started_watchdog(keep: Sequence[int]) -> Iterator[Watchdog]:
 @contextmanager
 def _collect_signals(received: list[int]) -> Iterator[None]:
     """Note the signals that ask the sweep to stop, in the order they arrive; ignored signals stay ignored."""
-    asked = (signal.SIGINT, signal.SIGHUP, *SIGNALS)
-    stops = [s for s in asked if signal.getsignal(s) != signal.SIG_IGN]
+    stops = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, lambda signum, _: received.append(signum)) for s in stops}
     try:
         yield

@@ -62,8 +62,8 @@ class WaitingForPrefix:
             job.command.append(f"resume.snapshot={quoted}")
         elif source.status == "completed":
             print(f"job {job.number} runs alone: job {source.number} ended without a snapshot {snapshot}", flush=True)
-        elif source.status in ("failed", "stopped", "pruned"):
-            job.status = "stopped"
+        elif source.status in ("failed", "interrupted", "pruned"):
+            job.status = "interrupted"
             job.error = f"not run: job {source.number}, which it starts from, {source.status} before update {updates}"
         else:
             return False

@@ -17,7 +17,7 @@ from typing import Any
 
 from trainer.cli.extras import needed
 from trainer.distributed.launch.requeue import NO_REQUEUE, PARENT, requeue
-from trainer.distributed.launch.signals import SIGNALS
+from trainer.distributed.launch.signals import SIGNALS, signal_of
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 from trainer.sweep.job import LEFTOVER
@@ -214,9 +214,9 @@ def run_task(command: list[str], environment: dict[str, str], log: str) -> int:
     for signum in SIGNALS:
         signal.signal(signum, lambda number, _: run.send_signal(number))
     code = run.wait()
-    if code - 128 in SIGNALS:
+    if by := signal_of(code):
         first = os.environ.get("SLURM_PROCID", "0") == "0"
-        if not first or requeue(code - 128).endswith("is requeued"):
+        if not first or requeue(by).endswith("is requeued"):
             sys.exit(code)
     return code
 

@@ -40,7 +40,7 @@ class StatusTable:
 def format_counts(jobs: Sequence[Job]) -> str:
     """How many jobs are in which state: `1 of 4 completed, 1 failed, 2 running`."""
     states = Counter(job.status for job in jobs)
-    others = [f"{states[s]} {s}" for s in ("pruned", "failed", "stopped", "running", "waiting") if states[s]]
+    others = [f"{states[s]} {s}" for s in ("pruned", "failed", "interrupted", "running", "waiting") if states[s]]
     return ", ".join([f"{states['completed']} of {len(jobs)} completed", *others])
 
 

@@ -39,6 +39,12 @@ def print_outcome(job: Job) -> None:
 def sweep_failed(jobs: Sequence[Job], folder: Path) -> SweepFailed:
     """The error that says how many jobs failed, and which; their reasons were printed as they ended."""
     failed = [job for job in jobs if job.status == "failed"]
+    cut = [job for job in jobs if job.status == "interrupted"]
+    if cut and not failed:
+        names = ", ".join(f"job {job.number} {job.label}".rstrip() for job in cut)
+        return SweepFailed(
+            f"{len(cut)} of {len(jobs)} jobs were interrupted: {names}; go on with resume=auto; see {folder / SUMMARY}"
+        )
     names = ", ".join(f"job {job.number} {job.label}".rstrip() for job in failed)
     others = sum(job.status not in ("completed", "pruned") for job in jobs) - len(failed)
     unfinished = f", {others} more did not run to their end" if others else ""

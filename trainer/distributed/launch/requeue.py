@@ -4,6 +4,10 @@ import os
 import signal
 import subprocess
 
+from trainer.distributed.launch.signals import TIME_IS_UP
+
+NEARLY_UP = (signal.SIGUSR1, signal.SIGUSR2, TIME_IS_UP)
+"""Signals that say that the time of a job is nearly up."""
 NO_REQUEUE = "CADENCE_NO_REQUEUE"
 """Set for runs inside a Slurm job that must not requeue it themselves; to `PARENT` where their parent requeues it."""
 PARENT = "parent"
@@ -27,12 +31,13 @@ def requeue_allowed() -> bool:
 def wanted(signum: int) -> bool:
     """Whether the Slurm job of a run that this signal has stopped should be started again.
 
-    SIGUSR1 and SIGUSR2 (`sbatch --signal`) mean that the time is nearly up. SIGTERM requeues only a preempted job:
-    Slurm counts a job that ends by itself within its time of grace as finished, and does not start it again.
+    SIGUSR1 and SIGUSR2 (`sbatch --signal`) and `trainer.max_time` mean that the time is nearly up. SIGTERM requeues
+    only a preempted job: Slurm counts a job that ends by itself within its time of grace as finished, and does not
+    start it again. SIGINT and SIGHUP come from a person.
     """
     if not requeue_allowed():
         return False
-    return signum != signal.SIGTERM or _is_preempted(os.environ["SLURM_JOB_ID"])
+    return signum in NEARLY_UP or (signum == signal.SIGTERM and _is_preempted(os.environ["SLURM_JOB_ID"]))
 
 
 def _requeue() -> str:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.launch.launcher import rank
-from trainer.distributed.launch.requeue import requeue_allowed, wanted
-from trainer.distributed.launch.signals import SIGNALS
+from trainer.distributed.launch.requeue import NEARLY_UP, requeue_allowed, wanted
 from trainer.files.atomic import write_text
 
 RECORD = ".starts"
@@ -49,7 +48,7 @@ def restart_limit_message(signum: int) -> str:
     job = os.environ["SLURM_JOB_ID"]
     if not _folders:
         early = f"Slurm job {job} is given up: its time was up before the run had begun"
-        return f"{early}: give it more (sbatch --time), or a shorter lead (--signal)" if signum in SIGNALS[1:] else ""
+        return f"{early}: give it more (sbatch --time), or a shorter lead (--signal)" if signum in NEARLY_UP else ""
     record, found = _read_record(_folders[-1]), _newest(_folders[-1])
     starts = _restarts() + 1 - record.get("since", 0)
     if not record or record["most"] is None or record["checkpoint"] != found or starts < record["most"]:

@@ -16,7 +16,7 @@ from trainer.sweep.search.study import Study
 
 LOOK = 0.5
 """Seconds between two checks of the running jobs, and between two requests for a trial after one without."""
-PRUNED, LOST = "pruned", "stopped, because another driver has given up its trial as lost"
+PRUNED, LOST = "pruned", "interrupted, because another driver has given up its trial as lost"
 
 
 @dataclass
@@ -62,9 +62,9 @@ class Trials:
         return [(job, cause) for job in running if not job.ending and (cause := self._cause_to_stop(job))]
 
     def ended(self, job: Job) -> None:
-        """Give the outcome to the study; the trial of a job that was stopped with the sweep goes on later."""
+        """Give the outcome to the study; the trial of a job that was interrupted with the sweep goes on later."""
         trial = self._trials.pop(job.number)
-        if job.status == "stopped":
+        if job.status == "interrupted":
             return
         if job.status == "completed":
             self._report(trial, job)

@@ -19,7 +19,7 @@ from trainer.resume.changes import flat
 from trainer.tools.report.comparison import is_number
 
 RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
-DECIDED = ("failed", "stopped", "pruned")
+DECIDED = ("failed", "interrupted", "pruned")
 """Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
 FOLD = "data.fold"
 """The key of the part of the training data that validates, in k-fold cross-validation."""
@@ -32,8 +32,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Run:
     """One run: `overrides` as typed, `config` with dotted keys, `metrics` with None where one is not finite.
 
-    `status` is completed, failed, stopped, pruned or unfinished; `error` is the line that says why. `program` are the
-    words of the command before the overrides.
+    `status` is completed, failed, interrupted, pruned or unfinished; `error` is the line that says why. `program` are
+    the words of the command before the overrides.
     """
 
     number: int
