@@ -104,6 +104,12 @@ def watching(monkeypatch):
 
 
 @pytest.fixture
+def interruptible():
+    """The handler of SIGINT that Python starts with; a shell starts what it puts in the background deaf to it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
 def python():
     """The interpreter's command, for tests that start real processes."""
     return sys.executable

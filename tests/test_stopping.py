@@ -31,7 +31,7 @@ USR1, USR2, TERM, INT = signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.S
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, interruptible):
     """Start a run in a folder of its own; what is left of it at the end of the test is killed.
 
     It is forked from a process that has imported everything, but where it shall be `fresh`.
@@ -109,7 +109,7 @@ def catches(process, signum):
 def test_a_signal_during_the_imports_ends_the_process_at_once_with_its_code(start, tmp_path):
     processes = [(signum, start(folder=str(int(signum)), fresh=True)) for signum in (TERM, INT)]
     for signum, process in processes:
-        until(lambda process=process, signum=signum: catches(process, signum))
+        until(lambda process=process: catches(process, USR2))  # Python itself catches SIGINT
         process.send_signal(signum)
     for signum, process in processes:
         told = ended(process, 128 + signum)
@@ -220,7 +220,9 @@ def test_signals_after_the_result_change_no_exit_code(start, tmp_path):
 
 
 @pytest.mark.parametrize(("signum", "seconds"), [(TERM, 2.0), (INT, 0.5)])
-def test_a_second_signal_ends_a_process_that_waits_where_no_handler_of_python_runs(python, signum, seconds):
+def test_a_second_signal_ends_a_process_that_waits_where_no_handler_of_python_runs(
+    python, interruptible, signum, seconds
+):
     lines = [
         "import ctypes; from trainer.distributed.launch import signals; signals.handle_signals(); signals.defer()",
         "libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)",

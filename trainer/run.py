@@ -1,6 +1,7 @@
 """One run: from a config to a trained model and its result."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer.checkpoint.io import checkpoints_in
+from trainer.checkpoint.saving import SaveFailed, telling_why
 from trainer.checkpoint.snapshots import remove_orphans_of, restore_records
 from trainer.cli.command import check_command
+from trainer.cli.messages import RunFailed
 from trainer.cli.typed_program import resuming_command, typed_overrides, typed_program
 from trainer.cli.version import version
 from trainer.config.components import Parts, build
@@ -29,6 +32,7 @@ from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.module import Module
 from trainer.files.atomic import write_text
 from trainer.log.tensorboard import TensorBoard
+from trainer.lr import ConfigError
 from trainer.resume.changes import print_changes
 from trainer.resume.resume_point import ResumePoint, put_aside, resume_point, take_up, take_up_average
 
@@ -48,7 +52,8 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
     """
     started, begun, settings = time.time(), time.monotonic() - age, settings_of(cfg)
     with _naming_the_command(folder, program, settings.name), _rank_monitor(settings, folder) as monitor:
-        record_start(folder, settings.trainer.max_idle_restarts)
+        with _writing_into(folder):
+            record_start(folder, settings.trainer.max_idle_restarts)
         remove_orphans_of(folder)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
@@ -56,8 +61,9 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
         signals.defer()
         parts.checkpointing.stop_signal.limit = TimeLimit(settings.trainer.longest, begun)
         if parts.trainer.is_global_zero:
-            announce(parts, overrides, program)
-            write_job(folder)
+            with _writing_into(folder):
+                announce(parts, overrides, program)
+                write_job(folder)
         train(parts, monitor, started)
 
 
@@ -77,16 +83,42 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         raise cause from (None if cause is error else error)
     finally:
         if parts.trainer.is_global_zero:
-            write_result(parts, outcome, time.time() - started)
+            record_result(parts, outcome, time.time() - started)
         if signum := parts.checkpointing.stopped_by:
             parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
+
+
+def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
+    """Write the result. Where that fails, say so on stderr; `RunFailed` if the run is completed otherwise."""
+    try:
+        parts.checkpointing.run_folder.check()
+        write_result(parts, outcome, seconds)
+    except SaveFailed:
+        if outcome.get("status") == "completed":
+            raise
+    except ConfigError as error:
+        line = f"the run is {outcome.get('status', 'failed')}, but {error}"
+        if outcome.get("status") == "completed":
+            raise RunFailed(line) from error
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Refuse a folder that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{folder} cannot be written ({error.strerror or error})"
+        raise ConfigError(f"{why}: choose another folder, by name or hydra.run.dir.") from error
 
 
 def _outcome(cause: BaseException) -> dict[str, Any]:
     """What the result says of a run that has ended by an error or was interrupted."""
     if isinstance(cause, signals.Interrupted):
         return {"status": "interrupted", "error": str(cause)}
-    if isinstance(cause, KeyboardInterrupt) or isinstance(cause.__context__, KeyboardInterrupt):
+    by_lightning = isinstance(cause, SystemExit) and isinstance(cause.__context__, KeyboardInterrupt)
+    if by_lightning or isinstance(cause, KeyboardInterrupt):
         return {"status": "interrupted", "error": "interrupted by KeyboardInterrupt"}
     return {"status": "failed", "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
 
@@ -150,7 +182,8 @@ def write_adapter(parts: Parts) -> None:
     best = parts.checkpointing.best_checkpoint()
     if best is not None:
         parts.module.load_state_dict(best["state_dict"])
-    save(str(parts.folder / "adapter"))
+    with telling_why(parts.folder / "adapter"):
+        save(str(parts.folder / "adapter"))
 
 
 def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Parts:

@@ -33,14 +33,6 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def interruptible(monkeypatch):
-    """The handler of SIGINT that Python starts with; a shell starts what it puts in the background deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def same(one, other):
     return all(torch.equal(value, other.net.state_dict()[name]) for name, value in one.net.state_dict().items())
 

@@ -230,12 +230,12 @@ def test_the_front_door_imports_neither_torch_nor_lightning() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(("trains", "code"), [(True, 0), (False, 120)])
-def test_what_cannot_be_printed_ends_no_run_and_no_other_command_unseen(trains: bool, code: int) -> None:
+@pytest.mark.parametrize("trains", [True, False])
+def test_what_cannot_be_printed_ends_no_run_and_no_other_command_unseen(trains: bool) -> None:
     text = f"from trainer.cli.run_cli import run_cli; raise SystemExit(run_cli(lambda: print('x'), trains={trains}))"
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", text], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == code
+    assert (done.returncode == 0) is trains, done.stderr
 
 
 def test_a_terminal_that_lacks_a_character_fails_no_run() -> None:

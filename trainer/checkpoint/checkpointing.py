@@ -18,6 +18,7 @@ from trainer.checkpoint.io import (
     is_good,
     read,
 )
+from trainer.checkpoint.saving import RunFolder, telling_why
 from trainer.checkpoint.snapshots import save_records, snapshot_path
 from trainer.distributed.launch.launcher import rank
 from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
@@ -59,6 +60,7 @@ class Checkpointing(pl.Callback):
         self.source: Path | None = None
         self.best: dict[str, Any] = dict(NONE_YET)
         self.stop_signal, self.stopped_by = StopSignal(), 0
+        self.run_folder = RunFolder(folder.parent)
         self._validation_due, self._saved = False, -1
         self._finite = FiniteState()
         self._before: str | None = None  # the newest checkpoint from before the scores ceased to be finite
@@ -113,6 +115,8 @@ class Checkpointing(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
+        if trainer.is_global_zero:
+            self.run_folder.begin()
         self._saved = -1 if self._validation_due else pl_module.clock.t
         if self.best["update"] is not None:
             self.adopt()
@@ -195,6 +199,7 @@ class Checkpointing(pl.Callback):
             arrays = {name: numbers for name, numbers in pl_module.arrays.items() if name[:4] == "val/"}
             self.best = {"value": value, "update": pl_module.clock.t, "scores": scores, "arrays": arrays}
             self._adopted = None
+            self.run_folder.check()
             trainer.save_checkpoint(self.folder / BEST)
         pl_module.averaging.swap_out()
         self._save(trainer, pl_module)
@@ -214,6 +219,7 @@ class Checkpointing(pl.Callback):
         if self._saved == module.clock.t:
             return
         self._finite.check(module, trainer.optimizers, self.stop_signal)
+        self.run_folder.check()
         self._saved = module.clock.t
         if not self._validation_due:
             module.hooks.end_epoch()
@@ -233,7 +239,8 @@ class Checkpointing(pl.Callback):
         """Write the checkpoint last, so that a job that waits for it finds the records beside it."""
         if trainer.is_global_zero:
             best = self.folder / BEST if self.best["update"] is not None else None
-            save_records(self.folder.parent, path.parent, best)
+            with telling_why(path):
+                save_records(self.folder.parent, path.parent, best)
         trainer.save_checkpoint(path)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from trainer.checkpoint.saving import telling_why
 from trainer.cli.version import version
 from trainer.files.atomic import replaced
 from trainer.files.checksums import ChecksumWriter, Damaged, has_checksum, verify
@@ -45,7 +46,11 @@ class AtomicCheckpointIO(CheckpointIO):
         running = version()
         written_by = {"format": FORMAT, "version": running["cadence"], "commit": running["commit"]}
         content = {**checkpoint, "cadence": {**checkpoint["cadence"], **written_by}}
-        with replaced(Path(path), durable=True) as temporary, temporary.open("wb") as file:
+        with (
+            telling_why(Path(path)),
+            replaced(Path(path), durable=True) as temporary,
+            temporary.open("wb") as file,
+        ):
             checked = ChecksumWriter(file)
             torch.save(content, checked)  # type: ignore[arg-type]
             checked.finish()

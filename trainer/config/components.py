@@ -39,6 +39,7 @@ from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import PairStep
 from trainer.engine.task import Task
 from trainer.engine.train_spec import Loop, TrainSpec
+from trainer.log.failsafe import failsafe
 from trainer.log.validations_callback import Validations
 from trainer.lr import ConfigError, Plan, Plateau, lint
 from trainer.lr.bounds import fraction
@@ -288,7 +289,7 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
 def _logger(key: str, node: Node, allow: Sequence[str], folder: Path) -> Logger:
     made = instantiate(node, key, allow)
     with refusing(key):
-        return expect(key, made(str(folder)) if node.get("_partial_") else made, Logger)
+        return failsafe(expect(key, made(str(folder)) if node.get("_partial_") else made, Logger))
 
 
 def _strategy(run: TrainerSettings, monitor: RankMonitor | None) -> Strategy | str:

@@ -90,12 +90,12 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
             **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
         },
     }
+    _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             final = {f"final/{name}": value for name, value in metrics.items()}
             logger.log_hparams(_ordered(settings.record), final, module.clock.t, outcome["status"] == "completed")
             logger.close()
-    _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     if outcome["status"] == "completed":
         _print_result(result)
 
@@ -257,4 +257,6 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another folder.") from error
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}): make room, or choose another folder."
+        ) from error

@@ -40,7 +40,7 @@ class Doctor(pl.Callback):
                 policy, length = module.spec.policy, module.horizon
                 try:
                     series = read_scalars(Path(logger.log_dir))
-                except ConfigError:  # it failed before its first update
+                except (ConfigError, OSError):  # it failed before its first update, or the disk does
                     return
                 log = Log(series, length.total, policy.warmup.updates, length.batch_size, policy.base_lr, error)
                 for finding in examine(log):

@@ -7,6 +7,7 @@ from pytorch_lightning.loggers.logger import DummyExperiment
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainer.log.failsafe import FailsafeWriter
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import Horizon
 
@@ -137,5 +138,5 @@ class LoggerView:
         if not hasattr(self._logger, "writer"):
             from torch.utils.tensorboard import SummaryWriter  # late: few modules need it
 
-            self._logger.writer = SummaryWriter(self._logger.log_dir)  # type: ignore[attr-defined]
+            self._logger.writer = FailsafeWriter(SummaryWriter(self._logger.log_dir))  # type: ignore[attr-defined]
         return self._logger.writer  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import struct
 import time
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -114,6 +115,11 @@ class EventFile:
     def close(self) -> None:
         """Flush and close; closing twice is harmless."""
         self._file.close()
+
+    def abandon(self) -> None:
+        """Close without writing what is buffered: for a file that cannot be written."""
+        with suppress(OSError):
+            self._file.raw.close()  # type: ignore[attr-defined]
 
     def _append(self, record: bytes) -> None:
         crc = masked_crc(record).to_bytes(4, "little")

@@ -155,6 +155,12 @@ class TensorBoard(Logger):
             self._file.close()
             self._file = None
 
+    def abandon(self) -> None:
+        """Give the file up, because it cannot be written."""
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None
+
     def _open(self) -> EventFile:
         if self._file is None:
             self._file = EventFile(self._folder)

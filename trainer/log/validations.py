@@ -20,7 +20,6 @@ def append_validation(
 ) -> None:
     """Append the line of one validation, after `update` updates; matrices and curves have a key of their own."""
     line = json.dumps({"update": update, **scores, **({"arrays": dict(arrays)} if arrays else {})}) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / VALIDATIONS).open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

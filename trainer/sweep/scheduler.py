@@ -18,7 +18,7 @@ from trainer.sweep.job import Job
 from trainer.sweep.shared_prefix import WaitingForPrefix
 from trainer.sweep.spawn import Spawn, fresh
 from trainer.sweep.status_table import StatusTable, format_counts
-from trainer.sweep.summary import print_outcome, set_labels, write_summary
+from trainer.sweep.summary import SUMMARY, print_outcome, set_labels, write_summary
 from trainer.sweep.sweep_resume import PreviousJobs
 from trainer.sweep.watchdog import TICK, Watchdog
 
@@ -66,6 +66,7 @@ class Scheduler:
     search: dict[str, Any] = field(default_factory=dict)
     """What a search adds to `sweep.json`."""
     previous: PreviousJobs = field(init=False)
+    _warned: bool = field(init=False, default=False)
     _by_number: dict[int, Job] = field(init=False, default_factory=dict)
     _queue: DevicePool = field(init=False)
     _prefixes: WaitingForPrefix = field(init=False)
@@ -82,7 +83,8 @@ class Scheduler:
         """Exit with the signal that stopped the sweep, if one did."""
         if self.received:
             name = signal.Signals(self.received[0]).name
-            print(f"{name} interrupted the sweep: {format_counts(self.jobs)}", file=sys.stderr)
+            how = f"go on with the same command, name={self.root.name} and resume=auto"
+            print(f"{name} interrupted the sweep: {format_counts(self.jobs)}; {how}", file=sys.stderr)
             raise SystemExit(128 + self.received[0])
 
     def run(self, batch: Sequence[Job], keep: Sequence[int], source: TrialSource | None = None) -> None:
@@ -118,8 +120,13 @@ class Scheduler:
                     job.end(signal.SIGKILL, "interrupted with the sweep")
 
     def write(self) -> None:
-        """Write the present state to `sweep.json`."""
-        write_summary(self.jobs, self.root, self.previous.records.values(), self.search)
+        """Write the present state to `sweep.json`; where that fails, the jobs go on, and the next write may succeed."""
+        try:
+            write_summary(self.jobs, self.root, self.previous.records.values(), self.search)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                print(f"warning: {self.root / SUMMARY} is not up to date: {error.strerror}.", file=sys.stderr)
 
     def _make_queue(self, batch: Sequence[Job]) -> DevicePool:
         """The queue of the jobs that are not completed; the sources of shared prefixes first."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
 """Those that a terminal sends to all processes in it. Where one is ignored, as under `nohup`, it stays ignored."""
 TIME_IS_UP = signal.SIGALRM
@@ -68,13 +68,13 @@ def handle_signals() -> None:
         return
     reader, writer = os.pipe()
     _pipe.extend((reader, writer))
+    for signum in SIGNALS:
+        if signum not in FROM_TERMINAL or signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _handle)
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _register_at_fork()
     threading.Thread(target=_exit_at_second, args=(reader,), name="signals", daemon=True).start()
-    for signum in SIGNALS:
-        if signum not in FROM_TERMINAL or signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, _handle)
 
 
 @contextmanager
