@@ -175,7 +175,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_workers_too_and_the_run_says_how_to_go
     os.killpg(process.pid, INT)
     told = ended(process, 130)
     (folder,) = (tmp_path / "mine/outputs").iterdir()
-    (newest,) = (folder / "checkpoints").glob("update-*.ckpt")
+    newest = checkpoints_in(folder / "checkpoints")[-1]
     update, notice = int(newest.stem.removeprefix("update-")), "press Ctrl-C again to end at once"
     command = shlex.join(["python", str(TRAIN), *words, *place, f"name={folder.name}", "resume=auto"])
     lines = [line for line in told.splitlines() if line and not line.startswith("update ")]
