@@ -14,8 +14,11 @@ Values = Sequence[str | None]
 """The values of a column of categories; None stands for a gap."""
 
 
-def read_table(key: str, path: str) -> Any:
-    """The Arrow table of a CSV or Parquet file. FileNotFoundError without it; ValueError if it cannot be read."""
+def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
+    """The Arrow table of a CSV or Parquet file; of a CSV file, the columns `texts` as they are written.
+
+    FileNotFoundError without it; ValueError if it cannot be read.
+    """
     import pyarrow
     from pyarrow import csv, parquet
 
@@ -24,7 +27,8 @@ def read_table(key: str, path: str) -> Any:
         if file.suffix.lower() in (".parquet", ".pq"):
             table = parquet.read_table(file)
         else:
-            options = csv.ConvertOptions(strings_can_be_null=True)
+            kinds = dict.fromkeys(texts, pyarrow.string())
+            options = csv.ConvertOptions(strings_can_be_null=True, column_types=kinds)
             table = csv.read_csv(file, convert_options=options)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
@@ -32,6 +36,39 @@ def read_table(key: str, path: str) -> Any:
     if not table.num_rows:
         raise ValueError(f"{key}={path} has no rows: give a file with some.")
     return table
+
+
+def kind_of(table: Any, name: str) -> str:
+    """What a column holds: text, integers, numbers, truth values; or else the name of its type."""
+    import pyarrow.types as kinds
+
+    kind = table[name].type
+    if _is_text(kind):
+        return "text"
+    if kinds.is_boolean(kind):
+        return "truth values"
+    return "integers" if kinds.is_integer(kind) else "numbers" if kinds.is_floating(kind) else str(kind)
+
+
+def alike(tables: dict[str, Any], names: Sequence[str], paths: Mapping[str, str | None], before: Any = ()) -> Any:
+    """The tables, with the columns of these names of one kind in all of them, and in `before`, their kinds at first.
+
+    In CSV files, columns of several kinds are read again as texts. ValueError where this does not make them alike.
+    """
+    known = dict(zip(names, before))
+    found = {
+        name: ({kind_of(table, name) for table in tables.values()} | {known.get(name)}) - {None, "null"}
+        for name in names
+    }
+    if mixed := [name for name, kinds in found.items() if len(kinds) > 1]:
+        tables = {key: read_table(f"data.{key}", str(paths[key]), mixed) for key in tables}
+    for name in mixed:
+        kinds = {f"data.{key}={paths[key]}": kind_of(table, name) for key, table in tables.items()}
+        if set(kinds.values()) - {"null"} != {"text"} or known.get(name, "text") not in ("text", "integers"):
+            told = {**kinds, **({"the data of the trained run": known[name]} if name in known else {})}
+            shown = ", ".join(f"{kind} in {where}" for where, kind in told.items())
+            raise ValueError(f"data: column {name} holds {shown}: write it alike in all files.")
+    return tables
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from data.bounds import integer
 from data.order import Pick, mix
 from data.per_sample import known_labels
 from data.source import Memory, Source, Workers
-from data.tree import fingerprint, mapped, tensors
+from data.tree import alongside, fingerprint, mapped
 
 _COMPARED = 8  # samples
 _DRAW = -2  # tells the draw of the folds from that of an epoch
@@ -89,7 +89,12 @@ def _same(one: Workers, other: Workers) -> bool:
 
 def _joined(train: Source, val: Source) -> Source:
     if isinstance(train, Memory) and isinstance(val, Memory) and train.prepare == val.prepare:
-        more = iter(tensors(val.stored))
+        try:
+            more = iter(alongside(train.stored, val.stored))
+        except ValueError as error:
+            raise ValueError(
+                f"data.folds joins training and validation samples, and {error}: give both alike."
+            ) from error
         return Memory(mapped(train.stored, lambda tensor: torch.cat([tensor, next(more)])), train.prepare)
     if isinstance(train, Workers) and isinstance(val, Workers):
         return _over(train, ConcatDataset([train.dataset, val.dataset]))

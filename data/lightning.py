@@ -30,15 +30,26 @@ class LightningData(Loaders):
                 )
 
     def prepare_data(self) -> None:
-        self.module.prepare_data()
+        self._call("prepare_data")
 
     def loaders(self) -> dict[str, Any]:
         for stage in ("fit", "test") if overrides(self.module, "test_dataloader") else ("fit",):
-            self.module.setup(stage)
+            self._call("setup", stage)
         found = {name: overrides(self.module, method) for name, method in LOADERS.items()}
         if not found["train"]:
             raise ValueError(f"data.module: {type(self.module).__name__} has no train_dataloader: give it one.")
-        return {name: getattr(self.module, LOADERS[name])() if there else None for name, there in found.items()}
+        return {name: self._call(LOADERS[name]) if there else None for name, there in found.items()}
+
+    def _call(self, name: str, *arguments: str) -> Any:
+        try:
+            return getattr(self.module, name)(*arguments)
+        except AttributeError as error:
+            if getattr(self.module, "trainer", None) is None and "'NoneType' object has no attribute" in str(error):
+                raise ValueError(
+                    f"data.module: {name} of {type(self.module).__name__} fails ({error}). If it asks for "
+                    "self.trainer: the data is read before there is a trainer, so this is None. Leave that out."
+                ) from error
+            raise
 
     def teardown(self, stage: str) -> None:
         self.module.teardown(stage)

@@ -16,6 +16,7 @@ from data.label_check import check_labels
 from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
 from data.per_sample import known_labels
+from data.same_data import check_same_data
 from data.sampling import fitted, with_batch
 from data.shard import Shard
 from data.source import Source, Workers
@@ -80,6 +81,7 @@ class DataModule(LightningDataModule):
         self._loop = Loop(total=1, validation_interval=1)
         self._stream: Onward | None = None
         self._begins = Position()
+        self._fitted: dict[str, Any] | None = None
 
     def read(self) -> Splits:
         """Read the samples."""
@@ -161,6 +163,8 @@ class DataModule(LightningDataModule):
     def check_run(self, world: int, saved: Mapping[str, Any] | None) -> None:
         """ValueError for what a run on `world` processes that goes on from the checkpoint `saved` cannot do."""
         train = self.splits.train
+        if saved is not None:
+            check_same_data(saved, type(self).__qualname__, self._fitted, getattr(self, "class_names", None))
         if isinstance(train, Streamed):
             train.check_ranks(world)
             if saved is not None:
@@ -194,9 +198,9 @@ class DataModule(LightningDataModule):
         return self._stream
 
     def state_dict(self) -> dict[str, Any]:
-        """For a set that is streamed, where the next update begins on each rank."""
+        """What was computed from the training samples; for a set that is streamed, where the next update begins."""
         if self._splits is None or not isinstance(self._splits.train, Streamed):
-            return {}
+            return {} if self._fitted is None else {"fitted": self._fitted}
         stream, clock, world = self._stream, self._clock, self._layout(1).world
         position = asdict(self._begins if stream is None or clock is None else stream.position(clock()))
         positions: list[Any] = [position] * world
@@ -205,6 +209,10 @@ class DataModule(LightningDataModule):
         return {"positions": positions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Before the data is read: take what was computed from other training samples."""
+        if "fitted" in state_dict:
+            self._fitted = state_dict["fitted"]
+            return
         layout = self._layout(1)
         self._begins = _positions(state_dict, layout.world)[layout.rank]
 

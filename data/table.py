@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from data.bounds import share
 from data.checks import class_labels, finite_numbers
-from data.columns import Columns, Values, category_codes, number_columns, read_table
+from data.columns import Columns, Values, alike, category_codes, kind_of, number_columns, read_table
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory
@@ -59,8 +59,7 @@ class Table(DataModule):
         self.fractions = [share("data.val_fraction", val_fraction), share("data.test_fraction", test_fraction)]
         self._columns = Columns((), ())
         self._values: Sequence[Values] = []
-        self._fitted: dict[str, Any] | None = None
-        self._sizes: list[int] = []
+        self._sizes, self._kinds = list[int](), list[str]()
         self._classes, self._known_classes = 1, list[Any]()
         self.class_names: list[str] = []
 
@@ -79,6 +78,7 @@ class Table(DataModule):
         self._columns = Columns.of(first, self.target, *columns)
         for key, table in tables.items():
             self._columns.check(table, f"data.{key}={self.paths[key]}", self.target)
+        tables = self._alike(tables)
         where = {key: f"data.{key}={self.paths[key]}" for key in tables}
         fill = self.missing == "fill"
         numbers = {key: number_columns(table, self._columns.numbers, where[key], fill) for key, table in tables.items()}
@@ -86,6 +86,13 @@ class Table(DataModule):
         codes, self._values = category_codes(tables, self._columns.categories, where, fill, before)
         targets = self._targets(tables, where)
         return self._split({key: ((numbers[key], codes[key]), targets[key]) for key in tables})
+
+    def _alike(self, tables: dict[str, Any]) -> dict[str, Any]:
+        """The tables with categories and classes of one kind in all files."""
+        names = [*self._columns.categories, *([self.target] if self.kind == "classification" else [])]
+        self._kinds = [kind_of(tables["path"], name) for name in names]
+        found: dict[str, Any] = alike(tables, names, self.paths, (self._fitted or {}).get("kinds", ()))
+        return found
 
     def _targets(self, tables: dict[str, Any], where: dict[str, str]) -> dict[str, Tensor]:
         places = {key: f"{where[key]}, column {self.target}" for key in tables}
@@ -159,15 +166,7 @@ class Table(DataModule):
         seen = [[values[i] for i in column.unique().tolist()] for values, column in zip(self._values, codes.T)]
         numeric = {"mean": mean.tolist(), "scale": scale.tolist(), "shift": shift.tolist()}
         columns = {"numbers": list(self._columns.numbers), "categories": list(self._columns.categories)}
-        return {**numeric, **columns, "seen": seen, "classes": list(self._known_classes)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was computed from the training rows, so that other rows can be treated the same."""
-        return {"fitted": self._fitted}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Before the data is read: take means, categories and classes from there."""
-        self._fitted = state_dict["fitted"]
+        return {**numeric, **columns, "kinds": self._kinds, "seen": seen, "classes": list(self._known_classes)}
 
     def _inputs(self, numbers: Tensor, known: list[Tensor]) -> Any:
         if self.inputs == "dict":

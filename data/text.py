@@ -53,7 +53,8 @@ class Text(DataModule):
     """A UTF-8 file, one token per character; the vocabulary is the sorted set of its characters.
 
     The last `test_fraction` of the file is for test, `val_fraction` before it for validation. A sample is a window of
-    `context` tokens. FileNotFoundError without the file; ValueError where it is too short for this split.
+    `context` tokens. FileNotFoundError without the file; ValueError where it is too short for this split, or has
+    characters that are not in the vocabulary of a trained run.
     """
 
     def __init__(
@@ -79,7 +80,13 @@ class Text(DataModule):
         train, val, test = cut(len(content), self.val_fraction, self.test_fraction)
         points = np.frombuffer(content.encode("utf-32-le"), dtype=np.uint32)
         characters, tokens = np.unique(points, return_inverse=True)
-        self.vocabulary = "".join(map(chr, characters))
+        found = "".join(map(chr, characters))
+        self.vocabulary = found if self._fitted is None else self._fitted["vocabulary"]
+        if new := sorted(set(found) - set(self.vocabulary)):
+            raise ValueError(f"data.path={self.path} has the character {new[0]!r}, with which the run was not trained.")
+        if self.vocabulary != found:
+            tokens = np.array([self.vocabulary.index(one) for one in found])[tokens]
+        self._fitted = {"vocabulary": self.vocabulary}
         parts = torch.from_numpy(tokens.astype(np.int32)).split([train, val, test])
         return Splits(
             Windows(parts[0], self.context, self.seed),

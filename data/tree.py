@@ -43,6 +43,29 @@ def tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
 
 
+def alongside(tree: Any, other: Any) -> list[Tensor]:
+    """The tensors of `other` in the order of those in `tree` that have the same place. ValueError for another nest."""
+    if isinstance(tree, Tensor) and isinstance(other, Tensor):
+        return [other]
+    if isinstance(tree, Mapping) and isinstance(other, Mapping) and tree.keys() == other.keys():
+        pairs = [(tree[key], other[key]) for key in tree]
+    elif isinstance(tree, list | tuple) and isinstance(other, list | tuple) and len(tree) == len(other):
+        pairs = list(zip(tree, other))
+    elif is_dataclass(tree) and type(tree) is type(other):
+        pairs = [(getattr(tree, field.name), getattr(other, field.name)) for field in fields(tree)]
+    elif tree is None and other is None:
+        return []
+    else:
+        raise ValueError(f"one has {_kind(tree)} where the other has {_kind(other)}")
+    return [tensor for pair in pairs for tensor in alongside(*pair)]
+
+
+def _kind(tree: Any) -> str:
+    if isinstance(tree, Mapping):
+        return f"the keys {', '.join(map(str, tree))}"
+    return f"a {type(tree).__name__}" + (f" of {len(tree)}" if isinstance(tree, list | tuple) else "")
+
+
 def samples(tree: Any) -> int:
     """The common length of the tensors. ValueError where there is none."""
     lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors(tree)]

@@ -223,6 +223,13 @@ class SplitRows(LitRows):
         self.sets = dict(zip(("fit", "test"), random_split(Rows(), [48, 16])))
 
 
+class AskingRows(LitRows):
+    """It wants to know the number of processes."""
+
+    def setup(self, stage: str) -> None:
+        self.each = self.hparams["batch_size"] // self.trainer.world_size  # type: ignore[union-attr]
+
+
 class MovingRows(LitRows):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return batch

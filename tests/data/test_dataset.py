@@ -194,6 +194,10 @@ LOADERS = ("data=loaders", f"data.val={{_target_:{OWN}.val_loader}}", step("row_
             "data.num_workers is that of the loader",
         ),
         (
+            ("data=lightning", f"data.module={{_target_:{OWN}.AskingRows}}", step("row_step")),
+            "data.module: setup of AskingRows fails .*'world_size'.*. If it asks for self.trainer: the data",
+        ),
+        (
             ("data=lightning", f"data.module={{_target_:{OWN}.MovingRows}}", step("row_step")),
             "data.module: MovingRows has on_after_batch_transfer, which is not called",
         ),

@@ -111,6 +111,19 @@ def test_nests_are_joined_leaf_by_leaf_and_no_validation_set_is_needed() -> None
     assert (len(train), val.stored["labels"].tolist()) == (8, [0, 1])
 
 
+def test_nests_are_joined_by_name_whatever_the_order_of_their_names() -> None:
+    one = {"a": torch.zeros(6), "b": (torch.ones(6), None)}
+    other = {"b": (torch.ones(3), None), "a": torch.zeros(3)}
+    train, val = in_folds(Memory(one), Memory(other), Fold(3, 1), seed=0)
+    for part in (train, val):
+        assert not part.stored["a"].any()
+        assert part.stored["b"][0].all()
+    with pytest.raises(
+        ValueError, match="data.folds joins .*, and one has the keys a, b where the other has the keys a"
+    ):
+        in_folds(Memory(one), Memory({"a": torch.zeros(3), "c": torch.zeros(3)}), Fold(3, 1), seed=0)
+
+
 def test_where_the_test_set_validates_only_training_samples_are_dealt_out() -> None:
     class Shared(DataModule):
         def read(self) -> Splits:

@@ -12,6 +12,9 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from data.table import Table
+from trainer.checkpoint.io import checkpoint_path
+from trainer.lr import ConfigError
+from trainer.run import fit
 
 COLOURS = ("red", "green", "blue")
 
@@ -86,6 +89,52 @@ def test_a_category_that_no_training_row_has_is_0_or_no_column(tmp_path: Path) -
     assert len(module.splits.train) == 54
     flat = table(train, test_path=test).splits.test.stored[0]  # type: ignore[union-attr]
     assert flat[:, 2:5].sum() == 0
+
+
+def test_categories_that_a_file_writes_otherwise_are_the_same_or_refused(tmp_path: Path) -> None:
+    train = write(tmp_path / "t.csv", [{**row, "colour": i % 3} for i, row in enumerate(rows())])
+    test = write(tmp_path / "test.csv", [{**row, "colour": c} for row, c in zip(rows(3, 1), ("2", "1", "x"))])
+    module = table(train, categories=["colour"], inputs="dict", test_path=test)
+    found = module.splits.test.stored[0]["categories"][:, 0]  # type: ignore[union-attr]
+    assert found.tolist() == [3, 2, 0], "read as texts, 0, 1 and 2 are the categories 1, 2 and 3"
+    halves = write(tmp_path / "halves.parquet", [{**row, "colour": 1.0} for row in rows(3, 1)])
+    whole_numbers = write(tmp_path / "t.parquet", [{**row, "colour": i % 3} for i, row in enumerate(rows())])
+    with pytest.raises(
+        ValueError, match="column colour holds integers in data.path=.* numbers in data.test_path=.*alike"
+    ):
+        table(whole_numbers, categories=["colour"], test_path=halves)
+    later = Table(path=halves, target="kind", categories=["colour"], batch_size=8)
+    later.load_state_dict(table(whole_numbers, categories=["colour"]).state_dict())
+    with pytest.raises(ValueError, match="integers in the data of the trained run: write it alike"):
+        later.setup()
+
+
+def test_classes_that_a_file_writes_as_numbers_are_those_of_the_other(tmp_path: Path) -> None:
+    train = write(tmp_path / "t.csv", [{**row, "kind": "12x"[i % 3]} for i, row in enumerate(rows())])
+    module = table(train, test_path=write(tmp_path / "test.csv", [{**row, "kind": 2} for row in rows(4, 1)]))
+    assert (module.class_names, module.splits.test.targets.tolist()) == (["1", "2", "x"], [1] * 4)  # type: ignore
+
+
+def test_a_run_does_not_go_on_with_another_file(assembled: Any, tmp_path: Path) -> None:
+    words = ("data=table", "data.target=kind", "data.batch_size=8", "model.hidden=[4]", "trainer.duration=12")
+    words = (*words, "logger=none", "trainer.validate=6", "trainer.keep=0", f"data.path={tmp_path / 't.csv'}")
+    write(tmp_path / "t.csv", rows())
+    whole_run = assembled(*words)
+    fit(whole_run)
+    path = checkpoint_path(whole_run.checkpointing.folder, 6)
+    fit(assembled(*words, resumed=path, folder="on"))
+    for changed, told in (
+        (
+            {"height": lambda value: value + 1},
+            r"mean\[0\] is .*, and was .* when the checkpoint was written: bring that",
+        ),
+        ({"colour": lambda value: value.replace("red", "pink")}, r"seen\[0\]\[2\] is 'pink', and was 'red'"),
+        ({"kind": lambda value: value.replace("b", "c")}, r"classes\[1\] is 'c', and was 'b'"),
+    ):
+        ((name, change),) = changed.items()
+        write(tmp_path / "t.csv", [{**row, name: change(row[name])} for row in rows()])
+        with pytest.raises(ConfigError, match=f"data: {told}"):
+            assembled(*words, resumed=path, folder="other")
 
 
 def test_columns_may_be_chosen_and_numbers_be_categories(tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_the_vocabulary_is_the_sorted_set_of_characters_and_decodes_the_file(tmp
     assert "".join(module.vocabulary[token] for token in torch.cat(parts)) == TEXT
 
 
+def test_other_text_has_the_vocabulary_of_the_run_and_another_one_stops_a_resume(tmp_path: Path) -> None:
+    first = text(written(tmp_path, "abcd" * 30))
+    first.setup()
+    state = first.state_dict()
+    other = text(written(tmp_path, "cb" * 60))
+    other.load_state_dict(state)
+    other.setup()
+    assert other.shape == first.shape
+    assert set(other.splits.train.tokens.tolist()) == {1, 2}
+    unknown = text(written(tmp_path, "cbx" * 60))
+    unknown.load_state_dict(state)
+    with pytest.raises(ValueError, match="has the character 'x', with which the run was not trained"):
+        unknown.setup()
+    changed = text(written(tmp_path, "abce" * 30))
+    changed.setup()
+    with pytest.raises(ValueError, match="data: vocabulary is 'abce', and was 'abcd' when the checkpoint was written"):
+        changed.check_run(1, {"Text": state})
+
+
 def test_the_tail_is_held_out_with_the_test_part_last(tmp_path: Path) -> None:
     module = text(written(tmp_path), val_fraction=0.2, test_fraction=0.1)
     module.setup()

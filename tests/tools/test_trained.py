@@ -112,6 +112,19 @@ def test_the_same_samples_in_any_form_give_the_same_outputs_and_scores(train):
     assert run.test("train").keys() == {"loss", "accuracy"}
 
 
+def test_a_pair_of_unequal_parts_is_not_cut_short(train):
+    run = load(train(*SYNTHETIC))
+    inputs = next(iter(run.data.test_dataloader()))[0]
+    for data in ([inputs[:3], inputs[3:8]], (inputs[:3], torch.zeros(2))):
+        with pytest.raises(
+            ConfigError, match="with tensors of 3, [25] rows, which is no pair .* give several batches one"
+        ):
+            run.predict(data)
+    with pytest.raises(ConfigError, match="data is a list with 3 parts, which is no pair"):
+        run.predict([inputs, inputs, inputs])
+    assert torch.equal(run.predict(iter([inputs[:3], inputs[3:8]])), run.predict(inputs[:8]))
+
+
 class ForPredictions(LightningDataModule):
     def __init__(self, inputs):
         super().__init__()

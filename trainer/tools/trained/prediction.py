@@ -1,6 +1,6 @@
 """The outputs of a trained net."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -35,6 +35,7 @@ def outputs_of(net: nn.Module, step: Step, batch: Any, t: int) -> Any:
         return found if isinstance(found, Tensor) else getattr(found, "logits", found)
     of_inputs = isinstance(step, PairStep) or lightning_class(net) is not None
     if isinstance(batch, list | tuple) and (of_inputs or len(batch) == 1):
+        _check_pair(batch, most=2 if isinstance(step, PairStep) else None)
         return net(batch[0])
     if of_inputs or isinstance(batch, Tensor):
         return net(batch)
@@ -42,6 +43,17 @@ def outputs_of(net: nn.Module, step: Step, batch: Any, t: int) -> Any:
     if outputs is None:
         raise ConfigError("task.step gives no outputs: return StepOutput(loss, outputs=…), or predict from inputs.")
     return outputs
+
+
+def _check_pair(batch: Sequence[Any], most: int | None) -> None:
+    """Refuse parts that no pair has, of which all but the first would be left out."""
+    rows = [len(part) for part in batch if isinstance(part, Tensor) and part.ndim]
+    if (most is not None and len(batch) > most) or len(set(rows)) > 1:
+        found = f"tensors of {', '.join(map(str, rows))} rows" if len(set(rows)) > 1 else f"{len(batch)} parts"
+        raise ConfigError(
+            f"data is a {type(batch).__name__} with {found}, which is no pair (inputs, targets): give several batches "
+            "one by one, as iter([FIRST, SECOND])."
+        )
 
 
 def _predict_step(net: Any, batch: Any, batch_idx: int) -> Any:
