@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DRAWS_FROM_TORCH_ALONE = True
+"""So that an update need not seed the generators of numpy and Python."""
+
 
 class Attention(nn.Module):
     """Causal self-attention of `heads` heads.  Vaswani et al. 2017, arXiv:1706.03762."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 NORMS = ("none", "batch")
+DRAWS_FROM_TORCH_ALONE = True
+"""So that an update need not seed the generators of numpy and Python."""
 
 
 class MLP(nn.Module):

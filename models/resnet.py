@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DRAWS_FROM_TORCH_ALONE = True
+"""So that an update need not seed the generators of numpy and Python."""
+
 
 class Residual(nn.Module):
     """relu(shortcut(x) + branch(x)), branch = conv-norm-relu-conv-norm.  He et al. 2015, arXiv:1512.03385.

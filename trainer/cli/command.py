@@ -11,7 +11,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.messages import nearest
+from trainer.cli.messages import config_groups, nearest, several_options
 from trainer.distributed.launch.launcher import number_of
 from trainer.lr import ConfigError
 
@@ -48,6 +48,9 @@ def check_command(job: Any) -> None:
         raise ConfigError(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
+    listed = [word for word in overrides(job) if "=[" in word]
+    if listed and (line := several_options(listed, config_groups())):
+        raise ConfigError(line)
     of_hydra = hydra_overrides(job)
     local = [number_of(name, 0) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")][-1]
     if "RANK" in os.environ or local == 0:  # Lightning's launcher repeats hydra.run.dir

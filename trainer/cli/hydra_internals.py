@@ -28,6 +28,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.command import check_launcher
+from trainer.cli.messages import config_groups
 from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -66,9 +67,8 @@ def _run_and_raise(func: Callable[[], Any]) -> Any:
     try:
         return func()
     except (ConfigCompositionException, ValueError, TypeError, OSError) as error:
-        if not hasattr(error, "run_folder") and isinstance(app := GlobalHydra.instance().hydra, Hydra):
-            groups = [name for name in app.list_all_config_groups() if not name.startswith("hydra")]
-            error.groups = groups  # type: ignore[union-attr]
+        if not hasattr(error, "run_folder") and isinstance(GlobalHydra.instance().hydra, Hydra):
+            error.groups = config_groups()  # type: ignore[union-attr]
         raise
 
 

@@ -3,9 +3,10 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -51,6 +52,9 @@ def user_error_message(error: BaseException) -> str | None:
             return one_line(str(cause))
         if isinstance(cause, ModuleNotFoundError) and (line := missing_extra(cause)):
             return line
+    missing = str(getattr(error, "missing_cfg_file", None) or "")
+    if line := several_options(sys.argv[1:], [missing.rpartition("/")[0]]):
+        return line
     match error:
         case MissingConfigException(options=[*options], missing_cfg_file=str(file)):
             return _no_option(*file.rpartition("/")[::2], options)
@@ -75,6 +79,22 @@ def user_error_message(error: BaseException) -> str | None:
     return None
 
 
+def config_groups() -> list[str]:
+    """The config groups of the running program, without those of Hydra."""
+    app = GlobalHydra.instance().hydra
+    return [name for name in app.list_all_config_groups() if not name.startswith("hydra")] if app else []
+
+
+def several_options(overrides: Sequence[str], groups: Collection[str]) -> str | None:
+    """What is wrong with an override that gives several options to a group of the given ones; None without such."""
+    for word in overrides:
+        group, _, value = word.partition("=")
+        if group in groups and group not in ("callbacks", "logger", "experiment") and value.startswith("["):
+            each = value.strip("[]").replace(" ", "")
+            return f"{word}: {group} takes one option: give one, or compare them in a sweep by -m {group}={each}."
+    return None
+
+
 def one_line(text: str) -> str:
     """`text` with every run of white space as one space, without the list of places Hydra searched."""
     text = re.sub(r"Config search path:.*", "", text, flags=re.DOTALL)
@@ -95,7 +115,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _no_option(group: str, option: str, options: list[str]) -> str:
     known = ", ".join(sorted(options))
-    return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}"
+    own = "" if any(word.startswith("--config-d") for word in sys.argv) else "; for your own add --config-dir FOLDER"
+    return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}{own}"
 
 
 def _grammar(message: str) -> str:

@@ -165,6 +165,8 @@ def _takes_tensor(hint: Any) -> bool:
 def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> None:
     """Refuse a `target` that is defined at `home`, outside the allowed packages."""
     if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
+        if target is None:
+            raise ConfigError(f"{path} has no _target_: name its class or function by {path}._target_=MODULE.NAME.")
         raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
     if not any(home.startswith(f"{package}.") for package in (*ALLOWED, *allow)):
         true, root = f" (that is {home})" if home != target else "", home.partition(".")[0]

@@ -42,6 +42,10 @@ class Task:
             raise ConfigError(
                 "task.loss beside task.step: a step gives the loss itself. Leave the other out by ~task.loss."
             )
+        if self.step is not None and not callable(self.step):
+            raise ConfigError(
+                f"task.step={self.step!r} cannot be called: name a function or class by task.step._target_=MODULE.NAME."
+            )
         for name, metric in self.metrics.items():
             if not isinstance(metric, Metric | MetricCollection):
                 raise ConfigError(f"task.metrics.{name}={metric!r} is not a metric: give the _target_ of one.")

@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from trainer.log.metric_buffer import RESERVED, MetricBuffer
 from trainer.lr import ConfigError
 from trainer.optim.shards import local
 
-_OF_TORCH = ("torch.", "trainer.", "models.gpt.", "models.mlp.", "models.resnet.")
 Weight = Tensor | float | None
 Logs = Mapping[str, Tensor]
 Named = Mapping[str, Tensor | float]
@@ -96,10 +96,16 @@ class Backward:
 
 
 def draw_from_torch(*parts: object) -> bool:
-    """Whether modules and functions are known to draw random numbers from torch alone: those of torch, and ours."""
+    """Whether modules and functions are known to draw random numbers from torch alone.
+
+    Known are those of torch, ours, and those of a file that says it by `DRAWS_FROM_TORCH_ALONE = True`.
+    """
     every = [one for part in parts for one in (part.modules() if isinstance(part, nn.Module) else [part])]
     homes = {getattr(one, "__module__", "") for one in every}  # of an instance, that of its class
-    return all(f"{home}.".startswith(_OF_TORCH) for home in homes)
+    return all(
+        f"{home}.".startswith(("torch.", "trainer.")) or getattr(sys.modules.get(home), "DRAWS_FROM_TORCH_ALONE", False)
+        for home in homes
+    )
 
 
 @dataclass

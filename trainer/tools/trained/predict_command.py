@@ -1,7 +1,7 @@
 """Write the outputs of a trained run for its test data, another split, or other data.
 
 NAME.csv has a row for each sample, for outputs with at most two dimensions. NAME.npz and NAME.pt have arrays and
-tensors of any shape. Of a net that was trained by cross entropy, the class and its probability are written, too.
+tensors of any shape. Where task.loss is cross entropy, the class and its probability are written, too.
 Examples:
 
     cadence predict outputs/NAME predictions.csv
