@@ -13,10 +13,16 @@ from torch.utils.data import Subset, TensorDataset
 from data.module import DataModule, Splits
 from data.order import Layout, Order, Pick
 from data.reader import SampleError
+from data.seeds import seed_generators
 from data.shard import Shard
 from data.source import Workers
 from data.stream import Loop, Stream
 from data.tree import fingerprint, tensors
+from models.gpt import GPT
+from models.mlp import MLP
+from models.resnet import ResNet9
+from tests.data.own_sets import Mixed
+from trainer.engine.update import Backward, draw_from_torch
 
 SAMPLES = 24
 
@@ -216,3 +222,19 @@ def test_a_run_with_random_transforms_resumes_to_the_same_bits(assembled: Any, w
         fit(resumed)
         ended = resumed.module.net.state_dict()
         assert all(torch.equal(value, ended[name]) for name, value in whole.module.net.state_dict().items())
+
+
+def test_the_run_seeds_the_generators_as_the_data_does():
+    """Data and engine cannot import each other, so each has a function that seeds all three."""
+    found = []
+    for seed in (seed_generators, Backward(torch.device("cpu")).reseed):
+        seed(2**40 + 7)
+        found.append((torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()))  # noqa: NPY002
+    assert found[0] == found[1]
+
+
+def test_nets_that_draw_from_torch_alone_say_so_in_their_file():
+    nets = (MLP(4, 2, (3,)), GPT(5, 4, 8, 1, 2), ResNet9(1, 2))
+    assert all(draw_from_torch(net) for net in nets)
+    assert not draw_from_torch(Mixed(2, [3]))
+    assert not draw_from_torch(torch.nn.Sequential(nets[0], Mixed(2, [3])))
