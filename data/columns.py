@@ -65,8 +65,8 @@ def alike(tables: dict[str, Any], names: Sequence[str], paths: Mapping[str, str 
     for name in mixed:
         kinds = {f"data.{key}={paths[key]}": kind_of(table, name) for key, table in tables.items()}
         if set(kinds.values()) - {"null"} != {"text"} or known.get(name, "text") not in ("text", "integers"):
-            told = {**kinds, **({"the data of the trained run": known[name]} if name in known else {})}
-            shown = ", ".join(f"{kind} in {where}" for where, kind in told.items())
+            places = {**kinds, **({"the data of the trained run": known[name]} if name in known else {})}
+            shown = ", ".join(f"{kind} in {where}" for where, kind in places.items())
             raise ValueError(f"data: column {name} holds {shown}: write it alike in all files.")
     return tables
 
