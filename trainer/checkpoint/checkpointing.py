@@ -3,10 +3,14 @@
 import math
 import sys
 from collections.abc import Callable, Collection
+from copy import deepcopy
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from trainer.checkpoint.finite import FiniteState
 from trainer.checkpoint.io import (
@@ -18,6 +22,7 @@ from trainer.checkpoint.io import (
     is_good,
     read,
 )
+from trainer.checkpoint.position import Position, call_last
 from trainer.checkpoint.saving import RunFolder, telling_why
 from trainer.checkpoint.snapshots import save_records, snapshot_path
 from trainer.distributed.launch.launcher import rank
@@ -39,11 +44,12 @@ class Checkpointing(pl.Callback):
     `best.ckpt` is the best by `monitor` so far (the latest of equals), and holds the weights that were scored.
     `update-N.ckpt` are the newest ones, of which `keep` stay (0: all), and hold the weights that train; while scores
     are not finite, the newest from before stays, too. A state that is not finite is never saved: it ends the run. After
-    each update in `snapshots` a snapshot of the run is kept (see `trainer.checkpoint.snapshots`).
+    each update in `snapshots` a snapshot of the run is kept (see `trainer.checkpoint.snapshots`). A save is the last act
+    of its update, after all callbacks, hooks and loggers have acted.
 
     Between two chunks of updates, and between two batches of a validation, all ranks ask whether a signal stops the
     run: then it is saved and ends. A checkpoint saved before its validation is over says that this validation is due,
-    and the run that goes on from it validates first.
+    and the run that goes on from it validates first. It holds the state of the callbacks from before the validation.
     """
 
     def __init__(
@@ -61,18 +67,38 @@ class Checkpointing(pl.Callback):
         self.best: dict[str, Any] = dict(NONE_YET)
         self.stop_signal, self.stopped_by = StopSignal(), 0
         self.run_folder = RunFolder(folder.parent)
-        self._validation_due, self._saved = False, -1
+        self._position, self._saved, self._connected = Position(), -1, False
         self._finite = FiniteState()
         self._before: str | None = None  # the newest checkpoint from before the scores ceased to be finite
         self._adopted: dict[str, Any] | None = None
+        self._states: dict[str, Any] = {}
+        self._metrics: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"monitor": self.monitor, "mode": self.mode, "validation_due": self._validation_due}
+        state = {"monitor": self.monitor, "mode": self.mode, "position": asdict(self._position)}
         return {**self.best, **state, "before": self._before}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the position in the loops, and the last metrics; in a validation, the states from before it."""
+        due = self._position.due or ("end" if trainer.validating else None)
+        self._position = Position.of(trainer, due)
+        interrupted = self._states if due == "validation" and trainer.validating else {}
+        metrics = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
+        checkpoint["callbacks"] |= {**interrupted, self.state_key: {**self.state_dict(), "metrics": metrics}}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have Lightning go on from the same position."""
+        if self.state_key in checkpoint["callbacks"]:
+            checkpoint["loops"] = Position(**checkpoint["callbacks"][self.state_key]["position"]).loops()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the best so far, unless another metric or direction decided it."""
-        self._validation_due, self._before = state_dict["validation_due"], state_dict["before"]
+        self._position, self._before = Position(**state_dict["position"]), state_dict["before"]
+        self._metrics = state_dict.get("metrics", {})
         if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
             self.best = {name: state_dict.get(name, none) for name, none in NONE_YET.items()}
 
@@ -117,16 +143,26 @@ class Checkpointing(pl.Callback):
         assert isinstance(pl_module, Module)
         if trainer.is_global_zero:
             self.run_folder.begin()
-        self._saved = -1 if self._validation_due else pl_module.clock.t
+        self._saved = -1 if self._position.due else pl_module.clock.t
         if self.best["update"] is not None:
             self.adopt()
         self.stop_signal.connect(trainer)
         self._finite.begin(pl_module, trainer.optimizers)
         self.stop_signal.limit.expect_save(3 * sum(one.nbytes for one in pl_module.parameters()))  # with two moments
+        trainer.callback_metrics.update({name: value.to(pl_module.device) for name, value in self._metrics.items()})
+        if not self._connected:
+            call_last(
+                trainer,
+                partial(self._after_chunk, trainer, pl_module),
+                partial(self._after_interval, trainer, pl_module),
+            )
+            pl_module.before_validation = partial(self._keep_states, trainer)
+            pl_module.after_validation = partial(self._after_validation, trainer, pl_module)
+            self._connected = True
 
     def validation_due(self, checkpoint: dict[str, Any]) -> bool:
         """Whether a checkpoint was saved before its validation was over."""
-        return checkpoint["callbacks"].get(self.state_key, {}).get("validation_due", False)
+        return checkpoint["callbacks"].get(self.state_key, {}).get("position", {}).get("due") == "validation"
 
     def final_error(self, error: BaseException) -> BaseException:
         """The error that the run ends with, the same on all ranks: `RestartLimitReached` if its job may not restart."""
@@ -141,33 +177,32 @@ class Checkpointing(pl.Callback):
         return RestartLimitReached(restart_limit_message(signum))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Run a validation that is due, as if the run had not been stopped."""
         assert isinstance(pl_module, Module)
-        self._stop_if_asked(trainer, pl_module, self._validation_due)
-        if self._validation_due:
-            trainer.validating = True
-            trainer.fit_loop.epoch_loop.val_loop.run()
-            trainer.training = True
-            self._validation_due = False
-            trainer.should_stop |= pl_module.clock.t >= pl_module.horizon.total
+        self._stop_if_asked(trainer, pl_module)
 
-    def _stop_if_asked(self, trainer: pl.Trainer, module: Module, validation_due: bool) -> None:
+    def _stop_if_asked(self, trainer: pl.Trainer, module: Module, validation_due: bool = False) -> None:
         if signum := self.stop_signal.received():
             module.averaging.swap_out()
-            self._validation_due = validation_due
+            self._position = replace(self._position, due="validation" if validation_due else None)
             self._save(trainer, module)
             self.stopped_by = signum  # only after the save: a run that could not be saved has failed
             raise Interrupted(signum, module.clock.t)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, Module)
-        validates_next = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or pl_module.over
-        due = pl_module.clock.t in self.snapshots or (self.every and _ends(self.every, pl_module.clock.t))
-        if due and not validates_next:
-            self._save(trainer, pl_module)
-        self._stop_if_asked(trainer, pl_module, validates_next and sum(trainer.num_val_batches) > 0)
+    def _after_chunk(self, trainer: pl.Trainer, module: Module) -> None:
+        """Save if it is due, or stop; what ends an interval that is not validated is saved after it."""
+        ends = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or trainer.should_stop
+        validates = ends and sum(trainer.num_val_batches) > 0
+        if ends and not validates:
+            return
+        due = module.clock.t in self.snapshots or (self.every and _ends(self.every, module.clock.t))
+        if due and not validates:
+            self._save(trainer, module)
+        self._stop_if_asked(trainer, module, validates)
+
+    def _keep_states(self, trainer: pl.Trainer) -> None:
+        """Keep the states of the callbacks, for a checkpoint of a run that is stopped in the validation that begins."""
+        others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+        self._states = {one.state_key: deepcopy(state) for one in others if (state := one.state_dict())}
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any) -> None:
         """Stop between two batches, as many on all ranks (`data.shard`); not after the last one."""
@@ -185,28 +220,24 @@ class Checkpointing(pl.Callback):
             self.stopped_by = TIME_IS_UP
             raise Interrupted(TIME_IS_UP, pl_module.clock.t)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Module)
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        self._validation_due = False
-        self._finite.check(pl_module, trainer.optimizers, self.stop_signal)
+    def _after_validation(self, trainer: pl.Trainer, module: Module) -> None:
+        """Keep the weights that were scored if they are the best."""
+        self._position, self._states = replace(self._position, due=None), {}
+        self._finite.check(module, trainer.optimizers, self.stop_signal)
         value = trainer.callback_metrics[self.monitor].item()
         there = checkpoints_in(self.folder)
         self._before = None if math.isfinite(value) or not there else self._before or there[-1].name
         if self._improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
-            arrays = {name: numbers for name, numbers in pl_module.arrays.items() if name[:4] == "val/"}
-            self.best = {"value": value, "update": pl_module.clock.t, "scores": scores, "arrays": arrays}
+            arrays = {name: numbers for name, numbers in module.arrays.items() if name[:4] == "val/"}
+            self.best = {"value": value, "update": module.clock.t, "scores": scores, "arrays": arrays}
             self._adopted = None
             self.run_folder.check()
             trainer.save_checkpoint(self.folder / BEST)
-        pl_module.averaging.swap_out()
-        self._save(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, Module)
-        self._save(trainer, pl_module)  # where no data validates; after a validation there is nothing new to save
+    def _after_interval(self, trainer: pl.Trainer, module: Module) -> None:
+        self._position = replace(self._position, due=None)
+        self._save(trainer, module)
 
     def _improves(self, value: float) -> bool:
         if not math.isfinite(value):
@@ -221,7 +252,7 @@ class Checkpointing(pl.Callback):
         self._finite.check(module, trainer.optimizers, self.stop_signal)
         self.run_folder.check()
         self._saved = module.clock.t
-        if not self._validation_due:
+        if not self._position.due:
             module.hooks.end_epoch()
         module.flush()
         for logger in trainer.loggers:

@@ -1,7 +1,7 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -35,6 +35,8 @@ class Module(pl.LightningModule):
 
     Its state is the weights, their average, the optimizer, the clock and the observers. `monitors` are the callbacks
     that watch a score, and its tag. `arrays` are the matrices and curves of the last validation and test by tag.
+    In a fit `before_validation` is called before all hooks of a validation, and `after_validation` after those of the
+    callbacks and the net, while the weights that were scored are in the net.
     """
 
     updater: Updater
@@ -53,6 +55,8 @@ class Module(pl.LightningModule):
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
         self.arrays: dict[str, Numbers] = {}
+        self.before_validation: Callable[[], None] = _nothing
+        self.after_validation: Callable[[], None] = _nothing
         self.hooks.connect(self)
 
     @property
@@ -110,6 +114,7 @@ class Module(pl.LightningModule):
         rehearse(self.trainer, self)
         self.checked = False
         self.hooks.call("on_train_start")
+        self.metric_buffer.since = time.time()
 
     def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
         for update in takewhile(lambda _: not self.over, chunk):
@@ -158,6 +163,7 @@ class Module(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.flush()
         self.hooks.end_epoch()
+        self.trainer.should_stop |= self.over  # not known yet where the validation was due
 
     def on_train_end(self) -> None:
         self.hooks.call("on_train_end")
@@ -167,6 +173,8 @@ class Module(pl.LightningModule):
         self.hooks.call("on_fit_end")
 
     def on_validation_model_eval(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.before_validation()
         super().on_validation_model_eval()
         self.hooks.call("on_validation_model_eval")
 
@@ -195,6 +203,8 @@ class Module(pl.LightningModule):
 
     def on_validation_end(self) -> None:
         self.hooks.call("on_validation_end")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.after_validation()
         self.averaging.swap_out()
 
     def on_test_epoch_end(self) -> None:
@@ -280,3 +290,7 @@ class Module(pl.LightningModule):
         """Set Lightning's `global_step`, which callbacks and loggers read, to the clock."""
         loop = self.trainer.fit_loop.epoch_loop
         loop._batches_that_stepped = loop.manual_optimization.optim_step_progress.total.completed = self.clock.t
+
+
+def _nothing() -> None:
+    """What a callback may replace."""

@@ -89,8 +89,11 @@ def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
 
 
 def keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint with the settings of `optimizer` as configured now, for a resumed run."""
-    settings = inspect.signature(type(optimizer)).parameters.keys() | {"name"}
+    """The state of a checkpoint with the settings of `optimizer` as configured now, for a resumed run.
+
+    The rate stays the one last applied, which callbacks may read before the next update writes it.
+    """
+    settings = (inspect.signature(type(optimizer)).parameters.keys() | {"name"}) - {"lr"}
     groups = [
         {key: now[key] if key in settings and key in now else value for key, value in saved.items()}
         for saved, now in zip(state["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
