@@ -30,20 +30,20 @@ def free_port() -> int:
 
 def start(world: int, work: Callable[..., Any], *args: Any) -> list[BaseProcess]:
     """Start `work(rank, *args)` in each process of a world; the module that defines it is imported once."""
-    port, server = free_port(), _server()
+    port, forks = free_port(), server()
     processes: list[BaseProcess] = []
     for rank in range(world):
-        process = server.Process(target=_enter, args=(rank, world, port, work, args))
+        process = forks.Process(target=_enter, args=(rank, world, port, work, args))
         process.start()
         processes.append(process)
     return processes
 
 
-def _server() -> ForkServerContext:
+def server() -> ForkServerContext:
     """What forks the processes; it imports with the first of them."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["trainer.run", "tests.engine.equality", "models.mlp", "data.digits"])
-    return server
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["trainer.run", "tests.engine.equality", "models.mlp", "data.digits"])
+    return found
 
 
 class Script:
@@ -52,7 +52,7 @@ class Script:
     def __init__(self, path: Path, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._output = TemporaryDirectory()
         self._said = [Path(self._output.name, kind) for kind in ("out", "err")]
-        self._process = _server().Process(
+        self._process = server().Process(
             target=_script, args=(path, list(argv), folder, dict(environment), self._said)
         )
         self._process.start()
