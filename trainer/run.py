@@ -35,6 +35,7 @@ from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
 from trainer.resume.changes import print_changes
 from trainer.resume.resume_point import ResumePoint, put_aside, resume_point, take_up, take_up_average
+from trainer.resume.stopped_early import check_not_completed, restored_reason, stopped_early
 
 
 def run(cfg: DictConfig) -> None:
@@ -58,6 +59,8 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
+        if not resolved.changed:
+            check_not_completed(checkpoint, folder, parts.trainer, settings.record["callbacks"])
         signals.defer()
         parts.checkpointing.stop_signal.limit = TimeLimit(settings.trainer.longest, begun)
         if parts.trainer.is_global_zero:
@@ -75,7 +78,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         test = evaluate(parts)
         write_adapter(parts)
         monitor.finish()
-        outcome = {"status": "completed", "test": test}
+        outcome = {"status": "completed", **stopped_early(parts.module, parts.trainer), "test": test}
     except BaseException as error:
         cause = parts.checkpointing.final_error(monitor.cause(error))
         outcome = _outcome(cause)
@@ -153,7 +156,8 @@ def fit(parts: Parts) -> None:
     parts.checkpointing.source = checkpoint.path
     if trainer.is_global_zero:
         print_changes(start.updates, checkpoint.saved["config"], parts.resolved.settings.record)
-    if start.reached >= module.horizon.total and not parts.checkpointing.validation_due(checkpoint.content):
+    over = start.reached >= module.horizon.total or restored_reason(checkpoint, trainer) is not None
+    if over and not parts.checkpointing.validation_due(checkpoint.content):
         take_up(checkpoint, module, parts.checkpointing)
         if parts.checkpointing.best["update"] is None:
             take_up_average(checkpoint, module, parts.data)

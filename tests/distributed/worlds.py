@@ -52,9 +52,7 @@ class Script:
     def __init__(self, path: Path, argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
         self._output = TemporaryDirectory()
         self._said = [Path(self._output.name, kind) for kind in ("out", "err")]
-        self._process = server().Process(
-            target=_script, args=(path, list(argv), folder, dict(environment), self._said)
-        )
+        self._process = server().Process(target=_script, args=(path, list(argv), folder, dict(environment), self._said))
         self._process.start()
 
     @property

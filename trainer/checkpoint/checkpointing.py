@@ -44,8 +44,8 @@ class Checkpointing(pl.Callback):
     `best.ckpt` is the best by `monitor` so far (the latest of equals), and holds the weights that were scored.
     `update-N.ckpt` are the newest ones, of which `keep` stay (0: all), and hold the weights that train; while scores
     are not finite, the newest from before stays, too. A state that is not finite is never saved: it ends the run. After
-    each update in `snapshots` a snapshot of the run is kept (see `trainer.checkpoint.snapshots`). A save is the last act
-    of its update, after all callbacks, hooks and loggers have acted.
+    each update in `snapshots` a snapshot of the run is kept (see `trainer.checkpoint.snapshots`). A save is the last
+    act of its update, after all callbacks, hooks and loggers have acted.
 
     Between two chunks of updates, and between two batches of a validation, all ranks ask whether a signal stops the
     run: then it is saved and ends. A checkpoint saved before its validation is over says that this validation is due,

@@ -23,7 +23,7 @@ class Position:
     @classmethod
     def of(cls, trainer: pl.Trainer, due: str | None) -> "Position":
         """The position of a run that trains."""
-        loop = trainer.fit_loop
+        loop: Any = trainer.fit_loop
         over, begun = loop.epoch_progress.current.completed, loop.epoch_progress.current.started
         batches = loop.epoch_loop.batch_progress
         return cls(over, batches.current.ready if begun > over else 0, batches.total.ready, due)
@@ -53,7 +53,7 @@ def call_last(trainer: pl.Trainer, after_chunk: Callable[[], None], after_interv
 
     A validation belongs to the interval: it comes between the two.
     """
-    loop = trainer.fit_loop
+    loop: Any = trainer.fit_loop
     of_chunk, of_interval = loop.epoch_loop.on_advance_end, loop.on_advance_end
 
     def end_chunk(fetcher: Any) -> None:
@@ -65,5 +65,4 @@ def call_last(trainer: pl.Trainer, after_chunk: Callable[[], None], after_interv
         of_interval()
         after_interval()
 
-    loop.epoch_loop.on_advance_end = end_chunk  # type: ignore[method-assign]
-    loop.on_advance_end = end_interval  # type: ignore[method-assign]
+    loop.epoch_loop.on_advance_end, loop.on_advance_end = end_chunk, end_interval

@@ -22,6 +22,7 @@ from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
+from trainer.config.callbacks import callbacks_of, connect
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.metrics import with_shape
 from trainer.config.resolve import Resolved
@@ -97,7 +98,8 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
-    module.monitors = _monitors(trainer, None if logs_scores else task, checkpointing)
+    watching = [one for one in trainer.callbacks if one is not checkpointing]  # type: ignore[attr-defined]
+    module.monitors = connect(watching, task, not logs_scores, fresh=resolved.changed)
     if not module.hooks.scored("val"):
         trainer.limit_val_batches = 0
     return Parts(resolved, folder, module, resolved.data, trainer, checkpointing, warnings)
@@ -259,10 +261,6 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
     check_names("trainer.lightning", pl.Trainer, run.lightning)
     check_values("trainer.lightning", pl.Trainer, run.lightning)
     loggers = [_logger(f"logger.{name}", node, settings.allow, folder) for name, node in settings.logger.items()]
-    callbacks = [
-        expect(f"callbacks.{name}", instantiate(node, f"callbacks.{name}", settings.allow), pl.Callback)
-        for name, node in settings.callbacks.items()
-    ]
     with refusing("trainer"):
         return pl.Trainer(
             accelerator=run.accelerator,
@@ -271,7 +269,8 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
             strategy=strategy,
             precision=run.precision,  # type: ignore[arg-type]
             logger=loggers,
-            callbacks=[*callbacks, *more],
+            callbacks=[*callbacks_of(settings), *more],
+            log_every_n_steps=1,  # what callbacks log, after each chunk of updates
             plugins=[AtomicCheckpointIO(), *environment()],
             max_epochs=-1,
             num_sanity_val_steps=0,
@@ -324,27 +323,6 @@ def _watched(settings: Settings, task: Task | None) -> dict[str, Any]:
     scored = [f"val/{name}" for name in task.scored]
     inside = [monitor for name in scored if str(monitor).startswith(f"{name}/")]
     return {"monitor": monitor, "logged": [*scored, *inside]}
-
-
-def _monitors(trainer: pl.Trainer, task: Task | None, checkpointing: Checkpointing) -> dict[str, str]:
-    """The scores that callbacks watch; refused where one is not computed, or is better in the other direction.
-
-    Without a task, nothing is known of the scores before one batch is scored.
-    """
-    found = {}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        monitor = getattr(callback, "monitor", None)
-        if monitor is None or callback is checkpointing:
-            continue
-        name = f"{type(callback).__name__}.monitor"
-        found[name] = monitor
-        if task is None:
-            continue
-        if not monitor.startswith("val/"):
-            known = ", ".join(f"val/{name}" for name in task.scored)
-            raise ConfigError(f"{name}={monitor} is not computed: choose one of {known}.")
-        task.check_monitor(type(callback).__name__, monitor, getattr(callback, "mode", None))
-    return found
 
 
 def _claims(resolved: Resolved) -> dict[str, str]:

@@ -225,6 +225,7 @@ def _print_result(result: dict[str, Any]) -> None:
         **({} if best["value"] is None else {"best": found}),
         "test": _scores(result["test"]) or "there is nothing to test on",
         "updates": f"{result['updates']} in {seconds}",
+        **({"stopped": f"early: {result['stopped_early']['reason']}"} if "stopped_early" in result else {}),
         "folder": result["folder"],
     }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)

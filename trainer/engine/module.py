@@ -122,6 +122,7 @@ class Module(pl.LightningModule):
             self.hooks.begin_update()
             self._apply_update(update)
         self._tell_lightning()
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(self.clock.t - 1, 0)  # Lightning adds 1
         if len(self.metric_buffer) >= self.spec.log_every:
             self.flush()
 
@@ -163,7 +164,6 @@ class Module(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.flush()
         self.hooks.end_epoch()
-        self.trainer.should_stop |= self.over  # not known yet where the validation was due
 
     def on_train_end(self) -> None:
         self.hooks.call("on_train_end")
@@ -174,6 +174,7 @@ class Module(pl.LightningModule):
 
     def on_validation_model_eval(self) -> None:
         if self.trainer.state.fn == "fit":
+            self.trainer.should_stop |= self.over  # a run that was resumed for this validation does not know it yet
             self.before_validation()
         super().on_validation_model_eval()
         self.hooks.call("on_validation_model_eval")
