@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import re
 
 import pytest
 import pytorch_lightning.callbacks as lightning
 import torch
 from pytorch_lightning import Callback
 
+from tests.pages import section
 from trainer.checkpoint.io import checkpoints_in, read
 from trainer.config.callbacks import NEVER_CALLED, REPLACED, check_hooks, check_kind
 from trainer.log.scalars import scalars
@@ -55,6 +57,11 @@ def test_each_callback_of_lightning_watches_only_or_is_refused(home):
             assert "\n" not in str(refusal.value)
     built_on = {base.__name__ for name in callbacks.__all__ for base in getattr(callbacks, name).__mro__}
     assert set(REPLACED) <= built_on
+
+
+def test_the_page_lists_each_callback_of_lightning():
+    told = set(re.findall(r"`(\w+)`", section("callbacks.md", "Lightning's callbacks")))
+    assert set(lightning.__all__) - {"Callback"} <= told
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ ONE: dict[str, str] = {
     "layer_decay": f"{SMALL} groups=layer_decay groups.decay=0.8 model.hidden=[8,8] optimizer=nesterov",
     "backbone_head": f"{SMALL} groups=backbone_head groups.freeze=5 model.hidden=[8,8] warmup=none",
     "gradual_unfreezing": f"{SMALL} groups=gradual_unfreezing groups.every=6 model.hidden=[8,8] warmup=none",
+    "patterns": (
+        f"{SMALL} groups=patterns groups.patterns=[{{name:first,match:layers.1.*,lr_mult:3.0,weight_decay:0.2,clip:0.1,"
+        "schedule:linear}]"
+    ),
+    "groups all": f"{SMALL} groups=all measure=norms",
+    "groups no_decay": f"{SMALL} groups=no_decay",
+    "mup": f"{SMALL} groups=mup groups.base_width=4 model.hidden=[8,8]",
     "group_schedule": f"{SMALL} +group_schedule.no_decay={{schedule:constant}}",
     "float64": f"{SMALL} trainer.precision=64-true average=ema optimizer=momentum trainer.accumulate=2",
     "bf16-mixed": f"{SMALL} trainer.precision=bf16-mixed",

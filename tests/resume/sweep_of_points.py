@@ -214,9 +214,10 @@ def updates_of(path: Path) -> int:
 
 def sweep(names: Sequence[str], points: int, work: Path, seed: int = 0) -> tuple[int, list[str]]:
     """Resume at so many points, dealt out to the cases; how many there were, and a line for each miss."""
-    from tests.same_bits import write_data
+    if any("../data" in word for name in names for word in words_of(name)):
+        from tests.same_bits import write_data
 
-    write_data(work / "data")
+        write_data(work / "data")
     done, missed = 0, list[str]()
     for i, name in enumerate(names):
         case = Case(name, work / f"case-{i}", random.Random(f"{seed} {name}"))

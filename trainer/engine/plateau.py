@@ -14,9 +14,8 @@ class PlateauControl(pl.Callback):
     """Gives `rule` the metric of every validation of a fit, and its factor to the `LRControl` that writes the rates.
 
     The factor is logged after each validation as `plateau/factor`; a change is one line on stderr and in the log's
-    texts. All processes follow the metric of rank zero. The state of the rule is in the checkpoint, so this callback
-    comes before the one that saves; a `fresh` one ignores it and starts at 1. It also works with your own module,
-    beside an `LRControl`.
+    texts. All processes follow the metric of rank zero. The state of the rule is in the checkpoint; a `fresh` one
+    ignores it and starts at 1. It also works with your own module, beside an `LRControl`.
     """
 
     def __init__(self, rule: Plateau, fresh: bool = False) -> None:
