@@ -175,7 +175,10 @@ def test_what_a_net_has_kept_of_the_first_scored_batch_is_forgotten(assembled):
         (("task.mode=max",), "task.mode=max with task.monitor=loss, of which lower is better: set min"),
         (("plateau=count", "plateau.monitor=val/accuracy"), "PlateauControl.mode=min with .*val/accuracy, of which hi"),
         (
-            ("callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"),
+            (
+                *("callbacks=early_stopping", "callbacks.early_stopping.monitor=val/accuracy"),
+                "callbacks.early_stopping.mode=min",
+            ),
             "EarlyStopping.mode=min with EarlyStopping.monitor=val/accuracy, of which higher",
         ),
         ((f"+task.metrics.roc._target_={F}.MulticlassROC",), "give its metric fixed ones, thresholds=100"),

@@ -68,12 +68,10 @@ class EarlyStopping(pl.Callback):
 
     def connect(self, task: Task, fresh: bool) -> None:
         """Take the direction of the metric; a `fresh` one ignores what was measured before a resume."""
-        named = getattr(task.step, "score_name", lambda name: name.removeprefix("val/"))
-        name, self.fresh = named(self.monitor), fresh
-        self.monitor, self.mode = f"val/{name}", self.mode or task.better(name)
-        if self.mode is None:
+        self.mode, self.fresh = self.mode or task.better(self.monitor.removeprefix("val/")), fresh
+        if self.mode is None and self.monitor.startswith("val/"):  # others are not computed: the rehearsal says so
             raise ConfigError(
-                f"early_stopping.monitor={self.monitor}: its metric does not say whether higher is better: "
+                f"EarlyStopping.monitor={self.monitor}: its metric does not say whether higher is better: "
                 "give mode=min or mode=max."
             )
 
