@@ -34,6 +34,7 @@ import torch  # noqa: E402
 
 from tests.distributed import worlds  # noqa: E402
 from tests.resume.resumed_cases import ONE, TWO, words_of  # noqa: E402
+from trainer.checkpoint.io import read  # noqa: E402
 
 KINDS = ("within", "end", "stopped", "chain", "best", "stopped in a validation")
 """The kinds of points, in the order in which the cases get them."""
@@ -125,8 +126,7 @@ def misses(whole: Path, resumed: Path, begin: int) -> list[str]:
         if not all(path.exists() for path in paths):
             found += [f"{name}: missing"] * (paths[0].exists() != paths[1].exists())
             continue
-        trees = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
-        found += [f"{name}{line}" for line in differences(*trees)]
+        found += [f"{name}{line}" for line in differences(*map(read, paths))]
     logs = [scalars(folder) for folder in (whole, resumed)]
     for tag in sorted(logs[0].keys() | logs[1].keys()):
         if "samples_per_second" in tag:
@@ -193,7 +193,7 @@ class Case:
 
     def _stopped(self, kind: str, folder: Path) -> tuple[str, list[str]]:
         """Stop by a signal at a random moment, and go on in the same folder."""
-        counts = torch.load(newest(self.whole), weights_only=True)["callbacks"]["Planted"]["counts"]
+        counts = read(newest(self.whole))["callbacks"]["Planted"]["counts"]
         nth = self.draw.randint(2, max(2, counts.get(STOPS[kind], 2) - 1))
         send = "+callbacks.send._target_=tests.distributed.signalling.Send"
         words = [send, f"+callbacks.send.hook={STOPS[kind]}", "+callbacks.send.signum=12", f"+callbacks.send.nth={nth}"]
@@ -208,8 +208,7 @@ class Case:
 
 def updates_of(path: Path) -> int:
     """How many updates a checkpoint has behind it."""
-    found: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["cadence"]["updates"]
-    return found
+    return int(read(path)["cadence"]["updates"])
 
 
 def sweep(names: Sequence[str], points: int, work: Path, seed: int = 0) -> tuple[int, list[str]]:

@@ -8,7 +8,6 @@ from tests.distributed.signalling import Send
 from tests.resume.planted import OF_A_RUN, Planted
 from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
 from trainer.distributed.launch import signals
-from trainer.resume.resume_point import named_checkpoint
 from trainer.run import fit
 
 pytestmark = pytest.mark.usefixtures("watching")
@@ -51,7 +50,7 @@ def test_the_best_checkpoint_and_a_run_stopped_before_or_in_a_validation_go_on_i
     with pytest.raises(signals.Stopped):
         fit(first)
     signals._received.clear()
-    for point in (named_checkpoint("auto", first.folder), first.folder / "checkpoints" / "best.ckpt"):
+    for point in (*checkpoints_in(first.checkpointing.folder)[-1:], first.checkpointing.folder / "best.ckpt"):
         resumed = assembled(*RUN, folder=f"from-{point.stem}", resumed=point)
         fit(resumed)
         assert state_of(resumed) == state_of(whole), point.stem
