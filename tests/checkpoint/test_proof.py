@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
 from tests.checkpoint.corrupt import corrupt
 from trainer.checkpoint.checkpointing import describe_newest
@@ -159,16 +160,18 @@ def test_what_is_not_finite_by_design_is_saved(assembled):
 
 def test_while_scores_are_not_finite_the_newest_checkpoint_from_before_stays(assembled):
     run = assembled(*SMALL, "trainer.keep=1", "trainer.duration=16")
-    improves = run.checkpointing.on_validation_end
+    save, kept = run.checkpointing._after_interval, []
 
     def planted(trainer, module):
         if 8 <= module.clock.t <= 12:
             trainer.callback_metrics["val/loss"].fill_(torch.nan)
-        improves(trainer, module)
+
+    def after(trainer, module):
+        save(trainer, module)
         kept.append([int(path.stem[-8:]) for path in checkpoints_in(run.checkpointing.folder)])
 
-    kept = []
-    run.checkpointing.on_validation_end = planted
+    run.trainer.callbacks.append(LambdaCallback(on_validation_end=planted))
+    run.checkpointing._after_interval = after
     fit(run)
     assert kept == [[4], [4, 8], [4, 12], [16]]
     assert run.checkpointing.best["update"] in (4, 16)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -73,7 +74,8 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.spec.optimizer()
-        optimizer.register_load_state_dict_pre_hook(keep_configured)
+        scheduled = self.spec.policy.hyper_schedules.keys() - self.control.setters.keys()
+        optimizer.register_load_state_dict_pre_hook(partial(keep_configured, scheduled=scheduled))
         return optimizer
 
     def prepare_data(self) -> None:

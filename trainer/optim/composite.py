@@ -1,7 +1,7 @@
 """Several optimizers as one: each steps its own parameter groups, with one state dict for all."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from trainer.optim.groups import Group, Make
 from trainer.optim.moments import closure_loss
+from trainer.optim.policy_groups import read_setting, write_setting
 
 
 class Composite(Optimizer):
@@ -88,14 +89,17 @@ def assembled(groups: Sequence[Group], main: Make) -> Optimizer:
     return Composite(parts, order)
 
 
-def keep_configured(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+def keep_configured(optimizer: Optimizer, state: dict[str, Any], scheduled: Collection[str] = ()) -> dict[str, Any]:
     """The state of a checkpoint with the settings of `optimizer` as configured now, for a resumed run.
 
-    The rate stays the one last applied, which callbacks may read before the next update writes it.
+    The rate and the `scheduled` settings stay as last applied: callbacks may read them before the next update.
     """
     settings = (inspect.signature(type(optimizer)).parameters.keys() | {"name"}) - {"lr"}
     groups = [
         {key: now[key] if key in settings and key in now else value for key, value in saved.items()}
         for saved, now in zip(state["param_groups"], optimizer.state_dict()["param_groups"], strict=True)
     ]
+    for saved, group in zip(state["param_groups"], groups):
+        for name in scheduled:
+            write_setting(group, name, read_setting(saved, name))
     return {**state, "param_groups": groups}
