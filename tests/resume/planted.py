@@ -62,6 +62,7 @@ class Planted(Callback):
 
 def _bits(value: Any) -> bytes:
     if isinstance(value, torch.Tensor):
+        value = value.to_local() if hasattr(value, "to_local") else value  # a part of a weight that ranks share
         return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return repr(value).encode()
 

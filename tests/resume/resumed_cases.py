@@ -4,17 +4,16 @@ from tests.same_bits_cases import ADASCALE, DIGITS, GROWING, IMAGES, SMALL, TEXT
 
 PLANTED = "+callbacks.planted._target_=tests.resume.planted.Planted allow=[tests] "
 EVERY = PLANTED + "trainer.checkpoint=2 trainer.keep=0 "
-ROWS = (
-    SMALL.replace("data=synthetic data.samples=96 data.val_samples=24 data.test_samples=24", "")
-    + "data=dataset +data.train._target_=tests.data.own_sets.Rows +data.train.noise=0.5 "
-    + "+data.val._target_=tests.data.own_sets.Rows +data.val.count=20 +data.val.begin=1000 ~data.shape "
-    + "+data.shape={classes:3} model=own model._target_=tests.data.own_sets.Mixed +model.hidden=[8] "
-    + "~model.dropout ~task.loss +task.step._target_=tests.data.own_sets.row_step +task.step._partial_=true "
-    + "task.metrics={} task.monitor=loss "
+_SYNTHETIC = "data=synthetic data.samples=96 data.val_samples=24 data.test_samples=24 "
+OWN = "tests.data.own_sets."
+ROWS = SMALL.replace(_SYNTHETIC, "") + (
+    f"data=dataset data.train={{_target_:{OWN}Rows,noise:0.5}} data.val={{_target_:{OWN}Rows,count:20,begin:1000}} "
+    f"data.shape={{classes:3}} model._target_={OWN}Mixed +task.step={{_target_:{OWN}row_step,_partial_:true}} "
+    "~task.loss ~task.metrics.accuracy task.monitor=loss "
 )
-LIT = SMALL.replace("model.hidden=[8] model.dropout=0.2", "").replace(
-    "data=synthetic data.samples=96 data.val_samples=24 data.test_samples=24", "data=digits data.batch_size=64"
-) + ("task=lightning model=own model._target_=tests.engine.lightning_modules.")
+LIT = SMALL.replace("model.hidden=[8] model.dropout=0.2", "").replace(_SYNTHETIC, "data=digits data.batch_size=64 ") + (
+    "task=lightning model=own model._target_=tests.engine.lightning_modules."
+)
 PLATEAU = "plateau=count plateau.patience=0 plateau.threshold=0.3 plateau.factor=0.5 "
 STOPPING = (
     "callbacks=early_stopping ~callbacks.progress optimizer.lr=0.05 trainer.duration=60 trainer.validate=3 "
@@ -88,11 +87,14 @@ ONE: dict[str, str] = {
     "a fold": f"{DIGITS} data.folds=3 data.fold=1 average=ema",
     "own set": ROWS,
     "workers": f"{ROWS} data.num_workers=2",
-    "workers and growing batch": f"{ROWS} {GROWING.replace('data.samples=200', '')} data.num_workers=2",
-    "streamed": f"{ROWS} data.train._target_=tests.data.own_sets.Flow +data.train.count=50 trainer.duration=24",
-    "streamed, in an order": (
-        f"{ROWS} data.train._target_=tests.data.own_sets.hugging_rows ~data.train.noise trainer.duration=24 "
-        "+data.collate_fn={_target_:tests.data.own_sets.stacked,_partial_:true} data.reread=true"
+    "workers and growing batch": (
+        f"{ROWS} {GROWING.replace('data.samples=200', '')} data.num_workers=2 "
+        f"data.train={{_target_:{OWN}Rows,noise:0.5,count:200}}"
+    ),
+    "streamed": f"{ROWS} data.train={{_target_:{OWN}Flow,noise:0.5}} trainer.duration=24",
+    "streamed, of datasets": (
+        f"{ROWS} data.train={{_target_:{OWN}hugging_rows}} trainer.duration=24 "
+        f"data.collate_fn={{_target_:{OWN}stacked,_partial_:true}} data.val=null"
     ),
     "images, decoded by workers": f"{IMAGES} optimizer=momentum data.in_memory=false data.num_workers=2",
     "resnet": f"{IMAGES} optimizer=momentum average=ema data.augment.cutout=8 trainer.channels_last=true",

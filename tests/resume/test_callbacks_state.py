@@ -47,7 +47,7 @@ def test_the_best_checkpoint_and_a_run_stopped_before_or_in_a_validation_go_on_i
 ):
     first = assembled(*RUN, folder="stopped")
     first.trainer.callbacks.insert(0, Send(hook, signal.SIGTERM, nth))
-    with pytest.raises(signals.Stopped):
+    with pytest.raises(signals.Interrupted):
         fit(first)
     signals._received.clear()
     for point in (*checkpoints_in(first.checkpointing.folder)[-1:], first.checkpointing.folder / "best.ckpt"):

@@ -31,7 +31,7 @@ REPLACED: Mapping[str, str] = {
     "SpikeDetection": "a run sees the loss of each update itself, and ends where it is not finite: leave it out",
     "StochasticWeightAveraging": "it changes weights and rates: take average=swa",
     "ThroughputMonitor": "it counts batches, and a run hands over chunks: the log has train/samples_per_second",
-    "Timer": "it counts the time of this process alone: set trainer.duration",
+    "Timer": "it ends a run without its checkpoint: set trainer.max_time",
     "WeightAveraging": "the run averages the weights: take average=ema or average=swa",
 }
 """Callbacks of Lightning that change weights, rates or batches, or count batches, and what a run has in their place.
