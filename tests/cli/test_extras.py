@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hydra_plugins.search_sweeper import SearchSweeper, SearchSweeperConf
-from trainer.cli.extras import EXTRAS, missing_extra, needed
+from trainer.cli.extras import EXTRAS, install_command, missing_extra, needed
 from trainer.cli.messages import user_error_message
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
@@ -58,7 +58,7 @@ def test_what_is_installed_is_imported_and_other_failures_stay() -> None:
 def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
     error = RuntimeError("in a callback")
     error.__cause__ = ModuleNotFoundError("No module named 'scipy.stats'", name="scipy.stats")
-    told = "this needs scipy, which is not installed: pip install 'cadence[report]'."
+    told = f"this needs scipy, which is not installed: {install_command('report')}."
     assert user_error_message(error) == told
 
 
@@ -70,7 +70,7 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
             plan,
             [],
             "the picture (--no-files leaves it out) needs matplotlib, which is not installed: "
-            "pip install 'cadence[plots]'.",
+            "pip install 'matplotlib>=3.10'.",
         ),
         (
             "matplotlib",
@@ -83,7 +83,7 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
                 package,
                 report,
                 ["outputs"],
-                f"the report needs {package}, which is not installed: pip install 'cadence[report]'.",
+                f"the report needs {package}, which is not installed: {install_command('report')}.",
             )
             for package in ("plotly", "matplotlib", "pandas")
         ),
@@ -91,14 +91,14 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
             "sklearn",
             range_test,
             ["--no-files"],
-            "data needs sklearn, which is not installed: pip install 'cadence[digits]'",
+            "data needs sklearn, which is not installed: pip install 'scikit-learn>=1.5'.",
         ),
         (
             "pytorch_optimizer",
             range_test,
             ["optimizer=lars", "--no-files"],
             "optimizer._target_=pytorch_optimizer.LARS needs pytorch_optimizer, which is not installed: "
-            "pip install 'cadence[optimizers]'.",
+            "pip install 'pytorch-optimizer>=4.1'.",
         ),
     ],
 )

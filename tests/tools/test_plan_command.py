@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.trace import Values
 from trainer.tools.plan import command as plan
@@ -170,6 +171,15 @@ def test_the_config_of_a_run_that_is_none_is_refused(shown, tmp_path, text, told
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigError, match=told):
         shown("--applied", str(tmp_path), "--no-files")
+
+
+@pytest.mark.parametrize("history", [[3], "x", [{"until": 3}], [{}, {}], {"a": 1}])
+def test_a_changed_curve_history_of_a_run_is_refused(compose, tmp_path, history):
+    groups = [{"name": "decay", "lr_mult": 1.0, "weight_decay": 0.0, "schedule": None}]
+    (tmp_path / "plan.json").write_text(json.dumps({"groups": groups, "curve_history": history}))
+    settings = settings_of(compose("data=synthetic", "data.batch_size=8", "trainer.duration=20"))
+    with pytest.raises(ConfigError, match="curve_history in plan.json cannot be read"):
+        plan.planned(settings, *plan.facts_of_run(tmp_path))
 
 
 def test_a_long_curve_is_drawn_by_its_lowest_and_highest_points():

@@ -130,9 +130,9 @@ def test_without_optuna_the_page_says_which_extra_to_install_and_holds_the_rest(
         write_run(tmp_path / str(i), words, {"val/loss": loss(0.01 * (i + 1))}, events=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
     report.main([str(tmp_path)])
-    assert "pip install 'cadence[search]'" in capsys.readouterr().out
+    assert "pip install 'optuna>=5'" in capsys.readouterr().out
     html = (tmp_path / "report" / "report.html").read_text().split("<script")[0]
-    assert "pip install &#39;cadence[search]&#39;" in html
+    assert "pip install &#39;optuna&gt;=5&#39;" in html
     assert 'id="parallel-section"' in html
     assert not (tmp_path / "report" / "importance.png").exists()
 

@@ -1,6 +1,11 @@
 """Packages that only some commands need, and the extra of Cadence that installs each."""
 
 import importlib
+import re
+import shlex
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 from typing import Any
 
 from trainer.lr import ConfigError
@@ -62,6 +67,27 @@ def missing_extra(error: ModuleNotFoundError, what: str = "", extra: str | None 
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return (
-        f"{what or 'this'} needs {package}, which is not installed: pip install 'cadence[{extra or EXTRAS[package]}]'."
-    )
+    return f"{what or 'this'} needs {package}, which is not installed: {install_command(extra or EXTRAS[package])}."
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what an extra has. Cadence is on no package index, so it names the packages."""
+    try:
+        found = _packages(extra, requires("cadence") or [])
+    except PackageNotFoundError:  # a checkout that is not installed
+        found = []
+    return shlex.join(["pip", "install", *(found or [f"{Path(__file__).parents[2]}[{extra}]"])])
+
+
+def _packages(extra: str, declared: Sequence[str]) -> list[str]:
+    """The packages of an extra, among what the metadata of Cadence declares as `NAME>=1; extra == "EXTRA"`."""
+    found: list[str] = []
+    for line in declared:
+        package, _, marker = line.partition(";")
+        if not re.search(rf"""extra == ["']{extra}["']""", marker):
+            continue
+        inner = re.fullmatch(r"cadence\[(.*)\]", package.strip())
+        found += (
+            [one for name in inner[1].split(",") for one in _packages(name, declared)] if inner else [package.strip()]
+        )
+    return found

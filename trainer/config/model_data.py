@@ -21,7 +21,7 @@ from trainer.config.prepared_net import Origin
 from trainer.config.settings import CurveSettings, Settings, TrainerSettings
 from trainer.engine.lightning_kind import overrides
 from trainer.lr import ConfigError
-from trainer.lr.bounds import integer, number, positive
+from trainer.lr.bounds import fraction, integer, number, positive
 from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage
 from trainer.optim.sgd import GradientDescent
@@ -151,6 +151,8 @@ def build_model(curve: CurveSettings, net: nn.Module, full_batch: bool) -> Model
     main = instantiate(options, "optimizer", curve.allow)
     if "momentum" in options and number("optimizer.momentum", options["momentum"], _MOMENTUM, 0, 1) == 1:
         raise ConfigError(f"optimizer.momentum=1 never forgets: {_MOMENTUM}")
+    if "dampening" in options:
+        fraction("optimizer.dampening", options["dampening"], "it is the share of a gradient that momentum leaves out.")
     if "lr" not in options:
         raise ConfigError("optimizer.lr is not set: the policy starts from it.")
     lr = positive("optimizer.lr", options["lr"], "the learning rate scales each update; try 0.001 to 0.1.")

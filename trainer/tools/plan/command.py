@@ -136,7 +136,17 @@ def planned(settings: Settings, groups: Groups | None = None, history: Sequence[
         scored = ["val/loss", *(f"val/{name}" for name in settings.task.get("metrics") or {})]
         for line in rules.unlogged(rule.monitor, scored):
             raise ConfigError(f"lint monitor: {line}")
-    return plan_of(settings, groups, history if groups else ())
+    try:
+        return plan_of(settings, groups, history if groups else ())
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if not history:
+            raise
+        raise ConfigError(
+            f"--applied: curve_history in plan.json cannot be read ({type(error).__name__}: {one_line(str(error))}): "
+            "the file was changed since the run wrote it."
+        ) from error
 
 
 def applied(folder: Path) -> dict[str, Points]:
