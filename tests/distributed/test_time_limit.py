@@ -66,9 +66,20 @@ def test_it_leaves_time_for_the_longest_stretch_a_save_and_the_end(clock):
 def test_before_a_save_is_measured_its_size_is_what_counts(clock):
     limit = TimeLimit(100.0, begun=100.0)
     limit.expect_save(int(50 * time_limit.BYTES_PER_SECOND))
-    clock[0] = 200 - 50 - LEAVING - 0.1
+    limit.is_up()
+    limit._asked = clock[0] = 200 - 50 - LEAVING - 0.1
     assert not limit.is_up()
-    clock[0] += 0.2
+    limit._asked = clock[0] = clock[0] + 0.2
+    assert limit.is_up()
+
+
+@pytest.mark.parametrize(("start", "leaving"), [(6, 5), (30, 10), (600, 20)])
+def test_a_process_that_starts_slowly_gets_more_time_to_end(clock, start, leaving):
+    limit = TimeLimit(1000.0, begun=clock[0] - start)
+    limit.is_up()
+    limit._asked = clock[0] = limit.end - leaving - 0.1
+    assert not limit.is_up()
+    limit._asked = clock[0] = clock[0] + 0.2
     assert limit.is_up()
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from trainer.lr import ConfigError
 
-LEAVING = 3.0
-"""Seconds between the save and the end of the process."""
+LEAVING, LONGEST_LEAVING = 5.0, 20.0
+"""Seconds between the save and the end of the process: the first, or a third of what its start took, up to the second.
+
+A process that starts slowly, on a busy machine, ends slowly, too.
+"""
 BYTES_PER_SECOND = 50e6
 """The speed of a save that none has been measured yet for."""
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
@@ -52,7 +55,7 @@ class TimeLimit:
     """
 
     def __init__(self, seconds: float = math.inf, begun: float = 0.0) -> None:
-        self.end = begun + seconds
+        self.end, self._begun, self._leaving = begun + seconds, begun, LEAVING
         self.finite = math.isfinite(seconds)
         self._asked: float | None = None
         self._first, self._longest, self._save = 0.0, 0.0, 0.0
@@ -61,12 +64,14 @@ class TimeLimit:
     def is_up(self) -> bool:
         """Whether the run must stop now; the loop asks between two chunks of updates, and two batches elsewhere."""
         now = time.monotonic()
-        if self._asked is not None:
+        if self._asked is None:
+            self._leaving = min(max(LEAVING, (now - self._begun) / 3), LONGEST_LEAVING)
+        else:
             stretch = now - self._asked
             self._longest = max(self._longest, stretch) if self._first else 0.0
             self._first = self._first or stretch
         self._asked = now
-        return now + (self._longest or self._first) + self._save + LEAVING >= self.end
+        return now + (self._longest or self._first) + self._save + self._leaving >= self.end
 
     def expect_save(self, size: int) -> None:
         """Assume the time of a save of so many bytes, until one is measured."""
