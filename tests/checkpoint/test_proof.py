@@ -16,6 +16,7 @@ from trainer.checkpoint.checkpointing import describe_newest
 from trainer.checkpoint.finite import nonfinite
 from trainer.checkpoint.io import BEST, DamagedCheckpoint, checkpoint_path, checkpoints_in, read
 from trainer.checkpoint.weights import read_weights
+from trainer.config.components import _claims
 from trainer.engine.update import Diverged
 from trainer.files.atomic import remove_orphans, replaced, write_text
 from trainer.lr import ConfigError
@@ -84,6 +85,8 @@ def test_auto_takes_the_older_checkpoint_and_puts_the_damaged_one_aside(run, ass
     assert told.count("\n") == 1
     assert "update-00000012.ckpt is left out: its bytes do not fit" in told
     assert f"goes on from {older}" in told
+    resumed = assembled(*SMALL, "trainer.duration=16", "resume.policy=stretch", folder="other", resumed=older)
+    assert _claims(resumed.resolved)["the checkpoint"] == older.name, "all ranks must have taken the same one"
     put_aside(point)
     assert [path.name for path in checkpoints_in(folder)] == [older.name]
     assert (folder / "update-00000012.ckpt.damaged").exists()
