@@ -22,7 +22,7 @@ from data.shard import Shard
 from data.source import Source, Workers
 from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
 from data.streamed import Position, Streamed
-from data.tree import fingerprint
+from data.tree import fingerprint, nonfinite_rows
 
 
 class Splits(NamedTuple):
@@ -197,6 +197,24 @@ class DataModule(LightningDataModule):
         self._stream = Onward(read, self._begins, order, clock, self._loop, self.augment)
         return self._stream
 
+    def positions(self, t: int) -> list[int]:
+        """The positions in the order of the data that update `t` takes. ValueError for data that is streamed."""
+        return self._order(self._indexed(self.splits.train, "leaving batches out")).positions(t)
+
+    def nonfinite_samples(self, t: int) -> list[str]:
+        """The samples of update `t` on this rank that hold a number that is not finite, by slice; reads them again."""
+        if isinstance(self.splits.train, Streamed):
+            return []
+        source = self.splits.train.to(self._device)
+        order, found = self._order(source), []
+        for micro in range(order.micro_batches(t)):
+            pick = order.pick(t, micro)
+            batch = source.read(pick) if isinstance(source, Workers) else next(source.batches([pick]))
+            made = augmented(batch, order.micro_seed(t, micro), self.augment).batch
+            if bad := [int(pick.indices[row]) for row in nonfinite_rows(made, len(pick.indices))]:
+                found.append(f"slice {order.layout.slice_of(micro)}: sample{'s' * (len(bad) > 1)} {_few(bad)}")
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         """What was computed from the training samples; for a set that is streamed, where the next update begins."""
         if self._splits is None or not isinstance(self._splits.train, Streamed):
@@ -278,7 +296,10 @@ class DataModule(LightningDataModule):
     def _order(self, source: Source) -> Order:
         layout = self._layout(self.batch_size, self._loop.accumulate)
         sampling = None if self._sampling is None else with_batch(self._sampling, layout.global_batch)
-        return Order(len(source), self.seed, layout, source.home, self._loop.stages, sampling)
+        loop = self._loop
+        order = Order(len(source), self.seed, layout, source.home, loop.stages, sampling)
+        order.left_out = loop.left_out
+        return order
 
     def _layout(self, batch_size: int, accumulate: int = 1) -> Layout:
         if self.trainer is None:
@@ -288,6 +309,11 @@ class DataModule(LightningDataModule):
     @property
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _few(indices: list[int]) -> str:
+    more = f" and {len(indices) - 8} more" if len(indices) > 8 else ""
+    return f"{', '.join(map(str, indices[:8]))}{more}"
 
 
 def _positions(state: Mapping[str, Any] | None, world: int) -> list[Position]:

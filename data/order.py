@@ -9,6 +9,9 @@ shuffles anew.
 Where the batch grows, update `t` takes the samples of several updates of the starting batch, one after another: the
 run sees the same samples in the same order and with the same seeds. The last update of an epoch may extend into the
 next.
+
+A divergence guard may leave batches out. `left_out` holds their positions, counted in updates of the layout from the
+start of the run: update `t` then takes the t-th position that is not left out, and its seeds follow from the position.
 """
 
 from bisect import bisect_right
@@ -92,7 +95,8 @@ class Order:
     """The order in which one rank sees `samples` training samples; `indices` are on `device`.
 
     `stages` has (first update, ratio) for each batch size: an update then takes `ratio` updates of the layout.
-    `sampling(samples, seed, epoch)` gives the order of an epoch; None stands for a permutation.
+    `sampling(samples, seed, epoch)` gives the order of an epoch; None stands for a permutation. `left_out` may be set
+    to the positions that no update takes, in their order; it may grow while the run trains.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class Order:
         self.updates_per_epoch = samples // layout.global_batch
         self._device, self._sampling = device, sampling
         self._begins, self._stages = [begin for begin, _ in stages], _placed(stages)
+        self.left_out: Sequence[int] = ()
         self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
 
     def pick(self, t: int, micro: int) -> Pick:
@@ -149,6 +154,10 @@ class Order:
         t, micro = self._place(t, micro)
         return mix(self.seed, t, self.layout.slice_of(micro))
 
+    def positions(self, t: int) -> list[int]:
+        """The positions that update `t` takes."""
+        return [self._place(t, micro)[0] for micro in range(0, self.micro_batches(t), self.layout.accumulate)]
+
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` on this rank."""
         return self.layout.accumulate * self._stage(t)[2]
@@ -157,7 +166,12 @@ class Order:
         """The update of the layout, and the micro-batch in it, for micro-batch `micro` of update `t`."""
         begin, place, ratio = self._stage(t)
         update, rest = divmod(micro, self.layout.accumulate)
-        return place + (t - begin) * ratio + update, rest
+        place += (t - begin) * ratio + update
+        for position in self.left_out:
+            if position > place:
+                break
+            place += 1
+        return place, rest
 
     def _stage(self, t: int) -> tuple[int, int, int]:
         return self._stages[bisect_right(self._begins, t) - 1]

@@ -33,7 +33,7 @@ class Loop:
     In updates: `total`, the length of the run; `validation_interval`, between two validations; `pauses`, other
     intervals at which a chunk ends (checkpoints); `steps_per_execution`, the most in a chunk. Where an interval varies,
     it is a function that gives its next end. `accumulate`: micro-batches of an update in each process. `stages`:
-    (first update, ratio) for each size of a growing batch, see `Order`.
+    (first update, ratio) for each size of a growing batch, and `left_out`: positions that no update takes, see `Order`.
     """
 
     total: int
@@ -42,6 +42,7 @@ class Loop:
     steps_per_execution: int = 1
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
+    left_out: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for name in ("total", "steps_per_execution", "accumulate"):

@@ -76,6 +76,15 @@ def samples(tree: Any) -> int:
     return lengths[0]
 
 
+def nonfinite_rows(tree: Any, count: int) -> list[int]:
+    """The rows that are not finite in any tensor of `count` rows."""
+    bad = torch.zeros(count, dtype=torch.bool)
+    for tensor in tensors(tree):
+        if tensor.is_floating_point() and tensor.ndim and len(tensor) == count:
+            bad |= ~tensor.detach().isfinite().reshape(count, -1).all(1).cpu()
+    return bad.nonzero().flatten().tolist()
+
+
 def fingerprint(tree: Any) -> str:
     """A short hash of the tensors, arrays, numbers and texts in the nest; of other objects, only their class counts."""
     found = hashlib.sha256()

@@ -3,8 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from trainer.cli.typed_program import resuming_command, typed_overrides, typed_p
 from trainer.cli.version import version
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
-from trainer.config.run_summary import announce, write_result
+from trainer.config.run_summary import announce, record_history, write_result
 from trainer.config.settings import Settings, settings_of
 from trainer.distributed.launch import signals
 from trainer.distributed.launch.launcher import write_job
@@ -29,12 +30,15 @@ from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.launch.time_limit import TimeLimit, process_age
 from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
+from trainer.engine.guard import Diverged, explained
 from trainer.engine.module import Module
 from trainer.files.atomic import write_text
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
+from trainer.lr.guard import Rollback
 from trainer.resume.changes import print_changes
 from trainer.resume.resume_point import ResumePoint, put_aside, resume_point, take_up, take_up_average
+from trainer.resume.rollback import event, roll_back
 from trainer.resume.stopped_early import check_not_completed, restored_reason, stopped_early
 
 
@@ -138,7 +142,36 @@ def _naming_the_command(folder: Path, program: Sequence[str], name: str) -> Iter
 
 
 def fit(parts: Parts) -> None:
-    """Train from the start, or go on from the checkpoint that the run was resolved with."""
+    """Train from the start, or go on from the checkpoint that the run was resolved with; then after each rollback."""
+    fit_once: Callable[[], None] = partial(_fit, parts)
+    while True:
+        try:
+            return fit_once()
+        except Diverged as error:
+            first = parts.module.first_failure(error) if isinstance(parts.module.guard.rule, Rollback) else error
+            failure = explained(first, parts.data)
+            if not isinstance(parts.module.guard.rule, Rollback):
+                raise failure from error
+        point = roll_back(failure, parts.module, parts.checkpointing)
+        fit_once = partial(_fit_again, parts, point, event(point, failure, parts.module.guard.rule.limit))
+
+
+def _fit_again(parts: Parts, point: ResumePoint, line: str) -> None:
+    """Go on from a checkpoint in the same process, after a rollback."""
+    trainer, module, t = parts.trainer, parts.module, point.saved["updates"]
+    module.metric_buffer.clear()
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            logger.restart(t)
+    module.log_event(t, line, "rollbacks", len(module.control.rollbacks))
+    if trainer.is_global_zero:
+        record_history(parts)
+    parts.checkpointing.source = point.path
+    trainer.strategy.checkpoint_io.preload(point.path, point.content)  # type: ignore[attr-defined]
+    trainer.fit(module, datamodule=parts.data, ckpt_path=point.path, weights_only=True)
+
+
+def _fit(parts: Parts) -> None:
     trainer = parts.trainer
     module: Module = parts.module
     checkpoint, start = parts.resolved.checkpoint, parts.resolved.start

@@ -160,8 +160,8 @@ def test_a_cosine_over_two_pi_is_caught_by_lint():
 
 def test_a_multiplier_of_a_group_that_is_lost_is_caught_by_the_law_that_plan_and_policy_agree():
     class Lost(LRPolicy):
-        def explain(self, t, group=None, plateau=1.0, gain=1.0):
-            return {**super().explain(t, group, plateau, gain), "group_mult": 1.0}
+        def explain(self, t, group=None, plateau=1.0, gain=1.0, backoff=1.0):
+            return {**super().explain(t, group, plateau, gain, backoff), "group_mult": 1.0}
 
     for kind, agree in ((LRPolicy, True), (Lost, False)):
         policy = kind(BASE, 1.0, Warmup(W, ramp), fall, {"all": 1.0, "head": 0.1})

@@ -32,6 +32,7 @@ from trainer.distributed.stop_signal import StopSignal
 from trainer.engine.module import Module
 from trainer.engine.update import Diverged
 from trainer.lr import ConfigError
+from trainer.lr.guard import Rollback
 
 Interval = int | Callable[[int], int]
 """An interval in updates, or a function that gives the end of the interval that update `t` lies in."""
@@ -159,6 +160,14 @@ class Checkpointing(pl.Callback):
             pl_module.before_validation = partial(self._keep_states, trainer)
             pl_module.after_validation = partial(self._after_validation, trainer, pl_module)
             self._connected = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save a state to return to, where the guard rolls back."""
+        assert isinstance(pl_module, Module)
+        t = pl_module.clock.t
+        if isinstance(pl_module.guard.rule, Rollback) and not checkpoint_path(self.folder, t).exists():
+            self._saved = -1
+            self._save(trainer, pl_module)
 
     def validation_due(self, checkpoint: dict[str, Any]) -> bool:
         """Whether a checkpoint was saved before its validation was over."""

@@ -23,6 +23,7 @@ from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
 from trainer.config.callbacks import callbacks_of, connect
+from trainer.config.guard import guard_of
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.metrics import with_shape
 from trainer.config.resolve import Resolved
@@ -115,6 +116,7 @@ def train_spec(resolved: Resolved) -> TrainSpec:
         groups=model.groups,
         observers=_observers(resolved),
         gradients=run.gradients,
+        guard=guard_of(resolved),
         average=_average(resolved),
         accumulate=run.accumulate,
         micro_batch=settings.data["batch_size"],
@@ -140,6 +142,7 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
             steps_per_execution=run.steps_per_execution,
             accumulate=run.accumulate,
             stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
+            left_out=module.clock.left_out,
         ),
     )
 

@@ -64,6 +64,16 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
             logger.log_hyperparams(flat(source))
 
 
+def record_history(parts: Parts) -> None:
+    """Write the history of the curve into `plan.json` again, after a rollback."""
+    path = parts.folder / "plan.json"
+    if not path.exists():
+        return
+    history = parts.resolved.history
+    changed = {"changes": list(map(summary_of_change, history[1:])), "curve_history": history}
+    _write(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changed}, indent=2) + "\n")
+
+
 def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     """Write `result.json` and the final metrics of the log, and show the summary."""
     module, best, settings = parts.module, dict(parts.checkpointing.best), parts.resolved.settings
@@ -155,12 +165,19 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("warm-up", f"W = {summary['warmup_updates']} updates"),
         ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
         *zip(["module", *[""] * len(summary["module"])], summary["module"]),
-        *(("resumed", "{policy} at update {update}".format(**change)) for change in summary["changes"]),
+        *map(_format_change, summary["changes"]),
         *(("snapshot", change["of"]) for change in summary["changes"] if "of" in change),
         *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
         *format_origin(summary),
         *zip(["groups", *[""] * len(groups)], groups),
     ]
+
+
+def _format_change(change: Mapping[str, Any]) -> tuple[str, str]:
+    if "factor" not in change:
+        return "resumed", "{policy} at update {update}".format(**change)
+    after = f", back at 1 after {change['rewarm']} updates" if change["rewarm"] else ""
+    return "rolled back", f"to update {change['update']}, rate × {change['factor']:g}{after}"
 
 
 def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:

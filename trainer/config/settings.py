@@ -19,7 +19,7 @@ from trainer.resume.curve_history import ResumeSettings
 
 GROUPS = (
     "data model task optimizer groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule plateau "
-    "resume trainer average measure logger callbacks adapter"
+    "resume trainer average measure logger callbacks adapter guard"
 ).split()
 KEYS = [*GROUPS, *"name seed warmup_mode group_schedule init freeze lint allow".split()]
 FIXED = {
@@ -221,6 +221,7 @@ class Settings:
     measure: Node
     logger: Node
     callbacks: Node
+    guard: Node
     allow: Sequence[str]
     lint_ignore: Sequence[str]
     record: Mapping[str, Any] = field(repr=False)
@@ -234,7 +235,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     source: Any = OmegaConf.to_container(cfg)
     trainer = _trainer_settings(config)
     batch = integer("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
-    nodes = ("data", "model", "task", "plateau", "average", "adapter", "measure", "logger", "callbacks", "freeze")
+    nodes = "data model task plateau average adapter measure logger callbacks guard freeze".split()
     return Settings(
         **{name: config[name] for name in ("name", "seed", "allow", *nodes)},
         trainer=trainer,

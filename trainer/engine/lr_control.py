@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError, LRPolicy, Plan
+from trainer.lr.backoff import Backoff, backoff
 from trainer.lr.grow import BATCH
 from trainer.optim.policy_groups import aligned, check_settings, read_setting, write_setting
 
@@ -31,7 +32,8 @@ class LRControl(pl.Callback):
     the `plan` of the policy it writes `plan.json` into the log folder, and after the plan's last update it keeps the
     last rate and warns once.
 
-    `plateau` is the current plateau factor, `gain` that of AdaScale; `place` holds `t` and the gain of the last update.
+    `plateau` is the current plateau factor, `gain` that of AdaScale; `backoff` follows from `t` and the `rollbacks`.
+    `place` holds `t` and the gain of the last update.
     `setters` set hyper-parameters outside the parameter groups, such as dropout: see `attribute_setters`.
     """
 
@@ -41,7 +43,8 @@ class LRControl(pl.Callback):
         self.policy, self.plan = policy, plan
         self._given = policy
         self.names = list(policy.groups)
-        self.plateau = self.gain = 1.0
+        self.plateau = self.gain = self.backoff = 1.0
+        self.rollbacks: Sequence[Backoff] = ()
         self.place: tuple[int | list[int], float] = (0, 1.0)
         self.setters = setters or {}
         self.applied: list[float] = []
@@ -52,7 +55,8 @@ class LRControl(pl.Callback):
 
     def write(self, optimizer: Optimizer, t: int) -> None:
         """Set the learning rate and the other scheduled values of each group to the policy's at update `t`."""
-        self.place, self._planned = (t, self.gain), self.policy.lrs(t, self.plateau, self.gain)
+        self.backoff = backoff(t, self.rollbacks)
+        self.place, self._planned = (t, self.gain), self.policy.lrs(t, self.plateau, self.gain, self.backoff)
         for group, lr in zip(optimizer.param_groups, self._planned, strict=True):
             group["lr"] = lr
         if self.policy.hyper_schedules:
@@ -63,7 +67,7 @@ class LRControl(pl.Callback):
 
     def evaluate(self, t: int) -> None:
         """Compute the other scheduled values of update `t`, and set those of the whole run."""
-        self.values = self.policy.values(t, self.plateau)
+        self.values = self.policy.values(t, self.plateau * backoff(t, self.rollbacks))
         for name, setter in self.setters.items():
             if name in self.values:
                 setter(self.values[name][0])

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.guard import check_finite
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import MicroBatch
-from trainer.engine.update import Updater, check_finite
+from trainer.engine.update import Updater
 from trainer.lr import ConfigError, LRPolicy
+from trainer.lr.backoff import backoff
 from trainer.lr.bounds import number
 
 
@@ -126,7 +128,8 @@ class NamedOptimizer:
         if self.last is not None:
             return self.control.applied, self.last
         at = min(self.turn.at(clock), total - 1)
-        return self.control.policy.lrs(at, self._updater.control.plateau), at
+        common = self._updater.control
+        return self.control.policy.lrs(at, common.plateau, backoff=backoff(at, common.rollbacks)), at
 
 
 class ManualUpdater(Updater):
@@ -146,7 +149,7 @@ class ManualUpdater(Updater):
         self.norms: list[Tensor] = []
         self.losses: list[Tensor] = []
 
-    def __call__(self, update: Sequence[MicroBatch]) -> None:
+    def __call__(self, update: Sequence[MicroBatch]) -> bool:
         """Make one batch."""
         (micro,) = update
         self.backward.reseed(micro.seed)
@@ -158,6 +161,7 @@ class ManualUpdater(Updater):
         norm = torch.linalg.vector_norm(torch.stack(self.norms)) if self.norms else zero.to(loss)
         self._show_rates()
         self._conclude(loss, norm.to(loss), {})
+        return True
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Add the gradients of a loss, averaged over all processes."""
@@ -189,7 +193,7 @@ class ManualUpdater(Updater):
             norm = one.treatment.apply(groups, step)
             if self.backward.device.type == "cpu":
                 check_finite(self.clock.t, norm.item())
-            one.control.plateau = self.control.plateau
+            one.control.plateau, one.control.rollbacks = self.control.plateau, self.control.rollbacks
             one.control.write(one.optimizer, at)
             one.optimizer.step()
         one.last, clocks[one.name] = at, step + 1
@@ -204,6 +208,7 @@ class ManualUpdater(Updater):
             self.control.applied += rates
             places += [at] * len(rates)
         self.control.place = (places, 1.0)
+        self.control.backoff = backoff(self.clock.at, self.control.rollbacks)
 
 
 def restricted(policy: LRPolicy, names: Sequence[str]) -> LRPolicy:

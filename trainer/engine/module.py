@@ -1,5 +1,6 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
 from trainer.engine.failed_batch import OF_BATCHES, explained_update
 from trainer.engine.frozen import check_saved
+from trainer.engine.guard import Diverged, Guard, check_finite, where_nonfinite
 from trainer.engine.lr_control import LRControl, attribute_setters
 from trainer.engine.manual_update import ManualUpdater
 from trainer.engine.metrics import Numbers
@@ -24,10 +26,12 @@ from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import StepOutput, check_output
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
-from trainer.engine.update import Backward, Diverged, Updater, check_finite
+from trainer.engine.update import Backward, Updater
 from trainer.log.metric_buffer import MetricBuffer, log_updates
 from trainer.log.pictures import matrix_picture
 from trainer.log.tensorboard import TensorBoard
+from trainer.lr.backoff import rollbacks
+from trainer.lr.guard import Rollback
 from trainer.optim.composite import keep_configured
 
 
@@ -53,6 +57,9 @@ class Module(pl.LightningModule):
         self.hooks = self.step if isinstance(self.step, RunHooks) else RunHooks()
         self.scores = nn.ModuleDict({stage: self.hooks.scores(task, stage) for stage in ("val", "test")})
         self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
+        self.guard = Guard(spec.guard, self.clock)
+        self.control.rollbacks = rollbacks(spec.origin.get("curve_history", ()), self.horizon.batch_size)
+        self.metric_buffer.backs_off = isinstance(spec.guard, Rollback)
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
         self.arrays: dict[str, Numbers] = {}
@@ -107,7 +114,9 @@ class Module(pl.LightningModule):
             observer=self.observers.observer,
             micro_gradients=self.observers.micro_gradients,
             hooks=self.hooks,
+            guard=self.guard,
         )
+        self.guard.begin(self.net)
         self._tell_lightning()
         self.hooks.call("on_fit_start")
 
@@ -122,22 +131,59 @@ class Module(pl.LightningModule):
         for update in takewhile(lambda _: not self.over, chunk):
             self.spec.check_batch(self.clock.t, update)
             self.hooks.begin_update()
-            self._apply_update(update)
+            if not self._apply_update(update):
+                self._leave_out()
+                break
         self._tell_lightning()
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(self.clock.t - 1, 0)  # Lightning adds 1
         if len(self.metric_buffer) >= self.spec.log_every:
             self.flush()
 
-    def _apply_update(self, update: Sequence[Any]) -> None:
+    def _apply_update(self, update: Sequence[Any]) -> bool:
+        """Whether the update was applied; False where the guard leaves it out."""
         if not self.checked:
             check_step(self, update[0].batch)
             self.checked = True
         try:
-            self.updater(update)
+            return self.updater(update)
         except Diverged:
             raise
         except OF_BATCHES as error:
             raise explained_update(error, self, update) from error
+
+    def first_failure(self, failure: Diverged) -> Diverged:
+        """The first failure among the updates that were not flushed before this one; all ranks call it together."""
+        if len(self.metric_buffer):
+            columns = self.metric_buffer.columns(self.spec.policy, self._over_ranks)
+            try:
+                for row in zip(self.metric_buffer.updates, columns["train/grad_norm"], columns["train/loss"]):
+                    check_finite(*row)
+                    self.guard.check_spike(*row)
+            except Diverged as earlier:
+                return earlier
+        return failure
+
+    def _leave_out(self) -> None:
+        """Leave out the batch of the present update, and have Lightning ask the data anew, from the clock on."""
+        t, data = self.clock.t, self.trainer.datamodule  # type: ignore[attr-defined]
+        inputs, event = where_nonfinite(data, t), self.guard.leave_out(t, data.positions(t))
+        self.log_event(t, f"{event}.{inputs}", "left_out", len(self.clock.left_out))
+        fetcher = self.trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        iter(fetcher)
+        self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
+
+    def log_event(self, t: int, event: str, name: str, count: int) -> None:
+        """Tell what the guard did before update `t`: on stderr, in the texts of the log, and as guard/`name`.
+
+        It is logged at the last update before `t`, which a run resumed at `t` keeps.
+        """
+        for logger in self.trainer.loggers:
+            logger.log_metrics({f"guard/{name}": count}, max(t - 1, 0))
+            if isinstance(logger, TensorBoard):
+                logger.log_text("events", event, max(t - 1, 0))
+        if self.trainer.is_global_zero:
+            print(event, file=sys.stderr, flush=True)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.trainer.should_stop |= self.over
@@ -159,6 +205,7 @@ class Module(pl.LightningModule):
         if not alone:
             for row in zip(updates, columns["train/grad_norm"], losses):
                 check_finite(*row)
+                self.guard.check_spike(*row)
 
     def on_train_epoch_start(self) -> None:
         self.metric_buffer.since = time.time()
@@ -227,12 +274,18 @@ class Module(pl.LightningModule):
         batch = {"batch_size": self.horizon.batch_size, "updates_per_epoch": self.horizon.updates_per_epoch}
         checkpoint["cadence"] = {"updates": self.clock.t, "tau": self.clock.tau, **batch, **self.spec.origin}
         checkpoint |= {"averaging": self.averaging.state_dict(), "observers": self.observers.state_dict()}
+        if self.clock.left_out:
+            checkpoint["cadence"]["left_out"] = list(self.clock.left_out)
+        if state := self.guard.state_dict():
+            checkpoint["guard"] = state
         if state := self.hooks.state_dict(self.net):
             checkpoint["hooks"] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint["cadence"]
         self.clock.t = saved["updates"] * saved["batch_size"] // self.horizon.batch_size
+        self.clock.left_out[:] = saved.get("left_out", [])
+        self.guard.load_state_dict(checkpoint.get("guard", {}))
         self.averaging.load_state_dict(checkpoint["averaging"])
         self.observers.load_state_dict(checkpoint.get("observers", {}))
         if isinstance(self.step, nn.Module):

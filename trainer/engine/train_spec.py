@@ -11,6 +11,7 @@ from trainer.engine.averaging import NONE, Average
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.protocols import MakeRunObservers
 from trainer.lr import Horizon, LRPolicy
+from trainer.lr.guard import Stop
 from trainer.optim.groups import Group
 
 
@@ -32,6 +33,7 @@ class TrainSpec:
     accumulate: int = 1
     micro_batch: int = 1
     log_every: int = 50
+    guard: Stop = Stop()
     origin: dict[str, Any] = field(default_factory=dict)
 
     def micro_batches(self, t: int) -> int:
@@ -58,3 +60,4 @@ class Loop:
     steps_per_execution: int = 1
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
+    left_out: Sequence[int] = ()

@@ -5,7 +5,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from trainer.engine.averaging import Averaging
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.guard import Diverged, Guard, check_finite
 from trainer.engine.losses import combined
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import GradientRecorder, MicroBatch, Observer
@@ -27,16 +28,13 @@ from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import Step, StepOutput, as_weight, check_output, weighted
 from trainer.log.metric_buffer import RESERVED, MetricBuffer
 from trainer.lr import ConfigError
+from trainer.lr.guard import Stop
 from trainer.optim.shards import local
 
 Weight = Tensor | float | None
 Logs = Mapping[str, Tensor]
 Named = Mapping[str, Tensor | float]
 Shares = Sequence[Tensor] | None
-
-
-class Diverged(RuntimeError):
-    """A loss or a gradient was not finite."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,10 @@ class Backward:
         """Switches autocast off: it is for the forward pass only."""
         return torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
 
+    def common_loss(self, own: Tensor) -> float:
+        """The mean of a loss over all processes."""
+        return (self.over_ranks(own.clone()) / self.world).item() if self.world > 1 else own.item()
+
     def over_ranks(self, own: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.world > 1:
@@ -114,7 +116,8 @@ class Updater:
 
     The clock advances if and only if the update was applied. An update that loss scaling skips is repeated, on the
     same data at the same rate, with a lower scale. Where a fused optimizer on a GPU skips updates that are not finite,
-    nothing waits for the check: the weights stay, and the run stops when the metrics are next flushed.
+    nothing waits for the check: the weights stay, and the run stops when the metrics are next flushed. A guard that
+    skips waits for each update, and leaves an offending one out: weights, buffers and all state stay, and so does `t`.
     """
 
     net: nn.Module
@@ -129,6 +132,7 @@ class Updater:
     observer: Observer | None = None
     micro_gradients: GradientRecorder | None = None
     hooks: RunHooks = RunHooks()
+    guard: Guard = field(default_factory=lambda: Guard(Stop(), Clock()))
     tries = 40
 
     def __post_init__(self) -> None:
@@ -139,8 +143,29 @@ class Updater:
         self.of_torch = draw_from_torch(self.net, self.step, getattr(self.step, "loss", self.step))
         self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
 
-    def __call__(self, update: Sequence[MicroBatch]) -> None:
-        """Apply one update made of the micro-batches of `update`. Raises `Diverged` where it is not finite."""
+    def __call__(self, update: Sequence[MicroBatch]) -> bool:
+        """Apply one update made of the micro-batches of `update`; False where the guard leaves it out.
+
+        Raises `Diverged` where it is not finite, and the guard does not skip.
+        """
+        if self.guard.skips:
+            return self._made_or_skipped(update)
+        self._made(update)
+        return True
+
+    def _made_or_skipped(self, update: Sequence[MicroBatch]) -> bool:
+        """The same under a guard that skips."""
+        scaler = self.backward.scaler
+        scale = None if scaler is None else scaler.state_dict()
+        self.guard.keep()
+        if self._made(update):
+            return True
+        self.guard.restore()
+        if scaler is not None and scale is not None:
+            scaler.load_state_dict(scale)
+        return False
+
+    def _made(self, update: Sequence[MicroBatch]) -> bool:
         if self.control.policy.hyper_schedules:
             self.control.evaluate(self.clock.at)
         treatment = self.treatment.at(self.control.values)
@@ -151,15 +176,37 @@ class Updater:
                     self.backward.scaler.unscale_(self.optimizer)
                 self.hooks.before_step(self.optimizer)
                 norm = treatment.apply(self.groups, self.clock.t)
+                if self.guard.skips and self._offends(loss, norm):
+                    if self.backward.scaler is not None:
+                        self.backward.scaler.update()  # it forgets what it has found in this update
+                    break
                 self.control.write(self.optimizer, self.clock.at)
                 if self.observer is not None:
                     self.observer.before(self.clock.t, update)
                 applied = self._apply(loss, norm)
-            for parameter in self.parameters:
-                parameter.grad = None
+            self._clear()
             if applied:
-                return self._conclude(loss, norm, logs)
-        raise Diverged(f"update {self.clock.t}: the gradients overflow at every loss scale. Lower the learning rate.")
+                self._conclude(loss, norm, logs)
+                return True
+        self._clear()
+        if self.guard.skips:
+            return False
+        t = self.clock.t
+        raise Diverged(f"update {t}: the gradients overflow at every loss scale. Lower the learning rate.", t)
+
+    def _clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _offends(self, loss: Tensor, norm: Tensor) -> bool:
+        """Whether the guard leaves this update out. An overflow under loss scaling is first tried at a lower scale."""
+        size = norm.item()
+        if self.backward.scaler is not None and not math.isfinite(size):
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            if not all(local(gradient).isfinite().all() for gradient in gradients):
+                self.guard.reason = "gradients that overflow at every loss scale"
+                return False
+        return self.guard.offends(self.clock.t, self.backward.common_loss(loss), size)
 
     def _gradients(self, update: Sequence[MicroBatch]) -> tuple[Tensor, Logs]:
         """The mean loss and the mean logs of the update; leaves the gradients of the mean loss in the parameters.
@@ -291,13 +338,3 @@ def _mean_logs(logs: Sequence[Named], shares: Shares, like: Tensor) -> Logs:
         raise ConfigError(f"task.step logs {', '.join(sorted(names))} for one batch only: log them for all.")
     rows = [{name: torch.as_tensor(row[name]).detach().to(like) for name in names} for row in logs]
     return {name: _mean([row[name] for row in rows], shares) for name in names}
-
-
-def check_finite(t: int, norm: float, loss: float | None = None) -> None:
-    """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
-    if not math.isfinite(norm) or not math.isfinite(loss or 0.0):
-        found = f"gradient norm {norm}" if loss is None else f"loss {loss} and gradient norm {norm}"
-        raise Diverged(
-            f"update {t} has {found}: the run stops, and its checkpoints are from before this update. "
-            "Lower optimizer.lr, lengthen the warm-up, or set trainer.clip."
-        )

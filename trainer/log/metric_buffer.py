@@ -21,13 +21,14 @@ RESERVED = frozenset({"loss", "grad_norm", "samples_per_second"})
 
 
 class Applied(Protocol):
-    """The values applied in an update: each group's rate, the plateau factor, `t` and the gain, scheduled settings.
+    """The values applied in an update: each group's rate, plateau and backoff, `t` and the gain, scheduled settings.
 
     Where groups have clocks of their own, `t` is a list with the place of each on its curve.
     """
 
     applied: list[float]
     plateau: float
+    backoff: float
     place: tuple[int | list[int], float]
     values: dict[str, list[float]]
 
@@ -48,11 +49,14 @@ class MetricBuffer:
     measures: list[Tensor] = field(default_factory=list)
     lrs: list[list[float]] = field(default_factory=list)
     plateaus: list[float] = field(default_factory=list)
+    backoffs: list[float] = field(default_factory=list)
     places: list[tuple[int | list[int], float]] = field(default_factory=list)
     values: list[dict[str, list[float]]] = field(default_factory=list)
     seen: list[Observation | None] = field(default_factory=list)
     logs: list[Mapping[str, Tensor]] = field(default_factory=list)
     since: float = 0.0
+    backs_off: bool = False
+    """Whether the factor `backoff` is logged where it is 1, too."""
 
     def __len__(self) -> int:
         return len(self.updates)
@@ -75,6 +79,7 @@ class MetricBuffer:
         self.measures += (loss, grad_norm)
         self.lrs.append(with_.applied)
         self.plateaus.append(with_.plateau)
+        self.backoffs.append(with_.backoff)
         self.places.append(with_.place)
         self.values.append(with_.values)
         self.seen.append(seen)
@@ -88,9 +93,12 @@ class MetricBuffer:
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms, **self._logged(over_ranks)}
         varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
+        if self.backs_off or any(factor != 1.0 for factor in self.backoffs):
+            varying = (*varying, "backoff")
         for i, name in enumerate(policy.groups):
             places = [(at[i] if isinstance(at, list) else at, gain) for at, gain in self.places]
-            factors = [policy.explain(at, name, plateau, gain) for (at, gain), plateau in zip(places, self.plateaus)]
+            stateful = zip(places, self.plateaus, self.backoffs)
+            factors = [policy.explain(at, name, plateau, gain, backoff) for (at, gain), plateau, backoff in stateful]
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
         for key, schedule in policy.hyper_schedules.items():
@@ -127,7 +135,8 @@ class MetricBuffer:
     def clear(self) -> None:
         """Drop the rows; the speed is measured from now on."""
         self.updates, self.times, self.measures = [], [], []
-        self.lrs, self.plateaus, self.places, self.values, self.seen, self.logs = [], [], [], [], [], []
+        self.lrs, self.plateaus, self.backoffs, self.places = [], [], [], []
+        self.values, self.seen, self.logs = [], [], []
         self.since = time.time()
 
 

@@ -1,4 +1,4 @@
-"""The one formula: lr(t, group) = base_lr · scale · group_mult · warmup(t) · schedule(t) · plateau."""
+"""The one formula: lr(t, group) = base_lr · scale · group_mult · warmup(t) · schedule(t) · plateau · backoff."""
 
 import math
 from collections.abc import Mapping
@@ -17,14 +17,15 @@ class LRPolicy:
 
     `groups` has the multiplier of each parameter group, `own` the schedules of groups that do not follow `schedule`,
     `hyper_schedules` the other hyper-parameters that change with the update. All are pure functions of `t`, so any
-    update can be asked for in any order. Factors with a state are arguments: `plateau`, and under AdaScale `gain`,
-    which multiplies `scale`. Under AdaScale `most_gain` is the largest gain, `t` counts scale-invariant iterations, and
-    `adaptive` names the optimizers that divide by their second moments, for which no gain was derived.
+    update can be asked for in any order. Factors with a state are arguments: `plateau`, `backoff` (see
+    `trainer.lr.backoff`), and under AdaScale `gain`, which multiplies `scale`. Under AdaScale `most_gain` is the
+    largest gain, `t` counts scale-invariant iterations, and `adaptive` names the optimizers that divide by their second
+    moments, for which no gain was derived.
 
     >>> from trainer.lr import Horizon, compose, no_warmup
     >>> warmup, schedule = compose(Horizon(100, 1), no_warmup, lambda horizon: lambda t: 0.5)
-    >>> LRPolicy(0.1, 4.0, warmup, schedule).explain(7)
-    {'base_lr': 0.1, 'scale': 4.0, 'group_mult': 1.0, 'warmup': 1.0, 'schedule': 0.5, 'plateau': 1.0}
+    >>> list(LRPolicy(0.1, 4.0, warmup, schedule).explain(7).items())[:5]
+    [('base_lr', 0.1), ('scale', 4.0), ('group_mult', 1.0), ('warmup', 1.0), ('schedule', 0.5)]
     """
 
     base_lr: float
@@ -53,7 +54,9 @@ class LRPolicy:
         """base_lr · scale: the learning rate of a group with multiplier 1 where warm-up and schedule are 1."""
         return self.base_lr * self.scale
 
-    def explain(self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0) -> dict[str, float]:
+    def explain(
+        self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0, backoff: float = 1.0
+    ) -> dict[str, float]:
         """The factors at update `t` by name; their product, in this order, is `lr` to the bit."""
         name = next(iter(self.groups)) if group is None else group
         return {
@@ -63,20 +66,23 @@ class LRPolicy:
             "warmup": self.warmup.factor(t),
             "schedule": self.schedule_of(name)(t),
             "plateau": plateau,
+            "backoff": backoff,
         }
 
     def schedule_of(self, group: str) -> Schedule:
         """The schedule that a group follows."""
         return self.own.get(group, self.schedule)
 
-    def lr(self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0) -> float:
+    def lr(
+        self, t: int, group: str | None = None, plateau: float = 1.0, gain: float = 1.0, backoff: float = 1.0
+    ) -> float:
         """The learning rate of update `t` for `group` (the first one, where none is named)."""
-        return math.prod(self.explain(t, group, plateau, gain).values())
+        return math.prod(self.explain(t, group, plateau, gain, backoff).values())
 
-    def lrs(self, t: int, plateau: float = 1.0, gain: float = 1.0) -> list[float]:
+    def lrs(self, t: int, plateau: float = 1.0, gain: float = 1.0, backoff: float = 1.0) -> list[float]:
         """The learning rates of update `t` for all groups, in their order; equal to `lr` to the bit."""
-        if gain != 1.0:
-            return [self.lr(t, name, plateau, gain) for name in self.groups]
+        if gain != 1.0 or backoff != 1.0:
+            return [self.lr(t, name, plateau, gain, backoff) for name in self.groups]
         warmup, common = self.warmup.factor(t), self.schedule(t)
         if not self.own:
             return [peak * warmup * common * plateau for peak, _ in self._rows]

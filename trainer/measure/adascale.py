@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from trainer.engine.clock import Clock
+from trainer.engine.guard import check_finite
 from trainer.engine.lr_control import LRControl
 from trainer.engine.protocols import MicroBatch
-from trainer.engine.update import check_finite
 from trainer.log.metric_buffer import Observation
 from trainer.measure.micro_gradients import MicroGradients
 from trainer.measure.noise_scale import NoiseScale, adascale_gain

@@ -1,7 +1,8 @@
 """Where the curve of a run comes from: the config of its start, and how each resume has changed it.
 
 A curve history is a list of plain segments, kept in every checkpoint: from which sample on, by which rule, with which
-config and length. The curve is made from it at each start, so that a run that was killed goes on with the same one.
+config and length. A rollback of the guard adds one, too, which keeps the curve and lowers the rate by `backoff`. The
+curve is made from the history at each start, so that a run that was killed goes on with the same one.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.lr import ConfigError, Horizon
+from trainer.lr.backoff import ROLLBACK
 from trainer.lr.bounds import fraction
 from trainer.lr.scaling_adascale import ADASCALE
 from trainer.lr.schedule import FLOOR, SHAPES, one_of
@@ -75,9 +77,10 @@ def curve_history(
         return [now]
     segments = list(saved["curve_history"])
     changed = changes(segments[-1], now)
-    if rule == segments[-1]["rule"] == "branch_cooldown":
+    last = [segment["rule"] for segment in segments if segment["rule"] != ROLLBACK][-1]
+    if rule == last == "branch_cooldown":
         changed |= differences(_branch(segments[-1]["config"]), _branch(now["config"]))
-    if not changed and rule in (None, "continue", "stretch", "branch", "override", segments[-1]["rule"]):
+    if not changed and rule in (None, "continue", "stretch", "branch", "override", last):
         return segments
     _check_joinable(rule, changed, [segments[-1]["config"], config])
     _check_fit(rule, changed, segments)
@@ -104,6 +107,8 @@ def first_segment(config: Mapping[str, Any], length: Horizon) -> Segment:
 def summary_of_change(segment: Segment) -> dict[str, Any]:
     """At which update a resume has changed the curve, and how."""
     found = {"policy": segment["rule"], "update": segment["samples"] // segment["length"]["batch_size"]}
+    if segment["rule"] == ROLLBACK:
+        return {**found, **{name: segment[name] for name in ("factor", "rewarm", "failed")}}
     snapshot = segment["config"]["resume"].get("snapshot")
     return {**found, "of": snapshot} if segment["rule"] == "branch" and snapshot else found
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy, Schedule, cooled
+from trainer.lr.backoff import ROLLBACK
 from trainer.lr.resumed_curve import cut, frozen, joined, reclocked
 
 NEAR = 0.05
@@ -127,6 +128,7 @@ _RULES: dict[str, Callable[[Change], LRPolicy]] = {
     "branch_cooldown": _branch_cooldown,
     "branch": _branch,
     "override": _override,
+    ROLLBACK: lambda to: to.old,
 }
 
 

@@ -102,6 +102,7 @@ def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: b
     cfg = compose_config([*overrides, f"seed={seed}"], options)
     for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
+    OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
     cfg.trainer.checkpoint = None
     if sweeps:
         lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
