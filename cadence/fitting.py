@@ -54,7 +54,8 @@ def fit(
     with _job(cfg, words, config_dir, config_name) as (job, made), _restored_process():
         check_command(job)
         folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
-        world = settings_of(made).trainer.world
+        settings = settings_of(made)
+        world = settings.trainer.world
         if world > 1:
             raise ConfigError(
                 f"{world} processes: fit trains in this one. Run {shlex.join([*program, *words])} in a terminal, and "
@@ -63,7 +64,7 @@ def fit(
         with _interruptible(resuming_words(job, made.name)):
             run_in(folder, made, typed_overrides(job), program)
     best = (folder / "checkpoints" / "best.ckpt").exists()
-    return load(folder, which or ("best" if best else "last"))
+    return load(folder, which or ("best" if best else "last"), allow=settings.allow)
 
 
 @contextmanager

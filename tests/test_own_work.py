@@ -44,7 +44,7 @@ class Project:
     """An empty folder in which the blocks of the page are typed in."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.said = folder, {}
+        self.folder, self.said, self.exported = folder, {}, {}
         self.program = folder / "bin" / "program.py"
         for name, code in [(str(self.program), PROGRAM), *FILES]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,12 @@ class Project:
 
     def type_in(self, typed: list[str]) -> None:
         """Run a command as it is on the page, and keep what it says."""
+        if typed[0] == "export":
+            self.exported |= dict(word.split("=") for word in typed[1:])
+            return
         program, *words = shortened(typed)
         environment = os.environ | {"PYTHONPATH": str(worlds.ROOT), "OMP_NUM_THREADS": "1", "CADENCE_RUN_ID": ""}
+        environment |= self.exported
         if program == "torchrun":
             command = [sys.executable, "-m", "torch.distributed.run", *words]
             pipe = subprocess.PIPE
@@ -92,7 +96,7 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path):
     for words in commands(PAGE):
         project.type_in(words)
     table, _ = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    first = project.said[" ".join(next(commands(PAGE)))]
+    first = project.said[" ".join(next(words for words in commands(PAGE) if words[0] != "export"))]
     for entry in re.split(r"\n(?=\S)", table):
         assert " ".join(entry.split()) in first
     assert float(re.search(r"best loss \S+ accuracy (\S+)", first)[1]) > 0.8

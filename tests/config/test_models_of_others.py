@@ -69,7 +69,8 @@ def test_a_config_of_transformers_takes_num_labels_also_nested():
 
 def test_what_is_not_allowed_is_told_with_what_is_allowed_already(compose):
     for words, says in (
-        (["allow=[json]", "model._target_=tomllib.Net"], r"trust it by allow=\[json,tomllib\]"),
+        (["allow=[monai]", "model._target_=sklearn.Net"], r"trust it by allow=\[monai,sklearn\]"),
+        (["model._target_=tomllib.Net"], "tomllib cannot be one: a config must not call it"),
         (["model._target_=nowhere.Net"], "there is no package or module nowhere: check its spelling"),
         (["data=dataset", "+data.train._target_=tests.data.own_sets.Rows", "data.collate_fn=pad", "allow=[tests]"],
          r"give a function, as {_target_: module.name, _partial_: true} or null"),

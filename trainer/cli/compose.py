@@ -10,7 +10,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.hydra_internals import initialized
+from trainer.cli.hydra_internals import check_composed, initialized
 from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
@@ -54,7 +54,7 @@ def compose_config(
         with_hydra: with the settings of Hydra, as `hydra`.
 
     Raises:
-        ConfigError: the folder of --config-dir does not exist.
+        ConfigError: the folder of --config-dir does not exist, or a file allows packages that no override allows.
         HydraException: what the overrides ask for does not exist; `run_cli` reports it in one line.
     """
     config_dir: Path | None = options.config_dir if options else None
@@ -63,8 +63,9 @@ def compose_config(
     find_own_packages()
     register_run_id()
     with initialized(CONF, config_dir):
-        name = options.config_name if options else "train"
-        return compose(name, list(overrides), return_hydra_config=with_hydra)
+        name, words = options.config_name if options else "train", list(overrides)
+        cfg = compose(name, words, return_hydra_config=with_hydra)
+    return check_composed(cfg, words)
 
 
 def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:

@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra._internal.utils
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
@@ -25,9 +26,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.allow import check_source
 from trainer.cli.command import check_launcher
+from trainer.cli.hydra_nodes import check_hydra, check_searchpath
 from trainer.cli.messages import config_groups
 from trainer.lr import ConfigError
 
@@ -45,12 +48,21 @@ def hydra_raises() -> Iterator[None]:
     - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
     - `ArgumentParser.error` prints the usage and exits: now it raises a `ConfigError`.
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
+    - `ConfigLoaderImpl.load_configuration` gives any config: now one is refused that lets Hydra call what no training
+      needs, and one that allows packages by a file. `_process_config_searchpath` imports the packages that a file
+      names; now only the command line names them.
     """
     replaced: list[tuple[Any, str, Any]] = [
         (hydra._internal.utils, "run_and_report", _run_and_raise),
         (JobReturn, "return_value", JobReturn.return_value.getter(_return_value)),  # type: ignore[attr-defined]
         (ArgumentParser, "error", _raise_usage),
         (Plugins, "instantiate_launcher", _checked_launcher(Plugins.instantiate_launcher)),
+        (ConfigLoaderImpl, "load_configuration", _checked_config(ConfigLoaderImpl.load_configuration)),
+        (
+            ConfigLoaderImpl,
+            "_process_config_searchpath",
+            _checked_searchpath(ConfigLoaderImpl._process_config_searchpath),
+        ),
     ]
     before = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replaced]
     for owner, name, value in replaced:
@@ -88,6 +100,38 @@ def _checked_launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Lau
     def checked(plugins: Plugins, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> Launcher:
         check_launcher(config.hydra.launcher)
         return instantiate(plugins, hydra_context, task_function, config)
+
+    return checked
+
+
+def _checked_config(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    def checked(
+        loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **more: Any
+    ) -> Any:
+        return check_composed(load(loader, config_name, overrides, *args, **more), overrides)
+
+    return checked
+
+
+def check_composed(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """A composed config, checked: what it lets Hydra call, and that the words allow what it allows.
+
+    Raises:
+        ConfigError: Hydra would call what no training needs, or a file of the config allows packages.
+    """
+    allow = config.get("allow")
+    names = list(allow) if isinstance(allow, ListConfig) else []
+    check_source(names, words)
+    check_hydra(config, names)
+    return config
+
+
+def _checked_searchpath(process: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(loader: ConfigLoaderImpl, config_name: str | None, parsed_overrides: list[Any], repo: Any) -> Any:
+        loaded = None if config_name is None else repo.load_config(config_path=config_name)
+        if loaded is not None and not any(one.get_key_element() == "hydra.searchpath" for one in parsed_overrides):
+            check_searchpath(OmegaConf.select(loaded.config, "hydra.searchpath"))
+        return process(loader, config_name, parsed_overrides, repo)
 
     return checked
 

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,23 +15,11 @@ from hydra.errors import InstantiationException
 from trainer.cli.extras import missing_extra
 from trainer.cli.hydra_internals import failed_key, instantiate_allowed
 from trainer.cli.messages import nearest
+from trainer.config.targets import ALL, check_found, check_text
 from trainer.lr import ConfigError
 
 Node = Mapping[str, Any]
 """A part of the config as plain, resolved values: what to call (`_target_`), and its arguments."""
-
-ALLOWED = (
-    "trainer",
-    "models",
-    "data",
-    "torch.nn",
-    "torch.optim",
-    "torchmetrics",
-    "pytorch_lightning.callbacks",
-    "pytorch_lightning.loggers",
-    "pytorch_lightning.profilers",
-    "pytorch_optimizer",
-)
 
 _FAULTS = (LookupError, AttributeError, ArithmeticError, AssertionError, MemoryError)  # bugs in code, not wrong values
 
@@ -49,24 +36,25 @@ _LISTS = {list, set, frozenset, Sequence, Collection, Iterable}
 def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
     """The object that `node`, found at `key` of the config, describes.
 
-    Every `_target_` in it must lie in an allowed package, which is checked before anything is imported, and every
-    argument must fit the target's signature. Raises `ConfigError` for both, and for values that the target refuses.
+    Every `_target_` in it must be one that its group allows (`targets`): its text is checked before anything is
+    imported, its kind before it is called. Every argument must fit the target's signature. Raises `ConfigError` for
+    both, and for values that the target refuses.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}={node!r} names no class: give it a _target_, or leave it out with ~{key}.")
     for path, part in _parts(node, key):
-        _check_allowed(path, part["_target_"], part["_target_"], allow)
+        check_text(path, part["_target_"], allow)
     for path, part in _parts(node, key):
         called = _locate(path, part["_target_"], allow)
         check_names(path, called, part, more)
         check_values(path, called, part)
     with refusing(key):
-        return instantiate_allowed(_with_tensors(node, key, allow), (*ALLOWED, *allow), **more)
+        return instantiate_allowed(_with_tensors(node, key, allow), (*ALL, *allow), **more)
 
 
 def called_by(node: Node, key: str, allow: Sequence[str]) -> Callable[..., Any]:
     """The class or function that a node names."""
-    _check_allowed(key, node.get("_target_"), str(node.get("_target_")), allow)
+    check_text(key, node.get("_target_"), allow)
     return _locate(key, node["_target_"], allow)
 
 
@@ -162,25 +150,6 @@ def _takes_tensor(hint: Any) -> bool:
     return "torch.Tensor" in names and not _LISTS.intersection(get_origin(kind) or kind for kind in kinds)
 
 
-def _check_allowed(path: str, target: Any, home: str, allow: Sequence[str]) -> None:
-    """Refuse a `target` that is defined at `home`, outside the allowed packages."""
-    if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
-        if target is None:
-            raise ConfigError(f"{path} has no _target_: name its class or function by {path}._target_=MODULE.NAME.")
-        raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
-    if not any(home.startswith(f"{package}.") for package in (*ALLOWED, *allow)):
-        true, root = f" (that is {home})" if home != target else "", home.partition(".")[0]
-        if home == target and root not in sys.modules and importlib.util.find_spec(root) is None:  # imports nothing
-            raise ConfigError(
-                f"{path}._target_={target}: there is no package or module {root}: check its spelling, and the folder "
-                "in which you are."
-            )
-        trusted = ",".join(dict.fromkeys([*allow, root]))
-        raise ConfigError(
-            f"{path}._target_={target}{true} is not in an allowed package: trust it by allow=[{trusted}]."
-        )
-
-
 def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
     """The callable named `target`, which must be defined in an allowed package."""
     parts = target.split(".")
@@ -202,9 +171,14 @@ def _locate(path: str, target: str, allow: Sequence[str]) -> Callable[..., Any]:
             if inspect.isclass(found) and not isinstance(inspect.getattr_static(found, part), classmethod):
                 raise ConfigError(f"{path}._target_={target} is a member of a class: name the class, or a function.")
             found = getattr(found, part)
+            if inspect.ismodule(found):
+                raise ConfigError(
+                    f"{path}._target_={target}: {found.__name__} is a module that {parts[i - 1]} has imported: name a "
+                    "class or function where it is defined."
+                )
         if not callable(found):
             raise ConfigError(f"{path}._target_={target} cannot be called: name a class or a function.")
-        _check_allowed(path, target, f"{getattr(found, '__module__', None)}.{parts[-1]}", allow)
+        check_found(path, target, found, allow)
         _check_one_file(path, target, parts[:cut])
         return found
     raise ConfigError(f"{path}._target_={target} is not found: check its spelling, and that its package is installed.")
@@ -262,7 +236,7 @@ def _takes_any_name(called: Callable[..., Any], parameters: Mapping[str, inspect
     module = str(getattr(called, "__module__", ""))
     if module.startswith(SEALED):
         return False
-    known = any(module.startswith(f"{package}.") for package in (*ALLOWED, "pytorch_lightning.trainer"))
+    known = any(module.startswith(f"{package}.") for package in (*ALL, "pytorch_lightning.trainer"))
     taken = [parameters] if known else [parameters, _parameters(called, follow_wrapped=False)]
     return any(parameter.kind is parameter.VAR_KEYWORD for names in taken for parameter in names.values())
 

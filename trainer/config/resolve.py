@@ -131,7 +131,7 @@ class Curves:
 
     def policy(self, config: Mapping[str, Any], length: Horizon) -> LRPolicy:
         """The policy of a resolved config over a length, without the changes of any resume."""
-        curve = CurveSettings.of(config)
+        curve = CurveSettings.of(config, self.settings.allow)
         for settings, horizon, policy in self._made:
             if (settings, horizon) == (curve, length):
                 return policy
@@ -142,7 +142,7 @@ class Curves:
 
     def scale(self, config: Mapping[str, Any], length: Horizon) -> float:
         """The factor of the batch-size rule of a resolved config."""
-        return self._numbers(CurveSettings.of(config), length).scale
+        return self._numbers(CurveSettings.of(config, self.settings.allow), length).scale
 
     def _numbers(self, curve: CurveSettings, length: Horizon) -> ScaledNumbers:
         present = (curve, length) == (self.settings.curve, self.numbers.length)

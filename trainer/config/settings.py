@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from trainer.cli.allow import allowed_by_environment
+from trainer.cli.allow import check_names as check_allow
 from trainer.cli.messages import nearest
 from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
@@ -163,14 +165,14 @@ class CurveSettings:
     allow: Sequence[str]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "CurveSettings":
-        """From a config of plain, resolved values."""
+    def of(cls, config: Mapping[str, Any], allow: Sequence[str]) -> "CurveSettings":
+        """From a config of plain, resolved values. What it allows itself does not count: a checkpoint may hold it."""
         nodes = ("optimizer", "groups", "scaling", "warmup", "schedule", "group_schedule", "batch_schedule", "cooldown")
         return cls(
             **{name: config[name] for name in (*nodes, "compat", "hyper_schedule", "warmup_mode")},
             duration=config["trainer"]["duration"],
             run_values={name: _at(config, key) for name, key in RUN_VALUES.items()} | _loss_weights(config),
-            allow=config["allow"],
+            allow=allow,
         )
 
 
@@ -231,15 +233,17 @@ class Settings:
 def settings_of(cfg: DictConfig) -> Settings:
     """The config as frozen values. Raises `ConfigError` for an invalid key or value."""
     check_keys(cfg)
+    allow = [*dict.fromkeys([*cfg.allow, *allowed_by_environment()])]
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     source: Any = OmegaConf.to_container(cfg)
-    trainer = _trainer_settings(config)
+    trainer = _trainer_settings(config, allow)
     batch = integer("data.batch_size", config["data"].get("batch_size"), "it is a number of samples, at least 1.")
     nodes = "data model task plateau average adapter measure logger callbacks guard freeze".split()
     return Settings(
-        **{name: config[name] for name in ("name", "seed", "allow", *nodes)},
+        **{name: config[name] for name in ("name", "seed", *nodes)},
+        allow=allow,
         trainer=trainer,
-        curve=CurveSettings.of(config),
+        curve=CurveSettings.of(config, allow),
         resume=ResumeSettings(**config["resume"]),
         init=InitSettings(**config["init"]),
         global_batch=batch * trainer.world * trainer.accumulate,
@@ -272,6 +276,7 @@ def check_keys(cfg: DictConfig) -> None:
             number(key, value, "give a finite one.")
     if not (isinstance(cfg.allow, ListConfig) and all(isinstance(name, str) and name for name in cfg.allow)):
         raise ConfigError(f"allow={cfg.allow} is not a list of packages: write allow=[package].")
+    check_allow(cfg.allow, "allow")
     if not (isinstance(cfg.freeze, ListConfig) and all(isinstance(name, str) and name for name in cfg.freeze)):
         raise ConfigError(f"freeze={cfg.freeze} is not a list of patterns: write freeze=[backbone.*].")
     if (
@@ -292,14 +297,14 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(node[name], f"{key}.{name}".lstrip("."))
 
 
-def _trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
+def _trainer_settings(config: Mapping[str, Any], allow: Sequence[str]) -> TrainerSettings:
     """The checked `trainer` group of the config."""
     values = dict(config["trainer"])
     check_names("trainer", TrainerSettings, values, ["gradients"], GradientTreatment.names())
     values |= {**devices_and_nodes(values), "ddp": _ddp_options(values.get("ddp"))}
     treatment = {name: values.pop(name) for name in GradientTreatment.names()}
     if values["accumulate"] == "all":
-        values["accumulate"] = _whole_epoch(config, values)
+        values["accumulate"] = _whole_epoch(config, values, allow)
     return TrainerSettings(**values, gradients=GradientTreatment(**treatment, seed=config["seed"]))
 
 
@@ -310,11 +315,11 @@ def _ddp_options(values: Any) -> DDPOptions:
     return DDPOptions(**values)
 
 
-def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+def _whole_epoch(config: Mapping[str, Any], values: Mapping[str, Any], allow: Sequence[str]) -> int:
     """The micro-batches of an update on the whole training set, for gradient descent."""
     data = config["data"]
     samples, batch = (
-        declared_samples(data, config["allow"]),
+        declared_samples(data, allow),
         integer("data.batch_size", data.get("batch_size"), "it is at least 1."),
     )
     if samples is None:

@@ -107,6 +107,7 @@ def recorded(folder: Path) -> Settings:
         raise ConfigError(f"{folder / 'config.yaml'} cannot be read: {one_line(str(error))}") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{folder / 'config.yaml'} is not the config of a run: it holds a list.")
+    cfg["allow"] = []  # only who reads the folder allows packages
     return settings_of(cfg)
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -56,10 +56,15 @@ class History:
 
 
 class Run:
-    """A run that has been trained, in its folder; `checkpoint` is the file whose weights the net has."""
+    """A run that has been trained, in its folder; `checkpoint` is the file whose weights the net has.
 
-    def __init__(self, folder: Path, checkpoint: Path, device: str | torch.device | None = None) -> None:
-        self.folder, self.checkpoint = folder, checkpoint
+    `allow`: packages that its config may call; what the folder itself allows does not count.
+    """
+
+    def __init__(
+        self, folder: Path, checkpoint: Path, device: str | torch.device | None = None, allow: Sequence[str] = ()
+    ) -> None:
+        self.folder, self.checkpoint, self.allow = folder, checkpoint, list(allow)
         self._content = read(checkpoint, "checkpoint")
         self._saved: dict[str, Any] = self._content["cadence"]
         self._device = device
@@ -104,6 +109,7 @@ class Run:
         cfg = self.config.copy()
         for name, value in ALONE.items():
             cfg.trainer[name] = value
+        cfg.allow = self.allow
         return settings_of(cfg)
 
     @cached_property
@@ -240,13 +246,20 @@ class Run:
         return self.trainer.precision_plugin.convert_input(next(on_device([batch], self.device)))
 
 
-def load(folder: str | Path, which: str = "best", device: str | torch.device | None = None) -> Run:
-    """The run in a folder, also one that still goes on.
+def load(
+    folder: str | Path,
+    which: str = "best",
+    device: str | torch.device | None = None,
+    allow: Sequence[str] = (),
+) -> Run:
+    """The run in a folder, also one that still goes on. Nothing that the folder brings along is run.
 
     Args:
         folder: the folder of the run, as `outputs/NAME`; or a checkpoint in its folder `checkpoints`.
         which: "best", the weights with the best validation score; "last", those that trained last.
         device: as torch names it; None: that of the run, or the CPU where this machine has none.
+        allow: packages whose classes the net, the task and the data of the run may be, beside those of
+            `CADENCE_ALLOW`; what the config of the folder allows does not count.
 
     Raises:
         ConfigError: the folder has no such checkpoint, or one that does not fit the code of the net.
@@ -255,7 +268,7 @@ def load(folder: str | Path, which: str = "best", device: str | torch.device | N
     find_own_packages()
     given = Path(folder)
     if given.suffix == ".ckpt":
-        return Run(given.resolve().parent.parent, given, device)
+        return Run(given.resolve().parent.parent, given, device, allow)
     if which not in WHICH:
         raise ConfigError(f"which={which!r} is not known: choose {' or '.join(WHICH)}.")
     if not given.is_dir():
@@ -267,7 +280,7 @@ def load(folder: str | Path, which: str = "best", device: str | torch.device | N
         raise ConfigError(f"{given} has no {BEST}, as a run has without validation: {instead}")
     if not (checkpoints / BEST).exists() and not newest:
         raise ConfigError(f"{given} has no checkpoint: name the folder of a run that has saved one.")
-    return Run(given, checkpoints / BEST if which == "best" else newest[-1], device)
+    return Run(given, checkpoints / BEST if which == "best" else newest[-1], device, allow)
 
 
 def _accelerator(device: str | torch.device | None, configured: str) -> dict[str, Any]:

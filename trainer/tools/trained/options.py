@@ -1,6 +1,7 @@
 """What the commands for a trained run have in common on the command line."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,10 @@ def loaded(options: argparse.Namespace) -> "Run":
     """The run that the command names."""
     from trainer.tools.trained.loading import load  # late: it needs torch
 
-    return load(options.run, options.which, options.device)
+    words = [word for word in getattr(options, "overrides", ()) if word.lstrip("+").startswith("allow=")]
+    return load(
+        options.run, options.which, options.device, re.findall(r"[\w.]+", ",".join(words).replace("allow=", ""))
+    )
 
 
 def data_of(run: "Run", options: argparse.Namespace) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.cli.allow import check_names
 from trainer.cli.compose import compose_config
 from trainer.cli.messages import mistakes_in_one_line, nearest
 from trainer.config.model_data import read_data
@@ -36,7 +37,8 @@ def other_data(
     chosen = any(word.startswith("data=") for word in words)
     with mistakes_in_one_line():
         data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
-    read = read_data(replace(settings, data=data, allow=allow), saved)
+    check_names(allow, "allow")
+    read = read_data(replace(settings, data=data, allow=[*dict.fromkeys([*settings.allow, *allow])]), saved)
     for name, size in read.shape.items():
         if (own := facts.shape.get(name, size)) != size:
             raise ConfigError(

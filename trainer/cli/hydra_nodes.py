@@ -1,0 +1,130 @@
+"""What the settings of Hydra may call: `hydra.callbacks`, launcher, sweeper and the settings of its logs.
+
+Hydra imports and calls what these name, before the run begins. They are checked before that.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from hydra.utils import get_class
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.cli.allow import allowed_by_environment, check_names
+from trainer.lr import ConfigError
+
+PLUGINS = {
+    "hydra.launcher": ("hydra_plugins.", "hydra._internal.core_plugins."),
+    "hydra.sweeper": ("hydra_plugins.", "hydra._internal.core_plugins."),
+}
+"""Where a plugin of Hydra may be named, and the packages that it must lie in; Hydra calls no other."""
+CALLBACKS = ("hydra.experimental.callbacks.LogJobReturnCallback",)
+LOGS = ("hydra.job_logging", "hydra.hydra_logging")
+HANDLERS = ("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "rich.logging.RichHandler")
+FACTORIES = ("colorlog.ColoredFormatter", "logging.Formatter")
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+LOADS_CODE = re.compile(r"(PYTHON|LD_|DYLD_|CADENCE_|HYDRA_|TORCH_FORCE_|BASH_ENV$|ENV$|PATH$|IFS$|SHELLOPTS$)")
+"""Variables of the environment by which other code is loaded or allowed."""
+
+
+def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
+    """Refuse settings of Hydra that name a class or function which no training needs.
+
+    Args:
+        config: a composed config with its part `hydra`.
+        allow: packages that the command line allows: callbacks may be classes of theirs.
+    """
+    hydra = config.get("hydra")
+    if not isinstance(hydra, DictConfig):
+        return
+    for key, node in _nodes(hydra, "hydra"):
+        if any(key == logs or key.startswith(f"{logs}.") for logs in LOGS):
+            _check_logs(key, node)
+        elif "_target_" in node:
+            _check_target(key, _text(node, "_target_", key), [*allow, *allowed_by_environment()])
+    for name in (hydra.get("job") or {}).get("env_set") or {}:
+        if LOADS_CODE.match(str(name)):
+            raise ConfigError(f"hydra.job.env_set.{name} decides which code is loaded: set it in your shell.")
+    for key, params in _sweeps(hydra):
+        if "allow" in (str(name).lstrip("+~") for name in params):
+            raise ConfigError(f"{key}.allow is not read: give allow=[…] on the command line.")
+
+
+def _sweeps(hydra: DictConfig) -> Iterator[tuple[str, Any]]:
+    sweeper = hydra.get("sweeper") or {}
+    yield "hydra.sweeper.params", sweeper.get("params") or {}
+    for name, more in (sweeper.get("when") or {}).items():
+        yield f"hydra.sweeper.when.{name}", more or {}
+
+
+def check_searchpath(places: Any) -> None:
+    """Refuse packages in the search path that a file of the config gives: Hydra imports them.
+
+    Raises:
+        ConfigError: one of them is no package of Hydra's or ours.
+    """
+    for place in places or ():
+        if str(place).startswith("pkg://") and not re.match(r"pkg://(hydra|cadence)\b", str(place)):
+            raise ConfigError(f"hydra.searchpath={place} imports a package: give it on the command line, or a folder.")
+
+
+def _check_target(key: str, target: str, allow: Sequence[str]) -> None:
+    if key in PLUGINS and target.startswith(PLUGINS[key]):
+        return
+    if key.startswith("hydra.callbacks.") and key.count(".") == 2:
+        if target in CALLBACKS:
+            return
+        if any(target.startswith(f"{name}.") for name in allow):
+            check_names([target], f"{key}._target_")
+            if issubclass(get_class(target), Callback):
+                return
+    known = ", ".join(CALLBACKS) if key.startswith("hydra.callbacks") else "a plugin as hydra.launcher or hydra.sweeper"
+    raise ConfigError(f"{key}._target_={target} is not called: Hydra may call {known}.")
+
+
+def _check_logs(key: str, node: DictConfig) -> None:
+    for name, known in (("class", HANDLERS), ("()", FACTORIES), ("_target_", ()), (".", ()), ("queue", ())):
+        if name in node and (found := _text(node, name, key)) not in known:
+            raise ConfigError(f"{key}.{name}={found} is not called: logs may name {', '.join(HANDLERS + FACTORIES)}.")
+    for entry in node:
+        value = _text(node, entry, key, needed=False)
+        if value.startswith(("ext://", "cfg://")) and value not in STREAMS:
+            raise ConfigError(f"{key}.{entry!s}={value} is not read: a log goes to {' or '.join(STREAMS)}.")
+    if "filename" in node and not _is_log(str(node._get_node("filename"))):
+        raise ConfigError(f"{key}.filename is not written: name a file of the run, NAME.log in its folder.")
+
+
+def _is_log(raw: str) -> bool:
+    """Whether a file name, as written, is that of a log in the folder of the run."""
+    inside = raw.startswith("${hydra.runtime.output_dir}/") or not raw.startswith(("/", "~", "$"))
+    return inside and raw.endswith(".log") and ".." not in raw
+
+
+def _text(node: DictConfig, name: Any, key: str, needed: bool = True) -> str:
+    """The value as text; refused, where it is `needed`, if it cannot be known yet."""
+    try:
+        return str(node[name])
+    except OmegaConfBaseException as error:
+        if needed:
+            raise ConfigError(f"{key}.{name} is not known before the run starts: write it without ${{}}.") from error
+        return ""
+
+
+def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every mapping in the settings of Hydra, with its key; what a `${}` stands for is followed."""
+    if isinstance(node, DictConfig):
+        yield key, node
+    names: Sequence[Any] = []
+    if isinstance(node, DictConfig):
+        names = list(node)
+    elif isinstance(node, ListConfig):
+        names = range(len(node))
+    for name in names:
+        try:
+            inner = None if OmegaConf.is_missing(node, name) else node[name]
+        except OmegaConfBaseException:
+            continue
+        if isinstance(inner, DictConfig | ListConfig):
+            yield from _nodes(inner, f"{key}.{name}")
