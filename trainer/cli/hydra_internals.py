@@ -32,6 +32,7 @@ from trainer.cli.allow import check_source
 from trainer.cli.command import check_launcher
 from trainer.cli.hydra_nodes import check_hydra, check_searchpath
 from trainer.cli.messages import config_groups
+from trainer.cli.plain_yaml import plain_yaml
 from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -50,7 +51,7 @@ def hydra_raises() -> Iterator[None]:
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
     - `ConfigLoaderImpl.load_configuration` gives any config: now one is refused that lets Hydra call what no training
       needs, and one that allows packages by a file. `_process_config_searchpath` imports the packages that a file
-      names; now only the command line names them.
+      names; now only the command line names them. `OmegaConf.load` refuses files that would take minutes.
     """
     replaced: list[tuple[Any, str, Any]] = [
         (hydra._internal.utils, "run_and_report", _run_and_raise),
@@ -68,7 +69,8 @@ def hydra_raises() -> Iterator[None]:
     for owner, name, value in replaced:
         setattr(owner, name, value)
     try:
-        yield
+        with plain_yaml():
+            yield
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
@@ -142,7 +144,7 @@ def initialized(conf: Path, config_dir: Path | None = None) -> Iterator[None]:
 
     Only Hydra's own command line knows `--config-dir`; its compose API has no such argument.
     """
-    with initialize_config_dir(str(conf), **VERSION_BASE):
+    with plain_yaml(), initialize_config_dir(str(conf), **VERSION_BASE):
         if config_dir is not None:
             search_path = create_config_search_path(str(conf))
             schema = SearchPathQuery(provider="schema")

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from trainer.cli.environment import without_secrets
 from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
 from trainer.cli.messages import RunFailed, one_line, user_error_message
 from trainer.cli.streams import drop_unwritable, replace_unknown_characters
@@ -76,7 +77,7 @@ def _interrupted(by: signals.Interrupted) -> int:
 
 def _failed(error: Exception) -> int:
     if os.environ.get(FULL_ERROR) == "1":
-        traceback.print_exception(error)
+        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
     if isinstance(error, RunFailed | RestartLimitReached):
         return _print(str(error), FAILED)
     if line := user_error_message(error):
@@ -99,13 +100,13 @@ def _failed(error: Exception) -> int:
 def _append(path: Path, error: Exception) -> None:
     with path.open("a", encoding="utf-8") as log:
         log.write(f"rank {rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        log.writelines(traceback.format_exception(error))
+        log.write(without_secrets("".join(traceback.format_exception(error))))
         log.write("\n")
 
 
 def _print(line: str, code: int, first: bool = False) -> int:
     """Print the line on rank 0; another rank prints only where it is the first to fail."""
-    own = rank()
+    own, line = rank(), without_secrets(line)
     if own == 0 or first:
         print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)
     return code

@@ -16,6 +16,7 @@ import secrets
 import sys
 import time
 
+from trainer.cli.environment import register_environment
 from trainer.cli.hydra_internals import register_resolver
 from trainer.distributed.launch.launcher import number_of
 from trainer.lr import ConfigError
@@ -28,7 +29,8 @@ _decided: list[str] = []
 
 
 def register_run_id() -> None:
-    """Make `${run_id:}` known to OmegaConf; call it before the first config is composed."""
+    """Make `${run_id:}` known to OmegaConf, and what `${oc.env:…}` gives to `environment`; call it first of all."""
+    register_environment()
     register_resolver("run_id", run_id, use_cache=True)
 
 

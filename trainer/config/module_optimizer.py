@@ -64,9 +64,10 @@ def with_module_numbers(settings: Settings, net: nn.Module, length: Horizon) -> 
     first, lr = optimizers[0].param_groups[0], node.get("lr")
     turn = next(iter(turns_of(settings, len(optimizers)).values()))
     own = first["lr"] if turn.lr is None else turn.lr
-    made = {**node, **_numbers(first), "lr": own if lr is None else lr, "class": _kinds(settings, net)}
-    curve = replace(settings.curve, optimizer=made)
-    return replace(settings, curve=curve, record={**settings.record, "optimizer": made})
+    made = {**_numbers(first), "lr": own if lr is None else lr, "class": _kinds(settings, net)}
+    curve = replace(settings.curve, optimizer={**node, **made})
+    record = {**settings.record, "optimizer": {**settings.record["optimizer"], **made}}
+    return replace(settings, curve=curve, record=record)
 
 
 def model_of(settings: Settings, numbers: ScaledNumbers, net: nn.Module) -> Model:

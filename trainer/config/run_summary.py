@@ -16,6 +16,7 @@ from rich.text import Text
 
 from trainer.checkpoint.io import checkpoints_in
 from trainer.cli.command import COMMAND
+from trainer.cli.environment import tree_without_secrets, without_secrets
 from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
@@ -43,10 +44,10 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
     summary = {**summary_of_run(resolved), "lint": parts.warnings}
-    rows = format_run(summary)
+    rows = [(name, without_secrets(text)) for name, text in format_run(summary)]
     _print_table(rows)
     for warning in parts.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {without_secrets(warning)}", file=sys.stderr)
     for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
         if (folder / name).exists():
             with replaced(folder / name.replace(".", f"-until-{start}.")) as earlier:
@@ -54,7 +55,7 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     source: Any = resolved.settings.source
     _write(folder / "config.yaml", OmegaConf.to_yaml(source))
     _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    _write(folder / "plan.json", json.dumps({"program": list(program), **summary}, indent=2) + "\n")
+    _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
     text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
@@ -82,7 +83,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     tested = {f"test/{name}": value for name, value in outcome.get("test", {}).items()}
     metrics = {**best["scores"], **tested}
     result = {
-        **outcome,
+        **tree_without_secrets(outcome),
         "metrics": metrics,
         "arrays": arrays,
         "directions": {name: better for name in metrics if (better := module.task.better(name.partition("/")[2]))},

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from trainer.cli.allow import allowed_by_environment
 from trainer.cli.allow import check_names as check_allow
+from trainer.cli.environment import stored
 from trainer.cli.messages import nearest
 from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
@@ -17,7 +18,7 @@ from trainer.distributed.launch.time_limit import seconds_of
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number, positive
-from trainer.resume.curve_history import ResumeSettings
+from trainer.resume.curve_history import CURVE, ResumeSettings
 
 GROUPS = (
     "data model task optimizer groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule plateau "
@@ -36,6 +37,8 @@ RUN_VALUES = {
     "gradient_noise": "trainer.gradient_noise",
 }
 """Settings of the whole run that may follow a schedule, and their keys in the config."""
+CHECKED = ("optimizer", "trainer", "seed", "resume", "data.folds", "data.fold", "data.split_seed", *RUN_VALUES.values())
+"""Settings beside the curve whose numbers a resumed run is checked by."""
 LOSS_WEIGHTS = "loss_weights"
 """The factors of several losses, in `task.step` and in `hyper_schedule`."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
@@ -202,7 +205,8 @@ class Settings:
     """The whole config, checked. Groups with a `_target_` stay plain mappings, which must not be changed.
 
     `global_batch` is B = per-device batch × devices × nodes × accumulation, with `full_batch` the whole training set.
-    `record` is the resolved config that checkpoints keep, `source` the config as written, with interpolations.
+    `record` is the resolved config that checkpoints keep, but for what comes from the environment; `source` is the
+    config as written, with interpolations.
     """
 
     name: str
@@ -249,7 +253,7 @@ def settings_of(cfg: DictConfig) -> Settings:
         global_batch=batch * trainer.world * trainer.accumulate,
         full_batch=config["trainer"]["accumulate"] == "all",
         lint_ignore=config["lint"]["ignore"],
-        record=config,
+        record=stored(cfg, (*CURVE, *CHECKED)),
         source=source,
     )
 

@@ -49,7 +49,7 @@ GROUPS: dict[str, tuple[Package, ...]] = {
     "adapter": (Package("models", functions=("models",)),),
     "task": (*ENGINE, METRICS, *NETS),
     "optimizer": OPTIMIZERS,
-    "groups": (Package("trainer.optim", (OPTIMIZER,), ("trainer.optim",)), *OPTIMIZERS[1:]),
+    "groups": (Package("trainer.optim", (OPTIMIZER,), ("trainer.optim",)), *OPTIMIZERS[1:], *CURVES),
     **dict.fromkeys(("scaling", "warmup", "schedule", "group_schedule", "batch_schedule", "cooldown"), CURVES),
     **dict.fromkeys(("hyper_schedule", "plateau"), CURVES),
     "average": (Package("trainer.engine.averaging", functions=("trainer.engine.averaging",)),),
@@ -157,6 +157,6 @@ def _refusal(path: str, target: str, home: str, allow: Sequence[str]) -> str:
         return f"{said} is not in an allowed package, and {root} cannot be one: a config must not call it."
     trusted = ",".join(dict.fromkeys([*allow, root]))
     return (
-        f"{said} is not in an allowed package: if you know its code, trust it by allow=[{trusted}] on the command line, "
+        f"{said} is not in an allowed package: if you know its code, trust it by allow=[{trusted}] in the command, "
         f"or by {VARIABLE}={trusted} in your shell."
     )

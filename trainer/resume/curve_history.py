@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.environment import resolved, tree_without_secrets
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.backoff import ROLLBACK
 from trainer.lr.bounds import fraction
@@ -94,12 +95,15 @@ def curve_history(
 
 def first_segment(config: Mapping[str, Any], length: Horizon) -> Segment:
     """The segment of a run of `length` that starts with this resolved config."""
+    plain = resolved(config)
     keys = ("total", "batch_size", "updates_per_epoch", "tokens_per_sample")
     return {
         "rule": None,
         "samples": 0,
         "config": config,
-        "tables": {key: _files(config[key]) for key in ("schedule", "group_schedule", "hyper_schedule")},
+        "tables": {
+            key: tree_without_secrets(_files(plain[key])) for key in ("schedule", "group_schedule", "hyper_schedule")
+        },
         "length": {key: getattr(length, key) for key in keys},
     }
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
+from trainer.cli.environment import resolved
 from trainer.lr import ConfigError, Horizon, HyperSchedule, LRPolicy, Schedule, cooled
 from trainer.lr.backoff import ROLLBACK
 from trainer.lr.resumed_curve import cut, frozen, joined, reclocked
@@ -45,6 +46,7 @@ def resumed_curve(segments: Sequence[Mapping[str, Any]], config: Mapping[str, An
 
     The present config gives the numbers that other scheduled hyper-parameters start from.
     """
+    segments = [{**segment, "config": resolved(segment["config"])} for segment in segments]
     made = curves.policy(segments[0]["config"], _length(segments[0]))
     for before, segment in itertools.pairwise(segments):
         length = _length(segment)
@@ -55,7 +57,7 @@ def resumed_curve(segments: Sequence[Mapping[str, Any]], config: Mapping[str, An
         made = _RULES[segment["rule"]](change)
     if not made.hyper_schedules:
         return made
-    present = curves.policy(config, _length(segments[-1])).hyper_schedules
+    present = curves.policy(resolved(config), _length(segments[-1])).hyper_schedules
     hyper_schedules = {
         name: HyperSchedule(schedule.rule, present[name].bases)
         for name, schedule in made.hyper_schedules.items()

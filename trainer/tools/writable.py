@@ -3,9 +3,13 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainer.files.atomic import replaced
 from trainer.lr import ConfigError
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "|", "%")
+"""First characters with which spreadsheets begin what they compute or run."""
 
 
 def check_writable(stem: Path) -> None:
@@ -32,6 +36,25 @@ def check_new_file(path: Path, suffixes: Sequence[str], force: bool) -> None:
         raise ConfigError(f"{path} cannot be written: there is no folder {path.parent}.")
     if not os.access(path.parent, os.W_OK):
         raise ConfigError(f"{path} cannot be written: the folder {path.parent} is read-only.")
+
+
+def plain_cell(value: Any) -> Any:
+    """A cell of a CSV that no spreadsheet runs: a text that one would take for a formula begins with an apostrophe.
+
+    >>> [plain_cell(value) for value in ("=1+1", "-1e-3", -1e-3, "@x", "a=b", None)]
+    ["'=1+1", '-1e-3', -0.001, "'@x", 'a=b', None]
+    """
+    if not isinstance(value, str):
+        return value
+    if "\r" in value:  # where a carriage return is not quoted, a new row begins
+        return plain_cell(value.replace("\r", " ").strip())
+    if not value.startswith(FORMULAS):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def write_new_file(path: Path, write: Callable[[Path], object]) -> None:

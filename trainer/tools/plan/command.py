@@ -22,6 +22,7 @@ from yaml import YAMLError
 from trainer.cli.compose import add_config_options, compose_config, find_own_packages, with_length
 from trainer.cli.extras import needed_for_pictures
 from trainer.cli.messages import one_line
+from trainer.cli.plain_yaml import plain_yaml
 from trainer.cli.run_id import register_run_id
 from trainer.config.instantiate import instantiate
 from trainer.config.lr_policy import GroupFacts, Groups
@@ -100,10 +101,13 @@ def recorded(folder: Path) -> Settings:
     find_own_packages()
     register_run_id()
     try:
-        cfg = OmegaConf.load(folder / "config.yaml")
+        with plain_yaml():
+            cfg = OmegaConf.load(folder / "config.yaml")
     except OSError as error:
         raise ConfigError(f"--applied={folder} is not the folder of a run: it has no config.yaml.") from error
     except (ValueError, YAMLError) as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{folder / 'config.yaml'} cannot be read: {one_line(str(error))}") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{folder / 'config.yaml'} is not the config of a run: it holds a list.")

@@ -12,6 +12,7 @@ from typing import Any
 from trainer.lr import ConfigError, Plan
 from trainer.lr.schedule import annotations
 from trainer.tools.drawing import COLORS, GREY, new_figure, series_color
+from trainer.tools.writable import plain_cell
 
 COLUMNS = 1200
 """Parts of a long curve, each drawn by its lowest and highest value."""
@@ -46,7 +47,7 @@ def write_table(plans: Mapping[str, Plan], path: Path) -> None:
             columns |= {f"{prefix}{setting}/{group}": values for group, values in by_group.items()}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["update", *columns])
+        writer.writerow(["update", *map(plain_cell, columns)])
         updates = range(max(plan.horizon.total for plan in plans.values()))
         writer.writerows(zip_longest(updates, *columns.values(), fillvalue=""))
 

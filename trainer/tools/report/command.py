@@ -22,6 +22,7 @@ from trainer.tools.report.build import Report, build_report
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import Study, format_command
+from trainer.tools.writable import plain_cell
 
 PAGE = "report.html"
 FROM_RESULT = ("updates", "total_updates", "seconds")
@@ -92,7 +93,10 @@ def save_tables(study: Study, folder: Path) -> list[str]:
     rows = [_row(study, run, asked, metrics) for run in study.runs]
     pandas = needed("pandas", "a table")
     table = pandas.DataFrame({name: _column(pandas, [row[name] for row in rows]) for name in rows[0]})
-    table.to_csv(folder / "results.csv", index=False)
+    cells = table.rename(columns=plain_cell)
+    for name in cells.select_dtypes("string"):
+        cells[name] = cells[name].map(plain_cell, na_action="ignore")
+    cells.to_csv(folder / "results.csv", index=False)
     table.to_parquet(folder / "results.parquet", index=False)
     return ["results.csv", "results.parquet"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from trainer.cli.command import COMMAND
+from trainer.cli.plain_yaml import check_yaml
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -147,7 +148,6 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
         error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
     overrides = _read(place / "overrides.yaml", list) or record.get("overrides")
     plan = _read(place / "plan.json") or {}
-    program = plan.get("program")
     return Run(
         number=i,
         name=place.relative_to(root).as_posix(),
@@ -159,14 +159,23 @@ def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
         metrics={str(key): float(x) if is_number(x) and math.isfinite(x) else None for key, x in values},
         result=result,
         plan=plan,
-        program=tuple(map(str, program)) if program and isinstance(program, list) else COMMAND,
+        program=_program(plan.get("program")),
     )
+
+
+def _program(words: Any) -> tuple[str, ...]:
+    """The words that start a run, if the plan has some: a person pastes them, so other programs are left out."""
+    program = tuple(map(str, words)) if words and isinstance(words, list) else COMMAND
+    ours = program[:2] == COMMAND or (program[0] == "python" and len(program) > 1 and program[1] not in ("-", "-c"))
+    return program if ours else COMMAND
 
 
 def _read(path: Path, kind: type = dict) -> Any:
     """What a file of JSON or YAML holds; None where it is not there, cannot be read or is of another kind."""
     try:
         text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            check_yaml(text, str(path))
         tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None

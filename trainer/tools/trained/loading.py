@@ -84,7 +84,7 @@ class Run:
 
     @cached_property
     def config(self) -> DictConfig:
-        """The config of the run, with all its interpolations resolved."""
+        """The config of the run, resolved; what came from the environment is read from that of now."""
         config: DictConfig = OmegaConf.create(self._saved["config"])
         return config
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.lr import ConfigError
 from trainer.tools.trained.options import add_data_options, data_of, loaded, parser_for_run
-from trainer.tools.writable import check_new_file, write_new_file
+from trainer.tools.writable import check_new_file, plain_cell, write_new_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ def write_csv(columns: Mapping[str, "Tensor"], path: Path) -> None:
         named |= {key: part.tolist() for key, part in parts.items()}
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["sample", *named])
+        writer.writerow(["sample", *map(plain_cell, named)])
         writer.writerows([i, *row] for i, row in enumerate(zip(*named.values(), strict=True)))
 
 
