@@ -9,9 +9,10 @@ if __name__ == "__main__":
     handle_signals()  # before the imports that take seconds
 
 import hydra  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
-from trainer.cli.compose import CONF, absolute_config_path, find_own_packages  # noqa: E402
+from trainer.cli.compose import CONF, absolute_config_path, find_own_packages, keep_search_path  # noqa: E402
 from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
@@ -22,6 +23,7 @@ def train(cfg: DictConfig) -> None:
     """Train the run that the config describes, and write a result into its folder."""
     from trainer.run import run  # late: composing a config needs no torch
 
+    keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     run(cfg)
 
 

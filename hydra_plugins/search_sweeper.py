@@ -12,12 +12,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.command import program_shown
+from trainer.cli.command import hydra_overrides, program_shown
 from trainer.cli.extras import needed
 from trainer.cli.hydra_internals import given_flags, store_option
 from trainer.lr import ConfigError
 from trainer.sweep.launcher import SweepLauncher
 from trainer.sweep.search.rules import Rules, objectives
+
+PLACES = "hydra.searchpath="
+"""The setting of Hydra's that a run needs, too: where its options lie."""
 
 
 @dataclass
@@ -86,7 +89,8 @@ class SearchSweeper(Sweeper):
         task, allow = _plain(self.settings.get("task")) or {}, list(self.settings.get("allow") or [])
         question = Question(fixed, space, *objectives(self.conf.metric, self.conf.direction, task, allow))
         search = Search(question, self.rules, self.settings, self.conf.storage, self.conf.heartbeat)
-        search.run(self.jobs, program_shown(given_flags()))
+        places = [word for word in hydra_overrides(self.settings.hydra) if word.lstrip("+").startswith(PLACES)]
+        search.run(self.jobs, [*program_shown(given_flags()), *places])
 
 
 def _plain(given: Any) -> Any:

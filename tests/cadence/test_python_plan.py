@@ -57,6 +57,12 @@ def test_options_of_a_users_folder_are_found(tmp_path):
     (tmp_path / "schedule" / "mine.yaml").write_text("_target_: trainer.lr.linear\n_partial_: true\nfloor: 0.5\n")
     made = cadence.plan("schedule=mine", "warmup=none", "lint.ignore=[last-lr]", updates=10, config_dir=tmp_path)
     assert made.curve[-1] == made.policy.peak_lr * 0.55
+    of = ("schedule=stretch", "schedule.of=mine", "schedule.ratio=1", "warmup=none", "lint.ignore=[last-lr]")
+    assert cadence.plan(*of, updates=10, config_dir=tmp_path).curve == made.curve
+    grouped = cadence.plan("+group_schedule.no_decay=mine", *of[3:], updates=10, config_dir=tmp_path)
+    assert grouped.curves["no_decay"] == made.curve
+    with pytest.raises(ConfigError, match="there is no schedule mine"):
+        cadence.plan(*of, updates=10)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def touch(path="mark"):
 """
 
 
-class _Bomb:
+class Bomb:
     """Pickled, it writes the mark where it is loaded."""
 
     def __init__(self, path: str) -> None:
@@ -232,7 +232,7 @@ def lay_out(folder: Path, attack: Attack) -> list[str]:
     """Write the files of an attack, and return its words."""
     import torch
 
-    place, bomb = str(folder), _Bomb(str(folder / MARK))
+    place, bomb = str(folder), Bomb(str(folder / MARK))
     (folder / BYSTANDER).mkdir(parents=True)
     (folder / "planted.py").write_text(MODULE)
     (folder / "own.py").write_text("import importlib\nimport os\n\n\nclass Net:\n    pass\n")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.config.resolve import horizon_of, plan_of
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
-from trainer.resume.curve_history import first_segment
+from trainer.resume.curve_history import curve_history, first_segment
 from trainer.run import assemble, fit
 
 SMALL = (
@@ -260,6 +261,24 @@ def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):
         assemble(config(*longer), tmp_path / "longer", path)
+
+
+def test_a_stretched_curve_is_stretched_again():
+    totals, ats = (TOTAL, 2 * TOTAL, 3 * TOTAL), (0, AT, 4 * AT)
+    settings = [settings_of(config(f"trainer.duration={total}")) for total in totals]
+    segments = [first_segment(one.record, horizon_of(one)) for one in settings]
+    for segment, at in zip(segments, ats):
+        segment |= {"samples": at * settings[0].global_batch, "rule": "stretch" if at else None}
+    once, twice = (plan_of(settings[i], history=segments[: i + 1]).curve for i in (1, 2))
+    assert list(twice[: ats[2]]) == list(once[: ats[2]])
+    by_hand = [0.1 * line(t, 3 * TOTAL, 8 * 3) for t in range(ats[2], 3 * TOTAL)]
+    assert list(twice[ats[2] :]) == pytest.approx(by_hand, rel=1e-12, abs=1e-15)
+    saved = {"curve_history": segments[:2], "updates": ats[2], "batch_size": settings[0].global_batch}
+    record, resume = settings[2].record, replace(settings[2].resume, path="x", policy="stretch")
+    assert [one["rule"] for one in curve_history(record, resume, horizon_of(settings[2]), saved)][1:] == ["stretch"] * 2
+    segments[1]["rule"] = "override"
+    with pytest.raises(ConfigError, match="no resume has changed but by stretch"):
+        curve_history(record, resume, horizon_of(settings[2]), saved)
 
 
 def planned(rule, before, now, at=AT):

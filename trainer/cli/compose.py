@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.hydra_internals import check_composed, initialized
@@ -65,7 +66,22 @@ def compose_config(
     with initialized(CONF, config_dir):
         name, words = options.config_name if options else "train", list(overrides)
         cfg = compose(name, words, return_hydra_config=with_hydra)
+        keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     return check_composed(cfg, words)
+
+
+_search_path: list[Path] = []
+
+
+def keep_search_path(sources: Iterable[Any]) -> None:
+    """Keep the folders of a search path of Hydra, in its order: what composes a config later looks there, too."""
+    paths = [str(source.path).removeprefix("file://") for source in sources if "pkg:" not in str(source.path)]
+    _search_path[:] = [Path(path) for path in paths if path and Path(path).is_dir()]
+
+
+def config_folders() -> list[Path]:
+    """The folders with options: those of the search path of the config that was composed last, and the shipped ones."""
+    return [*(folder for folder in _search_path if folder != CONF), CONF]
 
 
 def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:

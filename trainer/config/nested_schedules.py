@@ -1,14 +1,13 @@
-"""Schedules inside schedules: a part that names an option of conf/schedule is replaced by that option's config."""
+"""Schedules inside schedules: a part that names an option of the group `schedule` becomes the config of that option."""
 
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainer.cli.compose import CONF
+from trainer.cli.compose import config_folders
 from trainer.cli.messages import nearest
+from trainer.cli.plain_yaml import plain_yaml
 from trainer.lr import ConfigError
-
-OPTIONS = CONF / "schedule"
 
 
 def expanded(node: Any, key: str) -> Any:
@@ -40,10 +39,11 @@ def named(part: Any, key: str) -> Any:
     if "_target_" in part:
         return {**part, "_partial_": True}
     option = part.get("schedule")
-    path, known = OPTIONS / f"{option}.yaml", sorted(file.stem for file in OPTIONS.glob("*.yaml"))
-    if option not in known:
-        raise ConfigError(f"{key}: there is no schedule {option}: {nearest(str(option), known)}")
-    preset: Any = OmegaConf.to_container(OmegaConf.load(path))
+    files = {file.stem: file for folder in reversed(config_folders()) for file in (folder / "schedule").glob("*.yaml")}
+    if option not in files:
+        raise ConfigError(f"{key}: there is no schedule {option}: {nearest(str(option), sorted(files))}")
+    with plain_yaml():
+        preset: Any = OmegaConf.to_container(OmegaConf.load(files[option]))
     if "defaults" in preset:
         raise ConfigError(f"{key}: schedule {option} includes a warm-up: name a schedule without one.")
     settings = {name: value for name, value in part.items() if name != "schedule"}

@@ -147,8 +147,8 @@ def _conflict(rule: str, changed: Changes, segments: list[Segment]) -> str | Non
     other = {key: change for key, change in changed.items() if key not in (*LENGTH, "resume.shape", "resume.floor")}
     if rule in OF_LENGTH and other:
         return f"keeps the curve, but {_format(other)}: take rewarm or override"
-    if rule == "stretch" and len(segments) > 1:
-        return "needs a curve that no resume has changed before: take rewarm or override"
+    if rule == "stretch" and any(segment["rule"] != "stretch" for segment in segments[1:]):
+        return "needs a curve that no resume has changed but by stretch: take rewarm or override"
     if rule == "branch" and "global batch" in changed:
         return f"keeps what was trained, but {_format(changed)}: take continue or override"
     if rule == "stretch" and "global batch" in changed:

@@ -27,7 +27,10 @@ class CurveMaker(Protocol):
 
 @dataclass(frozen=True)
 class Change:
-    """What a rule makes the new curve from: the old one, the new config and length, and where the new one begins."""
+    """What a rule makes the new curve from: the old one, the new config and length, and where the new one begins.
+
+    `stretch` is the new length over that of the config's own curve, `longer` the new length over the old one.
+    """
 
     old: LRPolicy
     config: Mapping[str, Any]
@@ -35,6 +38,7 @@ class Change:
     begin: int
     curves: CurveMaker
     stretch: Fraction = Fraction(1)
+    longer: Fraction = Fraction(1)
 
     def new(self, length: Horizon | None = None) -> LRPolicy:
         """The curve of the new config, over its length or another."""
@@ -48,12 +52,15 @@ def resumed_curve(segments: Sequence[Mapping[str, Any]], config: Mapping[str, An
     """
     segments = [{**segment, "config": resolved(segment["config"])} for segment in segments]
     made = curves.policy(segments[0]["config"], _length(segments[0]))
+    unstretched = segments[0]
     for before, segment in itertools.pairwise(segments):
         length = _length(segment)
         old = reclocked(made, before["length"]["batch_size"], length.batch_size)
         change = Change(old, segment["config"], length, segment["samples"] // length.batch_size, curves)
         if segment["rule"] == "stretch":
-            change = replace(change, stretch=Fraction(length.total, before["length"]["total"]))
+            totals = (one["length"]["total"] for one in (unstretched, before))
+            stretch, longer = (Fraction(length.total, total) for total in totals)
+            change = replace(change, stretch=stretch, longer=longer)
         made = _RULES[segment["rule"]](change)
     if not made.hyper_schedules:
         return made
@@ -89,9 +96,9 @@ def _branch(to: Change) -> LRPolicy:
 def _stretch(to: Change) -> LRPolicy:
     """The old curve with every duration stretched; refused where it counts in updates, which do not stretch."""
     made = to.new(replace(to.length, stretch=to.stretch))
-    span = round(to.length.total / to.stretch)
+    span = round(to.length.total / to.longer)
     for then in (quarter * span // 4 for quarter in range(4)):
-        now = round((then + 1) * to.stretch) - 1
+        now = round((then + 1) * to.longer) - 1
         around = [to.old.lr(t) / to.old.peak_lr for t in (max(then - 1, 0), then, then + 1)]
         share = made.lr(now) / made.peak_lr
         if not min(around) - NEAR <= share <= max(around) + NEAR:

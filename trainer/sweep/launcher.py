@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer.cli.command import check_launcher, program
+from trainer.cli.compose import keep_search_path
 from trainer.cli.hydra_internals import given_flags
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
@@ -56,6 +57,7 @@ class SweepLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep Hydra's config and its loader; the task itself runs only in the jobs."""
         check_launcher(config.hydra.launcher)
+        keep_search_path(hydra_context.config_loader.get_sources())
         self.loader, self.config = hydra_context.config_loader, config
 
     @contextmanager

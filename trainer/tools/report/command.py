@@ -21,7 +21,7 @@ from trainer.tools.report import png
 from trainer.tools.report.build import Report, build_report
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
-from trainer.tools.report.study import Study, format_command
+from trainer.tools.report.study import RESUMED, Study, format_command
 from trainer.tools.writable import plain_cell
 
 PAGE = "report.html"
@@ -104,6 +104,7 @@ def save_tables(study: Study, folder: Path) -> list[str]:
 def _row(study: Study, run: Run, asked: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     best = run.result.get("best")
     given = {key: run.config.get(key, run.settings.get(key)) for key in asked}
+    given |= {RESUMED: study.value(run, RESUMED)} if RESUMED in given else {}
     return {
         "run": run.name,
         "status": run.status,

@@ -50,6 +50,13 @@ class Run:
     program: tuple[str, ...] = COMMAND
 
     @cached_property
+    def changes(self) -> tuple[str, ...]:
+        """How resumes have changed the curve: the policy and the update of each."""
+        found = self.plan.get("changes")
+        known = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return tuple(f"{one.get('policy')} at update {one.get('update')}" for one in known)
+
+    @cached_property
     def typed(self) -> dict[str, str | None]:
         """The values of the overrides by key, as typed: None for a key that is removed."""
         pairs = (override.partition("=") for override in self.overrides)

@@ -10,11 +10,14 @@ from math import prod
 from typing import Any
 
 from trainer.lr import ConfigError
+from trainer.tools.report.comparable import comparable
 from trainer.tools.report.comparison import Repeats, by_repeat, grouped, is_number, repeats, value_order
 from trainer.tools.report.runs import FOLD, Run, is_bookkeeping
 
 DEFAULT = "(default)"
 BATCH = "global batch"
+RESUMED = "resumed"
+"""What stands for a key where a resume has changed the curve of a run: by which policies, and at which updates."""
 BATCH_FACTORS = ("data.batch_size", "trainer.devices", "trainer.nodes", "trainer.accumulate")
 """The global batch is their product. Processes that torchrun or Slurm has started are no number in a config."""
 REPEATED = {"seed": "seeds", FOLD: "folds"}
@@ -58,7 +61,9 @@ class Study:
         self.runs = list(runs)
         self.metric = choose_metric(self.runs, metric)
         self.sign = {"min": 1, "max": -1}[best or direction(self.metric, self.runs)]
-        self.described = [run for run in self.runs if run.config or run.overrides] or self.runs
+        self.apart = comparable(self.runs, self.metric)[1]
+        self.described = [run for run in self.runs if (run.config or run.overrides) and run.number not in self.apart]
+        self.described = self.described or self.runs
         self.scored = [run for run in self.described if run.value(self.metric) is not None]
         scored = {run.number for run in self.scored}
         self.left_out = [run for run in self.runs if run.number not in scored]
@@ -89,6 +94,8 @@ class Study:
 
     def why_left_out(self, run: Run) -> str:
         """Why a run is left out."""
+        if run.number in self.apart:
+            return self.apart[run.number]
         if run.status != "completed":
             return run.status
         if run.value(self.metric) is None:
@@ -107,6 +114,7 @@ class Study:
         keys += sorted(more - set(keys))
         planned = [(run, batch) for run in self.described if (batch := planned_batch(run)) is not None]
         batches = grouped((self.values(run, keys), batch) for run, batch in planned)
+        keys += [RESUMED] if any(run.changes for run in self.described) else []
         return [*keys, BATCH] if any(len(set(found)) > 1 for found in batches.values()) else keys
 
     @cached_property
@@ -132,6 +140,8 @@ class Study:
         """The value of a key: from the config of the run, or else its override; the global batch from its plan."""
         if key == BATCH:
             return planned_batch(run) or DEFAULT
+        if key == RESUMED:
+            return ", ".join(run.changes) or "no"
         value = run.config.get(key)
         if value is None or isinstance(value, dict):
             value = run.settings.get(key, DEFAULT if key not in run.config else value)
@@ -210,11 +220,17 @@ def format_value(value: Any) -> str:
 
 
 def format_command(run: Run, *flags: str, overrides: Iterable[str] | None = None) -> str:
-    """The command that starts a run again, to paste: without its name and place, and with other overrides if given."""
+    """The command that starts a run again, to paste: without its name and place, and with other overrides if given.
+
+    For a run whose curve a resume has changed, the line says so: one command does not give it.
+    """
     given = run.overrides if overrides is None else overrides
     keys = [(override, override.partition("=")[0].lstrip("+~")) for override in given]
     kept = [override for override, key in keys if key == "hydra.searchpath" or not is_bookkeeping(key)]
-    return shlex.join([*run.program, *flags, *kept])
+    command = shlex.join([*run.program, *flags, *kept])
+    if overrides is not None or not run.changes:
+        return command
+    return f"{command}  # was resumed: {', '.join(run.changes)}. This command trains another curve, from the start."
 
 
 def _product(values: Sequence[Any]) -> float:
