@@ -117,7 +117,7 @@ def _read_data(settings: Settings, saved: Mapping[str, Any]) -> Any:
 def build_net(settings: Settings, shape: dict[str, int]) -> nn.Module:
     """The model, made with those numbers of the data's shape that it takes."""
     factory = instantiate(settings.model, "model", settings.allow)
-    if not isinstance(factory, nn.Module):
+    if not isinstance(factory, nn.Module) and callable(factory):
         wanted = inspect.signature(factory).parameters
         for name, parameter in wanted.items():
             if (
