@@ -12,6 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from trainer.cli.allow import allowed_by_environment
 from trainer.cli.command import hydra_overrides, program_shown
 from trainer.cli.extras import needed
 from trainer.cli.hydra_internals import given_flags, store_option
@@ -86,7 +87,8 @@ class SearchSweeper(Sweeper):
 
         parser = OverridesParser.create(self.context.config_loader)
         fixed, space = parse_space(self.conf.params, self.conf.when, arguments, parser)
-        task, allow = _plain(self.settings.get("task")) or {}, list(self.settings.get("allow") or [])
+        task = _plain(self.settings.get("task")) or {}
+        allow = [*(self.settings.get("allow") or ()), *allowed_by_environment()]
         question = Question(fixed, space, *objectives(self.conf.metric, self.conf.direction, task, allow))
         search = Search(question, self.rules, self.settings, self.conf.storage, self.conf.heartbeat)
         places = [word for word in hydra_overrides(self.settings.hydra) if word.lstrip("+").startswith(PLACES)]

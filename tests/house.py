@@ -67,7 +67,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             "metric buffer, TensorBoard, console, validations",
             TORCH | {"tensorboard", "rich", "google", "google_crc32c"},
         ),
-        ("trainer/cli/", "the command, exit codes, messages, run id", HYDRA | {"torch"}),
+        ("trainer/cli/", "the command, exit codes, messages, run id", HYDRA | {"torch", "yaml"}),
     ],
     [
         (

@@ -41,7 +41,6 @@ defaults:
   - override /warmup: none
   - override /optimizer: signs
 trainer: {duration: 20, validate: 10}
-allow: [mine]
 """,
     "models/tiny.py": """
 from torch import nn
@@ -153,7 +152,8 @@ def cadence(place: Path, tmp_path: Path):
 
 def environment() -> dict[str, str]:
     """That of the tests, without what would lead back to the checkout."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CADENCE_RUN_ID")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CADENCE_RUN_ID")}
+    return inherited | {"CADENCE_ALLOW": "mine"}
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ LIGHTNING = (
 
 
 def test_a_lightning_module_is_tested_predicted_and_exported_as_it_is(train, tmp_path):
-    run = load(train(*LIGHTNING))
+    run = load(train(*LIGHTNING), allow=["tests"])
     assert run.test() == run.result["test"]
     inputs, targets = map(torch.cat, zip(*run.data.test_dataloader()))
     with torch.no_grad():
@@ -366,7 +366,7 @@ def test_a_split_at_random_is_that_of_the_run(train):
     net = (f"model._target_={own}.Mixed", "model.hidden=[8]", "data.shape={classes: 3}", "~task.loss", step)
     folder = train(*words, *net, "task.monitor=loss", "task.mode=min", "trainer.duration=16", "allow=[tests]")
     torch.manual_seed(123)
-    before, run = torch.get_rng_state(), load(folder)
+    before, run = torch.get_rng_state(), load(folder, allow=["tests"])
     assert run.test() == run.result["test"]
     assert torch.equal(torch.get_rng_state(), before)
 
