@@ -55,8 +55,7 @@ def fit(
         check_command(job)
         folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
         settings = settings_of(made)
-        world = settings.trainer.world
-        if world > 1:
+        if (world := settings.trainer.world) > 1:
             raise ConfigError(
                 f"{world} processes: fit trains in this one. Run {shlex.join([*program, *words])} in a terminal, and "
                 f"load the run by cadence.load({str(folder)!r})."

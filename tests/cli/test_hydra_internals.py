@@ -11,6 +11,8 @@ from pathlib import Path
 import hydra
 import hydra._internal.utils
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -35,6 +37,9 @@ PARTS = (
     (JobReturn, "return_value"),
     (ArgumentParser, "error"),
     (Plugins, "instantiate_launcher"),
+    (ConfigLoaderImpl, "load_configuration"),
+    (ConfigLoaderImpl, "_process_config_searchpath"),
+    (OmegaConf, "load"),
 )
 
 
@@ -146,3 +151,26 @@ def test_an_option_of_another_package_is_replaced_without_a_warning() -> None:
         store_option("hydra/test_of_options", "one", Other)
     assert ConfigStore.instance().load("hydra/test_of_options/one.yaml").node.number == 2
     del ConfigStore.instance().repo["hydra"]["test_of_options"]
+
+
+def test_hydra_composes_by_the_functions_that_are_replaced(tmp_path):
+    loader = inspect.signature(ConfigLoaderImpl.load_configuration).parameters
+    assert list(loader)[:3] == ["self", "config_name", "overrides"]
+    places = inspect.signature(ConfigLoaderImpl._process_config_searchpath).parameters
+    assert list(places) == ["self", "config_name", "parsed_overrides", "repo"]
+    (tmp_path / "train.yaml").write_text("hydra: {searchpath: ['pkg://antigravity']}\n")
+    with pytest.raises(ConfigError, match="pkg://antigravity imports a package"), hydra_raises():  # noqa: SIM117
+        with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+            compose("train")
+    assert "antigravity" not in sys.modules
+    (tmp_path / "train.yaml").write_text("hydra: {callbacks: {x: {_target_: joblib.load}}}\nallow: []\n")
+    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\._target_=joblib\.load is not called"), hydra_raises():  # noqa: SIM117
+        with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+            compose("train", return_hydra_config=True)
+
+
+def test_omegaconf_reads_a_file_through_its_load_while_hydra_is_active(tmp_path):
+    (tmp_path / "train.yaml").write_text("a: &a [" + "x," * 80 + "]\nb: &b [" + "*a," * 80 + "]\n")
+    with pytest.raises(ConfigError, match="aliases included"), hydra_raises():  # noqa: SIM117
+        with initialize_config_dir(str(tmp_path), **VERSION_BASE):
+            compose("train")

@@ -98,7 +98,7 @@ ALL = (
     *SHORT,
     (0, "train", *RUN, TEXT, "name=run", "trainer.checkpoint=20"),
     (0, "train", *RUN[:-2], TEXT, "name=run", "resume=auto", "trainer.duration=60", "resume.policy=stretch", RUN[-1]),
-    (1, "train", *RUN, TEXT, "name=diverged", "optimizer.lr=1e30", "optimizer=sgd"),
+    (1, "train", *RUN, TEXT, "name=diverged", "optimizer.lr=1e30", "optimizer=sgd", "lint.ignore=[huge-lr]"),
     (2, "train", *RUN, "name=path", "init.path=${oc.env:CADENCE_CANARY}"),
     (0, "train", "-m", *RUN, TEXT, "name=search", "hydra/sweeper=search", "optimizer.lr=interval(0.001,0.01)")
     + ("hydra.sweeper.trials=2", "hydra.launcher.fork=true"),

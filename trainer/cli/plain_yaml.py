@@ -1,5 +1,6 @@
 """YAML of others: refused before it is read where it is huge, deep, or grows without bound by its aliases."""
 
+import inspect
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,12 +56,13 @@ def check_yaml(text: str, name: str) -> None:
 @contextmanager
 def plain_yaml() -> Iterator[None]:
     """Meanwhile `OmegaConf.load`, by which Hydra reads its files, refuses such a text."""
-    before = OmegaConf.load
-    OmegaConf.load = staticmethod(_checked(before))  # type: ignore[method-assign, assignment]
+    owner: Any = OmegaConf
+    before = inspect.getattr_static(owner, "load")
+    owner.load = staticmethod(_checked(owner.load))
     try:
         yield
     finally:
-        OmegaConf.load = staticmethod(before)  # type: ignore[method-assign, assignment]
+        owner.load = before
 
 
 def _checked(load: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +73,7 @@ def _checked(load: Callable[..., Any]) -> Callable[..., Any]:
             text, name = file.read(), str(getattr(file, "name", "a config"))
         check_yaml(text, name)
         stream = io.StringIO(text)
-        stream.name = name  # type: ignore[attr-defined]
+        stream.name = name
         return load(stream)
 
     return checked
