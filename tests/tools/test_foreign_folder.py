@@ -1,6 +1,7 @@
 """Reading the folder of a run that somebody else has made runs nothing, and unpickles nothing."""
 
 import contextlib
+import io
 import json
 import pickle
 import sys
@@ -19,9 +20,11 @@ from tests.tools.runs_on_disk import write_run
 from trainer.checkpoint.io import FORMAT
 from trainer.checkpoint.weights import read_weights
 from trainer.engine.frozen import load_weights
+from trainer.files.checksums import ChecksumWriter
 from trainer.lr import ConfigError
 from trainer.lr.table import table
-from trainer.resume.resume_point import ResumePoint, named_checkpoint
+from trainer.resume.curve_history import ResumeSettings
+from trainer.resume.resume_point import ResumePoint, resume_point
 from trainer.tools import doctor
 from trainer.tools.plan import command as plan
 from trainer.tools.report import command as report
@@ -49,6 +52,18 @@ def zipped(bomb: Bomb, path: Path) -> None:
 
 def nested(bomb: Bomb, path: Path) -> None:
     torch.save({"cadence": {"format": FORMAT, "config": bomb}, "state_dict": {"net.w": torch.ones(2)}}, path)
+
+
+def seal(path: Path) -> None:
+    """Give a zip archive the checksum that a checkpoint of ours ends with; other files stay as they are."""
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            file.write(content)
+            return
+        sealed = ChecksumWriter(file)
+        sealed.write(content)
+        sealed.finish()
 
 
 def array(bomb: Bomb, path: Path) -> None:
@@ -81,6 +96,10 @@ POISON = [
 ]
 
 
+def settings(path: str) -> ResumeSettings:
+    return ResumeSettings(path=path, snapshot=None, policy=None, shape="linear", floor=0.0)
+
+
 def read_all(folder: Path) -> None:
     """Everything that reads the folder of a run or a file in it."""
     checkpoints = [folder / BEST, folder / NEWEST]
@@ -90,7 +109,7 @@ def read_all(folder: Path) -> None:
         *(lambda path=path: ResumePoint.read(path, folder) for path in checkpoints),
         *(lambda path=path: read_weights(path) for path in [folder, folder / "model.pt", *checkpoints]),
         lambda: load_weights(torch.nn.Linear(1, 1), str(folder), "teacher"),
-        lambda: named_checkpoint("auto", folder),
+        *(lambda path=path: resume_point(settings(path), folder) for path in ("auto", str(folder))),
         lambda: report.main([str(folder), "--out", str(folder.parent / "report")]),
         lambda: doctor.main([str(folder)]),
         lambda: plan.main(["--applied", str(folder), "--no-files"]),
@@ -108,6 +127,8 @@ def test_a_poisoned_file_runs_nothing(name, poison, tmp_path, monkeypatch):
     folder = write_run(tmp_path / "run", [], {"val/loss": 1.0}, events=False)
     (folder / "checkpoints").mkdir()
     poison(Bomb(str(tmp_path / MARK)), folder / name)
+    if name == NEWEST:
+        seal(folder / name)
     begin = time.monotonic()
     read_all(folder)
     assert not (tmp_path / MARK).exists()
@@ -132,6 +153,7 @@ def test_what_the_folder_allows_does_not_count(compose, tmp_path, monkeypatch):
     (folder / "checkpoints").mkdir()
     saved = {"format": FORMAT, "config": config, "updates": 1, "shape": {"classes": 10, "in_features": 64}}
     torch.save({"cadence": saved, "state_dict": {}}, folder / BEST)
+    seal(folder / BEST)
     with pytest.raises(ConfigError, match="planted.touch is not in an allowed package.*CADENCE_ALLOW=planted"):
         _ = cadence.load(folder).net
     assert "planted" not in sys.modules
@@ -141,6 +163,7 @@ def test_what_the_folder_allows_does_not_count(compose, tmp_path, monkeypatch):
     sys.modules.pop("planted", None)
     config["model"] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
     torch.save({"cadence": saved, "state_dict": {}}, folder / BEST)
+    seal(folder / BEST)
     with pytest.raises(ConfigError, match="os cannot be one"):
         _ = cadence.load(folder, allow=["planted"]).net
     with pytest.raises(ConfigError, match="allow=os"):
