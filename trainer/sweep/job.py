@@ -157,7 +157,8 @@ class Job:
             self.status = "completed"
             return
         if signal_of(code) and status == "interrupted" and not self._cause:
-            self._cause = f"{self.result['error']}"
+            self.status, self.error = "interrupted", str(self.result.get("error"))
+            return
         first_word = self._cause.partition(" ")[0]
         self.status = first_word if first_word in ("interrupted", "pruned") else "failed"
         missing = f"{RESULT} says {status!r}" if status else f"no {RESULT}"
