@@ -156,6 +156,7 @@ def test_ctrl_c_saves_the_run_then_reaches_the_caller_and_the_run_goes_on_to_the
     ]
     assert told[0].endswith("'name=cut', 'resume=auto')")
     assert "go on with: cadence.fit('data=synthetic', " in told[0]
+    assert not signals.received()
     assert json.loads(Path("outputs/cut/result.json").read_text())["status"] == "interrupted"
     assert same(cadence.fit(*words, "name=cut", "resume=auto"), whole)
 

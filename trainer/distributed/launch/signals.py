@@ -98,6 +98,8 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
+        _received.clear()
+        _deferred.clear()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
