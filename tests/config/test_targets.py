@@ -1,6 +1,7 @@
 """A config calls what its group allows and nothing else; who allows more is the command line or the shell."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -8,9 +9,12 @@ from omegaconf import OmegaConf
 
 from tests.config.hostile import ALL, BYPASSES, LISTED, OWN, executed, preloaded, ran
 from trainer.cli.allow import allowed_by_environment, check_names, check_source
+from trainer.cli.compose import CONF
 from trainer.cli.hydra_internals import check_composed
 from trainer.config.instantiate import instantiate
+from trainer.config.settings import GROUPS as CONFIG_GROUPS
 from trainer.config.settings import settings_of
+from trainer.config.targets import GROUPS, check_text
 from trainer.lr import ConfigError
 
 SAMPLE = [LISTED[0], BYPASSES[1], BYPASSES[2], OWN[57]]
@@ -142,3 +146,11 @@ def test_hydra_calls_no_more_than_its_plugins(hydra, says):
     with pytest.raises(ConfigError) as refused:
         check_composed(config, [])
     assert says in str(refused.value)
+
+
+def test_each_group_takes_what_its_shipped_options_name():
+    for path in sorted(CONF.glob("*/*.yaml")):
+        found = re.findall(r"^( *)(?:- )?_target_: ([\w.]+)", path.read_text(), re.MULTILINE)
+        for _, target in found:
+            check_text(path.parent.name if path.parent.name != "experiment" else "task", target, [])
+    assert set(GROUPS) <= {*CONFIG_GROUPS, "group_schedule"}

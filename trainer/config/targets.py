@@ -51,7 +51,7 @@ GROUPS: dict[str, tuple[Package, ...]] = {
     "optimizer": OPTIMIZERS,
     "groups": (Package("trainer.optim", (OPTIMIZER,), ("trainer.optim",)), *OPTIMIZERS[1:], *CURVES),
     **dict.fromkeys(("scaling", "warmup", "schedule", "group_schedule", "batch_schedule", "cooldown"), CURVES),
-    **dict.fromkeys(("hyper_schedule", "plateau"), CURVES),
+    **dict.fromkeys(("hyper_schedule", "plateau", "guard"), CURVES),
     "average": (Package("trainer.engine.averaging", functions=("trainer.engine.averaging",)),),
     "measure": (Package("trainer.measure.norms"),),
     "logger": (Package("trainer.log", (LOGGER,)), Package("pytorch_lightning.loggers", (LOGGER,))),
