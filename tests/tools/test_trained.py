@@ -9,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from trainer import run as whole_run
-from trainer.checkpoint.io import BEST, read
+from trainer.checkpoint.io import BEST, AtomicCheckpointIO, read
 from trainer.cli.command import COMMAND
 from trainer.engine.step import StepOutput
 from trainer.lr import ConfigError
@@ -238,11 +238,11 @@ def test_what_cannot_be_loaded_is_refused(train, tmp_path):
             load(folder, device="cuda").net  # noqa: B018
     content = torch.load(folder / "checkpoints" / BEST, weights_only=True)
     content["cadence"]["config"]["model"]["hidden"] = [9]
-    torch.save(content, folder / "checkpoints" / BEST)
+    AtomicCheckpointIO().save_checkpoint(content, folder / "checkpoints" / BEST)
     with pytest.raises(ConfigError, match=r"net.* with shape \[8, 32\] where the net of its config now has \[9, 32\]"):
         load(folder).net  # noqa: B018
     (folder / "checkpoints" / BEST).write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match=r"checkpoint=.*best.ckpt is not a checkpoint that can be read"):
+    with pytest.raises(ConfigError, match=r"checkpoint=.*best.ckpt is damaged"):
         load(folder)
     (folder / "checkpoints" / BEST).unlink()
     with pytest.raises(ConfigError, match="which=last"):
