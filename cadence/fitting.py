@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from cadence.composing import composed_job, given_config, words_of
@@ -21,6 +22,7 @@ from trainer.cli.run_id import register_run_id, renew_run_id
 from trainer.cli.typed_program import resuming_words, typed_overrides
 from trainer.config.settings import settings_of
 from trainer.distributed.launch import signals
+from trainer.distributed.launch.launcher import ignore_other_ranks, rank
 from trainer.lr import ConfigError
 from trainer.run import run_in
 from trainer.tools.trained.loading import Run, load
@@ -52,7 +54,7 @@ def fit(
     renew_run_id()
     register_run_id()
     with _job(cfg, words, config_dir, config_name) as (job, made), _restored_process():
-        check_command(job)
+        _check_process(job)
         folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
         settings = settings_of(made)
         if (world := settings.trainer.world) > 1:
@@ -128,6 +130,14 @@ def _restored_process() -> Iterator[None]:
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
+
+
+def _check_process(job: DictConfig) -> None:
+    """As the command does; here Lightning has been imported before, and has then read the environment."""
+    if ignored := ignore_other_ranks():
+        print(ignored, file=sys.stderr, flush=True)
+    rank_zero_only.rank = rank()  # type: ignore[attr-defined]
+    check_command(job)
 
 
 def _flags(config_dir: str | Path | None, config_name: str) -> list[str]:

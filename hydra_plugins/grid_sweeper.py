@@ -7,6 +7,7 @@ makes `logspace` and `linspace` known to the overrides of any sweeper.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep.resolvers import register_spacings
+from trainer.sweep.sweep_resume import own_folder
 
 register_spacings()
 
@@ -45,6 +47,12 @@ class GridSweeper(BasicSweeper):
             raise ConfigError(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null for all jobs")
         super().__init__(max_batch_size, params)
         self.zipped = _groups(OmegaConf.to_container(zip) if OmegaConf.is_config(zip) else zip)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep; its folder is locked before Hydra writes into it."""
+        assert self.config is not None
+        with own_folder(Path(str(self.config.hydra.sweep.dir)).resolve()):
+            return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: Hydra would compose each job here, and the launcher does so again before the first job starts."""

@@ -56,7 +56,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/distributed/launch/",
-            "who launched this process; signals, requeue, the limit of restarts",
+            "who launched this process; the lock of a folder, signals, requeue, the limit of restarts",
             set(),
         ),
     ],

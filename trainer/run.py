@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from trainer.checkpoint.saving import SaveFailed, telling_why
 from trainer.checkpoint.snapshots import remove_orphans_of, restore_records
 from trainer.cli.command import check_command
 from trainer.cli.messages import RunFailed
+from trainer.cli.run_folder import emptied_where_refused, refused, removed_where_refused
 from trainer.cli.typed_program import resuming_command, typed_overrides, typed_program
 from trainer.cli.version import version
 from trainer.config.components import Parts, build
@@ -24,7 +25,8 @@ from trainer.config.resolve import resolve
 from trainer.config.run_summary import announce, record_history, write_result
 from trainer.config.settings import Settings, settings_of
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.launcher import write_job
+from trainer.distributed.launch.folder_lock import PREDECESSOR, FolderLock, follow
+from trainer.distributed.launch.launcher import rank, started_by, write_job
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.launch.time_limit import TimeLimit, process_age
@@ -56,7 +58,7 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
     `age`: seconds that count for `trainer.max_time` already.
     """
     started, begun, settings = time.time(), time.monotonic() - age, settings_of(cfg)
-    with _naming_the_command(folder, program, settings.name), _rank_monitor(settings, folder) as monitor:
+    with _naming_the_command(folder, program, settings.name), _owned(settings, FolderLock(folder)) as monitor:
         with _writing_into(folder):
             record_start(folder, settings.trainer.max_idle_restarts)
         remove_orphans_of(folder)
@@ -77,6 +79,7 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
 def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
     """Fit, evaluate, and write a result however it ends; a run that Slurm stopped is put in its queue again."""
     outcome: dict[str, Any] = {}
+    cause: BaseException | None = None
     try:
         fit(parts)
         test = evaluate(parts)
@@ -89,7 +92,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         parts.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
-        if parts.trainer.is_global_zero:
+        if parts.trainer.is_global_zero and not (isinstance(cause, Exception) and refused(cause) and _is_new(parts)):
             record_result(parts, outcome, time.time() - started)
         if signum := parts.checkpointing.stopped_by:
             parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
@@ -229,10 +232,42 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Part
     return build(resolve(settings, ResumePoint.read(resumed, folder) if resumed else None), folder)
 
 
-def _rank_monitor(settings: Settings, folder: Path) -> RankMonitor:
-    """The monitor of a run's processes, which writes a result when one is lost."""
+def _is_new(parts: Parts) -> bool:
+    """Whether this start has begun the run, and has made no update."""
+    return parts.resolved.start is None and parts.module.clock.t == 0
+
+
+@contextmanager
+def _owned(settings: Settings, lock: FolderLock) -> Iterator[RankMonitor]:
+    """The monitor of a run's processes while this run holds its folder: rank 0 locks it, the others follow.
+
+    Raises:
+        ConfigError: another run holds the folder.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(removed_where_refused(lock.folder))
+        stack.enter_context(lock)
+        stack.enter_context(emptied_where_refused(lock))
+        child = started_by() == "cadence"  # of a rank 0 that has locked the folder
+        if child:
+            stack.enter_context(follow(lock.folder))
+        monitor = stack.enter_context(_rank_monitor(settings, lock))
+        if rank() == 0:
+            lock.acquire()
+            monitor.let_others_begin()
+        elif not child:
+            monitor.wait_to_begin(2 * PREDECESSOR)
+        yield monitor
+
+
+def _rank_monitor(settings: Settings, lock: FolderLock) -> RankMonitor:
+    """The monitor of a run's processes, which writes a result when one is lost and no other run has the folder."""
+    folder = lock.folder
 
     def leave_result(lost: LostPeer) -> None:
+        holder = lock.holder()
+        if lock.file is None and (holder.get("host"), holder.get("pid")) != (lost.peer.host, lost.peer.pid):
+            return
         result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
         result["versions"] = version()
         write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")

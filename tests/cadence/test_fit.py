@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 import cadence
 from trainer.distributed.launch import signals
+from trainer.distributed.launch.folder_lock import LOCK, FolderLock
 from trainer.lr import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,19 @@ def test_the_process_is_left_as_it_was(capsys):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
     assert os.environ.get("PL_GLOBAL_SEED") == seeds
     assert warnings.filters == filters
+
+
+def test_a_folder_that_another_run_holds_is_refused_and_a_run_frees_its_own_also_with_a_stray_rank(monkeypatch, capfd):
+    monkeypatch.setenv("RANK", "1")
+    with FolderLock(Path("outputs/a")) as lock:
+        lock.acquire()
+        with pytest.raises(ConfigError, match="outputs/a belongs to a run that still runs: process"):
+            cadence.fit(*SMALL, "name=a")
+    run = cadence.fit(*SMALL, "name=a")
+    assert "RANK=1 in the environment: ignored" in capfd.readouterr().err
+    assert os.environ["RANK"] == "1"
+    assert list(run.folder.glob("events.out.tfevents*"))
+    assert not (run.folder / LOCK).exists()
 
 
 def test_two_runs_without_a_name_have_two_folders_and_one_that_is_there_is_refused():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import hydra._internal.hydra
 import hydra._internal.utils
 import pytest
 from hydra import compose, initialize_config_dir
@@ -40,6 +41,7 @@ PARTS = (
     (ConfigLoaderImpl, "load_configuration"),
     (ConfigLoaderImpl, "_process_config_searchpath"),
     (OmegaConf, "load"),
+    (hydra._internal.hydra, "run_job"),
 )
 
 

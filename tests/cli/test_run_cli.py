@@ -15,11 +15,13 @@ from hydra.core.global_hydra import GlobalHydra
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.messages import user_error_message
 from trainer.cli.run_cli import run_cli
+from trainer.distributed.launch.launcher import PARENT
 from trainer.distributed.launch.signals import Interrupted
 from trainer.lr import ConfigError
 from trainer.sweep.summary import SweepFailed
 
 ROOT = Path(__file__).parents[2]
+BY_HAND = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 CONFIG = """
 defaults:
@@ -210,14 +212,23 @@ def test_the_full_error_is_shown_on_demand_and_the_codes_stay(app: Path, words: 
 
 
 def test_one_rank_speaks_for_all_unless_it_is_not_the_first_to_fail(app: Path) -> None:
-    assert run(app, "act=refuse", RANK="1") == (2, [])
-    code, lines = run(app, "act=refuse", LOCAL_RANK="1")  # a child of rank 0, which met no mistake
+    ranks = [{**BY_HAND, "RANK": number, "LOCAL_RANK": number} for number in "012"]
+    assert run(app, "act=refuse", **ranks[1]) == (2, [])
+    child = {"LOCAL_RANK": "1", PARENT: f"{os.getpid()} 0"}  # of rank 0, which met no mistake
+    code, lines = run(app, "act=refuse", **child)
     assert (code, len(lines)) == (2, 1)
-    code, lines = run(app, "act=raise", RANK="1")
+    assert lines[0].startswith("rank 1: ")
+    code, lines = run(app, "act=raise", **ranks[1])
     assert (code, len(lines)) == (1, 1)
     assert lines[0].startswith("rank 1: RuntimeError: the loss")
-    assert run(app, "act=raise", RANK="2") == (1, [])
+    assert run(app, "act=raise", **ranks[2]) == (1, [])
     assert len(re.findall(r"^rank \d,", (app / "out/error.log").read_text(), re.MULTILINE)) == 2
+
+
+def test_a_variable_that_no_launcher_has_set_silences_nobody(app: Path) -> None:
+    for stray in ({"RANK": "1"}, {"LOCAL_RANK": "1"}, {"SLURM_PROCID": "1"}, {"NODE_RANK": "1"}):
+        code, lines = run(app, "act=refuse", **stray)
+        assert (code, len(lines)) == (2, 1)
 
 
 def test_the_front_door_imports_neither_torch_nor_lightning() -> None:

@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from trainer.cli import run_id
+from trainer.distributed.launch.launcher import PARENT
 from trainer.lr import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ ASK = "from trainer.cli.run_id import run_id; print(run_id())"
 def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rank, no scheduler, nothing decided; what the run id exports is undone."""
     for name in list(os.environ):
-        if name.startswith(("CADENCE_RUN_ID", "SLURM_", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK"):
+        if name.startswith(("CADENCE_RUN_ID", "SLURM_", "TORCHELASTIC")) or name in ("RANK", "LOCAL_RANK", PARENT):
             monkeypatch.delenv(name)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv(run_id.OF_RANK_ZERO, "an earlier run")
@@ -62,6 +63,10 @@ def test_a_rank_that_lightning_started_takes_the_stamp_of_rank_zero(monkeypatch:
     first = run_id.run_id()
     monkeypatch.setattr(run_id, "_decided", [])
     monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run_id.run_id() != first  # a variable that nobody has set for this process
+    monkeypatch.setattr(run_id, "_decided", [])
+    monkeypatch.setenv(run_id.OF_RANK_ZERO, first)
+    monkeypatch.setenv(PARENT, f"{os.getppid()} 0")
     assert run_id.run_id() == first
 
 
@@ -96,9 +101,9 @@ def test_a_requeued_slurm_job_meets_its_stamp_and_another_command_does_not(
 
 
 def test_ranks_that_cannot_agree_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="rank 1 of 2 cannot know the run folder of the others: set CADENCE_RUN_ID"):
+    for name, value in {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "h", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigError, match="rank 1 cannot know the run folder of the others: set CADENCE_RUN_ID"):
         run_id.run_id()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -10,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from tests.distributed.worlds import ROOT
 
 
-def harm(how: str) -> None:
-    """Do this to the present process."""
+def harm(how: str, net: torch.nn.Module | None = None) -> None:
+    """Do this to the present process, or to its net."""
+    if how == "not_a_number" and net is not None:
+        with torch.no_grad():
+            next(net.parameters()).mul_(float("nan"))
+        return
+    if how == "memory":
+        fill_memory()
     if how == "raise":
         raise ValueError("planted")
     if how == "leave":
@@ -25,19 +33,27 @@ def harm(how: str) -> None:
     os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[how])
 
 
+def fill_memory() -> None:
+    """Ask for more than this process may have."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 28),) * 2)
+    torch.zeros(1 << 30)
+
+
 class Fault(pl.Callback):
     """Harms `rank` at `moment`."""
 
     def __init__(self, rank: int, moment: str, how: str) -> None:
         self.rank, self.moment, self.how = rank, moment, how
 
-    def at(self, moment: str, trainer: pl.Trainer) -> None:
+    def at(self, moment: str, trainer: pl.Trainer, module: Any = None) -> None:
         if moment == self.moment and trainer.global_rank == self.rank:
-            harm(self.how)
+            Path("harmed").touch()
+            harm(self.how, getattr(module, "net", None))
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
         if trainer.global_step >= 20:
-            self.at("training", trainer)
+            self.at("training", trainer, pl_module)
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
         self.at("validation", trainer)

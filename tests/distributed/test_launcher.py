@@ -1,12 +1,23 @@
 """How many processes a run has is read from what has started them, and what does not fit is refused."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
+from tests.distributed.worlds import ROOT
 from trainer.config.settings import settings_of
 from trainer.distributed.environment import Slurm, environment, reachable
-from trainer.distributed.launch.launcher import is_restart, write_job
+from trainer.distributed.launch.launcher import (
+    PARENT,
+    ignore_other_ranks,
+    is_restart,
+    launcher,
+    rank,
+    started_by,
+    write_job,
+)
 from trainer.lr import ConfigError
 
 TORCHRUN = {
@@ -19,11 +30,18 @@ SRUN = {
 }
 
 
+BY_HAND = {
+    **{"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+}
+NODE = {"NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+CHILD = {"LOCAL_RANK": "1", "WORLD_SIZE": "4", "NODE_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+
+
 @pytest.fixture(autouse=True)
 def started(monkeypatch):
     """Set what a launcher sets; nothing else is there, and all is undone."""
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC", "MASTER_")) or name in TORCHRUN:
+        if name.startswith(("SLURM_", "TORCHELASTIC", "MASTER_")) or name in (*TORCHRUN, "NODE_RANK", PARENT):
             monkeypatch.delenv(name)
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
@@ -114,3 +132,87 @@ def test_only_the_job_that_has_begun_a_run_goes_on_with_it(started, tmp_path):
     assert is_restart(tmp_path)
     os.environ["SLURM_JOB_ID"] = "13"
     assert not is_restart(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "by", "is_rank"),
+    [
+        ({}, "", 0),
+        (TORCHRUN, "torchrun", 3),
+        (SRUN, "slurm", 5),
+        ({**SRUN, "LOCAL_RANK": "1", "RANK": "9"}, "slurm", 5),
+        (BY_HAND, "hand", 1),
+        (NODE, "nodes", 1),
+        ({**CHILD, PARENT: f"{os.getppid()} 2"}, "cadence", 3),
+        ({**CHILD, "LOCAL_RANK": "0", PARENT: f"{os.getpid()} 2"}, "nodes", 1),
+        ({**CHILD, "LOCAL_RANK": "0", "NODE_RANK": "0", PARENT: f"{os.getpid()} 0"}, "", 0),
+        ({"RANK": "1"}, "", 0),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "1"}, "", 0),
+        ({"SLURM_PROCID": "1", "SLURM_JOB_ID": "7"}, "", 0),  # as salloc and sbatch leave it, without a step
+        ({"TORCHELASTIC_RUN_ID": "t"}, "", 0),
+    ],
+)
+def test_a_rank_is_what_the_launcher_says_that_has_started_this_process(started, variables, by, is_rank):
+    started(variables)
+    assert (started_by(), rank(), launcher()) == (by, is_rank, by if by in ("torchrun", "slurm") else None)
+    ignore_other_ranks()
+    assert (started_by(), rank()) == (by, is_rank)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "a"}, ""),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "RANK=1 in the environment: ignored, since neither torchrun nor srun has "),
+        ({"LOCAL_RANK": "2", "NODE_RANK": "1"}, "LOCAL_RANK=2, NODE_RANK=1 in the environment: ignored"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, "SLURM_PROCID=1 in the environment: ignored"),
+        ({"OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_RANK=1 in the environment: ignored"),
+        ({**SRUN, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "RANK": "1"}, "RANK=1 in the environment: ignored"),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, ""),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", PARENT: f"{os.getppid()} 0"}, ""),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2", PARENT: "1 0"}, ""),  # started by a program that a rank has started
+        (SRUN, ""),
+        (TORCHRUN, ""),
+        (BY_HAND, ""),
+    ],
+)
+def test_other_ranks_are_told_once_and_hidden_from_lightning(started, variables, told):
+    started(variables)
+    assert ignore_other_ranks()[: len(told) or None] == told
+    if started_by() in ("", "slurm"):
+        assert not {"RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", PARENT} & set(os.environ)
+    assert ignore_other_ranks() == "" or "OMPI" in told
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_would_train_alone_are_refused(started, name):
+    started({name: "2", "RANK": "1"})
+    with pytest.raises(ConfigError, match=f"{name}=2: each of 2 processes would train alone: start them with torchrun"):
+        ignore_other_ranks()
+
+
+def test_a_rank_whose_parent_has_ended_before_it_began_does_not_train_alone(started):
+    started({**CHILD, PARENT: "999999999 0"})
+    with pytest.raises(SystemExit, match="process 999999999, which has started this rank, has ended"):
+        ignore_other_ranks()
+
+
+def test_ranks_by_hand_are_as_many_as_the_run_has(compose, started):
+    started(BY_HAND)
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2")).trainer.world == 2
+    refused("WORLD_SIZE=2, but trainer.devices=1 × trainer.nodes=1 are 1: each process", compose=compose)
+    os.environ.clear()
+    started(NODE)
+    assert settings_of(compose("trainer=ddp", "trainer.devices=2", "trainer.nodes=2")).trainer.world == 4
+    refused("NODE_RANK=1, but trainer.devices=1 × trainer.nodes=1 are 1: each node", compose=compose)
+
+
+@pytest.mark.slow
+def test_a_stray_rank_trains_as_the_first_one_and_says_so(started, tmp_path):
+    started({"RANK": "1", "LOCAL_RANK": "1", "SLURM_PROCID": "1", "SLURM_JOB_ID": "7", "OMP_NUM_THREADS": "1"})
+    words = ("name=stray", "trainer.duration=2", "trainer.accelerator=cpu", "callbacks=none", "warmup=none")
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("RANK=1, LOCAL_RANK=1, SLURM_PROCID=1 in the environment: ignored")
+    assert list((tmp_path / "outputs/stray").glob("events.out.tfevents*"))

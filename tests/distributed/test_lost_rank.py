@@ -75,6 +75,10 @@ def told(folder, name, rank):
 )
 def test_a_lost_rank_ends_all_and_the_last_line_and_the_result_name_it(folder, name, codes, teller, says):
     assert (folder / f"{name}.codes").read_text() == codes
+    if codes == "2 2":  # refused before the first update: nothing is left
+        assert not list((folder / "outputs").glob(f"{name}/*"))
+        assert all(text in told(folder, name, teller)[-1] for text in says)
+        return
     left = result(folder, name)
     assert left["status"] == "failed"
     for text in says:

@@ -1,6 +1,5 @@
 """A sweep must survive the death of any of its jobs and never call a job done that is not; this plants the deaths."""
 
-import fcntl
 import itertools
 import json
 import os
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from trainer.distributed.launch.folder_lock import FolderLock
+
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
@@ -27,10 +28,13 @@ from omegaconf import OmegaConf
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.cli.run_id import register_run_id
+from trainer.lr import ConfigError
 
 register_run_id()
 
 def act(cfg, folder):
+    if cfg.act == "refuse":
+        raise ConfigError(f"x={cfg.x} is refused")
     if cfg.act == "raise":
         raise RuntimeError("planted\\nfailure")
     if cfg.act == "vanish":
@@ -333,13 +337,10 @@ def test_fail_fast_ends_the_sweep_at_the_first_failure(app: Path) -> None:
 
 def wait_until_free(folder: Path) -> None:
     """Until the watchdog of the sweep in a folder has gone, which is at once when the last job has."""
-    held, until = os.open(folder, os.O_RDONLY), time.monotonic() + 10
-    while time.monotonic() < until:
-        with suppress(BlockingIOError):
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+    lock, until = FolderLock(folder), time.monotonic() + 10
+    while not lock.acquired() and time.monotonic() < until:
         time.sleep(0.05)
-    os.close(held)
+    lock.release()
     assert time.monotonic() < until
 
 

@@ -12,14 +12,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.messages import config_groups, nearest, several_options
-from trainer.distributed.launch.launcher import number_of
+from trainer.distributed.launch.launcher import SIZES, number_of, started_by
 from trainer.lr import ConfigError
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
 SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
 RAY = "hydra_plugins.ray_launcher.RayLauncher"
 COMMAND = ("cadence", "train")
-RANKS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+RANKS = ("SLURM_STEP_NUM_TASKS", *SIZES)
 
 
 def check_launcher(launcher: Any) -> None:
@@ -52,8 +52,9 @@ def check_command(job: Any) -> None:
     if listed and (line := several_options(listed, config_groups())):
         raise ConfigError(line)
     of_hydra = hydra_overrides(job)
-    local = [number_of(name, 0) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")][-1]
-    if "RANK" in os.environ or local == 0:  # Lightning's launcher repeats hydra.run.dir
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        number_of(name, 0)
+    if started_by() != "cadence":  # Lightning's launcher repeats hydra.run.dir
         _check_once([*of_hydra, *overrides(job)])
     if not job.run.dir.strip():
         raise ConfigError(f"hydra.run.dir={job.run.dir} is not a folder: name one, or leave it out.")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.hydra
 import hydra._internal.utils
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -33,6 +34,7 @@ from trainer.cli.command import check_launcher
 from trainer.cli.hydra_nodes import check_hydra, check_searchpath
 from trainer.cli.messages import config_groups
 from trainer.cli.plain_yaml import plain_yaml
+from trainer.cli.run_folder import run_job_in_new_folder
 from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -52,6 +54,7 @@ def hydra_raises() -> Iterator[None]:
     - `ConfigLoaderImpl.load_configuration` gives any config: now one is refused that lets Hydra call what no training
       needs, and one that allows packages by a file. `_process_config_searchpath` imports the packages that a file
       names; now only the command line names them. `OmegaConf.load` refuses files that would take minutes.
+    - `run_job` makes the folder of a run before the task: now it is removed again where the task is refused.
     """
     replaced: list[tuple[Any, str, Any]] = [
         (hydra._internal.utils, "run_and_report", _run_and_raise),
@@ -64,6 +67,7 @@ def hydra_raises() -> Iterator[None]:
             "_process_config_searchpath",
             _checked_searchpath(ConfigLoaderImpl._process_config_searchpath),
         ),
+        (hydra._internal.hydra, "run_job", run_job_in_new_folder(hydra._internal.hydra.run_job)),
     ]
     before = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replaced]
     for owner, name, value in replaced:

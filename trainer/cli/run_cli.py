@@ -18,7 +18,7 @@ from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
 from trainer.cli.messages import RunFailed, one_line, user_error_message
 from trainer.cli.streams import drop_unwritable, replace_unknown_characters
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.launcher import launcher, rank
+from trainer.distributed.launch.launcher import rank, started_by
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
 
@@ -81,8 +81,9 @@ def _failed(error: Exception) -> int:
     if isinstance(error, RunFailed | RestartLimitReached):
         return _print(str(error), FAILED)
     if line := user_error_message(error):
-        child = "RANK" not in os.environ and launcher() is None  # started by rank 0, which has not met this error
-        return _print(line, MISTAKE, first=child)
+        return _print(
+            line, MISTAKE, first=started_by() == "cadence"
+        )  # rank 0, which started it, has not met this error
     text = one_line(f"{type(error).__name__}: {error}")
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():

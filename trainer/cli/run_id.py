@@ -18,7 +18,7 @@ import time
 
 from trainer.cli.environment import register_environment
 from trainer.cli.hydra_internals import register_resolver
-from trainer.distributed.launch.launcher import number_of
+from trainer.distributed.launch.launcher import rank, started_by
 from trainer.lr import ConfigError
 
 VARIABLE = "CADENCE_RUN_ID"
@@ -55,11 +55,11 @@ def _decide() -> str:
         return _folder_name(given)
     if env.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return _agreed(_slurm() or _clock())
-    if number_of("LOCAL_RANK", 0) > 0 and "RANK" not in env and OF_RANK_ZERO in env:
+    if started_by() == "cadence" and OF_RANK_ZERO in env:
         return env[OF_RANK_ZERO]
-    if number_of("WORLD_SIZE", 1) > 1 and "RANK" in env and not _slurm():
+    if started_by() in ("hand", "nodes") and not _slurm():
         raise ConfigError(
-            f"rank {env['RANK']} of {env['WORLD_SIZE']} cannot know the run folder of the others: "
+            f"rank {rank()} cannot know the run folder of the others: "
             f"set {VARIABLE} to one name for all ranks, or start them with torchrun or srun"
         )
     return _slurm() or _clock()

@@ -19,15 +19,13 @@ from trainer.config.instantiate import expect, instantiate, refusing
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.prepared_net import Origin
 from trainer.config.settings import CurveSettings, Settings, TrainerSettings
+from trainer.distributed.launch.launcher import started_by
 from trainer.engine.lightning_kind import overrides
 from trainer.lr import ConfigError
 from trainer.lr.bounds import fraction, integer, number, positive
 from trainer.optim.composite import assembled
 from trainer.optim.groups import Group, check_coverage
 from trainer.optim.sgd import GradientDescent
-
-CLUSTER = ("WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "SLURM_JOB_ID")
-"""Any of these shows that a launcher has started the processes of a run on many nodes."""
 
 OF_DATA = ("shape", "train_samples", "follow", "claims", "check_run")
 """What a run needs of its data beside Lightning's methods; `data.module.DataModule` has it."""
@@ -70,7 +68,7 @@ def _check_machine(settings: TrainerSettings) -> None:
         raise ConfigError("trainer.accelerator=gpu, but PyTorch finds no GPU on this machine: take cpu or auto.")
     if settings.precision == "16-mixed" and not gpu:
         raise ConfigError("trainer.precision=16-mixed needs a GPU: take bf16-mixed or 32-true on the CPU.")
-    if settings.nodes > 1 and not any(name in os.environ for name in CLUSTER):
+    if settings.nodes > 1 and not started_by():
         raise ConfigError(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
 
 

@@ -1,11 +1,13 @@
 """Messages between two processes of a run: one JSON object a line, over a socket that never blocks."""
 
+import ipaddress
 import json
 import socket
 import threading
 from contextlib import suppress
 from typing import Any
 
+LOOPBACK = "127.0.0.1"
 MAX_BYTES = 1 << 16
 """Bytes of a message; who sends more is disconnected."""
 
@@ -48,11 +50,29 @@ class Connection:
         self.socket.close()
 
 
-def listen(address: str) -> socket.socket:
-    """Listen on a free port of one address, or of all addresses where it is empty."""
+def listen(address: str, port: int = 0) -> socket.socket:
+    """Listen on a port (0: a free one) of one address, or of all addresses where it is empty."""
     if not address and socket.has_dualstack_ipv6():
         try:
-            return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         except OSError:
             pass
-    return socket.create_server((address, 0))
+    return socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def own_address(name: str) -> str:
+    """The address of this host that a name stands for, to listen on; empty, for all, where it is only a loopback.
+
+    Others reach a host by its name although its own table of names gives it a loopback address.
+    """
+    try:
+        found = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
+        listen(found).close()
+    except OSError:
+        return ""
+    return "" if ipaddress.ip_address(found.partition("%")[0]).is_loopback else found
+
+
+def loopback_interface() -> str | None:
+    """The name of the network interface of the loopback, if it has one of the usual names."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)

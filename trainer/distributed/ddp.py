@@ -14,6 +14,7 @@ from torch.autograd import Variable
 from torch.distributed import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
+from trainer.distributed.launch.launcher import become_parent
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.lr import ConfigError
 
@@ -31,6 +32,7 @@ class MonitoredLauncher(_SubprocessScriptLauncher):
         environment = self.cluster_environment
         environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not environment.creates_processes_externally:
+            become_parent(environment.node_rank() * self.num_processes)
             self._call_children_scripts()
         if self.monitor is not None:
             self.monitor.join(environment, dict(enumerate(self.procs, start=1)))

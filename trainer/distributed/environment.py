@@ -15,12 +15,15 @@ FIRST_PORT, PORTS = 15000, 10000
 
 
 def environment() -> list[ClusterEnvironment]:
-    """How the ranks find each other. In a Slurm job whose script starts plain Python it is Lightning's own way."""
+    """How the ranks find each other; where neither torchrun nor srun has started several, it is Lightning's own way.
+
+    Given always: Lightning itself would ask for variables of LSF, MPI and Slurm that other programs have left.
+    """
     if launcher() == "torchrun":
         return [TorchElasticEnvironment()]
     if launcher() == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1":
         return [Slurm()]
-    return [LightningEnvironment()] if "SLURM_JOB_ID" in os.environ else []
+    return [LightningEnvironment()]
 
 
 class Slurm(SLURMEnvironment):

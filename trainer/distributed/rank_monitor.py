@@ -8,18 +8,19 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from subprocess import Popen
 from types import TracebackType
+from typing import Any
 
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed import DistError, PrefixStore, Store, TCPStore
 
-from trainer.distributed.connection import Connection, listen
+from trainer.distributed.connection import LOOPBACK, Connection, listen, loopback_interface, own_address
 from trainer.distributed.environment import environment as cluster_environment
 from trainer.distributed.heartbeat import Client, Expected, Heartbeat, Server
 from trainer.distributed.peer import DONE, FAILED, LEFT, LostPeer, Peer, RankLost
 from trainer.lr import ConfigError
 
 _EXCHANGE = re.compile(r"gloo|NCCL|connection (closed|reset)|broken pipe|timed out", re.IGNORECASE)
-_KEY = "heartbeat"
+_KEY, _BEGIN = "heartbeat", "begin"
 
 
 class RankMonitor:
@@ -45,7 +46,7 @@ class RankMonitor:
         """Join the others at once, where another program started this process."""
         if self.world == 1:
             return self
-        environment = _environment()
+        (environment,) = cluster_environment()
         if environment.creates_processes_externally and int(os.environ.get("WORLD_SIZE", self.world)) == self.world:
             self.join(environment)
         return self
@@ -54,25 +55,35 @@ class RankMonitor:
         """Meet the others; `children` are the ranks that this process started."""
         if self.heartbeat is not None:
             return
-        rank, address = self._rank(environment), environment.main_address
-        agent_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        rank, agent_has_store = self._rank(environment), os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        address = LOOPBACK if self.nodes == 1 and not agent_has_store else environment.main_address
+        if self.nodes == 1 and (interface := loopback_interface()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         try:
-            store: Store = TCPStore(
-                address,
-                environment.main_port,
-                is_master=rank == 0 and not agent_has_store,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=self.timeout),
-            )
+            store = self._store(address, environment.main_port, serves=rank == 0 and not agent_has_store)
             self.store = PrefixStore(f"cadence/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
             me = Peer.this_process(rank)
-            self.heartbeat = self._serve(me, children or {}) if rank == 0 else self._connect(me, address)
+            self.heartbeat = self._serve(me, address, children or {}) if rank == 0 else self._connect(me, address)
         except (DistError, OSError) as error:
             if rank == 0:
                 raise
             where = f"{address}:{environment.main_port}"
             raise RankLost(f"rank {rank} has not reached rank 0 at {where} within {self.timeout:g} s") from error
         self.heartbeat.start()
+
+    def let_others_begin(self) -> None:
+        """In rank 0: let the other ranks go on, which wait in `wait_to_begin` where another program started them."""
+        if self.store is not None:
+            self.store.set(_BEGIN, "")
+
+    def wait_to_begin(self, seconds: float) -> None:
+        """In another rank: wait until rank 0 lets it go on. Raises RankLost where rank 0 has ended, or takes longer."""
+        if self.store is None:
+            return
+        try:
+            self.store.wait([_BEGIN], timedelta(seconds=seconds))
+        except DistError as error:
+            raise RankLost("rank 0 has not begun") from error
 
     def finish(self) -> None:
         """This process is done; rank 0 waits until all are.
@@ -105,17 +116,29 @@ class RankMonitor:
         failed = error is not None and isinstance(error, Exception)
         self.heartbeat.kill_children(2.0 if failed else self.timeout / 2)
 
+    def _store(self, address: str, port: int, serves: bool) -> Store:
+        """The store of the run. torch's own server would listen on all addresses of the host."""
+        own: dict[str, Any] = (
+            {"is_master": True, "master_listen_fd": self._listen(address, port).detach()} if serves else {}
+        )
+        timeout = timedelta(seconds=self.timeout)
+        return TCPStore(address, port, wait_for_workers=False, timeout=timeout, **own)
+
+    def _listen(self, address: str, port: int = 0) -> socket.socket:
+        """Listen where the other ranks connect: on the loopback, where all of them run on this host."""
+        return listen(LOOPBACK if self.nodes == 1 else own_address(address), port)
+
     def _rank(self, environment: ClusterEnvironment) -> int:
         if isinstance(environment, LightningEnvironment):
             return environment.node_rank() * self.devices + environment.local_rank()
         return environment.global_rank()
 
-    def _serve(self, me: Peer, children: Mapping[int, Popen]) -> Server:
+    def _serve(self, me: Peer, name: str, children: Mapping[int, Popen]) -> Server:
         """The server of rank 0; its address goes into the store."""
         assert self.store is not None
         seconds = 5 * self.timeout if children else self.timeout
         expected = Expected(self.world, seconds, secrets.token_hex(16), children)
-        listener = listen("127.0.0.1" if self.nodes == 1 else "")
+        listener = self._listen(name)
         server = Server(me, self.timeout / 2, self.leave_result, listener, expected)
         address = [listener.getsockname()[1], expected.token, me.host, me.pid, me.machine]
         self.store.set(_KEY, "\n".join(map(str, address)))
@@ -125,16 +148,10 @@ class RankMonitor:
         """The client of another rank, connected to the server that the store names."""
         assert self.store is not None
         port, token, host, pid, machine = self.store.get(_KEY).decode().split("\n")
-        target = ("127.0.0.1" if self.nodes == 1 else address, int(port))
+        target = (LOOPBACK if self.nodes == 1 else address, int(port))
         connection = Connection(socket.create_connection(target, self.timeout))
         server = Peer(0, host, int(pid), machine)
         return Client(me, self.timeout / 2, self.leave_result, server, connection, token)
-
-
-def _environment() -> ClusterEnvironment:
-    """What started this process."""
-    found = cluster_environment()
-    return found[0] if found else LightningEnvironment()
 
 
 def _of_exchange(error: Exception) -> bool:

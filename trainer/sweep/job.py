@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.distributed.launch.folder_lock import missing_folders, remove_empty
 from trainer.distributed.launch.signals import signal_of
 from trainer.sweep.spawn import Process, Spawn, fresh
 from trainer.sweep.watchdog import GRACE
 
 RESULT, LOG = "result.json", "job.log"
+REFUSED = 2
+"""The exit code of a job that is refused."""
 LEFTOVER = 5.0
 """Seconds that the other ranks of a job have after its first process has ended."""
 
@@ -57,10 +60,12 @@ class Job:
     _cause: str = field(default="", init=False)
     _shown: int = field(default=0, init=False)
     _earlier_result: int = field(default=0, init=False)
+    _made: list[Path] = field(default_factory=list, init=False)
     _log_start: int = field(default=0, init=False)
 
     def start(self, environment: dict[str, str], spawn: Spawn = fresh) -> int:
         """Start the process in a session of its own and return its process group: a signal reaches all its ranks."""
+        self._made = missing_folders(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._earlier_result = self._result_time()
         path = self.folder / LOG
@@ -124,6 +129,12 @@ class Job:
         self._shown += len(printed)
         sys.stdout.write(printed.decode(errors="replace"))
         sys.stdout.flush()
+
+    def remove_refused(self) -> None:
+        """Remove the folder of a job that is refused, where it is new and empty but for its log; `error` says why."""
+        if self.code == REFUSED and self._made and all(path.suffix == ".log" for path in self.folder.iterdir()):
+            (self.folder / LOG).unlink()
+            remove_empty(self._made)
 
     def record(self) -> dict[str, Any]:
         """What `sweep.json` holds of the job."""

@@ -16,9 +16,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.sweep.device_pool import VISIBLE
 from trainer.sweep.job import Job
-from trainer.sweep.watchdog import TICK, Watchdog, lock
+from trainer.sweep.watchdog import TICK, Watchdog
 
 
 class RayActor:
@@ -62,11 +63,12 @@ def main(folder: Path, command: list[str]) -> int:
     """Run a command to its end with its output in the job's log, and return the exit code; signals come from stdin."""
     with selectors.DefaultSelector() as stdin:
         stdin.register(0, selectors.EVENT_READ)
-        held = os.open(folder, os.O_RDONLY)
-        while not lock(held):  # a job of an earlier driver is still ending here
+        held = FolderLock(folder, "a job", name=".job.lock")
+        while not held.acquired():  # a job of an earlier driver is still ending here
             if stdin.select(TICK):
                 return -signal.SIGTERM
-        watchdog, job = Watchdog([held]), Job(0, [], folder, command)
+        assert held.file is not None
+        watchdog, job = Watchdog([held.file]), Job(0, [], folder, command)
         watchdog.add(job.start(dict(os.environ)))
         while not job.ended(None):
             if not stdin.get_map():
@@ -77,6 +79,7 @@ def main(folder: Path, command: list[str]) -> int:
                 for signum in signums or [signal.SIGTERM]:
                     job.end(signum, "interrupted")
         watchdog.close()
+        held.release()
     assert job.code is not None
     return job.code
 

@@ -182,6 +182,7 @@ class Scheduler:
     def _conclude(self, job: Job) -> None:
         """Report how a job has ended; with `fail_fast`, stop the others after a failure."""
         print_outcome(job)
+        job.remove_refused()
         self.write()
         if self.limits.fail_fast and job.status == "failed":
             self._stop(signal.SIGTERM, f"interrupted by the failure of job {job.number}")

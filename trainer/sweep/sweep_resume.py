@@ -1,50 +1,55 @@
 """Resuming a sweep: the lock on its folder, its earlier jobs, and which of them are completed."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.run_folder import removed_where_refused
+from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.lr import ConfigError
 from trainer.sweep.job import RESULT, Job
 from trainer.sweep.summary import SUMMARY
-from trainer.sweep.watchdog import lock
 
 RESUME_KEYS = ("resume", "resume.path")
 
 
+_held: dict[Path, int] = {}
+"""The folders of sweeps that this process holds, and the open file that holds each."""
+
+
 @contextmanager
-def own_folder(root: Path) -> Iterator[list[int]]:
-    """Lock the folder of a sweep against other sweeps, and give the open files that hold the lock.
+def own_folder(root: Path, wait: bool = True) -> Iterator[list[int]]:
+    """Lock the folder of a sweep against others, and give the open files that hold the lock.
 
     A process that inherits these files holds the lock too: the jobs of a driver that was killed end before the next
-    driver may start.
+    driver may start. A folder that this process holds already is not locked again.
 
     Raises:
-        ConfigError: another sweep holds the folder.
+        ConfigError: another process holds the folder.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        if not lock(folder):
-            raise ConfigError(
-                f"{root} belongs to a sweep that still runs, or whose jobs are being ended: wait, or give another name"
-            )
-        yield [folder]
-    finally:
-        os.close(folder)
+    if root in _held:
+        yield [_held[root]]
+        return
+    with removed_where_refused(root, also=("multirun.yaml",)), FolderLock(root, "a sweep") as lock:
+        lock.acquire(wait)
+        assert lock.file is not None
+        _held[root] = lock.file
+        try:
+            yield [lock.file]
+        finally:
+            del _held[root]
 
 
 @contextmanager
 def own_first_free(roots: Iterable[Path]) -> Iterator[tuple[Path, list[int]]]:
-    """Lock the first of the folders that no other sweep holds. Raises ConfigError where there is none."""
+    """Lock the first of the folders that no other process holds. Raises ConfigError where there is none."""
     with ExitStack() as stack:
         refused: ConfigError | None = None
         for root in roots:
             try:
-                held = stack.enter_context(own_folder(root))
+                held = stack.enter_context(own_folder(root, wait=False))
             except ConfigError as error:
                 refused = error
             else:

@@ -5,7 +5,6 @@ driver ends, whatever the cause. Then the watchdog sends SIGTERM to the groups t
 seconds. This file is also the program of that process. Standard library only.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -51,17 +50,6 @@ class Watchdog:
         with suppress(OSError):  # the watchdog was killed: the sweep goes on without it
             self._process.stdin.write(line.encode())
             self._process.stdin.flush()
-
-
-def lock(folder: int) -> bool:
-    """Lock an open folder against other processes, if its file system can; False where one of them holds it."""
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
 
 
 def signal_group(group: int, signum: int) -> bool:

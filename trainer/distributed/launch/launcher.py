@@ -1,10 +1,12 @@
 """Which program started the processes of this run, and how many there are. Standard library only.
 
-torchrun and srun say so in the environment.
+torchrun, srun and our own launcher say so in the environment, and so does a person who starts the ranks by hand. Other
+variables of that kind give no process a rank.
 """
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,132 @@ from trainer.lr import ConfigError
 JOB_FILE = ".job"
 LAUNCHERS = {"torchrun": "torchrun --nproc-per-node N -m cadence train", "slurm": "srun cadence train"}
 """The launchers that `trainer.devices` and `trainer.nodes` may name, and the command that each of them needs."""
+PARENT = "CADENCE_PARENT"
+"""Set by our own launcher: the process that starts other ranks, and its own rank."""
+SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_SIZE")
+"""Variables in which launchers say how many processes they have started."""
+READ_BY_OTHERS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "JSM_NAMESPACE_RANK", "SLURM_PROCID")
+"""Variables that Lightning takes for a rank, some of them while it is imported."""
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
+"""Where the ranks meet."""
+
+_children: set[tuple[int, int]] = set()
+
+
+def started_by() -> str:
+    """What made this process a rank.
+
+    torchrun or slurm; "cadence" for a rank that rank 0 started; "hand" where all variables of a rank are set, "nodes"
+    where a person started the first process of each node; empty for a process that nothing of all this started.
+    """
+    env, (parent, _) = os.environ, _parent()
+    if "TORCHELASTIC_RUN_ID" in env and "RANK" in env:
+        return "torchrun"
+    if _is_child(parent):
+        return "cadence"
+    step = "SLURM_STEP_ID" in env and "SLURM_PROCID" in env
+    if step and _given("SLURM_STEP_NUM_TASKS") > 1:
+        return "slurm"
+    meets = all(name in env for name in MEETING)
+    if meets and _given("WORLD_SIZE") > 1 and "RANK" in env and "LOCAL_RANK" in env:
+        return "hand"
+    if meets and "NODE_RANK" in env and ("LOCAL_RANK" not in env or parent == os.getpid()):
+        return "" if parent == os.getpid() and _given("NODE_RANK") == 0 else "nodes"
+    return "slurm" if step else ""
 
 
 def launcher() -> str | None:
-    """`torchrun` or `slurm`; None for a single process, and for one that Lightning's launcher or a person started."""
-    env = os.environ
-    if "TORCHELASTIC_RUN_ID" in env and "RANK" in env:
-        return "torchrun"
-    if "SLURM_STEP_ID" in env and "SLURM_PROCID" in env and "LOCAL_RANK" not in env:
-        return "slurm"
-    return None
+    """`torchrun` or `slurm`; None for a single process, and for one that our own launcher or a person started."""
+    by = started_by()
+    return by if by in LAUNCHERS else None
 
 
 def rank() -> int:
-    """The rank that torchrun, Lightning's launcher or Slurm gave this process; 0 in a single process."""
-    given = next(filter(None, map(os.environ.get, ("RANK", "LOCAL_RANK", "SLURM_PROCID"))), "0")
-    return int(given) if given.isdecimal() else 0  # `number_of` refuses it; this is asked for while errors are told
+    """The rank of this process, of a first process of a node at least that it is not the first; 0 for a single one."""
+    by = started_by()
+    if by == "cadence":
+        return _parent()[1] + _given("LOCAL_RANK")
+    return _given({"torchrun": "RANK", "hand": "RANK", "slurm": "SLURM_PROCID", "nodes": "NODE_RANK"}.get(by, ""))
+
+
+def _given(name: str) -> int:
+    """A number of the environment; 0 where it is none: `number_of` refuses that, and errors are shown before it."""
+    given = os.environ.get(name, "")
+    return int(given) if given.isdecimal() else 0
+
+
+def _is_child(parent: int) -> bool:
+    """Whether this is a rank that `parent` started; it stays one when `parent` dies."""
+    if not parent or not _given("LOCAL_RANK"):
+        return False
+    if parent == os.getppid():
+        _children.add((os.getpid(), parent))
+    return (os.getpid(), parent) in _children
+
+
+def _parent() -> tuple[int, int]:
+    """The process that starts other ranks, and its rank; zeros where there is none."""
+    words = os.environ.get(PARENT, "").split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdecimal, words)) else (0, 0)
+
+
+def process_runs(pid: int) -> bool:
+    """Whether a process of this machine runs; one that is dead and that nobody has reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def become_parent(own_rank: int) -> None:
+    """Note that this process starts the ranks after `own_rank`."""
+    os.environ[PARENT] = f"{os.getpid()} {own_rank}"
+
+
+def ignore_other_ranks() -> str:
+    """Remove from the environment what would give this process a rank that no launcher has given it.
+
+    Lightning reads these variables while it is imported, so this comes first.
+
+    Returns:
+        A line that names what is ignored; empty where it says nothing else than what holds.
+
+    Raises:
+        ConfigError: a variable is no number; or a program has started several processes, each of which would train
+            alone.
+    """
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        number_of(name, 0)
+    parent = _parent()[0]
+    if parent and started_by() != "cadence" and parent != os.getpid():  # a program that a rank has started
+        if os.getppid() != parent and _given("LOCAL_RANK") and not process_runs(parent):
+            sys.exit(f"process {parent}, which has started this rank, has ended")
+        for name in (PARENT, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", *MEETING):
+            os.environ.pop(name, None)
+    by = started_by()
+    if by not in ("", "slurm") or _parent()[0] == os.getpid():
+        return ""
+    world = world_size()
+    several = {name: size for name in SIZES if (size := _given(name)) > 1} if world == 1 else {}
+    for name, size in several.items():
+        raise ConfigError(
+            f"{name}={size}: each of {size} processes would train alone: start them with torchrun (trainer=torchrun) "
+            "or srun (trainer=slurm), or one process with trainer=ddp; by hand, set RANK, LOCAL_RANK, WORLD_SIZE, "
+            "MASTER_ADDR and MASTER_PORT in each."
+        )
+    ranks = [name for name in READ_BY_OTHERS if not (by == "slurm" and name == "SLURM_PROCID")]
+    ignored = [f"{name}={_given(name)}" for name in (*ranks, "OMPI_COMM_WORLD_RANK", "PMI_RANK") if _given(name)]
+    for name in (*ranks, "WORLD_SIZE", *(MEETING if by == "" else ())):
+        os.environ.pop(name, None)
+    if world > 1 or not ignored:
+        return ""
+    return f"{', '.join(ignored)} in the environment: ignored, since neither torchrun nor srun has started this process"
 
 
 def number_of(name: str, default: int) -> int:
@@ -73,7 +185,23 @@ def devices_and_nodes(values: dict[str, Any]) -> dict[str, int]:
                 f"{ours} has started {started} processes, but trainer.devices={asked[0]} × trainer.nodes={asked[1]} "
                 f"are {world}: take trainer={ours}."
             )
+    if all(isinstance(value, int) for value in asked):
+        _check_by_hand(*asked)
     return {}
+
+
+def _check_by_hand(devices: int, nodes: int) -> None:
+    """Refuse processes that a person has started, where this run has another number of them."""
+    started, world = _given("WORLD_SIZE"), devices * nodes
+    asked = f"trainer.devices={devices} × trainer.nodes={nodes} are {world}"
+    if started_by() == "hand" and started != world:
+        raise ConfigError(
+            f"WORLD_SIZE={started}, but {asked}: each process would train alone: set trainer=ddp and both numbers."
+        )
+    if started_by() == "nodes" and nodes == 1 and (_given("NODE_RANK") or started > world):
+        raise ConfigError(
+            f"NODE_RANK={_given('NODE_RANK')}, but {asked}: each node would train alone: set trainer.nodes."
+        )
 
 
 def job_id() -> str | None:
@@ -90,9 +218,14 @@ def is_restart(folder: Path) -> bool:
     Such a run goes on from its newest checkpoint, whatever `resume` says. Otherwise it would be refused, or would
     start from the beginning.
     """
-    names, path = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"), folder / JOB_FILE
-    again = any(os.environ.get(name, "0") not in ("", "0") for name in names)
-    return again and path.exists() and path.read_text(encoding="utf-8") == job_id()
+    path = folder / JOB_FILE
+    return started_again() and path.exists() and path.read_text(encoding="utf-8") == job_id()
+
+
+def started_again() -> bool:
+    """Whether Slurm or torchrun has started this job before."""
+    names = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in names)
 
 
 def write_job(folder: Path) -> None:
