@@ -7,6 +7,7 @@ processes, such as the workers of a data loader, close it.
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -113,14 +114,12 @@ class FolderLock:
 
     def _try(self) -> bool:
         """Lock the file that is in the folder; False where another process holds it."""
-        while True:
+        for attempt in itertools.count():
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
-                if isinstance(error, FileExistsError | FileNotFoundError) and (
-                    self.folder.is_dir() or not os.path.lexists(self.folder)
-                ):
+                if isinstance(error, FileExistsError | FileNotFoundError) and attempt < 100:
                     continue  # another process has removed the folder, which was its own
                 what = f"{self.folder} cannot be written ({error.strerror})"
                 raise ConfigError(f"{what}: choose another folder, by name or hydra.run.dir.") from None
@@ -138,6 +137,7 @@ class FolderLock:
                 _open.add(file)
                 return True
             os.close(file)  # the holder before has removed this one
+        raise AssertionError
 
     def _is_in_place(self, file: int) -> bool:
         try:
