@@ -217,6 +217,7 @@ def test_a_project_elsewhere_trains_and_plans_with_parts_of_its_own(cadence, pro
     assert "_target_: models.tiny.Tiny" in found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("fork", ["false", "true"])
 def test_a_project_elsewhere_sweeps(cadence, project: Path, fork: str) -> None:
     words = ("-m", "--config-dir", "conf", "experiment=own", "name=grid", "optimizer.lr=0.01,0.02")
@@ -224,6 +225,7 @@ def test_a_project_elsewhere_sweeps(cadence, project: Path, fork: str) -> None:
     assert [result(project / "outputs/grid" / job)["updates"] for job in "01"] == [20, 20]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("start", "words"),
     [

@@ -36,6 +36,7 @@ def tags(folder):
     return {tag for file in files for tag in EventAccumulator(str(file)).Reload().Tags()["scalars"]}
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize(("example", "path"), PEERS, ids=[f"{one.name}-{path.stem}" for one, path in PEERS])
 def test_a_counterpart_trains_logs_validates_and_goes_on(example, path: Path, place, tmp_path):
     with inside(place(example)):

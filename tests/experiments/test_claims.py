@@ -96,6 +96,7 @@ def composed():
         yield lambda words: compose("train", words)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", run.names())
 def test_every_arm_composes(name, tmp_path, composed):
     experiment, count = run.read(name), 0
@@ -115,6 +116,7 @@ VALUES = {
 CURVE = tuple((1024 * i, 1 / i) for i in range(1, 31))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", run.names())
 def test_every_claim_note_and_column_has_a_value_where_all_arms_have_run(name, tmp_path, composed):
     experiment, trials = run.read(name), []

@@ -147,6 +147,7 @@ def test_arms_of_a_seed_share_their_first_weights_and_the_order_of_the_data(tmp_
     assert [sum(small[4 * i : 4 * i + 4]) / 4 for i in range(2)] == pytest.approx(large, rel=1e-6)
 
 
+@pytest.mark.sample(0)
 def test_the_loss_is_that_of_the_whole_training_set_and_measuring_it_changes_no_bit(tmp_path):
     words = (
         "scaling=none ~scaling.base_batch_size 'trainer.duration=256 samples'"  # BatchNorm has statistics to disturb
@@ -186,6 +187,7 @@ def test_a_run_that_fails_for_another_reason_than_that_it_diverged_is_an_error(t
                 trials_in(tmp_path, "a", "")
 
 
+@pytest.mark.sample(0)
 def test_adascale_keeps_its_gains_and_one_held_at_s_is_the_linear_rule(tmp_path):
     held = "+callbacks.held._target_=experiments.callbacks.HeldGain +callbacks.held.gain"
     four, many = "data.batch_size=8 trainer.accumulate=4", "data.batch_size=32 trainer.accumulate=16"

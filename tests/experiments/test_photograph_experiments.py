@@ -51,6 +51,7 @@ def shortened(tmp_path, monkeypatch):
     return finish
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_super_convergence_tunes_each_schedule_and_goes_on_at_its_best_peak(few_images, shortened):
     changes = {
@@ -66,6 +67,7 @@ def test_super_convergence_tunes_each_schedule_and_goes_on_at_its_best_peak(few_
     assert found.more["cost"]["runs"] == 4 + 3
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_large_batches_are_made_of_micro_batches_of_the_base_batch(few_images, shortened):
     changes = {
@@ -82,6 +84,7 @@ def test_large_batches_are_made_of_micro_batches_of_the_base_batch(few_images, s
     assert 8 <= updates["adascale 64"] <= 32
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_set_is_scored_in_parts_as_it_is_whole(few_images, assembled, monkeypatch):
     words = ("scaling=none", "~scaling.base_batch_size", "data.batch_size=16", "data.samples=256", *FEW.split())
