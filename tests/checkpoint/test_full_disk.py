@@ -155,9 +155,40 @@ def test_a_folder_that_is_removed_while_the_run_trains_is_said_in_one_line_and_n
 
 
 @pytest.mark.slow
-def test_a_run_on_a_disk_that_fills_up_ends_in_one_line_and_goes_on_when_there_is_room(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_is_read_only_is_refused_before_the_data_is_read(tmp_path, there):
+    script = f"""
+    mkdir disk && mount -t tmpfs tmpfs disk && cd disk || exit 77
+    mkdir -p outputs{"/run" if there else ""}; mount -o remount,ro tmpfs . || exit 77
+    "$0" "$@"
+    """
+    words = ["data=table", "data.path=nowhere.csv", "data.target=y", "name=run", "resume=auto"]
+    code, err = on_small_disk(tmp_path, script, words)[::2]
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "outputs/run" in err
+    assert "Read-only file system" in err
+
+
+def on_small_disk(folder, script, words):
+    """The exit code and the output of a shell script in a mount namespace of its own; `"$0" "$@"` trains."""
     if os.geteuid() or not shutil.which("unshare"):
         pytest.skip("a small disk needs root, for a mount in a namespace of its own")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, sys.executable, str(ROOT / "train.py"), *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode == 77:
+        pytest.skip("this machine lets nobody mount")
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_a_disk_that_fills_up_ends_in_one_line_and_goes_on_when_there_is_room(tmp_path):
     words = [*SMALL, "model.hidden=[256]", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none", "name=run"]
     fill = "+callbacks.fill={_target_: tests.checkpoint.filling.Fill, at: 20}"
     script = f"""
@@ -166,17 +197,8 @@ def test_a_run_on_a_disk_that_fills_up_ends_in_one_line_and_goes_on_when_there_i
     tail -1 ../err; rm filler
     "$0" "$@" resume=auto 2> ../err > ../out; echo $?; head -2 outputs/run/result.json
     """
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, sys.executable, str(ROOT / "train.py"), *words],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if done.returncode == 77:
-        pytest.skip("this machine lets nobody mount")
-    code, line, *found = done.stdout.splitlines()
-    assert code == "1", done.stdout + done.stderr
+    _, out, err = on_small_disk(tmp_path, script, words)
+    code, line, *found = out.splitlines()
+    assert code == "1", out + err
     assert " could not be saved: No space left on device; the newest checkpoint is update-00000016.ckpt. " in line
-    assert found == ["0", "{", '  "status": "completed",'], done.stdout
+    assert found == ["0", "{", '  "status": "completed",'], out
