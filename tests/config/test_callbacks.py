@@ -18,6 +18,7 @@ from trainer.run import fit
 
 WATCHING = {"Callback", "DeviceStatsMonitor", "LambdaCallback", "ModelSummary", "RichModelSummary"}
 RUN = ("data.batch_size=32", "model.hidden=[8]", "trainer.duration=12", "trainer.validate=6")
+SHOWING = ("DeviceStatsMonitor", "ModelSummary", "RichModelSummary")
 HOMES = [name for name in ("pytorch_lightning", "lightning.pytorch") if importlib.util.find_spec(name.split(".")[0])]
 
 
@@ -37,6 +38,10 @@ class Counting(Callback):
 class Inside(Callback):
     def on_before_optimizer_step(self, *_):
         """It would never be called."""
+
+
+def watching(name):
+    return f"+callbacks.x{SHOWING.index(name)}._target_=pytorch_lightning.callbacks.{name}"
 
 
 def callback(target, *words):
@@ -88,23 +93,20 @@ def test_a_hook_that_is_given_to_a_lambda_callback_is_judged_too():
         check_hooks("callbacks.x", lightning.LambdaCallback(on_after_backward=print))
 
 
-@pytest.mark.parametrize("name", sorted(WATCHING - {"Callback", "LambdaCallback"}))
-def test_those_that_watch_change_no_bit_and_show_what_they_see(assembled, name, capsys):
-    plain = assembled(*RUN, folder="plain")
-    fit(plain)
-    more = ["+callbacks.mine.cpu_stats=true"] if name == "DeviceStatsMonitor" else []
-    run = assembled(*callback(f"pytorch_lightning.callbacks.{name}", *more))
-    fit(run)
+def test_those_that_watch_change_no_bit_and_show_what_they_see(assembled, capsys):
+    plain, run = (
+        assembled(*RUN, folder="plain"),
+        assembled(*RUN, *map(watching, SHOWING), "+callbacks.x0.cpu_stats=true"),
+    )
+    for one in (plain, run):
+        fit(one)
     states = [read(checkpoints_in(one.checkpointing.folder)[-1])["state_dict"] for one in (plain, run)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    for logger in run.trainer.loggers:
-        logger.save()
-    if name == "DeviceStatsMonitor":
-        seen = {tag.partition("/")[0]: steps for tag, steps in scalars(run.folder).items() if "cpu_percent" in tag}
-        hooks = "DeviceStatsMonitor.on_train_batch_start", "DeviceStatsMonitor.on_train_batch_end"
-        assert [[step for step, _ in seen[hook]] for hook in hooks] == [[0, 6], [5, 11]]
-    elif name == "RichModelSummary":
-        assert "Params" in capsys.readouterr().out
+    run.trainer.logger.save()
+    seen = {tag.partition("/")[0]: steps for tag, steps in scalars(run.folder).items() if "cpu_percent" in tag}
+    hooks = "DeviceStatsMonitor.on_train_batch_start", "DeviceStatsMonitor.on_train_batch_end"
+    assert [[step for step, _ in seen[hook]] for hook in hooks] == [[0, 6], [5, 11]]
+    assert "Params" in capsys.readouterr().out
 
 
 def test_a_users_own_callback_is_called_after_each_chunk(assembled):

@@ -59,6 +59,8 @@ def train(rank: int, folder: Path, words: Sequence[str], point: Path | None) -> 
 
 def _run(folder: Path, words: Sequence[str]) -> None:
     from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
 
     from trainer.cli.hydra_internals import VERSION_BASE
     from trainer.cli.run_id import register_run_id
@@ -68,7 +70,11 @@ def _run(folder: Path, words: Sequence[str]) -> None:
     register_run_id()
     handle_signals()
     with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
-        cfg = compose("train", list(words))
+        cfg = compose("train", list(words), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        del cfg["hydra"]
     run_in(folder, cfg, list(words), ["train.py"])
 
 
