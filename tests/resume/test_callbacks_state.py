@@ -23,34 +23,32 @@ def state_of(run):
     return read(checkpoints_in(run.folder / "checkpoints")[-1])["callbacks"]["Planted"]
 
 
-@pytest.fixture
-def whole(assembled):
-    run = assembled(*RUN, folder="whole")
-    fit(run)
-    return run
+def stopped(assembled, hook, nth):
+    """The folder of the checkpoints of a run that a signal stopped in a hook."""
+    run = assembled(*RUN, folder=hook)
+    run.trainer.callbacks.insert(0, Send(hook, signal.SIGTERM, nth))
+    with pytest.raises(signals.Interrupted):
+        fit(run)
+    signals._received.clear()
+    return run.checkpointing.folder
 
 
-def test_a_callback_has_seen_the_same_after_a_resume_from_any_checkpoint(assembled, whole):
+def test_a_callback_has_seen_the_same_after_a_resume_from_any_checkpoint(assembled):
+    whole = assembled(*RUN, folder="whole")
+    fit(whole)
     expected = state_of(whole)
     assert set(expected["counts"]) == set(OF_A_RUN)
     assert expected["counts"]["on_train_epoch_end"] == expected["counts"]["on_validation_end"] == 3
-    for update in (4, 8, 20):
-        resumed = assembled(*RUN, folder=str(update), resumed=checkpoint_path(whole.folder / "checkpoints", update))
+    before, within = stopped(assembled, "on_train_batch_start", 4), stopped(assembled, "on_validation_batch_end", 3)
+    points = {
+        "within an interval": checkpoint_path(whole.checkpointing.folder, 4),
+        "between two intervals": checkpoint_path(whole.checkpointing.folder, 8),
+        "before a validation": checkpoints_in(before)[-1],
+        "within a validation": checkpoints_in(within)[-1],
+        "the best": within / "best.ckpt",
+    }
+    for name, point in points.items():
+        resumed = assembled(*RUN, folder=name, resumed=point)
         fit(resumed)
-        assert state_of(resumed) == expected, update
+        assert state_of(resumed) == expected, name
         assert resumed.trainer.current_epoch == whole.trainer.current_epoch == 3
-
-
-def test_the_best_checkpoint_and_a_run_stopped_before_or_in_a_validation_go_on_in_the_same_way(assembled, whole):
-    expected = state_of(whole)
-    for hook, nth in (("on_train_batch_start", 4), ("on_validation_batch_end", 3)):
-        first = assembled(*RUN, folder=hook)
-        first.trainer.callbacks.insert(0, Send(hook, signal.SIGTERM, nth))
-        with pytest.raises(signals.Interrupted):
-            fit(first)
-        signals._received.clear()
-        points = [checkpoints_in(first.checkpointing.folder)[-1], first.checkpointing.folder / "best.ckpt"]
-        for point in points[: 1 + (nth == 3)]:
-            resumed = assembled(*RUN, folder=f"{hook}-{point.stem}", resumed=point)
-            fit(resumed)
-            assert state_of(resumed) == expected, (hook, point.stem)

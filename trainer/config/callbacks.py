@@ -62,6 +62,11 @@ def check_kind(key: str, kind: type) -> None:
         if base.__module__.startswith(_HOMES) and base.__name__ in REPLACED:
             what = kind.__name__ if base is kind else f"{kind.__name__}, a {base.__name__},"
             raise ConfigError(f"{key}: {what} cannot be a callback here: {REPLACED[base.__name__]}.")
+    if any(base.__module__.startswith("lightning.pytorch.callbacks.") for base in kind.__mro__):
+        raise ConfigError(
+            f"{key}: {kind.__name__} is a callback of lightning.pytorch, and the trainer is that of pytorch_lightning: "
+            "take its Callback of the same name, which has the same hooks."
+        )
 
 
 def check_hooks(key: str, callback: pl.Callback) -> None:
