@@ -56,6 +56,11 @@ def callbacks_of(settings: Settings) -> list[pl.Callback]:
     return made
 
 
+def is_foreign(callback: pl.Callback) -> bool:
+    """Whether a callback is not of our own, and may log by Lightning's loggers."""
+    return not type(callback).__module__.startswith("trainer.")
+
+
 def check_kind(key: str, kind: type) -> None:
     """Refuse a callback of Lightning that a run replaces, or one that is built on it."""
     for base in kind.__mro__:

@@ -22,7 +22,7 @@ from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
-from trainer.config.callbacks import callbacks_of, connect
+from trainer.config.callbacks import callbacks_of, connect, is_foreign
 from trainer.config.guard import guard_of
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.metrics import with_shape
@@ -264,6 +264,7 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
     check_names("trainer.lightning", pl.Trainer, run.lightning)
     check_values("trainer.lightning", pl.Trainer, run.lightning)
     loggers = [_logger(f"logger.{name}", node, settings.allow, folder) for name, node in settings.logger.items()]
+    callbacks = callbacks_of(settings)
     with refusing("trainer"):
         return pl.Trainer(
             accelerator=run.accelerator,
@@ -272,8 +273,8 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
             strategy=strategy,
             precision=run.precision,  # type: ignore[arg-type]
             logger=loggers,
-            callbacks=[*callbacks_of(settings), *more],
-            log_every_n_steps=1,  # what callbacks log, after each chunk of updates
+            callbacks=[*callbacks, *more],
+            log_every_n_steps=1 if any(map(is_foreign, callbacks)) else None,  # of what callbacks log, in chunks
             plugins=[AtomicCheckpointIO(), *environment()],
             max_epochs=-1,
             num_sanity_val_steps=0,
