@@ -28,7 +28,7 @@ REPLACED: Mapping[str, str] = {
     "ModelPruning": "it changes the weights between updates, and nothing takes its place: prune a trained net",
     "OnExceptionCheckpoint": _SAVING,
     "ProgressBar": _PROGRESS,
-    "SpikeDetection": "a run sees the loss of each update itself, and ends where it is not finite: leave it out",
+    "SpikeDetection": "a run checks the loss of each update itself: set guard=stop, skip or rollback",
     "StochasticWeightAveraging": "it changes weights and rates: take average=swa",
     "ThroughputMonitor": "it counts batches, and a run hands over chunks: the log has train/samples_per_second",
     "Timer": "it ends a run without its checkpoint: set trainer.max_time",
@@ -46,6 +46,9 @@ def callbacks_of(settings: Settings) -> list[pl.Callback]:
     for name, node in settings.callbacks.items():
         key = f"callbacks.{name}"
         if isinstance(node, Mapping) and "_target_" in node:
+            if (target := str(node["_target_"])).startswith(other := "lightning.pytorch."):
+                ours = f"pytorch_lightning.{target.removeprefix(other)}"
+                raise ConfigError(f"{key}._target_={target}: the trainer is that of pytorch_lightning: take {ours}.")
             kind = called_by(node, key, settings.allow)
             if inspect.isclass(kind):
                 check_kind(key, kind)
@@ -67,11 +70,6 @@ def check_kind(key: str, kind: type) -> None:
         if base.__module__.startswith(_HOMES) and base.__name__ in REPLACED:
             what = kind.__name__ if base is kind else f"{kind.__name__}, a {base.__name__},"
             raise ConfigError(f"{key}: {what} cannot be a callback here: {REPLACED[base.__name__]}.")
-    if any(base.__module__.startswith("lightning.pytorch.callbacks.") for base in kind.__mro__):
-        raise ConfigError(
-            f"{key}: {kind.__name__} is a callback of lightning.pytorch, and the trainer is that of pytorch_lightning: "
-            "take its Callback of the same name, which has the same hooks."
-        )
 
 
 def check_hooks(key: str, callback: pl.Callback) -> None:

@@ -115,7 +115,8 @@ class EarlyStopping(pl.Callback):
                 f"EarlyStopping.monitor={self.monitor} is not computed: choose one of {', '.join(known)}."
             )
         t = trainer.global_step
-        self.measured.append((t, trainer.strategy.broadcast(known[self.monitor].item())))
+        value = trainer.strategy.broadcast(known[self.monitor].item())
+        self.measured = [*(one for one in self.measured if one[0] < t), (t, value)]  # later ones were rolled back
         if reason := self.reason:
             trainer.should_stop = True
             self._tell(trainer, f"update {t}: early stopping: {reason}", max(t - 1, 0))
