@@ -170,6 +170,7 @@ def _fit_again(parts: Parts, point: ResumePoint, line: str) -> None:
     if trainer.is_global_zero:
         record_history(parts)
     parts.checkpointing.source = point.path
+    module.load_state_dict(point.content["state_dict"])  # ranks are compared before it is loaded
     trainer.strategy.checkpoint_io.preload(point.path, point.content)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=parts.data, ckpt_path=point.path, weights_only=True)
 

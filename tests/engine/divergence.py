@@ -215,7 +215,7 @@ EXPECTED = {
     "rate too high": ("stops", "stops", "stops"),
 }
 """How a run ends under stop, skip and rollback: after all its updates with exit code 0, or before them with 1."""
-TOLD = {"stops": "Diverged: update", "skip": ": left out, ", "rollback": ": rolled back to update "}
+TOLD = {"stops": "Diverged: ", "skip": ": left out, ", "rollback": ": rolled back to update "}
 
 
 def problems(cause: str, guard: str, end: End) -> list[str]:

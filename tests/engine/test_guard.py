@@ -209,6 +209,7 @@ def test_a_spike_is_left_out_and_no_window_takes_it():
             ("guard=rollback", "scaling=adascale", "scaling.base_batch_size=4", "trainer.accumulate=2"),
             "guard=rollback lowers the rate",
         ),
+        (("guard=rollback", "trainer.strategy=fsdp", "optimizer=adamw"), "guard=rollback loads whole weights"),
     ],
 )
 def test_a_guard_that_cannot_work_is_refused_in_one_line(assembled, words, message):

@@ -36,6 +36,11 @@ def _check_data(rule: Stop, resolved: Resolved) -> None:
 
 
 def _check_rollback(settings: Settings) -> None:
+    if settings.trainer.strategy == "fsdp":
+        raise ConfigError(
+            "guard=rollback loads whole weights while the run goes on, and with trainer.strategy=fsdp each process has "
+            "its shard: take guard=skip, or guard=stop and then resume=auto."
+        )
     if adascale_options(settings) is not None:
         raise ConfigError(
             "guard=rollback lowers the rate by its own factor, and with scaling=adascale the rate decides the length: "

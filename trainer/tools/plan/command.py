@@ -42,11 +42,12 @@ def main(words: list[str] | None = None) -> None:
         return compare(options)
     if options.applied:
         settings, log = recorded(options.applied), applied(options.applied)
-        plan = planned(settings, *facts_of_run(options.applied))
+        groups, history = facts_of_run(options.applied)
+        plan = planned(settings, groups, history)
     else:
-        settings, log = composed(options.overrides, options), {}
+        settings, log, history = composed(options.overrides, options), {}, []
         plan = planned(settings)
-    print("\n".join(tables.format_plan(plan, settings.lint_ignore)))
+    print("\n".join([*tables.format_plan(plan, settings.lint_ignore), *tables.format_rollbacks(history)]))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
     return None

@@ -1,9 +1,11 @@
 """Plans for a terminal: tables, sketches, and the findings of lint."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from trainer.lr import Plan, lint
 from trainer.lr.trace import RUN
+from trainer.resume.curve_history import summary_of_change
 
 
 def format_plan(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
@@ -112,6 +114,16 @@ def format_factors(plan: Plan) -> list[str]:
             for t in plan.landmarks()
         ),
     ]
+
+
+def format_rollbacks(history: Sequence[dict[str, Any]]) -> list[str]:
+    """The rollbacks of a run, which lower the rates below its plan; empty where there are none."""
+    lines = []
+    for change in map(summary_of_change, history[1:]):
+        if "factor" in change:
+            after = f", back at 1 after {change['rewarm']} updates" if change["rewarm"] else ""
+            lines.append(f"  rollback  to update {change['update']}: from there on backoff {change['factor']:g}{after}")
+    return ["", *lines] if lines else []
 
 
 def format_findings(plan: Plan, ignore: Sequence[str]) -> list[str]:
