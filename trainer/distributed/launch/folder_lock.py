@@ -7,7 +7,6 @@ processes, such as the workers of a data loader, close it.
 
 import errno
 import fcntl
-import itertools
 import json
 import os
 import shlex
@@ -26,7 +25,7 @@ from trainer.lr import ConfigError
 LOCK = ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks answers, as NFS without its lock service, or Lustre mounted without `flock`."""
-TICK = 0.05
+TICK, ATTEMPTS = 0.05, 100
 AT_ONCE, ENDING, PREDECESSOR = 1.0, 10.0, 120.0
 """Seconds to wait for a holder: one that runs, one that was killed on this machine, and the same job's last start."""
 RANKS = 60.0
@@ -114,15 +113,8 @@ class FolderLock:
 
     def _try(self) -> bool:
         """Lock the file that is in the folder; False where another process holds it."""
-        for attempt in itertools.count():
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                if isinstance(error, FileExistsError | FileNotFoundError) and attempt < 100:
-                    continue  # another process has removed the folder, which was its own
-                what = f"{self.folder} cannot be written ({error.strerror})"
-                raise ConfigError(f"{what}: choose another folder, by name or hydra.run.dir.") from None
+        while True:
+            file = self._opened()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -137,6 +129,18 @@ class FolderLock:
                 _open.add(file)
                 return True
             os.close(file)  # the holder before has removed this one
+
+    def _opened(self) -> int:
+        """The file, open; it and the folder are made where they are missing."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                if isinstance(error, FileExistsError | FileNotFoundError) and left:
+                    continue  # another process has removed the folder, which was its own
+                what = f"{self.folder} cannot be written ({error.strerror})"
+                raise ConfigError(f"{what}: choose another folder, by name or hydra.run.dir.") from None
         raise AssertionError
 
     def _is_in_place(self, file: int) -> bool:
