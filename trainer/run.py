@@ -61,7 +61,6 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
     with _naming_the_command(folder, program, settings.name), _owned(settings, FolderLock(folder)) as monitor:
         with _writing_into(folder):
             record_start(folder, settings.trainer.max_idle_restarts)
-        remove_orphans_of(folder)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
@@ -255,6 +254,7 @@ def _owned(settings: Settings, lock: FolderLock) -> Iterator[RankMonitor]:
         monitor = stack.enter_context(_rank_monitor(settings, lock))
         if rank() == 0:
             lock.acquire()
+            remove_orphans_of(lock.folder, owned=lock.exclusive)
             monitor.let_others_begin()
         elif not child:
             monitor.wait_to_begin(2 * PREDECESSOR)

@@ -75,6 +75,9 @@ def test_the_process_is_left_as_it_was(capsys):
 
 
 def test_a_folder_that_another_run_holds_is_refused_and_a_run_frees_its_own_also_with_a_stray_rank(monkeypatch, capfd):
+    orphan = Path("outputs/a/.tmp-1-1@another@result.json")  # of a host that is gone, in a folder that nobody holds
+    orphan.parent.mkdir(parents=True)
+    orphan.touch()
     monkeypatch.setenv("RANK", "1")
     with FolderLock(Path("outputs/a")) as lock:
         lock.acquire()
@@ -85,6 +88,7 @@ def test_a_folder_that_another_run_holds_is_refused_and_a_run_frees_its_own_also
     assert os.environ["RANK"] == "1"
     assert list(run.folder.glob("events.out.tfevents*"))
     assert not (run.folder / LOCK).exists()
+    assert not orphan.exists()
 
 
 def test_two_runs_without_a_name_have_two_folders_and_one_that_is_there_is_refused():

@@ -23,10 +23,10 @@ def has_checkpoint(run: Path) -> bool:
     return any((run / "checkpoints").glob("update-*.ckpt"))
 
 
-def remove_orphans_of(run: Path) -> None:
-    """Remove what killed processes have left in a run's folder."""
+def remove_orphans_of(run: Path, owned: bool = False) -> None:
+    """Remove what killed processes have left in a run's folder; `owned`: nobody else may write there."""
     for folder in (run, run / "checkpoints", *run.glob("checkpoints/at-*")):
-        remove_orphans(folder)
+        remove_orphans(folder, owned)
 
 
 def save_records(run: Path, folder: Path, best: Path | None) -> None:

@@ -54,6 +54,8 @@ class FolderLock:
     def __init__(self, folder: Path, what: str = "a run", name: str = LOCK) -> None:
         self.folder, self.what, self.path = folder, what, folder / name
         self.file: int | None = None
+        self.exclusive = True
+        """Whether the file system has locks, as far as is known."""
         self.fresh = False
         """Whether the folder held nothing when it was locked."""
 
@@ -123,6 +125,7 @@ class FolderLock:
                     if isinstance(error, BlockingIOError):
                         return False
                     raise
+                self.exclusive = False
                 self._warn(error)
             if self._is_in_place(file):
                 self.file = file
