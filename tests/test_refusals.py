@@ -147,7 +147,7 @@ CHOICES = [
     ("task.loss.label_smoothing=2", "task.loss.label_smoothing=2"),
     ("resume.path=nowhere.ckpt", "resume.path=nowhere.ckpt does not exist"),
     ("resume.path={inputs}/empty_folder", "empty_folder holds no checkpoint"),
-    ("resume.path={inputs}/a_file", "a_file is not a checkpoint that can be read"),
+    ("resume.path={inputs}/a_file", "a_file is damaged: it does not end with its checksum"),
     ("resume.path={inputs}/foreign.ckpt", "foreign.ckpt"),
 ]
 DATA = [

@@ -254,7 +254,7 @@ def test_a_run_of_several_processes_is_loaded_in_one(train, tmp_path):
     path = folder / "checkpoints" / BEST
     content = torch.load(path, weights_only=True)
     content["cadence"]["config"]["trainer"] |= {"devices": "torchrun", "nodes": "torchrun", "strategy": "fsdp"}
-    torch.save(content, path)
+    AtomicCheckpointIO().save_checkpoint(content, path)
     assert load(folder).test() == json.loads((folder / "result.json").read_text())["test"]
 
 
