@@ -9,7 +9,6 @@ device pool and records are the real ones; a job is a stand-in that starts at on
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.stand_in import driver, toy  # noqa: E402
-from trainer.sweep.watchdog import lock  # noqa: E402
+from trainer.distributed.launch.folder_lock import FolderLock  # noqa: E402
 
 DEATHS = ("raise", "code", "kill", "term", "hang", "leave")
 GRID = (f"act={','.join(DEATHS)}", "x=linspace(1,4,4)", "hydra.launcher.jobs=6")
@@ -86,12 +85,9 @@ def _wait_until_free(app: Path) -> None:
     """Wait until the jobs of a killed driver have been ended."""
     folder = app / "outputs" / "s"
     while folder.exists():
-        held = os.open(folder, os.O_RDONLY)
-        try:
-            if lock(held):
+        with FolderLock(folder) as lock:
+            if lock.acquired():
                 return
-        finally:
-            os.close(held)
         time.sleep(0.05)
 
 
