@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -195,6 +196,14 @@ def temporaries(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.is_file()]
 
 
+def tidy(folder: Path) -> None:
+    """Remove logs and snapshots that have been checked, so that later checks are as quick as the first."""
+    for path in [*folder.glob("events.out.tfevents.*"), *folder.glob("validations.jsonl")]:
+        path.unlink()
+    for path in folder.glob("checkpoints/at-*"):
+        shutil.rmtree(path)
+
+
 def untouched(run: Run, kind: str) -> None:
     """Save in a forked process that nothing kills."""
     child = os.fork()
@@ -229,6 +238,8 @@ def kill(points: int, seed: int, folder: Path) -> dict[str, int]:
         run.number += 1
         killed, _ = saving(run, kind, "-e", f"inject={name}:signal=KILL:when={nth}")
         counts["kills"] += killed
+        if killed and counts["kills"] % 20 == 0:
+            print(dict(counts), flush=True)
         kinds[kind] += killed
         try:
             check(run, {**numbers, kind: {*numbers[kind], run.number}})
@@ -240,6 +251,7 @@ def kill(points: int, seed: int, folder: Path) -> dict[str, int]:
             if left := temporaries(run.folder):
                 counts["orphans"] += len(left)
                 raise Lost(f"{left} is left")
+            tidy(run.folder)
         except Lost as lost:
             counts["lost"] += 1
             print(f"{kind} killed before {name} number {nth}: {lost}", flush=True)

@@ -52,7 +52,11 @@ def state_tensors(module: Module, optimizers: Sequence[Any]) -> dict[str, Tensor
         names = {id(weight): name for name, weight in module.net.named_parameters()}
         for weight, state in optimizer.state.items():
             found |= {f"{key} of {names.get(id(weight), 'a weight')}": value for key, value in _leaves(state)}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor) and value.is_floating_point()}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dtype.itemsize > 1
+    }
 
 
 def nonfinite(tensors: Named) -> list[str]:
