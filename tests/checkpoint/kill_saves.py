@@ -216,21 +216,24 @@ def untouched(run: Run, kind: str) -> None:
         raise Lost(f"{kind}: the save after a kill failed")
 
 
-def kill(points: int, seed: int, folder: Path) -> dict[str, int]:
-    """Kill at `points` random system calls; the counts of what was lost."""
-    draw, counts, kinds = random.Random(seed), Counter(), Counter()
+def prepared(folder: Path) -> tuple[Run, dict[str, list[tuple[str, int]]]]:
+    """A trained run whose files of each kind have been replaced before, and the system calls of each kind of save."""
     with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
         register_run_id()
         run = Run(assemble(compose("train", list(TINY)), folder / "run"))
     fit(run.parts)
-    numbers = {}
-    for _ in range(2):  # the second save of each kind has something to replace
+    for _ in range(2):
         run.number += 1
         for kind in KINDS:
             untouched(run, kind)
-            numbers[kind] = {run.number}
     run.number += 1
-    traces = {kind: calls(saving(run, kind)[1]) for kind in KINDS}
+    return run, {kind: calls(saving(run, kind)[1]) for kind in KINDS}
+
+
+def kill(points: int, seed: int, folder: Path) -> dict[str, int]:
+    """Kill at `points` random system calls; the counts of what was lost."""
+    draw, counts, kinds = random.Random(seed), Counter(), Counter()
+    run, traces = prepared(folder)
     numbers = {kind: {run.number} for kind in KINDS}
     while counts["kills"] < points:
         kind = draw.choices(list(SHARE), list(SHARE.values()))[0]
