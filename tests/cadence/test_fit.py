@@ -198,7 +198,7 @@ def test_in_another_thread_and_beside_handlers_of_the_caller_no_handler_is_set(m
     monkeypatch.setattr(
         "cadence.fitting.run_in", lambda *given: seen.append(list(map(signal.getsignal, signals.SIGNALS)))
     )
-    monkeypatch.setattr("cadence.fitting.load", lambda *given: None)
+    monkeypatch.setattr("cadence.fitting.load", lambda *given, **options: None)
     before = list(map(signal.getsignal, signals.SIGNALS))
     thread = threading.Thread(target=lambda: cadence.fit(*SMALL, "name=aside"))
     thread.start()
