@@ -12,9 +12,11 @@ from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.hydra_internals import store_option
+from trainer.cli.hydra_internals import given_flags, store_option
+from trainer.lr import ConfigError
 from trainer.sweep.job import Job
 from trainer.sweep.launcher import SweepLauncher
 from trainer.sweep.scheduler import Limits
@@ -26,13 +28,13 @@ from trainer.sweep.spawn import Spawn
 class SlurmLauncherConf:
     """The settings of `hydra.launcher`; what is null is left to Slurm.
 
-    `timeout_min`: the time of a job in minutes; one that needs more is requeued and goes on. `nodes`, `tasks_per_node`:
-    its ranks; with more than one, take trainer=slurm. `cpus_per_task`: cores of a rank. `gpus_per_node`, `mem_gb`: of
-    a job on each node. `signal_delay_s`: seconds before the end of its time at which a job saves and is requeued.
-    `setup`: lines of shell before a run, as ["module load cuda"]. `options`: more of sbatch's, as {account: mine,
-    qos: long}. `jobs`: how many are submitted at once; a search learns only from those that have ended. `timeout`:
-    seconds of running, requeues included, after which a job is ended for good, null for never. `fail_fast`: the first
-    failure ends the sweep.
+    `timeout_min`: the time of a job in minutes; one that needs more is requeued and goes on. `nodes`,
+    `tasks_per_node`: its ranks; with more than one, take trainer=slurm. `cpus_per_task`: cores of a rank.
+    `gpus_per_node`, `mem_gb`: of a job on each node. `signal_delay_s`: seconds before the end of its time at which a
+    job saves and is requeued. `setup`: lines of shell before a run, as ["module load cuda"], from the command line
+    only. `options`: more of sbatch's, as {account: mine, qos: long}. `jobs`: how many are submitted at once; a search
+    learns only from those that have ended. `timeout`: seconds of running, requeues included, after which a job is
+    ended for good, null for never. `fail_fast`: the first failure ends the sweep.
     """
 
     _target_: str = "hydra_plugins.slurm_launcher.SlurmLauncher"
@@ -65,6 +67,9 @@ class SlurmLauncher(SweepLauncher):
         conf = SlurmLauncherConf(**settings)
         super().__init__(Limits(conf.jobs, (), conf.timeout, conf.fail_fast))
         more: Any = OmegaConf.to_container(conf.options) if OmegaConf.is_config(conf.options) else conf.options
+        for name, value in more.items():
+            if {"\n", "\r"} & set(f"{name}{value}"):
+                raise ConfigError(f"hydra.launcher.options.{name!s} has more than one line: give one option of sbatch.")
         executor = {
             "timeout_min": conf.timeout_min,
             "nodes": conf.nodes,
@@ -79,6 +84,13 @@ class SlurmLauncher(SweepLauncher):
         }
         self.executor = {name: value for name, value in executor.items() if value is not None}
         self.slurm: Slurm | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what Hydra gives. Lines of shell count from the command line only: a file may come from others."""
+        typed = [word.lstrip("+") for word in given_flags().overrides] if "slurm_setup" in self.executor else []
+        if "slurm_setup" in self.executor and not any(word.startswith("hydra.launcher.setup=") for word in typed):
+            raise ConfigError("hydra.launcher.setup, lines of shell, stands in a file: give it on the command line.")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     @contextmanager
     def connected(self, root: Path) -> Iterator[Spawn]:

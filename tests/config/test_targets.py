@@ -7,6 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from hydra_plugins.slurm_launcher import SlurmLauncher
 from tests.config.hostile import ALL, BYPASSES, LISTED, OWN, executed, preloaded, ran
 from trainer.cli.allow import allowed_by_environment, check_names, check_source
 from trainer.cli.compose import CONF
@@ -154,3 +155,15 @@ def test_each_group_takes_what_its_shipped_options_name():
         for _, target in found:
             check_text(path.parent.name if path.parent.name != "experiment" else "task", target, [])
     assert set(GROUPS) <= {*CONFIG_GROUPS, "group_schedule"}
+
+
+def test_lines_of_shell_for_slurm_come_from_the_command_line(monkeypatch):
+    made = SlurmLauncher(setup=["touch mark"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "hydra/launcher=submitit_slurm", "seed=0,1"])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup, lines of shell, stands in a file"):
+        made.setup(hydra_context=None, task_function=None, config=None)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "hydra.launcher.setup=['module load cuda']"])
+    with pytest.raises(AttributeError):  # the check is passed, and there is no config
+        made.setup(hydra_context=None, task_function=None, config=None)
+    with pytest.raises(ConfigError, match="account has more than one line"):
+        SlurmLauncher(options={"account": "mine\ntouch mark"})
