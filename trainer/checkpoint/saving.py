@@ -27,7 +27,7 @@ def telling_why(path: Path) -> Iterator[None]:
         found = sorted([*path.parent.glob("update-*.ckpt"), *path.parent.glob("checkpoints/update-*.ckpt")])
         newest = f"the newest checkpoint is {found[-1].name}" if found else "there is no earlier checkpoint"
         raise SaveFailed(
-            f"{path} could not be saved: {reason}; {newest}. Remedy that, then go on with resume=auto."
+            f"{path} could not be saved: {reason}; {newest}. Correct that, then go on with resume=auto."
         ) from error
 
 
