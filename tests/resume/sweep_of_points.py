@@ -15,6 +15,7 @@ Each run is a forked process, or two. Prints a line for each miss, and the count
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -47,6 +48,7 @@ RESULT = ("status", "metrics", "best", "updates", "total_updates", "stopped_earl
 def train(rank: int, folder: Path, words: Sequence[str], point: Path | None) -> None:
     """Train as the command would in `folder`, quietly; what goes wrong is written beside it."""
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked from a server
     os.chdir(folder.parent)
     said = folder.with_suffix(f".said{rank}")
     with said.open("a") as out, contextlib.redirect_stderr(out), contextlib.redirect_stdout(out):
