@@ -1,13 +1,14 @@
 """Keeps what a LightningModule logs by `self.log`, per update and as means over an epoch."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from trainer.engine.step import as_weight
@@ -122,9 +123,51 @@ class LoggedValues:
         self._means, self._metrics = {}, {}
         return found
 
+    def state_dict(self, net: nn.Module) -> dict[str, Any]:
+        """The means and metrics of an epoch that is not over, with the names that metrics have in the net."""
+        paths = {id(part): name for name, part in net.named_modules()}
+        metrics = {
+            short: {"path": paths[id(metric)], "published": published, "count": metric._update_count, "values": values}
+            for short, (metric, published) in self._metrics.items()
+            if id(metric) in paths and (values := {key: deepcopy(getattr(metric, key)) for key in metric._defaults})
+        }
+        return {
+            "names": dict(self.names),
+            "means": {k: asdict(one) for k, one in self._means.items()},
+            "metrics": metrics,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], net: nn.Module) -> None:
+        """Go on with the means and metrics of an epoch."""
+        self.names |= state.get("names", {})
+        self._means = {short: _Mean(**mean) for short, mean in state.get("means", {}).items()}
+        parts = dict(net.named_modules())
+        for short, one in state.get("metrics", {}).items():
+            if isinstance(metric := parts.get(one["path"]), Metric):
+                for key, value in one["values"].items():
+                    setattr(metric, key, value)
+                metric._update_count = one["count"]
+                self._metrics[short] = (metric, one["published"])
+
     def reset(self) -> None:
         """Forget all values."""
         self._means, self._of_steps, self._metrics = {}, {}, {}
+
+
+def of_ranks(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states of all ranks; all call it together."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [state]
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    return states
+
+
+def of_this_rank(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The state of this rank; empty where there were more or fewer ranks."""
+    several = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+    return states[rank] if len(states) == world else {}
 
 
 def _scalar(name: str, value: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer.engine.lightning_kind import check_ignored, check_replaced, overrides, positional
-from trainer.engine.lightning_logs import LoggedValues, score_name
+from trainer.engine.lightning_logs import LoggedValues, of_ranks, of_this_rank, score_name
 from trainer.engine.manual_update import Turn, named_turns
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import HALF, StepOutput, tensors
@@ -292,10 +292,12 @@ class LightningStep(RunHooks):
         added = {name: value for name, value in theirs.items() if name not in own}
         _check_plain(type(net).__name__, added)
         clocks = {"clocks": dict(self.clocks), "updates": self.view.global_step} if self.clocks else {}
-        return {"epoch": self.view.epoch, "added": added, **clocks}
+        logged = of_ranks(self.logged["train"].state_dict(self.net))
+        return {"epoch": self.view.epoch, "added": added, "logged": logged, **clocks}
 
     def load_state_dict(self, state: dict[str, Any], weights: Mapping[str, Any]) -> None:
         self.view.epoch, self._begun = state.get("epoch"), False
+        self.logged["train"].load_state_dict(of_this_rank(state.get("logged", [])), self.net)
         saved = state.get("updates") or 1  # in updates of the checkpoint, which may have another batch
         t = self.view.global_step
         self.clocks = {name: step * t // saved for name, step in state.get("clocks", {}).items()}
