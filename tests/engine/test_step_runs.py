@@ -153,15 +153,20 @@ def test_what_a_step_logs_is_scored_with_the_weights_of_its_loss_and_may_be_watc
             ("task.monitor=val/accuracy",),
             "task.monitor=val/accuracy names a validation score without val/: set accuracy",
         ),
-        (
-            (*OWN[:1], *OWN[2:-1], "+task.step._target_=tests.engine.own_steps.named_as_a_metric"),
-            "task.step logs accuracy, and so is a loss or a metric called: give another name",
-        ),
     ],
 )
-def test_a_score_that_is_not_there_or_twice_is_refused_before_the_first_update(assembled, words, told):
+def test_a_score_that_is_not_there_is_refused_before_the_first_update(assembled, words, told):
     with pytest.raises(ConfigError, match=told):
         fit(assembled(*SMALL, *words))
+
+
+def test_a_metric_counts_where_the_step_logs_its_name(assembled):
+    run = assembled(*SMALL, *OWN[:1], *OWN[2:-1], "+task.step._target_=tests.engine.own_steps.named_as_a_metric")
+    fit(run)
+    net, source = run.module.net.eval(), run.data.splits.val
+    with torch.no_grad():
+        right = (net(source.inputs).argmax(1) == source.targets).float().mean().item()
+    assert run.trainer.callback_metrics["val/accuracy"].item() == pytest.approx(right)
 
 
 def test_measurements_averages_and_sweeps_go_through_the_step(assembled):

@@ -217,10 +217,10 @@ class Scores(nn.Module):
                 metric.update(output.outputs, output.targets)  # type: ignore[operator]
 
     def _update_logs(self, output: StepOutput, weight: Any, batch: Any) -> None:
-        """Count what a step logs, with the weights of its loss."""
+        """Count what a step logs, with the weights of its loss; where a metric or loss has the name, that one counts."""
         for name, value in output.logs.items():
             if name in ("loss", *self.loss_weights, *self.names):
-                raise ConfigError(f"task.step logs {name}, and so is a loss or a metric called: give another name.")
+                continue
             if name not in self.log_names:
                 self.log_names.append(name)
                 self.logs.append(Mean().to(output.loss.device))
@@ -239,7 +239,6 @@ class Scores(nn.Module):
         if self.loss_weights:
             named = dict(zip(self.loss_weights, means))
             scores = {"loss": math.fsum(self.loss_weights[name] * mean for name, mean in named.items()), **named}
-        scores |= {name: log.compute() for name, log in zip(self.log_names, self.logs)}  # type: ignore[operator]
         self.arrays = {}
         for name, metric in zip(self.names, self.metrics):
             with _naming(name):
@@ -253,7 +252,8 @@ class Scores(nn.Module):
                     self.arrays[key] = value
                 else:
                     scores[key] = value
-        return scores
+        logged = {name: log.compute() for name, log in zip(self.log_names, self.logs)}  # type: ignore[operator]
+        return scores | {name: mean for name, mean in logged.items() if name not in scores and name not in self.arrays}
 
 
 @contextmanager
