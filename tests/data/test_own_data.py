@@ -62,7 +62,7 @@ class NoRead(DataModule):
     ("target", "allow", "told"),
     [
         ("pytorch_lightning.LightningDataModule", "pytorch_lightning", "make it a subclass of data.module.DataModule"),
-        ("torch.nn.Identity", "torch", "makes a Identity, but a DataModule is needed"),
+        ("torch.nn.Identity", "torch.nn", "Identity"),
         (f"{__name__}.NoRead", __name__, "data: NoRead has no method read"),
     ],
 )

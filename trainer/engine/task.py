@@ -217,7 +217,7 @@ class Scores(nn.Module):
                 metric.update(output.outputs, output.targets)  # type: ignore[operator]
 
     def _update_logs(self, output: StepOutput, weight: Any, batch: Any) -> None:
-        """Count what a step logs, with the weights of its loss; where a metric or loss has the name, that one counts."""
+        """Count what a step logs, with the weights of its loss, unless a metric or a loss has the name."""
         for name, value in output.logs.items():
             if name in ("loss", *self.loss_weights, *self.names):
                 continue
