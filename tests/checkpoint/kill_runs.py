@@ -8,6 +8,7 @@ checkpoint must be those of the undisturbed run to the bit, and no temporary fil
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -86,15 +87,17 @@ def kill(points: int, seed: int) -> Counter[str]:
     began = time.monotonic()
     os.waitpid(start("whole"), 0)
     whole, expected = time.monotonic() - began, ending("whole")
-    for number in range(points):
+    for number in itertools.count():
+        if counts["runs"] == points:
+            return counts
         name, kills, wanted = f"run-{number}", 0, 1 + (number % 3 == 0)
         while not done(name):
             child = start(name)
             if kills < wanted:
                 time.sleep(draw.uniform(0, whole / (kills + 1)))
                 os.kill(child, signal.SIGKILL)
-                kills += 1
             _, status = os.waitpid(child, 0)
+            kills += status == signal.SIGKILL  # not where it had just ended
             if status not in (0, signal.SIGKILL):
                 counts["failed"] += 1
                 break
@@ -108,7 +111,7 @@ def kill(points: int, seed: int) -> Counter[str]:
             print(f"{name}: {different[:5]} differ, {left} left", flush=True)
         elif number % 10 == 9:
             print(f"{dict(counts)}", flush=True)
-    return counts
+    raise AssertionError
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """A damaged checkpoint is never loaded, an older one takes its place and is told, and nothing finite is lost."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -54,17 +55,17 @@ def test_corruptions_of_all_kinds_are_never_loaded_and_the_older_checkpoint_take
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_kill_at_any_system_call_of_a_save_loses_nothing_and_leaves_nothing(tmp_path):
-    command = [sys.executable, Path(__file__).parent / "kill_saves.py", "--points", "15"]
+    command = [sys.executable, Path(__file__).parent / "kill_saves.py", "--points", "10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert "15 kills, 0 lost" in done.stdout, done.stdout + done.stderr
+    assert "10 kills, 0 lost" in done.stdout, done.stdout + done.stderr
     assert done.stdout.endswith("0 orphans\n")
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bits(tmp_path):
-    command = [sys.executable, Path(__file__).parent / "kill_runs.py", "--points", "2"]
+    command = [sys.executable, Path(__file__).parent / "kill_runs.py", "--points", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert "2 runs, 3 kills, 2 same bits, 0 failed, 0 orphans" in done.stdout, done.stdout + done.stderr
+    assert re.search(r"1 runs, [12] kills, 1 same bits, 0 failed, 0 orphans", done.stdout), done.stdout + done.stderr
 
 
 def test_a_checkpoint_stays_an_archive_that_torch_and_zip_read(run):
