@@ -165,6 +165,4 @@ def explained(failure: Diverged, data: Any) -> Diverged:
 def check_finite(t: int, norm: float, loss: float | None = None) -> None:
     """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
     if found := describe(loss, norm):
-        raise Diverged(
-            f"update {t} has {found}: the run stops, and its checkpoints are from before this update. {ADVICE}", t
-        )
+        raise Diverged(f"update {t} has {found}: the run stops, and this update is not applied. {ADVICE}", t)

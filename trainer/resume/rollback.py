@@ -1,6 +1,7 @@
 """Rollback: a run that diverged goes on from its newest finite checkpoint, without the batch or at a lower rate."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import AtomicCheckpointIO, checkpoint_path, checkpoints_in
+from trainer.checkpoint.io import AtomicCheckpointIO, checkpoint_path, checkpoints_in, is_good
 from trainer.engine.guard import Diverged
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
@@ -21,7 +22,7 @@ from trainer.resume.resume_point import ResumePoint
 def roll_back(failure: Diverged, module: Module, checkpointing: Checkpointing) -> ResumePoint:
     """The checkpoint that the run goes on from; all ranks call it together.
 
-    It is the newest one whose tensors are finite, or the one before where the run has failed again after a rollback to
+    It is the newest one that is not damaged, or the one before where the run has failed again after a rollback to
     the newest. Its file then holds the rollback, as a segment of the curve's history, and the batch that is left out.
     Newer files are removed. Raises `failure` where the guard does not roll back, and another `Diverged` at its limit.
     """
@@ -74,22 +75,18 @@ def _chosen(folder: Path, past: list[Segment], module: Module) -> str:
     """The file to return to, chosen on rank 0."""
     if not module.trainer.is_global_zero:
         return ""
-    found = list(_finite(folder))
+    found = list(islice(_undamaged(folder), 2))
     if not found:
-        raise ConfigError(f"guard=rollback: {folder} holds no finite checkpoint to return to: start a new run.")
+        raise ConfigError(f"guard=rollback: {folder} holds no good checkpoint to return to: start a new run.")
     last = past[-1]["samples"] // module.horizon.batch_size if past else -1
     again = found[0] == checkpoint_path(folder, last) and len(found) > 1
     return str(found[1] if again else found[0])
 
 
-def _finite(folder: Path) -> Iterator[Path]:
-    """The checkpoints that can be read and hold finite weights and optimizer states, the newest first."""
+def _undamaged(folder: Path) -> Iterator[Path]:
+    """The checkpoints that can be read, the newest first; each was finite when it was saved."""
     for path in reversed(checkpoints_in(folder)):
-        try:
-            content = ResumePoint.read(path, folder.parent).content
-        except ConfigError:
-            continue
-        if finite([content["state_dict"], content["optimizer_states"]]):
+        if is_good(path):
             yield path
 
 
