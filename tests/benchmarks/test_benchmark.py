@@ -41,6 +41,7 @@ def test_updates_are_measured_in_every_loop_that_is_installed_and_told_why_not_i
     assert "skipped" in capsys.readouterr().out
 
 
+@pytest.mark.sample(0)
 def test_transformers_does_the_same_work_where_it_is_installed(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     pytest.importorskip("accelerate", reason="accelerate is not installed")
@@ -77,6 +78,7 @@ def test_two_processes_are_measured_beside_bare_ddp_that_ends_with_the_same_weig
     assert found["updates"] == 10
 
 
+@pytest.mark.sample(0)
 def test_one_evaluation_is_measured_beside_the_steps_of_peers(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "transformers", None)
     found = measured(tmp_path, "lr", "--updates", "200", "--rounds", "2", "--planned", "1000")

@@ -22,6 +22,7 @@ def rows(text):
     return {cells[0]: cells for cells in found if cells[0] not in ("optimizer", "---")}
 
 
+@pytest.mark.sample(0)
 def test_the_page_has_a_row_for_every_optimizer_and_each_beats_a_constant_guess():
     shown = rows(PAGE.read_text())
     assert set(shown) == set(trial.names())
@@ -31,6 +32,7 @@ def test_the_page_has_a_row_for_every_optimizer_and_each_beats_a_constant_guess(
         assert trial.composed(f"optimizer={name}").optimizer._target_ == cells[1].strip("`")
 
 
+@pytest.mark.sample(0)
 def test_the_script_tries_a_grid_measures_and_writes_its_page(tmp_path, capsys):
     out = tmp_path / "deep" / "page.md"
     chosen = ["--only", "adamw", "muon", "--updates", "20", "--points", "1", "--rounds", "1", "--out", str(out)]

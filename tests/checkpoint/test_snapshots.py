@@ -89,7 +89,7 @@ def logged(folder):
     return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in tags}
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_branch_is_to_the_bit_the_run_that_is_trained_alone(trained, shared, kind):
     words = KINDS[kind]

@@ -103,6 +103,7 @@ def test_models_and_data_of_the_user_join_the_shipped_ones(tmp_path: Path, with_
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=100)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("own", "code"), [("class MLP: pass\n", 2), (None, 0)], ids=["another", "the same"])
 def test_a_module_of_the_users_own_with_the_name_of_a_shipped_one_is_refused(
     project: Path, own: str | None, code: int

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 START = """
 import sys, trainer, pytorch_lightning, torch
 from trainer.cli import deferred_dynamo
@@ -46,5 +48,6 @@ def test_optimizers_step_without_it_and_a_net_can_be_compiled_afterwards() -> No
     run(START + COMPILE)
 
 
+@pytest.mark.sample(0)
 def test_its_names_are_its_own_once_a_submodule_is_imported() -> None:
     run(START + NAMES)

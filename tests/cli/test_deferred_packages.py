@@ -31,6 +31,7 @@ def test_torchmetrics_runs_its_own_code_only_when_it_is_asked_for(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.sample(0)
 def test_metrics_draw_with_matplotlib_and_know_its_axes():
     code = """
 import trainer, pytorch_lightning, sys, torch
@@ -55,6 +56,7 @@ except ValueError as error:
     assert "matplotlib axis object" in done.stdout, done.stderr
 
 
+@pytest.mark.sample(0)
 def test_a_name_that_torchmetrics_does_not_have_is_an_attribute_error():
     code = "import trainer, torchmetrics\ntry: torchmetrics.nothing\nexcept AttributeError as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -113,5 +113,5 @@ def test_a_command_names_the_extra_before_it_trains(package, tool, words, told, 
 def test_without_optuna_a_search_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     gone(monkeypatch, "optuna")
     settings = OmegaConf.structured(SearchSweeperConf)
-    with pytest.raises(ConfigError, match=r"hydra/sweeper=search needs optuna, .*'cadence\[search\]'"):
+    with pytest.raises(ConfigError, match=r"hydra/sweeper=search needs optuna, .*: pip install 'optuna>="):
         SearchSweeper(**{name: value for name, value in settings.items() if name != "_target_"})

@@ -43,7 +43,7 @@ def falling(t: int) -> float:
     return 1.0 / (1.0 + t)
 
 
-@pytest.mark.sample(60)
+@pytest.mark.sample(30)
 @pytest.mark.parametrize(
     ("group", "option"), [pair for pair in OPTIONS if pair[0] in GROUPS], ids=lambda word: str(word)
 )

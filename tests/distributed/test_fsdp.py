@@ -51,7 +51,7 @@ def apart(one, other):
     return (one["weights"] - other["weights"]).abs().max().item()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LONG)
 def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(folder, name):
@@ -71,6 +71,7 @@ def test_fifty_updates_end_with_the_weights_of_one_process_and_log_the_same(fold
                 assert values == (alone["logged"][tag] if exact else pytest.approx(alone["logged"][tag], rel=1e-5)), tag
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_gradients_that_are_not_divided_by_the_processes_make_a_difference_that_is_seen(folder):
     wrong = load(folder, "summed")
@@ -78,11 +79,13 @@ def test_gradients_that_are_not_divided_by_the_processes_make_a_difference_that_
     assert apart(wrong, torch.load(folder / "momentum.pt")) > 1e-3
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_net_with_tied_weights_ends_as_on_one_process(folder):
     assert apart(load(folder, "gpt-2"), torch.load(folder / "gpt.pt")) <= 1e-12
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_of_parts_has_the_weights_and_the_state_of_the_whole_and_goes_on_from_it(folder, name):
@@ -98,6 +101,7 @@ def test_every_optimizer_that_is_let_pass_is_among_those_that_are_compared():
             assert any(target.startswith(f"{package}.") and target.endswith(f".{kind}") for target in made), kind
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_each_rank_holds_half_and_gradients_are_exchanged_on_the_last_micro_batch_of_four_alone(folder):
     looks = [load(folder, "looked", rank) for rank in (0, 1)]
@@ -108,6 +112,7 @@ def test_each_rank_holds_half_and_gradients_are_exchanged_on_the_last_micro_batc
         assert max(held) < 0.51 * total[0]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_loss_of_one_rank_that_is_not_finite_stops_all_at_the_same_update(folder):
     told = [load(folder, "diverged", rank) for rank in (0, 1)]
@@ -115,6 +120,7 @@ def test_a_loss_of_one_rank_that_is_not_finite_stops_all_at_the_same_update(fold
     assert told[0].startswith("update 5 has gradient norm nan")
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_in_bfloat16_it_trains_as_ddp_does(folder):
     ddp, fsdp = load(folder, "bf16-ddp"), load(folder, "bf16-fsdp")
@@ -122,6 +128,7 @@ def test_in_bfloat16_it_trains_as_ddp_does(folder):
     assert apart(fsdp, ddp) < 1e-3
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_run_that_goes_on_from_its_own_checkpoint_ends_with_the_same_bits(folder):
     for rank in (0, 1):
@@ -131,6 +138,7 @@ def test_a_run_that_goes_on_from_its_own_checkpoint_ends_with_the_same_bits(fold
         assert first["test"] == second["test"]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["fsdp-to-ddp", "ddp-to-fsdp", "one-to-fsdp", "fsdp-to-one"])
 def test_a_checkpoint_of_one_strategy_goes_on_under_another(folder, way):
@@ -139,6 +147,7 @@ def test_a_checkpoint_of_one_strategy_goes_on_under_another(folder, way):
     assert on["test"] == pytest.approx(whole["test"], abs=1e-6)
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_checkpoints_hold_whole_plain_tensors_under_the_names_of_one_process(folder, kind):
@@ -153,6 +162,7 @@ def test_checkpoints_hold_whole_plain_tensors_under_the_names_of_one_process(fol
             assert torch.allclose(value, theirs[name], rtol=0, atol=1e-12)
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_run_and_is_named(folder):
     assert (folder / "lost.codes").read_text() == "1 -9"

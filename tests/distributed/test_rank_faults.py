@@ -5,6 +5,7 @@ import pytest
 from tests.distributed.rank_faults import check, finish
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_rank_without_memory_ends_all_and_the_run_goes_on(tmp_path):
     (tmp_path / "unharmed").mkdir()

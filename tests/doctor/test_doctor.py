@@ -235,7 +235,7 @@ def test_every_experiment_is_tried():
     assert known == {*healthy.DIGITS, *healthy.LARGER}
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", healthy.DIGITS)
 def test_no_experiment_on_digits_raises_an_alarm(name, tmp_path):

@@ -144,6 +144,9 @@ class Holder:
     def __init__(self, net):
         self.net = net
 
+    def __call__(self, net, batch, *, t):
+        return self.net(batch)
+
 
 class Trainable(nn.Module):
     def __init__(self, net):

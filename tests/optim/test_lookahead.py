@@ -61,6 +61,7 @@ def test_a_learning_rate_written_into_its_groups_reaches_the_base():
     assert all(torch.allclose(b - 0.75, a) for b, a in zip(before, net.parameters()))
 
 
+@pytest.mark.sample(0)
 def test_a_resumed_run_ends_with_the_same_bits(assembled):
     whole = assembled(*SMALL, folder="whole")
     fit(whole)

@@ -48,7 +48,7 @@ def test_every_optimizer_of_the_field_has_a_name():
     assert set(NAMES) >= NAMED
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_optimizer_learns_what_a_constant_guess_cannot(assembled, name):
     rate = [f"optimizer.lr={RATES[name]}"] if name in RATES else []
@@ -64,7 +64,7 @@ def test_an_optimizer_learns_what_a_constant_guess_cannot(assembled, name):
     assert assembly.checkpointing.best["scores"]["val/loss"] < 0.8 * GUESS
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     chosen = (*SMALL, f"optimizer={name}", *NEEDS.get(name, []), "trainer.duration=20", "trainer.validate=7")

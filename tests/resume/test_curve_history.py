@@ -95,6 +95,7 @@ KEEP = ("continue", "stretch", "branch_cooldown")
 CASES = list(itertools.product(EDITS, POLICIES))
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize(("edit", "policy"), CASES, ids=[f"{' '.join(edit[0])} {policy}" for edit, policy in CASES])
 def test_an_edited_config_does_what_its_policy_says_or_is_refused(first, tmp_path, edit, policy):
     overrides, kept, curve = edit

@@ -45,6 +45,7 @@ def test_without_ray_the_launcher_says_in_one_line_what_to_install(app: Path) ->
     assert not (app / "outputs/s/0").exists()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("word", "told"),
     [

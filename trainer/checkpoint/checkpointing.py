@@ -109,6 +109,8 @@ class Checkpointing(pl.Callback):
         Raises:
             ConfigError: it is damaged.
         """
+        if self.best["update"] is None:
+            return
         for folder in dict.fromkeys([self.folder, *([self.source.parent] if self.source else [])]):
             if not (folder / BEST).exists():
                 continue
@@ -145,8 +147,7 @@ class Checkpointing(pl.Callback):
         if trainer.is_global_zero:
             self.run_folder.begin()
         self._saved = -1 if self._position.due else pl_module.clock.t
-        if self.best["update"] is not None:
-            self.adopt()
+        self.adopt()
         self.stop_signal.connect(trainer)
         self._finite.begin(pl_module, trainer.optimizers)
         self.stop_signal.limit.expect_save(3 * sum(one.nbytes for one in pl_module.parameters()))  # with two moments
