@@ -53,8 +53,11 @@ def fit(
     words = words_of(overrides) if (cfg := given_config(overrides)) is None else []
     renew_run_id()
     register_run_id()
-    with _job(cfg, words, config_dir, config_name) as (job, made), _restored_process():
-        _check_process(job)
+    name = [] if cfg is None else [f"name={cfg.get('name')}"]
+    with _job(words or name, config_dir, config_name) as (job, composed), _restored_process():
+        made = composed if cfg is None else cfg
+        _check_process()
+        check_command(job)
         folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
         settings = settings_of(made)
         if (world := settings.trainer.world) > 1:
@@ -87,23 +90,18 @@ def _interruptible(words: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _job(
-    cfg: DictConfig | None, words: list[str], config_dir: str | Path | None, config_name: str
-) -> Iterator[tuple[DictConfig, DictConfig]]:
+def _job(words: list[str], config_dir: str | Path | None, config_name: str) -> Iterator[tuple[DictConfig, DictConfig]]:
     """The settings of Hydra, which `${hydra:…}` reads meanwhile, and the config of the run."""
-    name = [] if cfg is None else [f"name={cfg.get('name')}"]
-    composed = composed_job(words or name, config_dir, config_name)
+    composed = composed_job(words, config_dir, config_name)
     with read_write(composed), open_dict(composed):
         composed.hydra.runtime.output_dir = str(Path(composed.hydra.run.dir).absolute())
         composed.hydra.runtime.cwd = str(Path.cwd())
         composed.hydra.job.num, composed.hydra.job.id = 0, "0"
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(composed)
-    made = cfg
-    if made is None:
-        made = composed.copy()
-        with open_dict(made):
-            del made["hydra"]
+    made = composed.copy()
+    with open_dict(made):
+        del made["hydra"]
     try:
         yield composed.hydra, made
     finally:
@@ -132,12 +130,11 @@ def _restored_process() -> Iterator[None]:
         os.environ.update(environment)
 
 
-def _check_process(job: DictConfig) -> None:
+def _check_process() -> None:
     """As the command does; here Lightning has been imported before, and has then read the environment."""
     if ignored := ignore_other_ranks():
         print(ignored, file=sys.stderr, flush=True)
     rank_zero_only.rank = rank()  # type: ignore[attr-defined]
-    check_command(job)
 
 
 def _flags(config_dir: str | Path | None, config_name: str) -> list[str]:

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from hydra_plugins.slurm_launcher import SlurmLauncher
@@ -142,7 +143,8 @@ def test_the_shell_allows_a_package_in_every_command(compose, monkeypatch):
         ({"sweeper": {"params": {"+allow": "[os]"}}}, "hydra.sweeper.params.allow is not read"),
     ],
 )
-def test_hydra_calls_no_more_than_its_plugins(hydra, says):
+def test_hydra_calls_no_more_than_its_plugins(hydra, says, monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # an earlier test may have set it
     config = OmegaConf.create({"hydra": hydra, "deep": {"_target_": "joblib.load"}})
     with pytest.raises(ConfigError) as refused:
         check_composed(config, [])

@@ -110,7 +110,7 @@ def _checked_launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Lau
     return checked
 
 
-def _checked_config(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+def _checked_config(load: Callable[..., Any]) -> Callable[..., Any]:
     def checked(
         loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **more: Any
     ) -> Any:

@@ -4,7 +4,7 @@ Hydra imports and calls what these name, before the run begins. They are checked
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -52,7 +52,7 @@ def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
             raise ConfigError(f"{key}.allow is not read: give allow=[…] on the command line.")
 
 
-def _sweeps(hydra: DictConfig) -> Iterator[tuple[str, Any]]:
+def _sweeps(hydra: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     sweeper = hydra.get("sweeper") or {}
     yield "hydra.sweeper.params", sweeper.get("params") or {}
     for name, more in (sweeper.get("when") or {}).items():
@@ -84,7 +84,7 @@ def _check_target(key: str, target: str, allow: Sequence[str]) -> None:
     raise ConfigError(f"{key}._target_={target} is not called: Hydra may call {known}.")
 
 
-def _check_logs(key: str, node: DictConfig) -> None:
+def _check_logs(key: str, node: Mapping[Any, Any]) -> None:
     for name, known in (("class", HANDLERS), ("()", FACTORIES), ("_target_", ()), (".", ()), ("queue", ())):
         if name in node and (found := _text(node, name, key)) not in known:
             raise ConfigError(f"{key}.{name}={found} is not called: logs may name {', '.join(HANDLERS + FACTORIES)}.")
@@ -92,7 +92,8 @@ def _check_logs(key: str, node: DictConfig) -> None:
         value = _text(node, entry, key, needed=False)
         if value.startswith(("ext://", "cfg://")) and value not in STREAMS:
             raise ConfigError(f"{key}.{entry!s}={value} is not read: a log goes to {' or '.join(STREAMS)}.")
-    if "filename" in node and not _is_log(str(node._get_node("filename"))):
+    written: Any = OmegaConf.to_container(node, resolve=False)
+    if "filename" in written and not _is_log(str(written["filename"])):
         raise ConfigError(f"{key}.filename is not written: name a file of the run, NAME.log in its folder.")
 
 
@@ -102,7 +103,7 @@ def _is_log(raw: str) -> bool:
     return inside and raw.endswith(".log") and ".." not in raw
 
 
-def _text(node: DictConfig, name: Any, key: str, needed: bool = True) -> str:
+def _text(node: Mapping[Any, Any], name: Any, key: str, needed: bool = True) -> str:
     """The value as text; refused, where it is `needed`, if it cannot be known yet."""
     try:
         return str(node[name])

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.messages import user_error_message
 from trainer.distributed.launch.folder_lock import FolderLock, missing_folders, remove_empty
@@ -54,16 +54,16 @@ def emptied_where_refused(lock: FolderLock) -> Iterator[None]:
 def run_job_in_new_folder(run_job: Callable[..., JobReturn]) -> Callable[..., JobReturn]:
     """Hydra's `run_job`, which makes the folder of a run before the task can be refused."""
 
-    def run(*arguments: Any, config: DictConfig, job_dir_key: str, **more: Any) -> JobReturn:
+    def run(*arguments: Any, **named: Any) -> JobReturn:
         before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)
+        HydraConfig.instance().set_config(named["config"])
         try:
-            new = missing_folders(Path(str(OmegaConf.select(config, job_dir_key))).absolute())
+            new = missing_folders(Path(str(OmegaConf.select(named["config"], named["job_dir_key"]))).absolute())
         finally:
             HydraConfig.instance().cfg = before
         error: BaseException | None = None
         try:
-            done = run_job(*arguments, config=config, job_dir_key=job_dir_key, **more)
+            done = run_job(*arguments, **named)
             error = done._return_value if isinstance(done._return_value, Exception) else None
             return done
         except BaseException as raised:

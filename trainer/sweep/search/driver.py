@@ -107,7 +107,10 @@ class Search:
             condition = [f"{parameter.when.key}={parameter.when.values[0]}"] if parameter.when else []
             for value in parameter.choices or (parameter.at(0.0),):
                 make_job(0, [*question.fixed, *condition, f"{parameter.key}={value}"])
-        OmegaConf.save(_without_environment(self.config), root / "multirun.yaml")
+        kept = self.config.copy()
+        with read_write(kept.hydra.job), open_dict(kept.hydra.job):
+            kept.hydra.job.env_set = {}  # Hydra has copied variables of the environment into it
+        OmegaConf.save(kept, root / "multirun.yaml")
         storage = database(self.storage, self.heartbeat) if self.storage else journal(root / JOURNAL)
         name = (root.parent if self.storage else root).name
         study = open_study(storage, name, question.directions, question.identity())
@@ -130,11 +133,3 @@ class Search:
             values = ", ".join(f"{metric} {value:.6g}" for metric, value in best["values"].items())
             print(f"best: trial {best['number']}, {values}: {best['command']}")
         sys.stdout.flush()
-
-
-def _without_environment(config: DictConfig) -> DictConfig:
-    """The config without the variables of the environment that Hydra has copied into it."""
-    kept = config.copy()
-    with read_write(kept.hydra.job), open_dict(kept.hydra.job):
-        kept.hydra.job.env_set = {}
-    return kept
