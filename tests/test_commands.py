@@ -240,6 +240,7 @@ def test_a_run_goes_on_where_it_stopped_and_a_finished_one_is_left_alone(quick, 
     assert [point.step for point in scalars(folder).Scalars("lr/decay")] == list(range(117))
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_each_job_of_a_sweep_can_itself_be_two_processes(command, tmp_path):
     command(

@@ -189,6 +189,7 @@ def drawn(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where / "outputs/s"
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_row_sweep_over_devices_1_2_and_2_1_gives_each_job_its_own_world(drawn: Path) -> None:
     assert [[rank["world"] for rank in ranks(drawn / str(number))] for number in range(3)] == [[1], [2, 2], [1]]

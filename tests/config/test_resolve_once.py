@@ -50,6 +50,7 @@ def test_numbers_curve_and_plan_are_made_once_and_each_checkpoint_is_read_once(t
     assert resumed == ONCE | reads(f"new/{middle.name}", "new/best.ckpt", *better)
 
 
+@pytest.mark.sample(0)
 def test_a_best_from_before_the_resume_is_read_once(tmp_path):
     worse = ("optimizer.lr=30", "schedule=constant", "optimizer.weight_decay=1e-9")
     counted(tmp_path / "new", *worse)

@@ -27,6 +27,7 @@ def batches(module: CIFAR10) -> list:
     return [micro for chunk in module.train_dataloader() for update in chunk for micro in update]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.data
 def test_memory_and_workers_give_the_same_bits() -> None:
     memory, workers = cifar(), cifar(in_memory=False)

@@ -56,6 +56,7 @@ def losses(run):
     return [json.loads(line)["val/loss"] for line in (run.folder / "validations.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", [(*ROWS, step("row_step")), RECORDS], ids=["rows", "records"])
 def test_triples_and_batches_by_name_train_are_scored_and_resume_to_the_same_bits(assembled, words):
     whole = assembled(*RUN, *words, "data.num_workers=0", "trainer.checkpoint=1")
@@ -166,6 +167,7 @@ def cut_words():
     return [*(word for word in given if "data.num_workers" not in word), "trainer.duration=12"]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_two_processes_train_batches_by_name_as_two_micro_batches_do(tmp_path):
     assert worlds.run(2, both, tmp_path) == [0, 0]
