@@ -377,7 +377,7 @@ def test_a_run_of_the_framework_is_the_same_to_the_last_bit(assembled):
         (["+measure.evry=2"], "did you mean every"),
         (
             ["measure.noise=0.9", "measure._target_=torch.nn.Identity", *(f"~measure.{name}" for name in OPTIONS)],
-            "Measurement",
+            "measure takes those of trainer.measure.norms",
         ),
     ],
 )
