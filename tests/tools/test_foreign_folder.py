@@ -146,26 +146,28 @@ def test_the_poison_works_where_a_file_is_read_without_care(tmp_path):
 
 def test_what_the_folder_allows_does_not_count(compose, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "planted.py").write_text(MODULE)
-    config = OmegaConf.to_container(compose("allow=[planted]"), resolve=True)
-    config["model"] = {"_target_": "planted.touch", "path": str(tmp_path / "mark")}
+    (tmp_path / "foreign_code.py").write_text(MODULE)
+    config = OmegaConf.to_container(compose("allow=[foreign_code]"), resolve=True)
+    config["model"] = {"_target_": "foreign_code.touch", "path": str(tmp_path / "mark")}
     folder = write_run(tmp_path / "run", [], {"val/loss": 1.0}, events=False)
     (folder / "checkpoints").mkdir()
     saved = {"format": FORMAT, "config": config, "updates": 1, "shape": {"classes": 10, "in_features": 64}}
     torch.save({"cadence": saved, "state_dict": {}}, folder / BEST)
     seal(folder / BEST)
-    with pytest.raises(ConfigError, match="planted.touch is not in an allowed package.*CADENCE_ALLOW=planted"):
+    with pytest.raises(
+        ConfigError, match="foreign_code.touch is not in an allowed package.*CADENCE_ALLOW=foreign_code"
+    ):
         _ = cadence.load(folder).net
-    assert "planted" not in sys.modules
+    assert "foreign_code" not in sys.modules
     assert not (tmp_path / "mark").exists()
     with pytest.raises(ConfigError, match="makes a|takes no|Module|is needed"):
-        _ = cadence.load(folder, allow=["planted"]).net
-    sys.modules.pop("planted", None)
+        _ = cadence.load(folder, allow=["foreign_code"]).net
+    sys.modules.pop("foreign_code", None)
     config["model"] = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
     torch.save({"cadence": saved, "state_dict": {}}, folder / BEST)
     seal(folder / BEST)
     with pytest.raises(ConfigError, match="os cannot be one"):
-        _ = cadence.load(folder, allow=["planted"]).net
+        _ = cadence.load(folder, allow=["foreign_code"]).net
     with pytest.raises(ConfigError, match="allow=os"):
         _ = cadence.load(folder, allow=["os"]).net
 
