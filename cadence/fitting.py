@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -50,14 +51,12 @@ def fit(
     Raises:
         ConfigError: the config is invalid, or asks for several processes: train those by the command.
     """
-    words = words_of(overrides) if (cfg := given_config(overrides)) is None else []
+    words = words_of(overrides) if (cfg := given_config(overrides)) is None else [f"name={cfg.get('name')}"]
     renew_run_id()
     register_run_id()
-    name = [] if cfg is None else [f"name={cfg.get('name')}"]
-    with _job(words or name, config_dir, config_name) as (job, composed), _restored_process():
+    with _job(words, config_dir, config_name) as (job, composed), _restored_process():
         made = composed if cfg is None else cfg
-        _check_process()
-        check_command(job)
+        _check_process(job)
         folder, program = Path(job.runtime.output_dir), [*COMMAND, *_flags(config_dir, config_name)]
         settings = settings_of(made)
         if (world := settings.trainer.world) > 1:
@@ -130,11 +129,12 @@ def _restored_process() -> Iterator[None]:
         os.environ.update(environment)
 
 
-def _check_process() -> None:
+def _check_process(job: Any) -> None:
     """As the command does; here Lightning has been imported before, and has then read the environment."""
     if ignored := ignore_other_ranks():
         print(ignored, file=sys.stderr, flush=True)
     rank_zero_only.rank = rank()  # type: ignore[attr-defined]
+    check_command(job)
 
 
 def _flags(config_dir: str | Path | None, config_name: str) -> list[str]:
