@@ -19,7 +19,7 @@ from trainer.checkpoint.io import (
     checkpoint_path,
     checkpoints_in,
     copy_checkpoint,
-    is_good,
+    good_checkpoints,
     read,
 )
 from trainer.checkpoint.position import Position, call_last
@@ -292,5 +292,5 @@ def _ends(every: Interval, t: int) -> bool:
 
 def describe_newest(folder: Path) -> str:
     """Which checkpoint of a folder to go on from: the newest that is not damaged."""
-    newest = next((path for path in reversed(checkpoints_in(folder)) if is_good(path)), None)
+    newest = next(good_checkpoints(folder), None)
     return f"There is no checkpoint in {folder}." if newest is None else f"The newest checkpoint is {newest}."

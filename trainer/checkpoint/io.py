@@ -11,6 +11,7 @@ newer, is refused with one line that names the version that wrote it: nothing is
 import copy
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,7 @@ def _refuse_others(place: str, path: Path) -> None:
 
 def _instead_of(path: Path) -> str:
     """What to take for a damaged checkpoint."""
-    others = (other for other in reversed(checkpoints_in(path.parent)) if other.name != path.name)
-    good = next((other for other in others if is_good(other)), None)
+    good = next((other for other in good_checkpoints(path.parent) if other.name != path.name), None)
     return "There is no good one beside it." if good is None else f"The newest good one beside it is {good}."
 
 
@@ -177,3 +177,8 @@ def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints of single updates in a folder, the oldest first, by the number in their name."""
     found = {int(match[1]): path for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
     return [found[update] for update in sorted(found)]
+
+
+def good_checkpoints(folder: Path) -> Iterator[Path]:
+    """Those of them that are not damaged, the newest first; each is read when it is asked for."""
+    return filter(is_good, reversed(checkpoints_in(folder)))

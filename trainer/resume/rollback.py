@@ -1,6 +1,6 @@
 """Rollback: a run that diverged goes on from its newest finite checkpoint, without the batch or at a lower rate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.checkpoint.checkpointing import Checkpointing
-from trainer.checkpoint.io import AtomicCheckpointIO, checkpoint_path, checkpoints_in, is_good
+from trainer.checkpoint.io import AtomicCheckpointIO, checkpoint_path, checkpoints_in, good_checkpoints
 from trainer.engine.guard import Diverged
 from trainer.engine.module import Module
 from trainer.lr import ConfigError
@@ -75,19 +75,12 @@ def _chosen(folder: Path, past: list[Segment], module: Module) -> str:
     """The file to return to, chosen on rank 0."""
     if not module.trainer.is_global_zero:
         return ""
-    found = list(islice(_undamaged(folder), 2))
+    found = list(islice(good_checkpoints(folder), 2))
     if not found:
         raise ConfigError(f"guard=rollback: {folder} holds no good checkpoint to return to: start a new run.")
     last = past[-1]["samples"] // module.horizon.batch_size if past else -1
     again = found[0] == checkpoint_path(folder, last) and len(found) > 1
     return str(found[1] if again else found[0])
-
-
-def _undamaged(folder: Path) -> Iterator[Path]:
-    """The checkpoints that can be read, the newest first; each was finite when it was saved."""
-    for path in reversed(checkpoints_in(folder)):
-        if is_good(path):
-            yield path
 
 
 def _offending(failure: Diverged, module: Module, begin: int) -> list[int]:
