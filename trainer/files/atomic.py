@@ -56,7 +56,7 @@ def remove_orphans(folder: Path, owned: bool = False) -> None:
 
 
 def _owner() -> str:
-    return f"{os.getpid()}-{_started(os.getpid())}@{_host()}"
+    return f"{os.getpid()}-{process_start(os.getpid())}@{_host()}"
 
 
 def _host() -> str:
@@ -74,10 +74,10 @@ def _is_living(name: re.Match[str], owned: bool) -> bool:
         return False
     except (PermissionError, OverflowError):
         pass
-    return _started(pid) == started
+    return process_start(pid) == started
 
 
-def _started(pid: int) -> int:
+def process_start(pid: int) -> int:
     """When a process was started, in clock ticks since the boot; 0 where the system does not say."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trainer.files.atomic import process_start
 from trainer.lr import ConfigError
 
 LEAVING, LONGEST_LEAVING = 5.0, 20.0
@@ -41,9 +42,9 @@ def seconds_of(name: str, text: object) -> float:
 def process_age() -> float:
     """Seconds since this process started; 0 where the system does not say."""
     with suppress(OSError, ValueError, IndexError):
-        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         up = float(Path("/proc/uptime").read_text().split()[0])
-        return max(0.0, up - started / os.sysconf("SC_CLK_TCK"))
+        if started := process_start(os.getpid()):
+            return max(0.0, up - started / os.sysconf("SC_CLK_TCK"))
     return 0.0
 
 
