@@ -53,6 +53,7 @@ def shared(text: str, *words: str, **files: str) -> Attack:
 SYSTEM = "_args_:['touch @/mark']"
 LOAD = "{_target_: joblib.load, filename: @/p.pkl}"
 TOUCH = "model:\n  _target_: planted.touch\n  path: @/mark\n"
+WHOLE = "{version: 1, handlers: {x: {(): joblib.load, filename: @/p.pkl}}, root: {handlers: [x]}}"
 CKPT = "weights_only:false"
 
 
@@ -60,6 +61,14 @@ def logs(part: str, text: str, of: str = "job_logging") -> Attack:
     """A log of Hydra's with such a handler, formatter or filter."""
     root = "    root: {handlers: [x]}\n" if part == "handlers" else ""
     return shared(f"hydra:\n  {of}:\n    {part}:\n      x: {text}\n{root}")
+
+
+def late(part: str, text: str) -> Attack:
+    """Such a log that is only known when Hydra has made the folder of the run."""
+    payloads = ["{(): joblib.load, filename: @/p.pkl}", "ext://planted.touch", WHOLE]
+    known = ", ".join(f"{{@/out: {payload}}}" for payload in payloads)
+    log = f"\n    {part}:\n      x: {text}\n    root: {{handlers: [x]}}" if part else f" {text}"
+    return shared(f"freeze: [{known}]\nhydra:\n  run: {{dir: @/out}}\n  job_logging:{log}\n")
 
 
 LISTED = [
@@ -175,6 +184,11 @@ OWN = [
     logs("handlers", "{(): joblib.load, filename: @/p.pkl}", "hydra_logging"),
     logs("handlers", "{class: logging.StreamHandler, stream: ext://planted.touch}"),
     logs("handlers", "{class: logging.FileHandler, filename: @/mark}"),
+    late("handlers", "${freeze.0.${hydra.runtime.output_dir}}"),
+    late("formatters", "${freeze.0.${hydra.runtime.output_dir}}"),
+    late("handlers", "{class: logging.StreamHandler, stream: '${freeze.1.${hydra.runtime.output_dir}}'}"),
+    late("handlers", "\"${oc.select:'freeze.0.${oc.select:hydra.runtime.output_dir,x}',{}}\""),
+    late("", "${freeze.2.${hydra.runtime.output_dir}}"),
     shared("hydra:\n  launcher:\n    jobs: " + LOAD + "\n", "-m", "seed=0,1"),
     shared("hydra:\n  sweeper:\n    zip: " + LOAD + "\n", "-m", "seed=0,1"),
     shared(

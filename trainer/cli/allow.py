@@ -13,10 +13,11 @@ from trainer.lr import ConfigError
 VARIABLE = "CADENCE_ALLOW"
 """Names of packages, with commas between them, that every command of a shell may call."""
 RUNS_CODE = frozenset(
-    "asteval cadence cloudpickle dask dill distributed docker execnet fabric fsspec hydra hydra_plugins invoke IPython "
-    "ipykernel jinja2 joblib jsonpickle jupyter mako nbformat notebook numba numexpr omegaconf pandas paramiko pexpect "
-    "pip pkg_resources plumbum psutil ptyprocess py pytest ray setuptools sh sympy submitit trainer virtualenv wheel "
-    "xonsh yaml zmq".split()
+    "asteval billiard cadence cffi cloudpickle Cython dask dill distributed docker execnet fabric fire fsspec git "
+    "hydra hydra_plugins invoke ipdb ipykernel IPython jinja2 joblib jsonpickle jupyter lightning_fabric "
+    "lightning_utilities mako multiprocess nbformat notebook numba numexpr omegaconf pandas paramiko pathos pexpect "
+    "pip pkg_resources plumbum ppft psutil ptyprocess py pytest pyximport ray setuptools sh submitit sympy torchgen "
+    "tornado trainer virtualenv wheel xonsh yaml zmq".split()
 )
 """Packages outside the standard library with functions that run what they are given, or load a pickle."""
 PARTS = {

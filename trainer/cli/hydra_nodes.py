@@ -24,9 +24,15 @@ CALLBACKS = ("hydra.experimental.callbacks.LogJobReturnCallback",)
 LOGS = ("hydra.job_logging", "hydra.hydra_logging")
 HANDLERS = ("logging.StreamHandler", "logging.NullHandler", "logging.FileHandler", "rich.logging.RichHandler")
 FACTORIES = ("colorlog.ColoredFormatter", "logging.Formatter")
+CALLED = ("hydra.callbacks.", "hydra.launcher.", "hydra.sweeper.")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
-LOADS_CODE = re.compile(r"(PYTHON|LD_|DYLD_|CADENCE_|HYDRA_|TORCH_FORCE_|BASH_ENV$|ENV$|PATH$|IFS$|SHELLOPTS$)")
-"""Variables of the environment by which other code is loaded or allowed."""
+HARMLESS = re.compile(
+    "(OMP|MKL|OPENBLAS|NUMEXPR|VECLIB_MAXIMUM)_(NUM_)?THREADS|(OMP|KMP)_(PROC_BIND|PLACES|WAIT_POLICY|AFFINITY|BLOCKTIME)"
+    "|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|LAUNCH_BLOCKING|DEVICE_MAX_CONNECTIONS)|CUBLAS_WORKSPACE_CONFIG"
+    "|PYTORCH_(CUDA_)?ALLOC_CONF|NCCL_(DEBUG|ALGO|PROTO|SOCKET_IFNAME|P2P_DISABLE|SHM_DISABLE|IB_DISABLE|IB_HCA)"
+    "|GLOO_SOCKET_IFNAME|TOKENIZERS_PARALLELISM|(HF_HUB|HF_DATASETS|TRANSFORMERS)_OFFLINE|WANDB_MODE|TZ|LANG|LC_ALL"
+)
+"""Variables of the environment that load no code and start no program, as MPLBACKEND, CXX or GCONV_PATH do."""
 
 
 def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
@@ -39,14 +45,17 @@ def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
     hydra = config.get("hydra")
     if not isinstance(hydra, DictConfig):
         return
+    for logs in LOGS:
+        if OmegaConf.is_interpolation(hydra, logs.removeprefix("hydra.")):
+            raise _unknown(logs)
     for key, node in _nodes(hydra, "hydra"):
         if any(key == logs or key.startswith(f"{logs}.") for logs in LOGS):
             _check_logs(key, node)
         elif "_target_" in node:
             _check_target(key, _text(node, "_target_", key), [*allow, *allowed_by_environment()])
     for name in (hydra.get("job") or {}).get("env_set") or {}:
-        if LOADS_CODE.match(str(name)):
-            raise ConfigError(f"hydra.job.env_set.{name} decides which code is loaded: set it in your shell.")
+        if not HARMLESS.fullmatch(str(name)):
+            raise ConfigError(f"hydra.job.env_set.{name} may decide which code is loaded: set it in your shell.")
     for key, params in _sweeps(hydra):
         if "allow" in (str(name).lstrip("+~") for name in params):
             raise ConfigError(f"{key}.allow is not read: give allow=[…] on the command line.")
@@ -88,13 +97,24 @@ def _check_logs(key: str, node: Mapping[Any, Any]) -> None:
     for name, known in (("class", HANDLERS), ("()", FACTORIES), ("_target_", ()), (".", ()), ("queue", ())):
         if name in node and (found := _text(node, name, key)) not in known:
             raise ConfigError(f"{key}.{name}={found} is not called: logs may name {', '.join(HANDLERS + FACTORIES)}.")
-    for entry in node:
-        value = _text(node, entry, key, needed=False)
-        if value.startswith(("ext://", "cfg://")) and value not in STREAMS:
-            raise ConfigError(f"{key}.{entry!s}={value} is not read: a log goes to {' or '.join(STREAMS)}.")
     written: Any = OmegaConf.to_container(node, resolve=False)
     if "filename" in written and not _is_log(str(written["filename"])):
         raise ConfigError(f"{key}.filename is not written: name a file of the run, NAME.log in its folder.")
+    for entry, value in written.items():
+        for text in _texts(value):
+            if entry != "filename" and "${" in text:
+                raise _unknown(f"{key}.{entry!s}")  # Hydra resolves it when the folder of the run is known
+            if text.startswith(("ext://", "cfg://")) and text not in STREAMS:
+                raise ConfigError(f"{key}.{entry!s}={text} is not read: a log goes to {' or '.join(STREAMS)}.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """A value that is a text, or those in a list."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
 
 
 def _is_log(raw: str) -> bool:
@@ -103,14 +123,16 @@ def _is_log(raw: str) -> bool:
     return inside and raw.endswith(".log") and ".." not in raw
 
 
-def _text(node: Mapping[Any, Any], name: Any, key: str, needed: bool = True) -> str:
-    """The value as text; refused, where it is `needed`, if it cannot be known yet."""
+def _text(node: Mapping[Any, Any], name: Any, key: str) -> str:
+    """The value as text; refused if it cannot be known yet."""
     try:
         return str(node[name])
     except OmegaConfBaseException as error:
-        if needed:
-            raise ConfigError(f"{key}.{name} is not known before the run starts: write it without ${{}}.") from error
-        return ""
+        raise _unknown(f"{key}.{name}") from error
+
+
+def _unknown(key: str) -> ConfigError:
+    return ConfigError(f"{key} is not known before the run starts: write it without ${{}}.")
 
 
 def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
@@ -125,7 +147,9 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
     for name in names:
         try:
             inner = None if OmegaConf.is_missing(node, name) else node[name]
-        except OmegaConfBaseException:
+        except OmegaConfBaseException as error:
+            if f"{key}.{name}.".startswith(CALLED):
+                raise _unknown(f"{key}.{name}") from error
             continue
         if isinstance(inner, DictConfig | ListConfig):
             yield from _nodes(inner, f"{key}.{name}")
