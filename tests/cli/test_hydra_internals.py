@@ -13,10 +13,12 @@ import hydra._internal.hydra
 import hydra._internal.utils
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 from trainer.cli.compose import CONF
@@ -27,7 +29,7 @@ from trainer.cli.hydra_internals import (
     given_flags,
     hydra_raises,
     initialized,
-    instantiate_allowed,
+    instantiate_checked,
     register_resolver,
     store_option,
 )
@@ -41,6 +43,7 @@ PARTS = (
     (ConfigLoaderImpl, "load_configuration"),
     (ConfigLoaderImpl, "_process_config_searchpath"),
     (OmegaConf, "load"),
+    (Callbacks, "__init__"),
     (hydra._internal.hydra, "run_job"),
 )
 
@@ -128,12 +131,45 @@ def test_a_resolver_is_registered_again_without_a_warning() -> None:
 def test_an_object_that_cannot_be_made_is_known_by_its_key() -> None:
     def failed(node: dict) -> str | None:
         with pytest.raises(Exception, match="invalid literal") as raised:
-            instantiate_allowed(node, ["trainer", "builtins"])
+            instantiate_checked(node)
         return failed_key(raised.value)
 
     bad = {"_target_": "builtins.int", "_args_": ["x"]}
     assert failed({"_target_": "builtins.dict", "deep": {"first": 1, "second": bad}}) == "deep.second"
     assert failed(bad) is None
+
+
+class Foreign:
+    """What a function of one package returns, of a class of another, and can be called."""
+
+    __module__ = "some_package.nets"
+
+    def __call__(self) -> int:
+        return 7
+
+
+def made() -> Foreign:
+    return Foreign()
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_a_checked_function_returns_may_be_of_any_class(partial: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = instantiate_checked({"_target_": f"{__name__}.made", "_partial_": partial})
+        assert (found() if partial else found)() == 7
+
+
+class Noted(Callback):
+    """A callback of Hydra."""
+
+
+def test_callbacks_of_hydra_are_made_without_a_warning() -> None:
+    config = OmegaConf.create({"hydra": {"callbacks": {"one": {"_target_": f"{__name__}.Noted"}}}})
+    with hydra_raises(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (made,) = Callbacks(config).callbacks
+    assert type(made).__name__ == "Noted"
 
 
 @dataclass

@@ -129,7 +129,7 @@ OWN = [
     calls("trainer.sweep.fork_server._redirect", "log:@/mark"),
     calls("trainer.cli.run_cli._append", "path:@/mark", "error:null"),
     calls("trainer.config.instantiate.instantiate", "node:{a:1}", "key:x", "allow:[os]"),
-    calls("trainer.config.instantiate.instantiate_allowed", "_args_:[{x:1},[os]]"),
+    calls("trainer.config.instantiate.instantiate_checked", "_args_:[{x:1},[os]]"),
     calls("hydra.utils.get_method", "path:os.system"),
     calls("hydra_plugins.grid_sweeper.OmegaConf.save", "config:{a:1}", "f:@/mark"),
     calls("pytorch_lightning.callbacks.lambda_function.LambdaCallback",

@@ -8,13 +8,15 @@ import inspect
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
 import hydra._internal.utils
+import hydra.utils
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -39,6 +41,8 @@ from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 """The argument that makes Hydra 1.3 behave as its own version. Hydra 1.4 deprecates it."""
+_CHECKED: Any = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
+"""What tells Hydra 1.4 that the calling code has checked the targets itself; 1.3 does not ask."""
 RUN_JOB = ("run_job", "_run_job")
 """The functions of Hydra that call the task: a traceback that has one of them comes from inside a job."""
 
@@ -54,6 +58,7 @@ def hydra_raises() -> Iterator[None]:
     - `ConfigLoaderImpl.load_configuration` gives any config: now one is refused that lets Hydra call what no training
       needs, and one that allows packages by a file. `_process_config_searchpath` imports the packages that a file
       names; now only the command line names them. `OmegaConf.load` refuses files that would take minutes.
+    - `Callbacks` makes the callbacks of Hydra, which are checked with the config: Hydra 1.4 warns of them.
     - `run_job` makes the folder of a run before the task: now it is removed again where the task is refused.
     """
     replaced: list[tuple[Any, str, Any]] = [
@@ -67,6 +72,7 @@ def hydra_raises() -> Iterator[None]:
             "_process_config_searchpath",
             _checked_searchpath(ConfigLoaderImpl._process_config_searchpath),
         ),
+        (Callbacks, "__init__", _checked_callbacks(Callbacks.__init__)),
         (hydra._internal.hydra, "run_job", run_job_in_new_folder(hydra._internal.hydra.run_job)),
     ]
     before = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replaced]
@@ -142,6 +148,16 @@ def _checked_searchpath(process: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _checked_callbacks(make: Callable[..., None]) -> Callable[..., None]:
+    allowing: Any = getattr(hydra.utils, "execution_whitelist", nullcontext)
+
+    def checked(callbacks: Callbacks, config: DictConfig | None = None) -> None:
+        with allowing(_CHECKED):
+            make(callbacks, config)
+
+    return checked
+
+
 @contextmanager
 def initialized(conf: Path, config_dir: Path | None = None) -> Iterator[None]:
     """As `hydra.initialize_config_dir`, with the folder `config_dir` searched where `--config-dir` would be.
@@ -175,13 +191,14 @@ def register_resolver(name: str, function: Callable[..., Any], use_cache: bool =
     register(name, function, use_cache=use_cache, replace=True)
 
 
-def instantiate_allowed(node: Any, packages: Sequence[str], **more: Any) -> Any:
-    """`hydra.utils.instantiate` for targets in these packages; the caller has checked them.
+def instantiate_checked(node: Any, **more: Any) -> Any:
+    """`hydra.utils.instantiate` for a node whose targets the caller has checked, as `trainer.config.targets` does.
 
-    Hydra 1.4 refuses, or at first warns of, targets that the calling code does not list; 1.3 has no such list.
+    Hydra 1.4 warns of targets that the calling code does not list. With a list it also refuses what a listed function
+    returns, where that can be called and its class is of another package: a net of peft that `models.lora.lora` makes.
     """
-    if "_execution_whitelist_" in inspect.signature(instantiate).parameters:
-        more["_execution_whitelist_"] = [f"{package}.*" for package in packages]
+    if _CHECKED is not None:
+        more["_execution_whitelist_"] = _CHECKED
     return instantiate(node, _convert_="all", **more)
 
 

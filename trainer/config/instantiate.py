@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hydra.errors import InstantiationException
 
 from trainer.cli.extras import missing_extra
-from trainer.cli.hydra_internals import failed_key, instantiate_allowed
+from trainer.cli.hydra_internals import failed_key, instantiate_checked
 from trainer.cli.messages import nearest
 from trainer.config.targets import ALL, check_found, check_text
 from trainer.lr import ConfigError
@@ -49,7 +49,7 @@ def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
         check_names(path, called, part, more)
         check_values(path, called, part)
     with refusing(key):
-        return instantiate_allowed(_with_tensors(node, key, allow), (*ALL, *allow), **more)
+        return instantiate_checked(_with_tensors(node, key, allow), **more)
 
 
 def called_by(node: Node, key: str, allow: Sequence[str]) -> Callable[..., Any]:
