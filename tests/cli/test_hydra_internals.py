@@ -40,7 +40,7 @@ PARTS = (
     (JobReturn, "return_value"),
     (ArgumentParser, "error"),
     (Plugins, "instantiate_launcher"),
-    (ConfigLoaderImpl, "load_configuration"),
+    (ConfigLoaderImpl, "_load_configuration_impl"),
     (ConfigLoaderImpl, "_process_config_searchpath"),
     (OmegaConf, "load"),
     (Callbacks, "__init__"),
@@ -192,7 +192,7 @@ def test_an_option_of_another_package_is_replaced_without_a_warning() -> None:
 
 
 def test_hydra_composes_by_the_functions_that_are_replaced(tmp_path):
-    loader = inspect.signature(ConfigLoaderImpl.load_configuration).parameters
+    loader = inspect.signature(ConfigLoaderImpl._load_configuration_impl).parameters
     assert list(loader)[:3] == ["self", "config_name", "overrides"]
     places = inspect.signature(ConfigLoaderImpl._process_config_searchpath).parameters
     assert list(places) == ["self", "config_name", "parsed_overrides", "repo"]
@@ -205,6 +205,14 @@ def test_hydra_composes_by_the_functions_that_are_replaced(tmp_path):
     with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\._target_=joblib\.load is not called"), hydra_raises():  # noqa: SIM117
         with initialize_config_dir(str(tmp_path), **VERSION_BASE):
             compose("train", return_hydra_config=True)
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_a_config_is_checked_on_its_way_from_the_command_line_too(tmp_path, monkeypatch, flags):
+    (tmp_path / "train.yaml").write_text("hydra: {callbacks: {x: {_target_: joblib.load}}}\nallow: []\n")
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags, f"hydra.run.dir={tmp_path}", f"hydra.sweep.dir={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"hydra\.callbacks\.x\._target_=joblib\.load is not called"), hydra_raises():
+        hydra.main(**VERSION_BASE, config_path=str(tmp_path), config_name="train")(lambda cfg: None)()
 
 
 def test_omegaconf_reads_a_file_through_its_load_while_hydra_is_active(tmp_path):

@@ -55,9 +55,10 @@ def hydra_raises() -> Iterator[None]:
     - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
     - `ArgumentParser.error` prints the usage and exits: now it raises a `ConfigError`.
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
-    - `ConfigLoaderImpl.load_configuration` gives any config: now one is refused that lets Hydra call what no training
-      needs, and one that allows packages by a file. `_process_config_searchpath` imports the packages that a file
-      names; now only the command line names them. `OmegaConf.load` refuses files that would take minutes.
+    - `ConfigLoaderImpl._load_configuration_impl` gives any config: now one is refused that lets Hydra call what no
+      training needs, and one that allows packages by a file. Hydra 1.4 calls `load_configuration` only for its compose
+      API. `_process_config_searchpath` imports the packages that a file names; now only the command line names them.
+      `OmegaConf.load` refuses files that would take minutes.
     - `Callbacks` makes the callbacks of Hydra, which are checked with the config: Hydra 1.4 warns of them.
     - `run_job` makes the folder of a run before the task: now it is removed again where the task is refused.
     """
@@ -66,7 +67,7 @@ def hydra_raises() -> Iterator[None]:
         (JobReturn, "return_value", JobReturn.return_value.getter(_return_value)),  # type: ignore[attr-defined]
         (ArgumentParser, "error", _raise_usage),
         (Plugins, "instantiate_launcher", _checked_launcher(Plugins.instantiate_launcher)),
-        (ConfigLoaderImpl, "load_configuration", _checked_config(ConfigLoaderImpl.load_configuration)),
+        (ConfigLoaderImpl, "_load_configuration_impl", _checked_config(ConfigLoaderImpl._load_configuration_impl)),
         (
             ConfigLoaderImpl,
             "_process_config_searchpath",
