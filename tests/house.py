@@ -49,7 +49,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         ("trainer/lr/", "the learning rate: horizon, schedules, warm-ups, scaling, policy, plan, lint", set()),
         (
             "trainer/files/",
-            "files that are replaced at once, and that end with a checksum of their bytes",
+            "files that are replaced at once, and that end with a checksum of their bytes; whether a process runs",
             {"google_crc32c", "numpy"},
         ),
     ],

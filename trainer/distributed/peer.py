@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.files.process import process_state
+
 DONE, FAILED, LEFT, SILENT, DEAD = "done", "failed", "left", "silent", "dead"
 
 
@@ -76,14 +78,6 @@ def describe_exit(code: int) -> str:
 def is_stopped(pid: int) -> bool:
     """Whether a process of this machine is stopped, as by SIGSTOP; False where the system does not say."""
     return process_state(pid) in ("T", "t")
-
-
-def process_state(pid: int) -> str:
-    """The state of a process of this machine, as R, S or T; empty where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
 
 
 def _machine() -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from trainer.files.process import process_start
+
 _TEMPORARY = re.compile(r"\.tmp-(?P<pid>\d+)-(?P<start>\d+)@(?P<host>[^@]+)@.+")
 
 
@@ -75,14 +77,6 @@ def _is_living(name: re.Match[str], owned: bool) -> bool:
     except (PermissionError, OverflowError):
         pass
     return process_start(pid) == started
-
-
-def process_start(pid: int) -> int:
-    """When a process was started, in clock ticks since the boot; 0 where the system does not say."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _sync(path: Path) -> None:

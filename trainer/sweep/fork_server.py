@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.command import run_program
+from trainer.files.process import process_runs
 from trainer.lr import ConfigError
 from trainer.sweep.spawn import GroupLeader, Process, fresh
-from trainer.sweep.watchdog import process_runs
 
 PRELOAD = "trainer.sweep.preload"
 MODULES = "CADENCE_PRELOAD"

@@ -72,19 +72,6 @@ def group_runs(group: int) -> bool:
     return False
 
 
-def process_runs(pid: int) -> bool:
-    """Whether the process runs; where there is no /proc, one that is dead and not reaped counts too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return False
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
 def end(groups: set[int], grace: float) -> None:
     """Send SIGTERM to all groups, and SIGKILL to those that still run `grace` seconds later."""
     until = time.monotonic() + grace

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trainer.distributed.launch.launcher import job_id, process_runs, started_again
+from trainer.distributed.launch.launcher import job_id, started_again
+from trainer.files.process import process_runs
 from trainer.lr import ConfigError
 
 LOCK = ".lock"

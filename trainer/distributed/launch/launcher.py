@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.files.atomic import write_text
+from trainer.files.process import process_runs
 from trainer.lr import ConfigError
 
 JOB_FILE = ".job"
@@ -83,20 +84,6 @@ def _parent() -> tuple[int, int]:
     """The process that starts other ranks, and its rank; zeros where there is none."""
     words = os.environ.get(PARENT, "").split()
     return (int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdecimal, words)) else (0, 0)
-
-
-def process_runs(pid: int) -> bool:
-    """Whether a process of this machine runs; one that is dead and that nobody has reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return False
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
 
 
 def become_parent(own_rank: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.files.atomic import process_start
+from trainer.files.process import process_start
 from trainer.lr import ConfigError
 
 LEAVING, LONGEST_LEAVING = 5.0, 20.0
