@@ -5,8 +5,10 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -81,8 +83,18 @@ def user_error_message(error: BaseException) -> str | None:
 
 def config_groups() -> list[str]:
     """The config groups of the running program, without those of Hydra."""
-    app = GlobalHydra.instance().hydra
-    return [name for name in app.list_all_config_groups() if not name.startswith("hydra")] if app else []
+    app: Any = GlobalHydra.instance().hydra
+    return _groups_in(app.config_loader.repository, "") if app else []
+
+
+def _groups_in(repository: Any, parent: str) -> list[str]:
+    """The groups below `parent`; `list_all_config_groups` of Hydra copies the repository for each one."""
+    found = []
+    for name in repository.get_group_options(parent.rstrip("/"), ObjectType.GROUP):
+        if (group := f"{parent}{name}") != "hydra":
+            found += [group] if repository.get_group_options(group, ObjectType.CONFIG) else []
+            found += _groups_in(repository, f"{group}/")
+    return found
 
 
 def several_options(overrides: Sequence[str], groups: Collection[str]) -> str | None:
