@@ -9,6 +9,7 @@ COMMANDS = {
     "train": (TRAIN, "train a model, or a sweep of them with -m"),
     "plan": ("trainer.tools.plan.command", "show the whole curve of a run before it is trained"),
     "range-test": ("trainer.tools.range_test.command", "find the order of magnitude of the learning rate"),
+    "tune": ("trainer.tools.tune.command", "find the learning rate by short trainings"),
     "noise-scale": (
         "trainer.tools.noise_scale.command",
         "measure the gradient noise scale, and what batch it suggests",
@@ -27,6 +28,7 @@ examples:
   cadence train -m optimizer.lr=0.01,0.03,0.1 name=grid
   cadence plan optimizer=sgd schedule=wsd --updates 10000
   cadence range-test optimizer=adamw --confirm
+  cadence tune optimizer=adamw --budget 10%
   cadence report outputs/grid
   cadence doctor outputs/grid
   cadence test outputs/first data.path=elsewhere

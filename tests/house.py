@@ -99,7 +99,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/tools/",
-            "what a person runs beside training: plan, range test, report, noise scale, doctor, gallery; and with a "
+            "what a person runs beside training: plan, range test, tune, report, noise scale, doctor, gallery; with a "
             "trained run: predictions, scores, exports",
             HYDRA
             | TORCH

@@ -58,14 +58,19 @@ class RangeTest:
             "",
         ]
 
-    def run_sweeps(self) -> list[str]:
-        """Sweep with each seed. Returns the lines that say what was found."""
+    def make_sweeps(self) -> None:
+        """Sweep with each seed, and apply the rules."""
         options = self.options
         for i in range(options.seeds):
             self._show(f"sweep {i + 1} of {options.seeds}")
             self.sweeps.append(self._sweep(self.first + i, options.of, self.values, options.loss))
         self._show("")
         self.edges, self.suggestions = read_sweeps(self.sweeps, options.of)
+
+    def run_sweeps(self) -> list[str]:
+        """Sweep with each seed. Returns the lines that say what was found."""
+        options = self.options
+        self.make_sweeps()
         ours = self.suggestions["edge/8"]
         lines = output.format_sweeps(self.sweeps, self.edges, options.of)
         if options.of == "lr":

@@ -1,0 +1,226 @@
+"""The tune as a person runs it: real trainings, files, what is reused, what fails, and one line for a mistake."""
+
+import json
+import math
+import os
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from trainer.lr import ConfigError
+from trainer.run import fit
+from trainer.tools.report import command as report
+from trainer.tools.tune import command as tune
+from trainer.tools.tune.axes import axes_of
+from trainer.tools.tune.members import Member, Members
+
+CPU = ("trainer.accelerator=cpu", "trainer.threads=1")
+SMALL = (*CPU, "model.hidden=[16]", "trainer.duration=200", "trainer.validate=200", "logger=none")
+TEXT = Path(os.environ.get("CADENCE_DATA", "")) / "tinyshakespeare" / "input.txt"
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch, capsys):
+    """What the command prints, and its numbers, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        tune.main([*words, "--out", "tuned"])
+        return capsys.readouterr().out, json.loads(Path("tuned", tune.JSON).read_text())
+
+    return run
+
+
+def losses(numbers):
+    """The losses of all trainings, by length, values and seed."""
+    return {
+        (stage["updates"], *one["values"], one["seed"]): one["cost"]
+        for stage in numbers["stages"]
+        for one in stage["trainings"]
+    }
+
+
+def test_the_rate_of_digits(tuned):
+    out, numbers = tuned(*SMALL, "optimizer=adamw", "--budget", "20%")
+    low, high = numbers["intervals"][0]
+    rate = numbers["values"][0]
+    assert 0.003 < rate < 0.1
+    assert low is None or low < rate
+    assert high is None or high > rate
+    assert numbers["override"] == [f"optimizer.lr={rate:.3g}"]
+    assert f"paste: optimizer.lr={rate:.3g}" in out
+    assert [stage["updates"] for stage in numbers["stages"]] == [40, 126]
+    made = sum(stage["updates"] * len(stage["trainings"]) for stage in numbers["stages"])
+    assert made <= numbers["updates"] <= made + 100
+    assert all(word in out for word in ("length:", "batch:", "arXiv:2205.10287", "width:", "neighbour"))
+    assert Path("tuned", tune.PICTURE).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_training_is_the_run_of_its_overrides(tuned, assembled):
+    _, numbers = tuned(*SMALL, "optimizer=momentum", "--budget", "20%")
+    folder = next(Path("tuned").glob("lr=*seed=1,updates=40"))
+    overrides = OmegaConf.to_container(OmegaConf.load(folder / "overrides.yaml"))
+    parts = assembled(*overrides)
+    fit(parts)
+    result = json.loads((folder / "result.json").read_text())
+    assert parts.trainer.callback_metrics["val/loss"].item() == result["metrics"]["val/loss"]
+    assert not (folder / "checkpoints").exists()
+    assert not result["test"]
+    assert (40, result["metrics"]["val/loss"]) in {(key[0], cost) for key, cost in losses(numbers).items()}
+
+
+def test_an_interrupted_tune_reuses_what_is_done(tuned, monkeypatch):
+    words = (*SMALL, "optimizer=adamw", "--budget", "20%")
+    made, real = [], Members._trained
+
+    def interrupted(self, settings, member, folder):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(member)
+        return real(self, settings, member, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Members, "_trained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(*words)
+    times = {path: path.stat().st_mtime_ns for path in Path("tuned").glob("*/result.json")}
+    out, numbers = tuned(*words)
+    assert len(times) == 3
+    assert out.count("(made before)") == 3
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    again, numbers_again = tuned(*words)
+    assert losses(numbers_again) == losses(numbers)
+    assert again.count("(made before)") == len(losses(numbers)) == again.count("seed=")
+
+
+def test_a_failed_training_harms_no_other(tuned, monkeypatch):
+    words = (*SMALL, "optimizer=adamw", "--budget", "20%")
+    _, alone = tuned(*words)
+    victim = max(losses(alone))
+    real = Members._trained
+
+    def failing(self, settings, member, folder):
+        if (member.updates, member.seed) == (victim[0], victim[2]) and member.words[0].endswith(f"={victim[1]:.4g}"):
+            monkeypatch.setattr("trainer.tools.tune.members.fit", fail)
+        else:
+            monkeypatch.undo()
+            monkeypatch.chdir(Path("tuned").resolve().parent)
+            monkeypatch.setattr(Members, "_trained", failing)
+        return real(self, settings, member, folder)
+
+    def fail(parts):
+        raise MemoryError("no room")
+
+    shutil.rmtree("tuned")
+    monkeypatch.setattr(Members, "_trained", failing)
+    out, numbers = tuned(*words)
+    assert "no room" in out
+    assert losses(numbers)[victim] == math.inf or losses(numbers)[victim] is None
+    both = losses(numbers).keys() & losses(alone).keys() - {victim}
+    assert len(both) > 5
+    assert all(losses(numbers)[key] == losses(alone)[key] for key in both)
+
+
+def test_where_the_range_test_finds_nothing_the_walk_starts_at_the_config(tuned):
+    out, numbers = tuned(*SMALL, "optimizer=prodigy", "--budget", "10%")
+    assert "no edge" in out or "range test" in out
+    assert numbers["values"][0] > 0
+
+
+def test_where_every_training_breaks_clipping_is_tried_and_belongs_to_the_answer(tuned, monkeypatch):
+    real = Members._trained
+
+    def breaking(self, settings, member, folder):
+        made = real(self, settings, member, folder)
+        return made if any(word.startswith("trainer.clip=") for word in member.words) else _broken(made)
+
+    monkeypatch.setattr(Members, "_trained", breaking)
+    out, numbers = tuned(*SMALL, "optimizer=adamw", "trainer.duration=40", "trainer.validate=40", "--seeds", "1")
+    assert numbers["override"][1:] == ["trainer.clip=1.0"]
+    assert "every training broke" in out
+
+
+def _broken(outcome):
+    return replace(outcome, cost=math.inf, error="Diverged: planted")
+
+
+def test_another_knob_and_two_at_once(tuned):
+    short = ("trainer.duration=60", "trainer.validate=60", "--budget", "50%", "--seeds", "1")
+    _, numbers = tuned(*SMALL, "optimizer=momentum", "optimizer.lr=0.05", *short, "--of", "lr,momentum")
+    assert numbers["of"] == ["optimizer.lr", "optimizer.momentum"]
+    assert len(numbers["values"]) == 2
+    assert len({tuple(one["values"]) for one in numbers["stages"][0]["trainings"]}) >= 9
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("optimizer=adamw", "--of", "weight_decay"), "optimizer.weight_decay"),
+        (("optimizer=adamw", "--of", "momentum"), "optimizer.betas"),
+        (("optimizer=momentum", "schedule=cosine_warmup", "--of", "warmup"), "warmup.duration"),
+    ],
+)
+def test_other_knobs(tuned, words, key):
+    short = ("trainer.duration=60", "trainer.validate=60", "--budget", "50%", "--seeds", "1")
+    _, numbers = tuned(*SMALL, *short, *words)
+    assert numbers["override"][0].startswith(f"{key}=")
+
+
+def test_a_warm_up_in_updates_is_shortened_with_the_training(tuned):
+    tuned(*SMALL, "optimizer=adamw", "schedule=cosine_warmup", "warmup.duration=50", "--budget", "20%", "--seeds", "1")
+    plans = [json.loads(path.read_text()) for path in Path("tuned").glob("*updates=40/plan.json")]
+    assert {plan["warmup_updates"] for plan in plans} == {10}
+
+
+def test_the_report_takes_its_folder(tuned, capsys):
+    tuned(*SMALL, "optimizer=adamw", "--budget", "20%", "--seeds", "1")
+    report.main(["tuned"])
+    (command,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("cadence train tr"))
+    assert command.count("trainer.duration=") == 1
+    assert Path("tuned", "report", "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--of", "dropout"), "cannot be tuned: give one or two of lr"),
+        (("--of", "lr,lr"), "names 2 numbers"),
+        (("--seeds", "0"), "--seeds=0"),
+        (("--budget", "soon"), "--budget=.soon. is not a duration"),
+        (("optimizer=adagrad", "--of", "momentum"), "has no optimizer.momentum"),
+    ],
+)
+def test_mistakes(tuned, words, says):
+    with pytest.raises(ConfigError, match=says):
+        tuned(*SMALL, *words)
+
+
+def test_a_folder_belongs_to_one_command(tuned):
+    tuned(*SMALL, "optimizer=adamw", "--budget", "10%", "--seeds", "1")
+    with pytest.raises(ConfigError, match="holds a tune by another command"):
+        tuned(*SMALL, "optimizer=momentum", "--budget", "10%", "--seeds", "1")
+
+
+def test_help_has_an_example(capsys):
+    with pytest.raises(SystemExit):
+        tune.main(["--help"])
+    told = capsys.readouterr().out
+    example = next(line for line in told.splitlines() if line.strip().startswith("cadence tune"))
+    assert tune.parsed(shlex.split(example)[2:]).budget == "10%"
+
+
+def test_the_folder_of_a_member_has_no_slash():
+    assert "/" not in Member(("optimizer.lr=0.1", "model.path=a/b"), 0, 10).folder
+    assert [axis.key for axis in axes_of("lr, weight_decay")] == ["optimizer.lr", "optimizer.weight_decay"]
+
+
+@pytest.mark.skipif(not TEXT.exists(), reason="CADENCE_DATA names no folder with tinyshakespeare")
+def test_the_rate_of_a_small_gpt(tuned):
+    small = ("model.layers=1", "model.heads=2", "model.width=32", "data.context=32", "trainer.duration=150")
+    words = ("experiment=shakespeare_char", f"data.path={TEXT}", *small, "data.val_fraction=0.01", *CPU, "logger=none")
+    _, numbers = tuned(*words, "--budget", "30%", "--seeds", "1")
+    assert 1e-3 < numbers["values"][0] < 0.1

@@ -1,0 +1,1 @@
+"""Tuning by short trainings: the learning rate, or one or two other numbers."""

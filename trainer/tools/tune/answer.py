@@ -1,0 +1,135 @@
+"""The answer of a tune: the numbers, their interval, the regret of the neighbours, the cost, the override to paste."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trainer.tools.tune.axes import PER_DECADE, Axis
+from trainer.tools.tune.race import Point, Table, interval, is_flat, regrets, table_of, vertex
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The costs of a stage by point and seed, and how long its trainings were."""
+
+    updates: int
+    step: int
+    costs: Mapping[tuple[Point, int], float]
+
+    @cached_property
+    def table(self) -> Table:
+        """The scores."""
+        return table_of(self.costs)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a tune has found. `ratio`: the rate of a second optimizer over the first one's, where there is one."""
+
+    axes: Sequence[Axis]
+    stages: Sequence[StageResult]
+    fine: Table
+    more: Sequence[str]
+    notes: Sequence[str]
+    changes: Sequence[str]
+    total: int
+    made: int
+    seconds: float
+    ratio: float | None = None
+
+    @cached_property
+    def places(self) -> tuple[float, ...]:
+        """The answer on the lattice: the vertex of each axis."""
+        return tuple(vertex(self.fine, self.stages[-1].step, i) for i in range(len(self.axes)))
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The answer, with three digits."""
+        return tuple(float(f"{axis.at(place):.3g}") for axis, place in zip(self.axes, self.places))
+
+    @property
+    def overrides(self) -> list[str]:
+        """What to paste."""
+        words = [f"{axis.key}={axis.template.format(value)}" for axis, value in zip(self.axes, self.values)]
+        if self.ratio is not None and self.axes[0].name == "lr":
+            words.append(f"groups.optimizer.lr={self.values[0] * self.ratio:.3g}")
+        return [*words, *self.more]
+
+    def interval(self, axis: int = 0) -> tuple[float | None, float | None]:
+        """The nearest values below and above that are worse beyond the noise; None where none was met.
+
+        Of the fine stage, else of the coarse one.
+        """
+        ends: list[int | None] = [None, None]
+        for stage in reversed(self.stages):
+            found = interval(stage.table, axis)
+            ends = [end if end is not None else other for end, other in zip(ends, found)]
+        low, high = (None if end is None else self.axes[axis].at(end) for end in ends)
+        return low, high
+
+    @property
+    def flat(self) -> bool:
+        """Whether nothing in the fine stage is worse than the winner beyond the noise."""
+        return is_flat(self.fine)
+
+    def neighbours(self) -> list[tuple[tuple[float, ...], float, float | None]]:
+        """Each point beside the winner along an axis: its values, its regret and the standard error, as shares."""
+        best, step = self.fine.best, self.stages[-1].step
+        beside = [
+            tuple(b + move * step * (i == axis) for i, b in enumerate(best))
+            for axis in range(len(best))
+            for move in (-1, 1)
+        ]
+        known = regrets(self.fine, [point for point in beside if point in self.fine.scores])
+        return [(self._values(point), *regret) for point, regret in known.items()]
+
+    @property
+    def runs(self) -> float:
+        """The cost in whole runs."""
+        return self.made / self.total
+
+    @property
+    def grid_runs(self) -> int:
+        """What a grid of quarter-decades with two seeds at full length would cost over the same span."""
+        points = {point for stage in self.stages for point, _ in stage.costs}
+        size = 2
+        for axis in range(len(self.axes)):
+            places = [point[axis] for point in points]
+            size *= max(places) - min(places) + 1
+        return size
+
+    def _values(self, point: Point) -> tuple[float, ...]:
+        return tuple(axis.at(place) for axis, place in zip(self.axes, point))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        stages = [
+            {
+                "updates": stage.updates,
+                "decades": stage.step / PER_DECADE,
+                "noise": stage.table.noise,
+                "trainings": [
+                    {"values": self._values(point), "seed": seed, "cost": cost}
+                    for (point, seed), cost in stage.costs.items()
+                ],
+            }
+            for stage in self.stages
+        ]
+        return {
+            "of": [axis.key for axis in self.axes],
+            "values": self.values,
+            "intervals": [self.interval(i) for i in range(len(self.axes))],
+            "override": self.overrides,
+            "neighbours": [
+                {"values": values, "regret": regret, "error": error} for values, regret, error in self.neighbours()
+            ],
+            "flat": self.flat,
+            "updates": self.made,
+            "runs": self.runs,
+            "grid_runs": self.grid_runs,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "changes": list(self.changes),
+            "stages": stages,
+        }

@@ -1,0 +1,111 @@
+"""Find the learning rate by short trainings: the rate, its interval, what its neighbours cost, an override to paste.
+
+Takes every override that cadence train takes. A range test tells where to start. Then the run is trained in short, with
+its whole schedule, at half-decades of the rate, until the best one has a worse neighbour on each side; then at
+quarter-decades around it, with more updates. All rates share their seeds, and what cannot win is not repeated. A tune
+that was stopped goes on where it was when the same command is given. Examples:
+
+    cadence tune optimizer=adamw schedule=cosine_warmup --budget 10%
+    cadence tune experiment=shakespeare_char data.path=input.txt --budget 5% --seeds 3
+    cadence tune optimizer=adamw --of lr,weight_decay        # two numbers at once
+    cadence tune optimizer=momentum --of momentum            # or weight_decay, or warmup
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.cli.command import COMMAND
+from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.extras import needed_for_pictures
+from trainer.distributed.launch.folder_lock import FolderLock
+from trainer.files.atomic import write_text
+from trainer.lr import ConfigError
+from trainer.lr.bounds import integer
+from trainer.tools.tune.axes import AXES, axes_of
+
+JSON, PICTURE = "tune.json", "tune.png"
+
+
+def main(words: list[str] | None = None) -> None:
+    """Tune, print what was found, and write the files."""
+    options = parsed(words)
+    axes_of(options.of)
+    integer("--seeds", options.seeds, "give 1 to 20.", high=20)
+    needed_for_pictures()
+    cfg = compose_config(options.overrides, options)
+    root = _root(options)
+    from trainer.tools.tune.members import Members, for_tuning  # late: these need torch
+    from trainer.tools.tune.output import draw, format_answer, format_stage
+    from trainer.tools.tune.steps import Tuner, as_json
+
+    with FolderLock(root, "a tune") as lock, _progress() as progress:
+        lock.acquire()
+        members = Members(for_tuning(cfg), options.overrides, root, _program(options))
+        tuner = Tuner(options, members.cfg, members, progress)
+        answer = tuner.run()
+        score = members.score(tuner.resolved)
+    for stage in answer.stages:
+        share = 100 * stage.updates / answer.total
+        print(f"\n{stage.updates:,} updates ({share:.3g} % of the run), {score}")
+        print("\n".join(format_stage(stage, answer.axes)))
+    print("\n" + "\n".join(["; ".join(filter(None, answer.notes)), *format_answer(answer)]))
+    write_text(root / JSON, json.dumps(finite(as_json(answer, options)), indent=1, allow_nan=False) + "\n")
+    draw(answer, score).savefig(root / PICTURE, dpi=120)
+    print(f"\n{root / PICTURE}  {root / JSON}  all trainings as a page: cadence report {root}", flush=True)
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add_config_options(parser)
+    add("--of", default="lr", metavar="NAMES", help=f"what is tuned: one or two of {', '.join(AXES)} (lr)")
+    add("--budget", default="10%", metavar="DURATION",
+        help="length of the first trainings: updates, 5ep, or a share of the run (10%%)")  # fmt: skip
+    add("--seeds", type=int, default=2, metavar="K", help="seeds of each point that may win, from seed= on (2)")
+    add("--out", type=Path, metavar="FOLDER", help="folder of all trainings (outputs/tune-ID, with an ID by command)")
+    return parser.parse_intermixed_args(words)
+
+
+def _root(options: argparse.Namespace) -> Path:
+    """The folder of a tune, which belongs to one command."""
+    given = {name: str(value) for name, value in sorted(vars(options).items()) if name != "out"}
+    identity = hashlib.sha256(json.dumps(given).encode()).hexdigest()
+    root = options.out or Path("outputs") / f"tune-{identity[:8]}"
+    path = root / "command.json"
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != given:
+        raise ConfigError(f"--out={root} holds a tune by another command: name another folder, or remove this one.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(given, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--out={root} cannot be written ({error.strerror}): name another folder.") from error
+    return root
+
+
+def _program(options: argparse.Namespace) -> list[str]:
+    named = [] if options.config_name == "train" else ["--config-name", options.config_name]
+    return [*COMMAND, *named, *([] if options.config_dir is None else ["--config-dir", str(options.config_dir)])]
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on a terminal, and a line for each training elsewhere."""
+    from trainer.tools.tune.progress import Bar, Lines  # late: it needs rich
+
+    shown = Bar() if sys.stderr.isatty() else Lines()
+    with shown:
+        yield shown
+
+
+def finite(tree: Any) -> Any:
+    """The same tree, with None for each number that is not finite, which JSON cannot hold."""
+    from trainer.tools.range_test.steps import finite as finite_tree  # late: it needs torch
+
+    return finite_tree(tree)

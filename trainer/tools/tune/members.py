@@ -1,0 +1,178 @@
+"""Short trainings of one run that differ in a few numbers and the seed: one after another, in this process.
+
+Imports and the composed config are shared. Each training has its own folder, with config, plan, log and result, as a
+run of `cadence train` has, but for checkpoints and the test.
+"""
+
+import contextlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.config.components import Parts, build, task_of
+from trainer.config.resolve import Resolved, resolve
+from trainer.config.run_summary import announce, write_result
+from trainer.config.settings import Settings, settings_of
+from trainer.engine.guard import Diverged
+from trainer.files.atomic import write_text
+from trainer.lr import ConfigError
+from trainer.run import fit
+
+RESULT, LOG = "result.json", "job.log"
+BROKE = "Diverged"
+"""How the error of a training begins that broke by itself: repeating it would break it again."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training: its overrides beside those of the run, its seed and its length."""
+
+    words: tuple[str, ...]
+    seed: int
+    updates: int
+
+    @property
+    def overrides(self) -> list[str]:
+        """Its own overrides, with one validation at the end."""
+        length = [f"trainer.duration={self.updates}", f"trainer.validate={self.updates}", "trainer.checkpoint=null"]
+        return [*self.words, f"seed={self.seed}", *length]
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        numbers = [word.replace("optimizer.", "").replace("/", "-") for word in self.words]
+        return ",".join([*numbers, f"seed={self.seed}", f"updates={self.updates}"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended. `cost`: its metric, with the sign turned where more is better; infinite where it broke.
+
+    `updates` is how many were made. `error` says why there is no finite metric. `reused`: an earlier start made it.
+    """
+
+    cost: float
+    updates: int
+    error: str = ""
+    reused: bool = False
+
+
+def with_words(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
+    """A copy of a composed config with plain overrides of keys that it has."""
+    cfg = deepcopy(cfg)
+    for word in words:
+        key = word.partition("=")[0]
+        OmegaConf.update(cfg, key, OmegaConf.select(OmegaConf.from_dotlist([word]), key), merge=False)
+    return cfg
+
+
+def for_tuning(cfg: DictConfig) -> DictConfig:
+    """A copy without measurements and callbacks; an update that is not finite ends a training."""
+    cfg = deepcopy(cfg)
+    for key in ("measure", "callbacks"):
+        OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
+    OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
+    return cfg
+
+
+@dataclass
+class Members:
+    """Makes trainings in the folder `root`. `cfg` is the composed config of the run, `overrides` are its own.
+
+    `program`: the words that start the run, up to its overrides.
+    """
+
+    cfg: DictConfig
+    overrides: Sequence[str]
+    root: Path
+    program: Sequence[str]
+
+    def train(self, member: Member) -> Outcome:
+        """Train one member to its end, or take the result of an earlier start.
+
+        Raises:
+            ConfigError: the config is invalid.
+        """
+        folder = self.root / member.folder
+        if (earlier := self._earlier(folder)) is not None:
+            return earlier
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with (folder / LOG).open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            return self._trained(self.settings(member), member, folder)
+
+    def score(self, resolved: Resolved) -> str:
+        """What is compared, in words."""
+        task = task_of(resolved.settings, resolved.data)
+        return f"val/{task.monitor}" + (" with its sign turned" if task.direction == "max" else "")
+
+    def settings(self, member: Member) -> Settings:
+        """The settings of a member."""
+        cfg = with_words(self.cfg, member.overrides)
+        cfg.name = member.folder
+        return settings_of(cfg)
+
+    def _trained(self, settings: Settings, member: Member, folder: Path) -> Outcome:
+        started = time.time()
+        parts = build(resolve(settings), folder)
+        announce(parts, self._words(member), self.program)
+        outcome: dict[str, Any] = {"status": "completed", "test": {}}
+        try:
+            fit(parts)
+        except Diverged as error:
+            outcome = {"status": "failed", "error": f"{BROKE}: {error}"}
+            parts.module.flush(alone=True)
+        except (ConfigError, KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - one training that fails stops no other
+            outcome = {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        return conclude(parts, outcome, time.time() - started)
+
+    def _words(self, member: Member) -> list[str]:
+        """All overrides of a member: those of the run that it does not replace, and its own."""
+        own = {_key(word) for word in member.overrides}
+        return [*(word for word in self.overrides if _key(word) not in own), *member.overrides]
+
+    def _earlier(self, folder: Path) -> Outcome | None:
+        """The outcome of an earlier start, if it is final."""
+        try:
+            result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if result.get("status") != "completed" and not str(result.get("error", "")).startswith(BROKE):
+            return None
+        return _outcome(result, reused=True)
+
+
+def conclude(parts: Parts, outcome: dict[str, Any], seconds: float) -> Outcome:
+    """Write the result of a member, and drop its checkpoints."""
+    write_result(parts, outcome, seconds)
+    path = parts.folder / RESULT
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if outcome["status"] == "completed" and result["best"].get("value") is None:
+        result["best"] |= {"metric": "train/loss", "mode": "min", "value": parts.module.recent.get("loss")}
+        result["metrics"]["train/loss"] = result["best"]["value"]
+        write_text(path, json.dumps(result, indent=2) + "\n")
+    shutil.rmtree(parts.checkpointing.folder, ignore_errors=True)
+    return _outcome(result)
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
+def _outcome(result: Mapping[str, Any], reused: bool = False) -> Outcome:
+    best = result.get("best") or {}
+    value = best.get("value")
+    if result.get("status") != "completed" or value is None or not math.isfinite(value):
+        error = str(result.get("error") or "its metric is not finite")
+        return Outcome(math.inf, int(result.get("updates", 0)), error, reused)
+    return Outcome(float(value) * (-1 if best.get("mode") == "max" else 1), int(result["updates"]), "", reused)

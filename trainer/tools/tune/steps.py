@@ -1,0 +1,189 @@
+"""The steps of `cadence tune`: where to start, a coarse stage, a fine stage, the answer; remedies where one fails."""
+
+import json
+import math
+import time
+from argparse import Namespace
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from trainer.config.resolve import Resolved, resolve
+from trainer.config.settings import settings_of
+from trainer.files.atomic import write_text
+from trainer.lr import ConfigError
+from trainer.tools.tune.advice import expected_changes
+from trainer.tools.tune.answer import Answer, StageResult
+from trainer.tools.tune.axes import Axis, axes_of, present
+from trainer.tools.tune.members import Member, Members, Outcome
+from trainer.tools.tune.progress import Lines
+from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, table_of
+from trainer.tools.tune.start import Start, start_of_rate
+
+COARSE, FINE = 2, 1
+"""Steps of the lattice: half a decade, a quarter of a decade."""
+LONGER = 10**0.5
+"""The fine stage, and a stage that could not tell, trains for so many times as many updates."""
+FEWEST = 20
+"""The fewest updates of a training, where the run has as many."""
+CLIP = "trainer.clip=1.0"
+"""What is tried where every training breaks."""
+
+
+@dataclass
+class Tuner:
+    """Tunes the numbers of `--of`; `options` are those of the command, `cfg` the composed config of the run."""
+
+    options: Namespace
+    cfg: DictConfig
+    members: Members
+    progress: Lines
+    axes: list[Axis] = field(init=False)
+    set_to: list[float | None] = field(init=False)
+    resolved: Resolved = field(init=False)
+    more: list[str] = field(default_factory=list)
+    """Overrides that a remedy has added: they belong to the answer."""
+    notes: list[str] = field(default_factory=list)
+    trained: dict[Member, Outcome] = field(default_factory=dict)
+    stages: list[StageResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        found = [present(axis, self.cfg) for axis in axes_of(self.options.of)]
+        self.axes, self.set_to = [axis for axis, _ in found], [number for _, number in found]
+        self.resolved = resolve(settings_of(self.cfg))
+        self.total = self.resolved.horizon.total
+        budget = self.resolved.horizon.updates(self.options.budget, "--budget", least=1)
+        self.first_length = min(self.total, max(budget, FEWEST))
+        self.seeds = tuple(range(self.first_seed, self.first_seed + self.options.seeds))
+
+    @property
+    def first_seed(self) -> int:
+        """The seed of the run."""
+        return self.resolved.settings.seed
+
+    def run(self) -> Answer:
+        """Tune to the end.
+
+        Raises:
+            ConfigError: the config is invalid, or no training ends with a finite metric, even with clipping.
+        """
+        started = time.monotonic()
+        start = self._start()
+        coarse = self._coarse(start.points)
+        fine = self._fine(coarse)
+        changes = expected_changes(self.resolved, [axis.name for axis in self.axes], self.stages)
+        return Answer(
+            axes=self.axes,
+            stages=self.stages,
+            fine=fine,
+            more=self.more,
+            notes=[start.note, *self.notes],
+            changes=changes,
+            total=self.total,
+            made=sum(outcome.updates for outcome in self.trained.values()) + start.updates,
+            seconds=time.monotonic() - started,
+            ratio=self._ratio_of_groups(),
+        )
+
+    def overrides_of(self, point: Point, updates: int) -> tuple[str, ...]:
+        """The overrides of a point in a training of so many updates."""
+        words = [axis.override(place) for axis, place in zip(self.axes, point)]
+        if "lr" in (axis.name for axis in self.axes) and (ratio := self._ratio_of_groups()) is not None:
+            rate = next(axis.at(place) for axis, place in zip(self.axes, point) if axis.name == "lr")
+            words.append(f"groups.optimizer.lr={rate * ratio:.4g}")
+        return (*words, *self.more, *self._shortened(updates))
+
+    def _ratio_of_groups(self) -> float | None:
+        """The rate of the second optimizer over the first one's, where groups have their own."""
+        own = (self.resolved.settings.curve.groups.get("optimizer") or {}).get("lr")
+        return None if own is None else float(own) / self.resolved.plan.policy.base_lr
+
+    def _shortened(self, updates: int) -> list[str]:
+        """Durations of the curve that are no share of the run, shortened with it."""
+        words = []
+        for key in ("warmup", "cooldown") if updates < self.total else ():
+            duration = self.cfg[key].get("duration")
+            tuned = f"{key}.duration" in (axis.key for axis in self.axes)
+            if duration is None or duration == "auto" or str(duration).endswith("%") or tuned:
+                continue
+            whole = self.resolved.horizon.updates(duration, f"{key}.duration")
+            words.append(f"{key}.duration={max(min(whole, 1), round(whole * updates / self.total))}")
+        return words
+
+    def _start(self) -> Start:
+        """The first points: around the range test's rate, or around what the config says."""
+        path = self.members.root / "start.json"
+        if path.exists():
+            return Start(**json.loads(path.read_text(encoding="utf-8")))
+        axis, *others = self.axes
+        middles = [one.point(value or one.fallback) for one, value in zip(self.axes, self.set_to)]
+        if axis.name == "lr" and not others:
+            start = start_of_rate(self.options, self.resolved, axis)
+        else:
+            said = " and ".join(f"{one.key} {one.at(place):.4g}" for one, place in zip(self.axes, middles))
+            start = Start([tuple(middles)], f"the walk starts at {said}, near what the config says", 0)
+        write_text(path, json.dumps({"points": start.points, "note": start.note, "updates": start.updates}) + "\n")
+        return Start(**json.loads(path.read_text(encoding="utf-8")))
+
+    def _coarse(self, start: list[Point]) -> Table:
+        """Half-decades, walked until the winner is inside; longer trainings where these cannot tell the points apart.
+
+        Where every training breaks, all is tried again with clipping.
+        """
+        length, points = self.first_length, start
+        while True:
+            table = self._train(self._stage(length, COARSE, points))
+            if all(map(math.isinf, table.scores.values())):
+                if self.more or self.cfg.trainer.get("clip") is not None:
+                    raise ConfigError(self._why_nothing_trains())
+                self.more.append(CLIP)
+                self.notes.append(f"every training broke, so all were tried again with {CLIP}")
+            elif is_flat(table) and len(table.scores) > 1 and length < self.total:
+                longer = min(self.total, round(length * LONGER))
+                self.notes.append(f"{length} updates could not tell the points apart, so {longer} were tried")
+                length, points = longer, [table.best]
+            else:
+                return table
+
+    def _fine(self, coarse: Table) -> Table:
+        """Quarter-decades around the winner, in longer trainings."""
+        length = min(self.total, round(self.stages[-1].updates * LONGER))
+        return self._train(self._stage(length, FINE, [coarse.best]))
+
+    def _stage(self, updates: int, step: int, points: list[Point]) -> Stage:
+        bounds = tuple(axis.bounds for axis in self.axes)
+        most = 24 if len(self.axes) == 1 else 45
+        return Stage(updates, step, tuple(map(tuple, points)), self.seeds, bounds, most)
+
+    def _train(self, stage: Stage) -> Table:
+        """All trainings of a stage."""
+        kind = "half-decades" if stage.step == COARSE else "quarter-decades"
+        share = 100 * stage.updates / self.total
+        self.progress.stage(f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)")
+        costs: dict[tuple[Point, int], float] = {}
+        while todo := next_trainings(stage, costs):
+            self.progress.waiting(len(todo))
+            for point, seed in todo:
+                member = Member(self.overrides_of(point, stage.updates), seed, stage.updates)
+                outcome = self.members.train(member)
+                self.trained[member] = outcome
+                costs[point, seed] = outcome.cost
+                self.progress.ended(member, outcome)
+        result = StageResult(stage.updates, stage.step, costs)
+        self.stages.append(result)
+        return table_of(costs)
+
+    def _why_nothing_trains(self) -> str:
+        errors = {outcome.error for outcome in self.trained.values() if outcome.error}
+        lowest = min(self.trained, key=lambda member: member.words).words
+        return (
+            f"no training ends with a finite metric, down to {' '.join(lowest[:1])}, with clipping too: "
+            f"{next(iter(sorted(errors)), 'no reason is known')}"
+        )
+
+
+def as_json(answer: Answer, options: Namespace) -> dict[str, Any]:
+    """What tune.json holds."""
+    given = {name: str(value) for name, value in vars(options).items() if name != "overrides"}
+    return {"overrides": list(options.overrides), "options": given, **answer.as_dict()}
