@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import hydra._internal.defaults_list
 import hydra._internal.hydra
 import hydra._internal.utils
 import pytest
@@ -45,6 +46,7 @@ PARTS = (
     (OmegaConf, "load"),
     (Callbacks, "__init__"),
     (hydra._internal.hydra, "run_job"),
+    *([(hydra._internal.defaults_list, "_create_interpolation_map")] if hydra.__version__.startswith("1.3.") else []),
 )
 
 
@@ -220,3 +222,13 @@ def test_omegaconf_reads_a_file_through_its_load_while_hydra_is_active(tmp_path)
     with pytest.raises(ConfigError, match="aliases included"), hydra_raises():  # noqa: SIM117
         with initialize_config_dir(str(tmp_path), **VERSION_BASE):
             compose("train")
+
+
+def test_the_choices_are_known_to_an_interpolation_in_a_list_of_defaults(tmp_path):
+    for group, option in (("warmup", "linear"), ("schedule", "linear"), ("schedule", "flat")):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / f"{option}.yaml").write_text(f"name: {option}\n")
+    (tmp_path / "train.yaml").write_text("defaults: [warmup: linear, schedule: '${warmup}', _self_]\nallow: []\n")
+    with hydra_raises(), initialize_config_dir(str(tmp_path), **VERSION_BASE):
+        assert compose("train").schedule.name == "linear"
+        assert compose("train", ["schedule=flat"]).schedule.name == "flat"

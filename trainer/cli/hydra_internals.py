@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.defaults_list
 import hydra._internal.hydra
 import hydra._internal.utils
 import hydra.utils
@@ -58,8 +59,9 @@ def hydra_raises() -> Iterator[None]:
     - `ConfigLoaderImpl._load_configuration_impl` gives any config: now one is refused that lets Hydra call what no
       training needs, and one that allows packages by a file. Hydra 1.4 calls `load_configuration` only for its compose
       API. `_process_config_searchpath` imports the packages that a file names; now only the command line names them.
-      `OmegaConf.load` refuses files that would take minutes.
+      `OmegaConf.load` refuses files that would take minutes, and is fast: `plain_yaml` says how.
     - `Callbacks` makes the callbacks of Hydra, which are checked with the config: Hydra 1.4 warns of them.
+    - `_create_interpolation_map` of Hydra 1.3 takes a tenth of the time to compose: now only where it is needed.
     - `run_job` makes the folder of a run before the task: now it is removed again where the task is refused.
     """
     replaced: list[tuple[Any, str, Any]] = [
@@ -76,6 +78,8 @@ def hydra_raises() -> Iterator[None]:
         (Callbacks, "__init__", _checked_callbacks(Callbacks.__init__)),
         (hydra._internal.hydra, "run_job", run_job_in_new_folder(hydra._internal.hydra.run_job)),
     ]
+    if make := getattr(hydra._internal.defaults_list, "_create_interpolation_map", None):
+        replaced.append((hydra._internal.defaults_list, "_create_interpolation_map", _where_needed(make)))
     before = [(owner, name, inspect.getattr_static(owner, name)) for owner, name, _ in replaced]
     for owner, name, value in replaced:
         setattr(owner, name, value)
@@ -107,6 +111,16 @@ def _return_value(job: JobReturn) -> Any:
 
 def _raise_usage(parser: ArgumentParser, message: str) -> None:
     raise ConfigError(f"{message}: flags come first, then all settings together; --help shows both.")
+
+
+def _where_needed(make: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """A config of all choices only for a list of defaults with an interpolation, as in Hydra 1.4; else an empty one."""
+
+    def made(overrides: Any, defaults_list: list[Any], self_added: bool) -> DictConfig:
+        needed = any(default.is_interpolation() for default in defaults_list)
+        return make(overrides, defaults_list, self_added) if needed else OmegaConf.create()
+
+    return made
 
 
 def _checked_launcher(instantiate: Callable[..., Launcher]) -> Callable[..., Launcher]:

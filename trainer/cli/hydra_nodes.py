@@ -51,7 +51,7 @@ def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
     for key, node in _nodes(hydra, "hydra"):
         if any(key == logs or key.startswith(f"{logs}.") for logs in LOGS):
             _check_logs(key, node)
-        elif "_target_" in node:
+        elif _has(node, "_target_"):
             _check_target(key, _text(node, "_target_", key), [*allow, *allowed_by_environment()])
     for name in (hydra.get("job") or {}).get("env_set") or {}:
         if not HARMLESS.fullmatch(str(name)):
@@ -95,7 +95,7 @@ def _check_target(key: str, target: str, allow: Sequence[str]) -> None:
 
 def _check_logs(key: str, node: Mapping[Any, Any]) -> None:
     for name, known in (("class", HANDLERS), ("()", FACTORIES), ("_target_", ()), (".", ()), ("queue", ())):
-        if name in node and (found := _text(node, name, key)) not in known:
+        if _has(node, name) and (found := _text(node, name, key)) not in known:
             raise ConfigError(f"{key}.{name}={found} is not called: logs may name {', '.join(HANDLERS + FACTORIES)}.")
     written: Any = OmegaConf.to_container(node, resolve=False)
     if "filename" in written and not _is_log(str(written["filename"])):
@@ -115,6 +115,11 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
+
+
+def _has(node: Mapping[Any, Any], name: str) -> bool:
+    """`name in node`, which takes OmegaConf 100 µs where the name is not there."""
+    return name in node.keys() and name in node  # noqa: SIM118
 
 
 def _is_log(raw: str) -> bool:
@@ -145,6 +150,8 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
     elif isinstance(node, ListConfig):
         names = range(len(node))
     for name in names:
+        if not _may_hold_nodes(node._get_node(name)):
+            continue
         try:
             inner = None if OmegaConf.is_missing(node, name) else node[name]
         except OmegaConfBaseException as error:
@@ -153,3 +160,8 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
             continue
         if isinstance(inner, DictConfig | ListConfig):
             yield from _nodes(inner, f"{key}.{name}")
+
+
+def _may_hold_nodes(raw: Any) -> bool:
+    """Whether a value, as written, is a mapping or a list, or a `${}` that may stand for one."""
+    return isinstance(raw, DictConfig | ListConfig) or str(raw._value()).startswith("${")
