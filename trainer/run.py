@@ -1,10 +1,8 @@
 """One run: from a config to a trained model and its result."""
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,30 +11,26 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from trainer.checkpoint.io import checkpoints_in
-from trainer.checkpoint.saving import SaveFailed, telling_why
-from trainer.checkpoint.snapshots import remove_orphans_of, restore_records
+from trainer.checkpoint.owned_folder import owned, writing_into
+from trainer.checkpoint.saving import telling_why
+from trainer.checkpoint.snapshots import restore_records
 from trainer.cli.command import check_command
-from trainer.cli.messages import RunFailed
-from trainer.cli.run_folder import emptied_where_refused, refused, removed_where_refused
+from trainer.cli.run_folder import refused
 from trainer.cli.typed_program import resuming_command, typed_overrides, typed_program
-from trainer.cli.version import version
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
-from trainer.config.run_summary import announce, record_history, write_result
-from trainer.config.settings import Settings, settings_of
+from trainer.config.run_summary import announce, outcome_of, record_history, record_result
+from trainer.config.settings import settings_of
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.folder_lock import PREDECESSOR, FolderLock, follow
-from trainer.distributed.launch.launcher import rank, started_by, write_job
+from trainer.distributed.launch.folder_lock import FolderLock
+from trainer.distributed.launch.launcher import write_job
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.launch.time_limit import TimeLimit, process_age
-from trainer.distributed.peer import LostPeer
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.guard import Diverged, explained
 from trainer.engine.module import Module
-from trainer.files.atomic import write_text
 from trainer.log.tensorboard import TensorBoard
-from trainer.lr import ConfigError
 from trainer.lr.guard import Rollback
 from trainer.resume.changes import print_changes
 from trainer.resume.resume_point import ResumePoint, put_aside, resume_point, take_up, take_up_average
@@ -58,21 +52,32 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
     `age`: seconds that count for `trainer.max_time` already.
     """
     started, begun, settings = time.time(), time.monotonic() - age, settings_of(cfg)
-    with _naming_the_command(folder, program, settings.name), _owned(settings, FolderLock(folder)) as monitor:
-        with _writing_into(folder):
-            record_start(folder, settings.trainer.max_idle_restarts)
+    trainer = settings.trainer
+    with (
+        _naming_the_command(folder, program, settings.name),
+        owned(FolderLock(folder), trainer.devices, trainer.nodes, trainer.timeout) as monitor,
+    ):
+        with writing_into(folder):
+            record_start(folder, trainer.max_idle_restarts)
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
-        if not resolved.changed:
-            check_not_completed(checkpoint, folder, parts.trainer, settings.record["callbacks"])
-        signals.defer()
-        parts.checkpointing.stop_signal.limit = TimeLimit(settings.trainer.longest, begun)
-        if parts.trainer.is_global_zero:
-            with _writing_into(folder):
-                announce(parts, overrides, program)
-                write_job(folder)
+        begin(parts, overrides, program, TimeLimit(trainer.longest, begun))
         train(parts, monitor, started)
+
+
+def begin(parts: Parts, overrides: list[str], program: Sequence[str], limit: TimeLimit) -> None:
+    """Refuse a run that is completed; from here on a signal waits for a save, and the folder says what the run is."""
+    resolved = parts.resolved
+    if not resolved.changed:
+        callbacks = resolved.settings.record["callbacks"]
+        check_not_completed(resolved.checkpoint, parts.folder, parts.trainer, callbacks)
+    signals.defer()
+    parts.checkpointing.stop_signal.limit = limit
+    if parts.trainer.is_global_zero:
+        with writing_into(parts.folder):
+            announce(parts, overrides, program)
+            write_job(parts.folder)
 
 
 def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
@@ -87,7 +92,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         outcome = {"status": "completed", **stopped_early(parts.module, parts.trainer), "test": test}
     except BaseException as error:
         cause = parts.checkpointing.final_error(monitor.cause(error))
-        outcome = _outcome(cause)
+        outcome = outcome_of(cause)
         parts.module.flush(alone=True)
         raise cause from (None if cause is error else error)
     finally:
@@ -95,41 +100,6 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
             record_result(parts, outcome, time.time() - started)
         if signum := parts.checkpointing.stopped_by:
             parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
-
-
-def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
-    """Write the result. Where that fails, say so on stderr; `RunFailed` if the run is completed otherwise."""
-    try:
-        parts.checkpointing.run_folder.check()
-        write_result(parts, outcome, seconds)
-    except SaveFailed:
-        if outcome.get("status") == "completed":
-            raise
-    except ConfigError as error:
-        line = f"the run is {outcome.get('status', 'failed')}, but {error}"
-        if outcome.get("status") == "completed":
-            raise RunFailed(line) from error
-        print(f"warning: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _writing_into(folder: Path) -> Iterator[None]:
-    """Refuse a folder that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        why = f"{folder} cannot be written ({error.strerror or error})"
-        raise ConfigError(f"{why}: choose another folder, by name or hydra.run.dir.") from error
-
-
-def _outcome(cause: BaseException) -> dict[str, Any]:
-    """What the result says of a run that has ended by an error or was interrupted."""
-    if isinstance(cause, signals.Interrupted):
-        return {"status": "interrupted", "error": str(cause)}
-    by_lightning = isinstance(cause, SystemExit) and isinstance(cause.__context__, KeyboardInterrupt)
-    if by_lightning or isinstance(cause, KeyboardInterrupt):
-        return {"status": "interrupted", "error": "interrupted by KeyboardInterrupt"}
-    return {"status": "failed", "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
 
 
 @contextmanager
@@ -235,43 +205,3 @@ def assemble(cfg: DictConfig, folder: Path, resumed: Path | None = None) -> Part
 def _is_new(parts: Parts) -> bool:
     """Whether this start has begun the run, and has made no update."""
     return parts.resolved.start is None and parts.module.clock.t == 0
-
-
-@contextmanager
-def _owned(settings: Settings, lock: FolderLock) -> Iterator[RankMonitor]:
-    """The monitor of a run's processes while this run holds its folder: rank 0 locks it, the others follow.
-
-    Raises:
-        ConfigError: another run holds the folder.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(removed_where_refused(lock.folder))
-        stack.enter_context(lock)
-        stack.enter_context(emptied_where_refused(lock))
-        child = started_by() == "cadence"  # of a rank 0 that has locked the folder
-        if child:
-            stack.enter_context(follow(lock.folder))
-        monitor = stack.enter_context(_rank_monitor(settings, lock))
-        if rank() == 0:
-            lock.acquire()
-            remove_orphans_of(lock.folder, owned=lock.exclusive)
-            monitor.let_others_begin()
-        elif not child:
-            monitor.wait_to_begin(2 * PREDECESSOR)
-        yield monitor
-
-
-def _rank_monitor(settings: Settings, lock: FolderLock) -> RankMonitor:
-    """The monitor of a run's processes, which writes a result when one is lost and no other run has the folder."""
-    folder = lock.folder
-
-    def leave_result(lost: LostPeer) -> None:
-        holder = lock.holder()
-        if lock.file is None and (holder.get("host"), holder.get("pid")) != (lost.peer.host, lost.peer.pid):
-            return
-        result = {"status": "failed", "error": lost.text, "metrics": {}, "folder": str(folder)}
-        result["versions"] = version()
-        write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
-
-    run = settings.trainer
-    return RankMonitor(run.devices, run.nodes, run.timeout, leave_result)

@@ -15,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.checkpoint.io import checkpoints_in
+from trainer.checkpoint.saving import SaveFailed
 from trainer.cli.command import COMMAND
 from trainer.cli.environment import tree_without_secrets, without_secrets
+from trainer.cli.messages import RunFailed
 from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
@@ -25,6 +27,7 @@ from trainer.config.instantiate import Node
 from trainer.config.module_optimizer import summary_of_turns
 from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
+from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.files.atomic import replaced, write_text
@@ -109,6 +112,31 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
             logger.close()
     if outcome["status"] == "completed":
         _print_result(result)
+
+
+def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
+    """Write the result. Where that fails, say so on stderr; `RunFailed` if the run is completed otherwise."""
+    try:
+        parts.checkpointing.run_folder.check()
+        write_result(parts, outcome, seconds)
+    except SaveFailed:
+        if outcome.get("status") == "completed":
+            raise
+    except ConfigError as error:
+        line = f"the run is {outcome.get('status', 'failed')}, but {error}"
+        if outcome.get("status") == "completed":
+            raise RunFailed(line) from error
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def outcome_of(cause: BaseException) -> dict[str, Any]:
+    """What the result says of a run that has ended by an error or was interrupted."""
+    if isinstance(cause, signals.Interrupted):
+        return {"status": "interrupted", "error": str(cause)}
+    by_lightning = isinstance(cause, SystemExit) and isinstance(cause.__context__, KeyboardInterrupt)
+    if by_lightning or isinstance(cause, KeyboardInterrupt):
+        return {"status": "interrupted", "error": "interrupted by KeyboardInterrupt"}
+    return {"status": "failed", "error": f"{type(cause).__name__}: {' '.join(str(cause).split())}"}
 
 
 def summary_of_run(resolved: Resolved) -> dict[str, Any]:
