@@ -72,7 +72,7 @@ class Run:
         with torch.no_grad():
             for weight in module.net.parameters():
                 weight.fill_(self.number)
-        callback.best = {**callback.best, "update": self.number}
+        callback.best["update"] = self.number
         callback.snapshots = {self.number} if self.number % 2 else set()
         trainer.save_checkpoint(callback.folder / BEST)
         callback._save(trainer, module)

@@ -1,7 +1,6 @@
 """Keeps the best and the newest checkpoints of a run, and saves and stops it when a signal asks for that."""
 
 import math
-import sys
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -12,31 +11,21 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from trainer.checkpoint.best import Best
 from trainer.checkpoint.finite import FiniteState
-from trainer.checkpoint.io import (
-    BEST,
-    DamagedCheckpoint,
-    checkpoint_path,
-    checkpoints_in,
-    copy_checkpoint,
-    good_checkpoints,
-    read,
-)
+from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, good_checkpoints
 from trainer.checkpoint.position import Position, call_last
 from trainer.checkpoint.saving import RunFolder, telling_why
 from trainer.checkpoint.snapshots import save_records, snapshot_path
-from trainer.distributed.launch.launcher import rank
 from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
 from trainer.distributed.launch.signals import TIME_IS_UP, Interrupted
 from trainer.distributed.stop_signal import StopSignal
 from trainer.engine.module import Module
 from trainer.engine.update import Diverged
-from trainer.lr import ConfigError
 from trainer.lr.guard import Rollback
 
 Interval = int | Callable[[int], int]
 """An interval in updates, or a function that gives the end of the interval that update `t` lies in."""
-NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}, "arrays": {}}
 
 
 class Checkpointing(pl.Callback):
@@ -62,22 +51,19 @@ class Checkpointing(pl.Callback):
         keep: int = 2,
         snapshots: Collection[int] = (),
     ) -> None:
-        self.folder, self.monitor, self.mode = folder, monitor, mode
-        self.every, self.keep, self.snapshots = every, keep, snapshots
+        self.folder, self.every, self.keep, self.snapshots = folder, every, keep, snapshots
+        self._best = Best(folder, monitor, mode)
         self.source: Path | None = None
-        self.best: dict[str, Any] = dict(NONE_YET)
         self.stop_signal, self.stopped_by = StopSignal(), 0
         self.run_folder = RunFolder(folder.parent)
         self._position, self._saved, self._connected = Position(), -1, False
         self._finite = FiniteState()
         self._before: str | None = None  # the newest checkpoint from before the scores ceased to be finite
-        self._adopted: dict[str, Any] | None = None
         self._states: dict[str, Any] = {}
         self._metrics: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"monitor": self.monitor, "mode": self.mode, "position": asdict(self._position)}
-        return {**self.best, **state, "before": self._before}
+        return {**self._best.state_dict(), "position": asdict(self._position), "before": self._before}
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -97,50 +83,32 @@ class Checkpointing(pl.Callback):
             checkpoint["loops"] = Position(**checkpoint["callbacks"][self.state_key]["position"]).loops()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, unless another metric or direction decided it."""
         self._position, self._before = Position(**state_dict["position"]), state_dict["before"]
         self._metrics = state_dict.get("metrics", {})
-        if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
-            self.best = {name: state_dict.get(name, none) for name, none in NONE_YET.items()}
+        self._best.load_state_dict(state_dict)
+
+    @property
+    def monitor(self) -> str:
+        """The metric that decides which checkpoint is the best."""
+        return self._best.monitor
+
+    @property
+    def mode(self) -> str:
+        """Whether that metric is to be small, `min`, or large, `max`."""
+        return self._best.mode
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best so far: its value, its update, its scores and arrays; None and empty where there is none."""
+        return self._best.found
 
     def adopt(self) -> None:
-        """Copy `best.ckpt` from the folder that this run resumes from; where it is not there, start without a best.
-
-        Raises:
-            ConfigError: it is damaged.
-        """
-        if self.best["update"] is None:
-            return
-        for folder in dict.fromkeys([self.folder, *([self.source.parent] if self.source else [])]):
-            if not (folder / BEST).exists():
-                continue
-            checkpoint = self._read_best(folder)
-            if checkpoint["cadence"]["updates"] == self.best["update"]:
-                if folder != self.folder:
-                    copy_checkpoint(folder / BEST, self.folder / BEST)
-                self._adopted = checkpoint
-                return
-        if rank() == 0:
-            print(f"{self._best_so_far()} is not there any more: the best is chosen anew from here on", file=sys.stderr)
-        self.best = dict(NONE_YET)
+        """Take along the best of the run that this one resumes from."""
+        self._best.adopt(self.source)
 
     def best_checkpoint(self) -> dict[str, Any] | None:
-        """The best so far, if there is any. One that was adopted is in memory already, one of this run is read."""
-        if self.best["update"] is None:
-            return None
-        return self._read_best(self.folder) if self._adopted is None else self._adopted
-
-    def _read_best(self, folder: Path) -> dict[str, Any]:
-        try:
-            return read(folder / BEST, "the best checkpoint")
-        except DamagedCheckpoint as damage:
-            raise ConfigError(
-                f"{folder / BEST} is damaged: {damage.why}. {self._best_so_far()} is in it: put back a copy, or remove "
-                "it to go on without."
-            ) from damage
-
-    def _best_so_far(self) -> str:
-        return f"The best so far ({self.monitor} {self.best['value']:.6g} at update {self.best['update']})"
+        """The content of `best.ckpt`, if there is any."""
+        return self._best.checkpoint()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Module)
@@ -237,23 +205,16 @@ class Checkpointing(pl.Callback):
         value = trainer.callback_metrics[self.monitor].item()
         there = checkpoints_in(self.folder)
         self._before = None if math.isfinite(value) or not there else self._before or there[-1].name
-        if self._improves(value):
+        if self._best.improves(value):
             scores = {name: score.item() for name, score in trainer.callback_metrics.items() if name[:4] == "val/"}
             arrays = {name: numbers for name, numbers in module.arrays.items() if name[:4] == "val/"}
-            self.best = {"value": value, "update": module.clock.t, "scores": scores, "arrays": arrays}
-            self._adopted = None
+            self._best.take(value, module.clock.t, scores, arrays)
             self.run_folder.check()
             trainer.save_checkpoint(self.folder / BEST)
 
     def _after_interval(self, trainer: pl.Trainer, module: Module) -> None:
         self._position = replace(self._position, due=None)
         self._save(trainer, module)
-
-    def _improves(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        best = self.best["value"]
-        return best is None or (value <= best if self.mode == "min" else value >= best)
 
     def _save(self, trainer: pl.Trainer, module: Module) -> None:
         """Write the newest checkpoint, and only then remove the oldest."""
