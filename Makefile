@@ -28,7 +28,9 @@ test-all: export PYTEST_ADDOPTS += --all-cases
 test-all: test  ## the same with all cases: before a release, after a change of the engine
 
 # A thread for each process: many tests wait, so three of them keep two cores busy.
+# Files of the tests lie in memory where there are 4 GB for them: a disk makes each save of a checkpoint wait.
 test-runs: export OMP_NUM_THREADS ?= 1
+test-runs: export TMPDIR ?= $(or $(shell df -k /dev/shm 2>/dev/null | awk '$$6 == "/dev/shm" && $$4 > 4000000 {print $$6}'),/tmp)
 test-runs: setup
 	nice $(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/lr --ignore tests/test_house.py -m 'not cluster'
 

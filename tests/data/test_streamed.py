@@ -207,7 +207,7 @@ FLOW = ("data=dataset", f"data.train={{_target_:{OWN}.Flow,noise:0.5}}", step("r
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["state", "reread", "loader"])
-def test_a_run_on_a_stream_resumes_to_the_same_bits_from_any_update(assembled, kind):
+def test_a_run_on_a_stream_resumes_to_the_same_bits_from_any_update(assembled, kind, all_cases):
     """18 updates of two batches of 8, in passes of 50 samples; checkpoints between and at validations."""
     words = {
         "state": FLOW,
@@ -223,7 +223,7 @@ def test_a_run_on_a_stream_resumes_to_the_same_bits_from_any_update(assembled, k
     )
     whole = assembled(*words)
     fit(whole)
-    for start in {"state": (1, 6, 11), "reread": (7,), "loader": (16,)}[kind]:
+    for start in {"state": (1, 6, 11) if all_cases else (11,), "reread": (7,), "loader": (16,)}[kind]:
         path = checkpoint_path(whole.checkpointing.folder, start)
         resumed = assembled(*words, folder=f"from{start}", resumed=path)
         fit(resumed)

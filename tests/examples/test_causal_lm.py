@@ -40,15 +40,15 @@ def trained(rank, world, folder):
 
 
 @pytest.mark.slow
-def test_processes_and_micro_batches_of_any_number_train_the_same(tmp_path):
+def test_processes_and_micro_batches_of_any_number_train_the_same(tmp_path, all_cases):
     found = {}
     with inside(EXAMPLE.folder):
-        for accumulate in (1, 2, 4):
+        for accumulate in (1, 2, 4) if all_cases else (1, 4):
             run = prepared(tmp_path / f"cut{accumulate}", 1, accumulate, EPS)
             start = ended(run)
             fit(run)
             found[1, accumulate] = ended(run)
-    for world in (2, 4):
+    for world in (2, 4) if all_cases else (2,):
         assert worlds.run(world, trained, world, tmp_path) == [0] * world
         found |= {(world, rank): torch.load(tmp_path / f"{world}.{rank}.pt") for rank in range(world)}
     assert (found[1, 1] - start).abs().max() > 0.01

@@ -221,6 +221,7 @@ def growing(tmp_path_factory):
     return {arm: (place, trials_in(place, arm, "")[0]) for arm, place in zip(arms, places)}
 
 
+@pytest.mark.sample(0)
 def test_where_the_batch_grows_the_rate_stays_and_their_ratio_is_that_of_the_decay(growing):
     rates, batches = {}, {}
     for arm, (place, _) in growing.items():
@@ -237,6 +238,7 @@ def test_where_the_batch_grows_the_rate_stays_and_their_ratio_is_that_of_the_dec
     assert batches["decay"] == batches["constant"] == []
 
 
+@pytest.mark.sample(0)
 def test_before_the_batch_grows_the_arms_are_the_same_to_the_bit_and_each_sees_every_epoch(growing):
     trials = {arm: trial for arm, (_, trial) in growing.items()}
     assert len({trial.curve[0] for trial in trials.values()}) == 1

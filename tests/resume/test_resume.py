@@ -40,14 +40,14 @@ def same(first, second):
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["digits", "text"])
-def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, kind):
+def test_a_run_resumed_at_any_update_ends_with_the_same_bits(assembled, text, kind, all_cases):
     overrides = DIGITS if kind == "digits" else text
     whole = assembled(*overrides, "trainer.checkpoint=1", "trainer.keep=0", folder="whole")
     fit(whole)
     expected = end_of(whole)
     points = checkpoints_in(whole.folder / "checkpoints")[:-1:2]
     assert len(points) == (20 if kind == "digits" else 32)
-    for point in points:
+    for point in points if all_cases else points[1::4]:
         resumed = assembled(*overrides, folder=f"from-{point.stem}", resumed=point)
         fit(resumed)
         ending = end_of(resumed)
