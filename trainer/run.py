@@ -51,7 +51,7 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
 
     `age`: seconds that count for `trainer.max_time` already.
     """
-    started, begun, settings = time.time(), time.monotonic() - age, settings_of(cfg)
+    started, settings = time.monotonic(), settings_of(cfg)
     trainer = settings.trainer
     with (
         _naming_the_command(folder, program, settings.name),
@@ -62,7 +62,7 @@ def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequenc
         checkpoint = resume_point(settings.resume, folder)
         resolved = resolve(settings, checkpoint)
         parts = build(resolved, folder, monitor)
-        begin(parts, overrides, program, TimeLimit(trainer.longest, begun))
+        begin(parts, overrides, program, TimeLimit(trainer.longest, started - age))
         train(parts, monitor, started)
 
 
@@ -97,7 +97,7 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
         raise cause from (None if cause is error else error)
     finally:
         if parts.trainer.is_global_zero and not (isinstance(cause, Exception) and refused(cause) and _is_new(parts)):
-            record_result(parts, outcome, time.time() - started)
+            record_result(parts, outcome, time.monotonic() - started)
         if signum := parts.checkpointing.stopped_by:
             parts.checkpointing.stop_signal.finish_on_rank_zero(lambda: requeue(signum))
 

@@ -55,6 +55,19 @@ def test_a_logger_that_fails_ends_no_run(assembled, capsys, at):
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+def test_a_log_that_is_removed_is_told(tmp_path, capsys):
+    for end in ("save", "close"):
+        logger = failsafe(TensorBoard(str(tmp_path / end)))
+        logger.log_metrics({"a": 1.0}, 0)
+        for path in tmp_path.rglob("events.out.tfevents.*"):
+            path.unlink()
+        getattr(logger, end)()
+        logger.log_metrics({"a": 1.0}, 1)
+        (told,) = capsys.readouterr().err.splitlines()
+        assert told.startswith("warning: TensorBoard cannot log: [Errno 2] the log was removed")
+        assert not list(tmp_path.rglob("events.out.tfevents.*"))
+
+
 def test_mistakes_and_bugs_are_not_silenced(tmp_path):
     class Refuses(DummyLogger):
         def log_metrics(self, metrics, step=None):

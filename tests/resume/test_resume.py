@@ -283,3 +283,12 @@ def test_a_run_that_died_before_its_first_checkpoint_starts_again_without_double
     second.trainer.logger.close()
     events = EventAccumulator(str(second.folder), size_guidance={"scalars": 0}).Reload()
     assert [point.step for point in events.Scalars("train/loss")] == list(range(40))
+
+
+def test_a_checkpoint_under_the_name_of_another_update_is_refused(assembled):
+    run = assembled(*DIGITS, "trainer.keep=0")
+    fit(run)
+    other = run.folder / "checkpoints" / "update-00000024.ckpt"
+    other = other.rename(checkpoint_path(other.parent, 99))
+    with pytest.raises(ConfigError, match=r"has another name than the run gave it: call it update-00000024\.ckpt"):
+        assembled(*DIGITS, resumed=other)

@@ -127,7 +127,7 @@ def _load_verified(path: Path) -> Any:
 
 def _refuse_others(place: str, path: Path) -> None:
     """Refuse a file without a checksum as what it is: that of another program, or of another format."""
-    if has_checksum(path):
+    if has_checksum(path) or not path.is_file():
         return
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -21,6 +21,7 @@ from trainer.distributed.launch import signals
 from trainer.distributed.launch.launcher import rank, started_by
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import RestartLimitReached, restart_limit_message
+from trainer.files.plain import appended
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -99,10 +100,9 @@ def _failed(error: Exception) -> int:
 
 
 def _append(path: Path, error: Exception) -> None:
-    with path.open("a", encoding="utf-8") as log:
-        log.write(f"rank {rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        log.write(without_secrets("".join(traceback.format_exception(error))))
-        log.write("\n")
+    text = without_secrets("".join(traceback.format_exception(error)))
+    with appended(path) as log:
+        log.write(f"rank {rank()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n{text}\n".encode(errors="replace"))
 
 
 def _print(line: str, code: int, first: bool = False) -> int:

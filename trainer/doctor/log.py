@@ -1,6 +1,5 @@
 """The log of a run, read from its folder, in the form that the signs need."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from trainer.files.plain import read_record
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 
@@ -116,15 +116,15 @@ def read_log(folder: Path) -> Log:
     Raises:
         ConfigError: the folder is not that of a run, or has no TensorBoard log.
     """
-    plan = _read_json(folder / PLAN)
-    if plan is None:
+    plan = read_record(folder / PLAN)
+    if not plan:
         raise ConfigError(f"{folder} is not the folder of a run, or of a sweep: it has no {PLAN} that can be read.")
     if lost := [key for key in PLAN_KEYS if not isinstance(plan.get(key), int | float)]:
         raise ConfigError(
             f"{folder / PLAN} lacks {', '.join(lost)}, or has no number there: it is not the plan of a run."
         )
     total, warmup, batch, lr = (plan[key] for key in PLAN_KEYS)
-    error = str((_read_json(folder / "result.json") or {}).get("error", ""))
+    error = str(read_record(folder / "result.json").get("error", ""))
     return Log(read_scalars(folder), total, warmup, batch, lr, error)
 
 
@@ -138,11 +138,3 @@ def read_scalars(folder: Path) -> dict[str, Series]:
     if "train/loss" not in found:
         raise ConfigError(f"{folder} holds no log of a training loss: train with logger=tensorboard.")
     return {tag: Series([t for t, _ in points], [value for _, value in points]) for tag, points in found.items()}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

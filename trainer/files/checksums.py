@@ -7,6 +7,7 @@ proves no authorship: whoever can write the file can write the checksum.
 """
 
 import os
+import stat
 import struct
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
@@ -67,6 +68,8 @@ class ChecksumWriter:
 
 def has_checksum(path: Path) -> bool:
     """Whether a file ends as one that was written with its checksum."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         end = _end_of(file)
     return end is not None and end[1] == _MAGIC
@@ -79,6 +82,8 @@ def verify(path: Path) -> None:
         Damaged: it does not end with a checksum, or with that of other bytes, or the disk cannot read it.
         OSError: there is no such file, or it may not be opened.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Damaged("it is no file")
     with path.open("rb") as file:
         try:
             _verify(file)

@@ -1,5 +1,6 @@
 """One TensorBoard event file: TFRecord framing, and scalars encoded straight into protobuf's wire format."""
 
+import errno
 import os
 import socket
 import struct
@@ -109,12 +110,18 @@ class EventFile:
         self.write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def flush(self) -> None:
-        """Hand everything written so far to the operating system."""
+        """Hand everything written so far to the operating system. OSError where the file alone was removed."""
         self._file.flush()
+        if not os.fstat(self._file.fileno()).st_nlink and self.path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the log was removed", str(self.path))
 
     def close(self) -> None:
         """Flush and close; closing twice is harmless."""
-        self._file.close()
+        try:
+            if not self._file.closed:
+                self.flush()
+        finally:
+            self._file.close()
 
     def abandon(self) -> None:
         """Close without writing what is buffered: for a file that cannot be written."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from trainer.files.plain import read_bytes
+
 _LENGTH = struct.Struct("<Q")
 
 Points = list[tuple[int, float]]
@@ -29,7 +31,7 @@ def scalars(folder: Path, wanted: Sequence[str] = ("",)) -> dict[str, Points]:
 def _events(path: Path) -> Iterator[Event]:
     """The events of a file, up to its end or the first incomplete one: the run may still be writing."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError:
         return
     at = 0

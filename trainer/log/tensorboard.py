@@ -41,7 +41,7 @@ class TensorBoard(Logger):
         self.hparams: dict[str, Any] = {}
         self._folder = Path(folder)
         self._flush_seconds = flush_seconds
-        self._flushed = self._started = time.time()
+        self._started, self._flushed = time.monotonic(), time.monotonic()
         self._file: EventFile | None = None
 
     @rank_zero_only
@@ -141,7 +141,7 @@ class TensorBoard(Logger):
         """Flush."""
         if self._file is not None:
             self._file.flush()
-            self._flushed = time.time()
+            self._flushed = time.monotonic()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -171,7 +171,7 @@ class TensorBoard(Logger):
         self._flush_if_due()
 
     def _flush_if_due(self) -> None:
-        if time.time() - self._flushed >= self._flush_seconds:
+        if time.monotonic() - self._flushed >= self._flush_seconds:
             self.save()
 
 

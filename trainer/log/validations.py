@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from trainer.files.plain import appended, read_bytes
+
 VALIDATIONS = "validations.jsonl"
 
 
@@ -20,7 +22,7 @@ def append_validation(
 ) -> None:
     """Append the line of one validation, after `update` updates; matrices and curves have a key of their own."""
     line = json.dumps({"update": update, **scores, **({"arrays": dict(arrays)} if arrays else {})}) + "\n"
-    with (folder / VALIDATIONS).open("ab+") as file:
+    with appended(folder / VALIDATIONS) as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else f"\n{line}"  # the last line was cut short
@@ -33,7 +35,7 @@ def read_validations(folder: Path) -> list[dict[str, Any]]:
     Numbers that are not finite are returned as float NaN or infinities.
     """
     try:
-        lines = (folder / VALIDATIONS).read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(folder / VALIDATIONS).split(b"\n")[:-1]
     except OSError:
         return []
     found: dict[int, dict[str, Any]] = {}

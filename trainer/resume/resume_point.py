@@ -1,6 +1,5 @@
 """Resuming: from which checkpoint, whether it fits this run, and a run that lacks only its test."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from trainer.distributed.launch.launcher import is_restart, rank
 from trainer.engine.averaging import recent
 from trainer.engine.clock import Clock
 from trainer.engine.module import Module
+from trainer.files.plain import read_record
 from trainer.lr import ConfigError, Horizon
 from trainer.optim.groups import Group
 from trainer.resume.curve_history import ResumeSettings
@@ -138,7 +138,9 @@ def newest_good(found: Sequence[Path], folder: Path) -> ResumePoint:
         except ConfigError:
             if path.exists():
                 raise
-            continue  # rank 0 has put it aside meanwhile
+            if path.is_symlink():
+                damaged[path] = "it is a link that leads nowhere"
+            continue  # else rank 0 has put it aside meanwhile
         if damaged and rank() == 0:
             names = "; ".join(f"{left.name} is left out: {why}" for left, why in damaged.items())
             print(f"{names}. The run goes on from {path}", file=sys.stderr)
@@ -153,7 +155,7 @@ def newest_good(found: Sequence[Path], folder: Path) -> ResumePoint:
 def put_aside(point: ResumePoint) -> None:
     """Give the damaged checkpoints of this run's folder another name, so that they count no longer as the newest."""
     for path in point.damaged:
-        if path.resolve().is_relative_to(point.folder.resolve()):
+        if path.parent.resolve().is_relative_to(point.folder.resolve()):
             path.rename(path.with_name(f"{path.name}.damaged"))
 
 
@@ -223,6 +225,10 @@ def start_of(checkpoint: ResumePoint, horizon: Horizon) -> Start:
     ours = folder / "checkpoints"
     later = [other for other in checkpoints_in(ours) if other.name > checkpoint_path(ours, updates).name]
     newer = [other for other in later if other not in checkpoint.damaged]
+    if path in newer:
+        raise ConfigError(
+            f"resume.path={path} has another name than the run gave it: call it {checkpoint_path(ours, updates).name}."
+        )
     if newer and path.parent.resolve() == ours.resolve():
         raise ConfigError(
             f"resume.path={path} lies before {newer[-1].name} in this run's own folder: go on with resume=auto, "
@@ -257,8 +263,7 @@ def take_up_average(checkpoint: ResumePoint, module: Module, data: pl.LightningD
 
 def _status(folder: Path) -> str | None:
     """The status in the result of a folder, if there is one."""
-    path = folder / "result.json"
-    return json.loads(path.read_text(encoding="utf-8"))["status"] if path.exists() else None
+    return read_record(folder / "result.json").get("status")
 
 
 def _same_data(saved: dict[str, Any], length: Horizon) -> bool:

@@ -1,6 +1,5 @@
 """Runs that have stopped early: what their result says, and that they are completed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytorch_lightning as pl
 
 from trainer.engine.early_stopping import EarlyStopping
 from trainer.engine.module import Module
+from trainer.files.plain import read_record
 from trainer.lr import ConfigError
 from trainer.resume.resume_point import ResumePoint
 
@@ -40,10 +40,9 @@ def check_not_completed(
     It goes on where its `callbacks` were changed and would not stop it now. Where its learning-rate curve was changed,
     as by a longer duration, the waiting begins anew.
     """
-    path = folder / "result.json"
-    if checkpoint is None or not path.exists():
+    if checkpoint is None:
         return
-    result, update = json.loads(path.read_text(encoding="utf-8")), checkpoint.saved["updates"]
+    result, update = read_record(folder / "result.json"), checkpoint.saved["updates"]
     early = result.get("stopped_early") or {}
     if result.get("status") != "completed" or early.get("update") != update:
         return

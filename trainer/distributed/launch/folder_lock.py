@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from trainer.distributed.launch.launcher import job_id, started_again
+from trainer.files.plain import open_own, read_record
 from trainer.files.process import process_runs
 from trainer.lr import ConfigError
 
@@ -92,11 +93,7 @@ class FolderLock:
 
     def holder(self) -> dict[str, Any]:
         """Who holds the lock, as written by itself: host, pid, since, command, job; empty where that is not known."""
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_record(self.path)
 
     def release(self) -> None:
         """Remove the file and release the lock; nothing where this process does not hold it."""
@@ -139,7 +136,7 @@ class FolderLock:
         for left in reversed(range(ATTEMPTS)):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+                return open_own(self.path)
             except OSError as error:
                 if isinstance(error, FileExistsError | FileNotFoundError) and left:
                     continue  # another process has removed the folder, which was its own

@@ -8,11 +8,11 @@ requeued.
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from trainer.distributed.launch.launcher import rank
 from trainer.distributed.launch.requeue import NEARLY_UP, requeue_allowed, wanted
 from trainer.files.atomic import write_text
+from trainer.files.plain import read_record
 
 RECORD = ".starts"
 
@@ -32,7 +32,7 @@ def record_start(folder: Path, limit: int | None) -> None:
     _folders.append(folder)
     if not requeue_allowed() or rank():
         return
-    job, found, before = os.environ["SLURM_JOB_ID"], _newest(folder), _read_record(folder)
+    job, found, before = os.environ["SLURM_JOB_ID"], _newest(folder), read_record(folder / RECORD)
     same = (before.get("job"), before.get("checkpoint")) == (job, found)
     since = before.get("since", 0) if same else _restarts()
     record = {"job": job, "checkpoint": found, "since": since, "most": limit}
@@ -49,7 +49,7 @@ def restart_limit_message(signum: int) -> str:
     if not _folders:
         early = f"Slurm job {job} is given up: its time was up before the run had begun"
         return f"{early}: give it more (sbatch --time), or a shorter lead (--signal)" if signum in NEARLY_UP else ""
-    record, found = _read_record(_folders[-1]), _newest(_folders[-1])
+    record, found = read_record(_folders[-1] / RECORD), _newest(_folders[-1])
     starts = _restarts() + 1 - record.get("since", 0)
     if not record or record["most"] is None or record["checkpoint"] != found or starts < record["most"]:
         return ""
@@ -73,12 +73,3 @@ def _restarts() -> int:
     """How often Slurm has started this job again."""
     count = os.environ.get("SLURM_RESTART_COUNT", "")
     return int(count) if count.isdigit() else 0
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """What the last start recorded; empty where there was none, or where it was killed while it wrote."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

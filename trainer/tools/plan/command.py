@@ -28,6 +28,7 @@ from trainer.config.instantiate import instantiate
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
+from trainer.files.plain import read_text
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
 from trainer.tools.plan import files, tables
@@ -119,7 +120,7 @@ def recorded(folder: Path) -> Settings:
 def facts_of_run(folder: Path) -> tuple[Groups | None, list[Any]]:
     """The parameter groups and the curve history that a run has recorded; None and [] where it has not."""
     try:
-        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        facts = json.loads(read_text(folder / "plan.json"))
         keys = ("lr_mult", "weight_decay", "schedule")
         groups = {group["name"]: GroupFacts(*(group[key] for key in keys)) for group in facts["groups"]}
         return groups, facts["curve_history"]

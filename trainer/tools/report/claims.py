@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.instantiate import check_values
+from trainer.files.plain import read_text
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.tools.drawing import series_color
@@ -109,7 +110,7 @@ def read_claims(folder: Path) -> Claims | None:
     if not path.exists():
         return None
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path))
         claims = tuple(_made(Claim, one) for one in tree.get("claims", []))
         plots = tuple(_made(Plot, one) for one in tree.get("plots", []))
         return Claims(**{**tree, "claims": claims, "plots": plots})

@@ -14,6 +14,7 @@ import yaml
 
 from trainer.cli.command import COMMAND
 from trainer.cli.plain_yaml import check_yaml
+from trainer.files.plain import check_regular, read_text
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError
 from trainer.resume.changes import flat
@@ -180,7 +181,7 @@ def _program(words: Any) -> tuple[str, ...]:
 def _read(path: Path, kind: type = dict) -> Any:
     """What a file of JSON or YAML holds; None where it is not there, cannot be read or is of another kind."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if path.suffix != ".json":
             check_yaml(text, str(path))
         tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)
@@ -191,6 +192,7 @@ def _read(path: Path, kind: type = dict) -> Any:
 
 def _last_line(place: Path) -> str:
     try:
+        check_regular(place / "job.log")
         with (place / "job.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
             lines = log.read().decode(errors="replace").splitlines()

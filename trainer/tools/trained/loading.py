@@ -26,6 +26,7 @@ from trainer.config.settings import Settings, settings_of
 from trainer.engine.module import Module
 from trainer.engine.task import Task
 from trainer.engine.train_spec import TrainSpec
+from trainer.files.plain import read_text
 from trainer.log.scalars import scalars
 from trainer.log.validations import read_validations
 from trainer.lr import ConfigError, Horizon, LRPolicy, Warmup
@@ -92,7 +93,7 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """The content of `result.json`; None while the run goes on."""
         path = self.folder / "result.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return json.loads(read_text(path)) if path.is_file() else None
 
     @property
     def history(self) -> History:
