@@ -1,5 +1,6 @@
 """A value of the environment is in no file that a run, a sweep or a tool leaves, and in nothing they print."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 import cadence
 from tests.distributed import worlds
 from trainer.cli.environment import register_environment, resolved, stored, tree_without_secrets, without_secrets
+from trainer.cli.messages import one_line
 from trainer.config.settings import settings_of
 
 CANARY = "s3cret-canary-7f31"
@@ -72,6 +74,18 @@ def test_the_record_of_a_config_keeps_what_is_read_from_the_environment_as_it_is
     assert without_secrets(f"no {CANARY}!") == "no ${oc.env:CADENCE_CANARY}!"
     assert tree_without_secrets({"a": [CANARY, 1]}) == {"a": ["${oc.env:CADENCE_CANARY}", 1]}
     del os.environ["CADENCE_RATE"]
+
+
+@pytest.mark.parametrize(
+    "secret", ["first line\n  a 'second' one", "quo\"te'd\\and back", "wörd & <more>", "123456789012345", "a\tb\tc\td"]
+)
+def test_a_secret_is_found_however_a_message_writes_it(secret, monkeypatch):
+    monkeypatch.setenv("CADENCE_ODD", secret)
+    cfg = OmegaConf.create({"a": "${oc.env:CADENCE_ODD}"})
+    told = [f"x={cfg.a} y", f"x={cfg.a!r} y", f"x={json.dumps([cfg.a])} y", f"x={[cfg.a, chr(39)]} y"]
+    for text in [*told, *(one_line(text) for text in told)]:
+        assert "${oc.env:CADENCE_ODD}" in without_secrets(text)
+        assert not any(line.strip() in without_secrets(text) for line in secret.splitlines())
 
 
 def test_a_run_from_python_keeps_no_secret_and_its_config_can_be_used(tmp_path, monkeypatch, capfd):

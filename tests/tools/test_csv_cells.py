@@ -13,7 +13,7 @@ from trainer.tools.report.study import Study
 from trainer.tools.trained.predict_command import write_csv
 from trainer.tools.writable import plain_cell
 
-FORMULAS = ["=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@SUM(1)", "\t=1", "\r=1", "＝1"]
+FORMULAS = ["=cmd|' /C calc'!A0", "+1+cmd", "-2+3", "@SUM(1)", "\t=1", "\r=1", "＝1", " =1", "\t @x"]
 
 
 @pytest.mark.parametrize("text", FORMULAS)

@@ -23,6 +23,7 @@ from trainer.engine.frozen import load_weights
 from trainer.files.checksums import ChecksumWriter
 from trainer.lr import ConfigError
 from trainer.lr.table import table
+from trainer.resume.changes import print_changes
 from trainer.resume.curve_history import ResumeSettings
 from trainer.resume.resume_point import ResumePoint, resume_point
 from trainer.tools import doctor
@@ -199,3 +200,34 @@ def test_names_of_a_foreign_folder_are_escaped_in_the_page(tmp_path):
     assert "<img src=x" not in page
     assert "<script>alert" not in page
     assert "curl" not in page.split("<script")[0]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_names_of_a_foreign_folder_do_not_steer_the_terminal(tmp_path, capsys):
+    steers = "\x1b]0;title\x07\x9b2J\u202e"
+    for number in range(2):
+        words = [f"optimizer.lr=0.{number + 1}", f"optimizer.kind='{steers}'"]
+        write_run(tmp_path / "s" / f"{number}{steers}", words, {"val/loss": 1.0 + number})
+    write_run(tmp_path / "s" / "x", [], status="failed")
+    (tmp_path / "s" / "x" / "result.json").write_text(json.dumps({"status": "failed", "error": steers}))
+    report.main([str(tmp_path / "s")])
+    doctor.main([str(tmp_path / "s")])
+    print_changes(1, {"a": steers}, {"a": 1})
+    printed = "".join(capsys.readouterr())
+    assert "?]0;title" in printed
+    assert not set(steers) & set(printed) - set("]0;title2J")
+
+
+def test_nothing_is_imported_from_the_folder_of_a_run_in_which_one_is(tmp_path, monkeypatch):
+    folder, path = tmp_path / "run", list(sys.path)
+    (folder / "checkpoints").mkdir(parents=True)
+    for here in (folder, folder / "checkpoints"):
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(sys, "path", ["", str(here), *path])
+        with pytest.raises(ConfigError):
+            cadence.load(folder)
+        assert not {"", str(here)} & set(sys.path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError):
+        cadence.load(folder)
+    assert sys.path[-1] == str(tmp_path)

@@ -22,15 +22,19 @@ CONF = next((place for place in (ROOT / "cadence" / "conf", ROOT / "conf") if pl
 """The shipped configs: `cadence.conf` of the wheel, `conf` of a checkout."""
 
 
-def find_own_packages() -> None:
+def find_own_packages(reading: Path | None = None) -> None:
     """Let the packages in the working folder be imported, after those of Cadence.
 
     A user's `models` and `data` then join the shipped ones, which are open packages. First on the path, where
     `python -m` puts the working folder, they would hide the shipped ones.
+
+    Args:
+        reading: the folder of a run that is read, which may come from somebody else: nothing in it is imported.
     """
     here = str(Path.cwd())
     if here != str(ROOT):
-        sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
+        foreign = reading is not None and Path.cwd().is_relative_to(reading.resolve())
+        sys.path[:] = [*(place for place in sys.path if place not in ("", here)), *([] if foreign else [here])]
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

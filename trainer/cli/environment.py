@@ -3,6 +3,7 @@
 The resolver of OmegaConf is replaced by one that takes note of each value that it gives.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from omegaconf.resolvers import oc
 from trainer.cli.hydra_internals import register_resolver
 
 SHORTEST = 6
-"""Texts with fewer characters are no secrets, and may stand in any word."""
+"""Texts with fewer characters are no secrets, and may stand in any word. Nor are numbers with fewer than 10 digits."""
 
 _given: dict[str, str] = {}
 _reads: list[str] = []
@@ -27,9 +28,23 @@ def register_environment() -> None:
 def _read(key: str, *default: Any) -> Any:
     value = oc.env(key, *default)
     _reads.append(key)
-    if isinstance(value, str) and len(value) >= SHORTEST and not re.fullmatch(r"[\d.eE+-]+", value):
-        _given[value] = key
+    if isinstance(value, str) and value not in _given and not re.fullmatch(r"[\d.eE+-]+(?<!\d{10})", value):
+        _given.update((form, key) for form in _forms(value) if len(form) >= SHORTEST)
     return value
+
+
+def _forms(value: str) -> set[str]:
+    """How a text may stand in a message: as it is, line by line, in one line, and as Python or JSON quote it."""
+    found = {value, *(line.strip() for line in value.splitlines())}
+    for text in tuple(found):
+        single = repr(f'"{text}')[2:-1]
+        found |= {
+            single,
+            single.replace("\\'", "'"),
+            json.dumps(text)[1:-1],
+            json.dumps(text, ensure_ascii=False)[1:-1],
+        }
+    return found | {" ".join(text.split()) for text in found}
 
 
 def without_secrets(text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from trainer.cli.environment import without_secrets
 from trainer.cli.hydra_internals import RUN_JOB, hydra_raises
 from trainer.cli.messages import RunFailed, one_line, user_error_message
-from trainer.cli.streams import drop_unwritable, replace_unknown_characters
+from trainer.cli.streams import drop_unwritable, replace_unknown_characters, shown
 from trainer.distributed.launch import signals
 from trainer.distributed.launch.launcher import rank, started_by
 from trainer.distributed.launch.requeue import requeue
@@ -85,7 +85,7 @@ def _failed(error: Exception) -> int:
         return _print(
             line, MISTAKE, first=started_by() == "cadence"
         )  # rank 0, which started it, has not met this error
-    text = one_line(f"{type(error).__name__}: {error}")
+    text = without_secrets(one_line(f"{type(error).__name__}: {error}"))  # before it is cut
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():
         return _print(f"{text} (set {FULL_ERROR}=1 for the traceback)", FAILED)
@@ -107,7 +107,7 @@ def _append(path: Path, error: Exception) -> None:
 
 def _print(line: str, code: int, first: bool = False) -> int:
     """Print the line on rank 0; another rank prints only where it is the first to fail."""
-    own, line = rank(), without_secrets(line)
+    own, line = rank(), shown(without_secrets(line))
     if own == 0 or first:
         print(f"rank {own}: {line}" if own else line, file=sys.stderr, flush=True)
     return code

@@ -1,9 +1,12 @@
 """stdout and stderr: no character that they lack ends a command, and no full disk or closed terminal ends a run."""
 
 import io
+import re
 import sys
 from contextlib import suppress
 from typing import Any
+
+_STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Lenient(io.RawIOBase):
@@ -30,6 +33,15 @@ class Lenient(io.RawIOBase):
         with suppress(OSError):
             return self._file.isatty()
         return False
+
+
+def shown(text: str) -> str:
+    """A text for a terminal: ? for each character that would steer it or turn its order, as others may have written.
+
+    >>> shown("loss\\x1b[2J 0.5")
+    'loss?[2J 0.5'
+    """
+    return _STEERS.sub("?", text)
 
 
 def replace_unknown_characters() -> None:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from trainer.cli.streams import shown
+
 Changes = dict[str, tuple[Any, Any]]
 
 
@@ -26,6 +28,6 @@ def print_changes(update: int, before: Mapping[str, Any], now: Mapping[str, Any]
     for key, (old, new) in differences(before, now).items():
         if key.startswith("init."):
             why = "the weights come from the checkpoint"
-            print(f"resumed at update {update}: {key}={new} (before: {old}) is not read, {why}", file=sys.stderr)
+            print(shown(f"resumed at update {update}: {key}={new} (before: {old}) is not read, {why}"), file=sys.stderr)
         elif key != "name" and not key.startswith("resume.") and not key.endswith("._partial_"):
-            print(f"resumed at update {update}, from there on {key}: {old} → {new}", file=sys.stderr)
+            print(shown(f"resumed at update {update}, from there on {key}: {old} → {new}"), file=sys.stderr)

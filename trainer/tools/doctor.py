@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from trainer.cli.streams import shown
 from trainer.doctor.log import PLAN, Finding, read_log
 from trainer.doctor.signs import LEAST, SIGNS, examine
 from trainer.lr import ConfigError
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         except ConfigError as reason:
             if run in options.runs:
                 raise
-            print(f"{run}: nothing to examine: {reason}")
+            print(shown(f"{run}: nothing to examine: {reason}"))
             found[str(run)] = None
     if options.json:
         try:
@@ -61,9 +62,9 @@ def report(run: Path) -> list[dict[str, object]]:
     state = f"{log.made} of {log.total} updates"
     if not findings:
         few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f", {len(SIGNS) + 1} signs checked"
-        print(f"{run}: {state}: nothing found{few}")
+        print(shown(f"{run}: {state}: nothing found{few}"))
     for finding in findings:
-        print(format_finding(run, state, finding))
+        print(shown(format_finding(run, state, finding)))
     return [finding._asdict() for finding in findings]
 
 

@@ -41,14 +41,14 @@ def check_new_file(path: Path, suffixes: Sequence[str], force: bool) -> None:
 def plain_cell(value: Any) -> Any:
     """A cell of a CSV that no spreadsheet runs: a text that one would take for a formula begins with an apostrophe.
 
-    >>> [plain_cell(value) for value in ("=1+1", "-1e-3", -1e-3, "@x", "a=b", None)]
-    ["'=1+1", '-1e-3', -0.001, "'@x", 'a=b', None]
+    >>> [plain_cell(value) for value in ("=1+1", " =1+1", "-1e-3", -1e-3, "@x", "a=b", None)]
+    ["'=1+1", "' =1+1", '-1e-3', -0.001, "'@x", 'a=b', None]
     """
     if not isinstance(value, str):
         return value
     if "\r" in value:  # where a carriage return is not quoted, a new row begins
         return plain_cell(value.replace("\r", " ").strip())
-    if not value.startswith(FORMULAS):
+    if not value.startswith(FORMULAS) and not value.strip().startswith(FORMULAS):
         return value
     try:
         float(value)

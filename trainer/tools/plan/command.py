@@ -24,6 +24,7 @@ from trainer.cli.extras import needed_for_pictures
 from trainer.cli.messages import one_line
 from trainer.cli.plain_yaml import plain_yaml
 from trainer.cli.run_id import register_run_id
+from trainer.cli.streams import shown
 from trainer.config.instantiate import instantiate
 from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
@@ -48,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
     else:
         settings, log, history = composed(options.overrides, options), {}, []
         plan = planned(settings)
-    print("\n".join([*tables.format_plan(plan, settings.lint_ignore), *tables.format_rollbacks(history)]))
+    print(shown("\n".join([*tables.format_plan(plan, settings.lint_ignore), *tables.format_rollbacks(history)])))
     if not options.no_files:
         print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
     return None
@@ -100,7 +101,7 @@ def composed(overrides: list[str], options: argparse.Namespace) -> Settings:
 
 def recorded(folder: Path) -> Settings:
     """The settings of a run that has been started."""
-    find_own_packages()
+    find_own_packages(reading=folder)
     register_run_id()
     try:
         with plain_yaml():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.extras import needed, needed_for_report
+from trainer.cli.streams import shown
 from trainer.lr import ConfigError
 from trainer.tools.report import png
 from trainer.tools.report.build import Report, build_report
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         tables = save_tables(study, out)
     except OSError as error:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
-    print("\n".join(format_summary(report)))
+    print(shown("\n".join(format_summary(report))))
     print(f"{out / PAGE}  {'  '.join([*tables, *pictures])}")
 
 

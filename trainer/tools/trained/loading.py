@@ -266,8 +266,8 @@ def load(
         ConfigError: the folder has no such checkpoint, or one that does not fit the code of the net.
     """
     register_run_id()
-    find_own_packages()
     given = Path(folder)
+    find_own_packages(reading=given.resolve().parent.parent if given.suffix == ".ckpt" else given)
     if given.suffix == ".ckpt":
         return Run(given.resolve().parent.parent, given, device, allow)
     if which not in WHICH:
