@@ -16,6 +16,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -45,6 +47,7 @@ PARTS = (
     (ConfigLoaderImpl, "_process_config_searchpath"),
     (OmegaConf, "load"),
     (Callbacks, "__init__"),
+    (CachingConfigRepository, "__init__"),
     (hydra._internal.hydra, "run_job"),
     *([(hydra._internal.defaults_list, "_create_interpolation_map")] if hydra.__version__.startswith("1.3.") else []),
 )
@@ -232,3 +235,19 @@ def test_the_choices_are_known_to_an_interpolation_in_a_list_of_defaults(tmp_pat
     with hydra_raises(), initialize_config_dir(str(tmp_path), **VERSION_BASE):
         assert compose("train").schedule.name == "linear"
         assert compose("train", ["schedule=flat"]).schedule.name == "flat"
+
+
+def test_a_copy_of_the_repository_shares_what_is_stored_and_may_have_other_sources(tmp_path):
+    store_option("hydra/test_of_options", "one", Option)
+    repository = ConfigRepository(create_config_search_path(str(CONF)))
+    before = repository.sources
+    with hydra_raises():
+        other = CachingConfigRepository(repository)
+        assert other.get_sources() is before
+        given = other.load_config("hydra/test_of_options/one")
+        given.config.number = 7
+        assert repository.load_config("hydra/test_of_options/one").config.number == 1
+        other.initialize_sources(create_config_search_path(str(tmp_path)))
+    assert repository.sources is before
+    assert other.get_sources() is not before
+    del ConfigStore.instance().repo["hydra"]["test_of_options"]

@@ -4,7 +4,6 @@ import importlib
 import re
 import shlex
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,8 @@ def missing_extra(error: ModuleNotFoundError, what: str = "", extra: str | None 
 
 def install_command(extra: str) -> str:
     """The command that installs what an extra has. Cadence is on no package index, so it names the packages."""
+    from importlib.metadata import PackageNotFoundError, requires  # late: only this message needs it
+
     try:
         found = _packages(extra, requires("cadence") or [])
     except PackageNotFoundError:  # a checkout that is not installed

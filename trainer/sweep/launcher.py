@@ -20,15 +20,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from trainer.cli.command import check_launcher, program
 from trainer.cli.compose import keep_search_path
 from trainer.cli.hydra_internals import given_flags
-from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.sweep.device_pool import devices_needed, threads_per_process
 from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Limits, Scheduler, TrialSource
-from trainer.sweep.shared_prefix import format_saving, share
 from trainer.sweep.spawn import Spawn, fresh
 from trainer.sweep.summary import SweepFailed, print_table, sweep_failed
 from trainer.sweep.sweep_resume import own_first_free, own_folder
+from trainer.sweep.waiting_for_prefix import format_saving
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
 """Overrides that configure the sweep itself and are not passed on to its jobs."""
@@ -138,6 +137,9 @@ class SweepLauncher(Launcher):
                 "hydra.launcher.shared_prefix=true takes all jobs of a grid at once: leave out "
                 "hydra.sweeper.max_batch_size and other sweepers"
             )
+        from trainer.config.settings import settings_of  # late, as `share`: they import all that makes a plan
+        from trainer.sweep.shared_prefix import share
+
         plain = (OmegaConf.masked_copy(one, [str(key) for key in one if key != "hydra"]) for one in self.configs)
         share(batch, [settings_of(one) for one in plain])
 

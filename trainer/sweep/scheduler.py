@@ -15,11 +15,11 @@ from trainer.distributed.launch.requeue import NO_REQUEUE
 from trainer.distributed.launch.signals import SIGNALS
 from trainer.sweep.device_pool import VISIBLE, DevicePool
 from trainer.sweep.job import Job
-from trainer.sweep.shared_prefix import WaitingForPrefix
 from trainer.sweep.spawn import Spawn, fresh
 from trainer.sweep.status_table import StatusTable, format_counts
 from trainer.sweep.summary import SUMMARY, print_outcome, set_labels, write_summary
 from trainer.sweep.sweep_resume import PreviousJobs
+from trainer.sweep.waiting_for_prefix import WaitingForPrefix
 from trainer.sweep.watchdog import TICK, Watchdog
 
 THREADS = "OMP_NUM_THREADS"
