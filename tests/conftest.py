@@ -64,12 +64,13 @@ def compose():
     from hydra.core.global_hydra import GlobalHydra
 
     from trainer.cli.hydra_internals import VERSION_BASE
+    from trainer.cli.plain_yaml import plain_yaml
     from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
         register_run_id()
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
+        with plain_yaml(), initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
             return hydra_compose("train", [*QUIET, *overrides])
 
     return make
