@@ -65,7 +65,7 @@ def fit(
                 f"load the run by cadence.load({str(folder)!r})."
             )
         with _interruptible(resuming_words(job, made.name)):
-            run_in(folder, made, typed_overrides(job), program)
+            run_in(folder, settings, typed_overrides(job), program)
     best = (folder / "checkpoints" / "best.ckpt").exists()
     return load(folder, which or ("best" if best else "last"), allow=settings.allow)
 

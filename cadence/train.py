@@ -10,8 +10,10 @@ if __name__ == "__main__":
 
 import hydra  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
+from trainer.cli.command import check_command  # noqa: E402
 from trainer.cli.compose import CONF, absolute_config_path, find_own_packages, keep_search_path  # noqa: E402
 from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
@@ -22,10 +24,14 @@ from trainer.distributed.launch.launcher import ignore_other_ranks  # noqa: E402
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")
 def train(cfg: DictConfig) -> None:
     """Train the run that the config describes, and write a result into its folder."""
-    from trainer.run import run  # late: composing a config needs no torch
+    from trainer.config.before_torch import settings_before_torch  # late: a sweep and --help need none of it
 
     keep_search_path(GlobalHydra.instance().config_loader().get_sources())
-    run(cfg)
+    check_command(HydraConfig.get())
+    settings = settings_before_torch(cfg)
+    from trainer.run import run  # later still: it imports torch
+
+    run(settings)
 
 
 def main() -> None:

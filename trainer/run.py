@@ -14,13 +14,12 @@ from trainer.checkpoint.io import checkpoints_in
 from trainer.checkpoint.owned_folder import owned, writing_into
 from trainer.checkpoint.saving import telling_why
 from trainer.checkpoint.snapshots import restore_records
-from trainer.cli.command import check_command
 from trainer.cli.run_folder import refused
 from trainer.cli.typed_program import resuming_command, typed_overrides, typed_program
 from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
 from trainer.config.run_summary import announce, outcome_of, record_history, record_result
-from trainer.config.settings import settings_of
+from trainer.config.settings import Settings, settings_of
 from trainer.distributed.launch import signals
 from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.distributed.launch.launcher import write_job
@@ -38,21 +37,19 @@ from trainer.resume.rollback import event, roll_back
 from trainer.resume.stopped_early import check_not_completed, restored_reason, stopped_early
 
 
-def run(cfg: DictConfig) -> None:
-    """Train as the config says; the run's folder then has its config, plan, log, checkpoints and result."""
+def run(settings: Settings) -> None:
+    """Train as the settings say; the run's folder then has its config, plan, log, checkpoints and result."""
     job = HydraConfig.get()
-    check_command(job)
     age, folder = process_age(), Path(job.runtime.output_dir)
-    run_in(folder, cfg, typed_overrides(job), typed_program(job), age)
+    run_in(folder, settings, typed_overrides(job), typed_program(job), age)
 
 
-def run_in(folder: Path, cfg: DictConfig, overrides: list[str], program: Sequence[str], age: float = 0.0) -> None:
+def run_in(folder: Path, settings: Settings, overrides: list[str], program: Sequence[str], age: float = 0.0) -> None:
     """The same in a folder; `program` and `overrides` are the command that would start it.
 
     `age`: seconds that count for `trainer.max_time` already.
     """
-    started, settings = time.monotonic(), settings_of(cfg)
-    trainer = settings.trainer
+    started, trainer = time.monotonic(), settings.trainer
     with (
         _naming_the_command(folder, program, settings.name),
         owned(FolderLock(folder), trainer.devices, trainer.nodes, trainer.timeout) as monitor,

@@ -42,14 +42,19 @@ def instantiate(node: Any, key: str, allow: Sequence[str], **more: Any) -> Any:
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}={node!r} names no class: give it a _target_, or leave it out with ~{key}.")
-    for path, part in _parts(node, key):
-        check_text(path, part["_target_"], allow)
+    check_texts(node, key, allow)
     for path, part in _parts(node, key):
         called = _locate(path, part["_target_"], allow)
         check_names(path, called, part, more)
         check_values(path, called, part)
     with refusing(key):
         return instantiate_checked(_with_tensors(node, key, allow), **more)
+
+
+def check_texts(node: Any, key: str, allow: Sequence[str]) -> None:
+    """Refuse a `_target_` in `node` by its text alone; nothing is imported."""
+    for path, part in _parts(node, key):
+        check_text(path, part["_target_"], allow)
 
 
 def called_by(node: Node, key: str, allow: Sequence[str]) -> Callable[..., Any]:
