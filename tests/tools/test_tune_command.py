@@ -67,7 +67,7 @@ def test_a_training_is_the_run_of_its_overrides(tuned, assembled):
     parts = assembled(*overrides)
     fit(parts)
     result = json.loads((folder / "result.json").read_text())
-    assert parts.trainer.callback_metrics["val/loss"].item() == result["metrics"]["val/loss"]
+    assert math.isclose(parts.trainer.callback_metrics["val/loss"].item(), result["metrics"]["val/loss"], abs_tol=1e-5)
     assert not (folder / "checkpoints").exists()
     assert not result["test"]
     assert (40, result["metrics"]["val/loss"]) in {(key[0], cost) for key, cost in losses(numbers).items()}
@@ -75,6 +75,7 @@ def test_a_training_is_the_run_of_its_overrides(tuned, assembled):
 
 def test_an_interrupted_tune_reuses_what_is_done(tuned, monkeypatch):
     words = (*SMALL, "optimizer=adamw", "--budget", "20%")
+    monkeypatch.setattr(Members, "together", False)
     made, real = [], Members._trained
 
     def interrupted(self, settings, member, folder):
@@ -98,6 +99,7 @@ def test_an_interrupted_tune_reuses_what_is_done(tuned, monkeypatch):
 
 
 def test_a_failed_training_harms_no_other(tuned, monkeypatch):
+    monkeypatch.setattr(Members, "together", False)
     words = (*SMALL, "optimizer=adamw", "--budget", "20%")
     _, alone = tuned(*words)
     victim = max(losses(alone))
@@ -109,6 +111,7 @@ def test_a_failed_training_harms_no_other(tuned, monkeypatch):
         else:
             monkeypatch.undo()
             monkeypatch.chdir(Path("tuned").resolve().parent)
+            monkeypatch.setattr(Members, "together", False)
             monkeypatch.setattr(Members, "_trained", failing)
         return real(self, settings, member, folder)
 
@@ -132,6 +135,7 @@ def test_where_the_range_test_finds_nothing_the_walk_starts_at_the_config(tuned)
 
 
 def test_where_every_training_breaks_clipping_is_tried_and_belongs_to_the_answer(tuned, monkeypatch):
+    monkeypatch.setattr(Members, "together", False)
     real = Members._trained
 
     def breaking(self, settings, member, folder):
@@ -174,6 +178,27 @@ def test_a_warm_up_in_updates_is_shortened_with_the_training(tuned):
     tuned(*SMALL, "optimizer=adamw", "schedule=cosine_warmup", "warmup.duration=50", "--budget", "20%", "--seeds", "1")
     plans = [json.loads(path.read_text()) for path in Path("tuned").glob("*updates=40/plan.json")]
     assert {plan["warmup_updates"] for plan in plans} == {10}
+
+
+def test_where_short_trainings_are_refused_whole_runs_are_trained(tuned):
+    step = ("schedule=multi_step", "schedule.milestones=[20,30]", "optimizer=momentum", "warmup=none")
+    out, numbers = tuned(*CPU, "model.hidden=[16]", "logger=none", "trainer.duration=40", *step, "--seeds", "1")
+    assert {stage["updates"] for stage in numbers["stages"]} == {40}
+    assert "are refused" in out
+
+
+def test_trainings_are_stacked_and_equal_their_lone_runs(tuned, monkeypatch):
+    words = (*SMALL, "optimizer=adamw", "--budget", "20%", "--seeds", "1")
+    made, real = [], Members._train_stacked
+    monkeypatch.setattr(Members, "_train_stacked", lambda self, members: (made.append(members), real(self, members)))
+    _, stacked = tuned(*words)
+    assert made
+    assert len(made[0]) == 3
+    shutil.rmtree("tuned")
+    monkeypatch.setattr(Members, "together", False)
+    _, alone = tuned(*words)
+    assert losses(stacked).keys() == losses(alone).keys()
+    assert all(math.isclose(cost, losses(alone)[key], abs_tol=1e-5) for key, cost in losses(stacked).items())
 
 
 def test_the_report_takes_its_folder(tuned, capsys):

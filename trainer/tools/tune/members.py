@@ -8,12 +8,13 @@ import contextlib
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,6 +26,7 @@ from trainer.engine.guard import Diverged
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 from trainer.run import fit
+from trainer.tools.stacked import Stack, score, why_alone
 
 RESULT, LOG = "result.json", "job.log"
 BROKE = "Diverged"
@@ -75,11 +77,12 @@ def with_words(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
 
 
 def for_tuning(cfg: DictConfig) -> DictConfig:
-    """A copy without measurements and callbacks; an update that is not finite ends a training."""
+    """A copy without measurements and callbacks; an update that is not finite ends a training, a high rate does not."""
     cfg = deepcopy(cfg)
     for key in ("measure", "callbacks"):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
     OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
+    OmegaConf.update(cfg, "lint.ignore", sorted({*cfg.lint.ignore, "huge-lr"}), merge=False)
     return cfg
 
 
@@ -94,6 +97,52 @@ class Members:
     overrides: Sequence[str]
     root: Path
     program: Sequence[str]
+    together: ClassVar[bool] = True
+    """Whether trainings are stacked where they can be."""
+    alone_because: str = ""
+    """Why trainings are not stacked, once that is known."""
+
+    def train_all(self, members: Sequence[Member]) -> list[Outcome]:
+        """Train members, as one where their nets can be stacked, else one after another.
+
+        Raises:
+            ConfigError: the config is invalid.
+        """
+        waiting = [one for one in members if self._earlier(self.root / one.folder) is None]
+        if len(waiting) > 1 and self.together and not self.alone_because:
+            self._train_stacked(waiting)
+        fresh = {one for one in waiting if (self.root / one.folder / RESULT).exists()}
+        outcomes = [self.train(one) for one in members]
+        return [replace(made, reused=made.reused and one not in fresh) for one, made in zip(members, outcomes)]
+
+    def _train_stacked(self, members: Sequence[Member]) -> None:
+        """Train members as one, each into its own folder; where that fails, note why, and leave no result."""
+        started, folders = time.time(), [self._emptied(one) for one in members]
+        with (folders[0] / LOG).open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            parts = []
+            for member, folder in zip(members, folders):
+                parts.append(build(resolve(self.settings(member)), folder))
+                if why := why_alone(parts):
+                    self.alone_because = why
+                    return
+            try:
+                failures = Stack(parts).fit()
+                for one in parts:
+                    score(one)
+            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+                self.alone_because = f"they cannot be stacked: {' '.join(str(error).split())[:200]}"
+                return
+            seconds = (time.time() - started) / len(parts)
+            for member, one, failure in zip(members, parts, failures):
+                announce(one, self._words(member), self.program)
+                conclude(one, _ending(failure), seconds)
+
+    def _emptied(self, member: Member) -> Path:
+        """The folder of a member, without what an earlier start left."""
+        folder = self.root / member.folder
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
 
     def train(self, member: Member) -> Outcome:
         """Train one member to its end, or take the result of an earlier start.
@@ -104,8 +153,7 @@ class Members:
         folder = self.root / member.folder
         if (earlier := self._earlier(folder)) is not None:
             return earlier
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        self._emptied(member)
         with (folder / LOG).open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
             return self._trained(self.settings(member), member, folder)
 
@@ -113,6 +161,11 @@ class Members:
         """What is compared, in words."""
         task = task_of(resolved.settings, resolved.data)
         return f"val/{task.monitor}" + (" with its sign turned" if task.direction == "max" else "")
+
+    def check(self, member: Member) -> None:
+        """Raise ConfigError where the run of a member is refused."""
+        with tempfile.TemporaryDirectory() as folder:
+            build(resolve(self.settings(member)), Path(folder))
 
     def settings(self, member: Member) -> Settings:
         """The settings of a member."""
@@ -124,11 +177,11 @@ class Members:
         started = time.time()
         parts = build(resolve(settings), folder)
         announce(parts, self._words(member), self.program)
-        outcome: dict[str, Any] = {"status": "completed", "test": {}}
+        outcome = _ending(None)
         try:
             fit(parts)
         except Diverged as error:
-            outcome = {"status": "failed", "error": f"{BROKE}: {error}"}
+            outcome = _ending(error)
             parts.module.flush(alone=True)
         except (ConfigError, KeyboardInterrupt, SystemExit):
             raise
@@ -163,6 +216,13 @@ def conclude(parts: Parts, outcome: dict[str, Any], seconds: float) -> Outcome:
         write_text(path, json.dumps(result, indent=2) + "\n")
     shutil.rmtree(parts.checkpointing.folder, ignore_errors=True)
     return _outcome(result)
+
+
+def _ending(failure: Diverged | None) -> dict[str, Any]:
+    """What the result says of a training that ended, or broke."""
+    if failure is None:
+        return {"status": "completed", "test": {}}
+    return {"status": "failed", "error": f"{BROKE}: {failure}"}
 
 
 def _key(word: str) -> str:

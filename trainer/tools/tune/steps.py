@@ -131,7 +131,7 @@ class Tuner:
 
         Where every training breaks, all is tried again with clipping.
         """
-        length, points = self.first_length, start
+        length, points = self._possible_length(start[0]), start
         while True:
             table = self._train(self._stage(length, COARSE, points))
             if all(map(math.isinf, table.scores.values())):
@@ -145,6 +145,17 @@ class Tuner:
                 length, points = longer, [table.best]
             else:
                 return table
+
+    def _possible_length(self, point: Point) -> int:
+        """The length of the first trainings: that of the whole run, where a shorter one is refused."""
+        try:
+            self.members.check(Member(self.overrides_of(point, self.first_length), self.first_seed, self.first_length))
+        except ConfigError as error:
+            if self.first_length == self.total:
+                raise
+            self.notes.append(f"{self.first_length} updates are refused ({error}), so whole runs are trained")
+            return self.total
+        return self.first_length
 
     def _fine(self, coarse: Table) -> Table:
         """Quarter-decades around the winner, in longer trainings."""
@@ -164,11 +175,9 @@ class Tuner:
         costs: dict[tuple[Point, int], float] = {}
         while todo := next_trainings(stage, costs):
             self.progress.waiting(len(todo))
-            for point, seed in todo:
-                member = Member(self.overrides_of(point, stage.updates), seed, stage.updates)
-                outcome = self.members.train(member)
-                self.trained[member] = outcome
-                costs[point, seed] = outcome.cost
+            members = [Member(self.overrides_of(point, stage.updates), seed, stage.updates) for point, seed in todo]
+            for key, member, outcome in zip(todo, members, self.members.train_all(members)):
+                self.trained[member], costs[key] = outcome, outcome.cost
                 self.progress.ended(member, outcome)
         result = StageResult(stage.updates, stage.step, costs)
         self.stages.append(result)
