@@ -43,14 +43,14 @@ class Benchmark:
         cfg = for_tuning(compose_config(self.words))
         self.members = Members(cfg, self.words, folder, ["cadence", "train"])
 
-    def member(self, i: int, count: int) -> Member:
+    def numbered(self, i: int, count: int) -> Member:
         """Run number `i` of `count`, with rates over two decades."""
         return Member((f"optimizer.lr={10 ** (-3 + 2 * i / max(count - 1, 1)):.6g}",), 0, self.updates)
 
     def built(self, count: int) -> list[Parts]:
         """The parts of so many runs."""
         folders = [self.folder / str(i) for i in range(count)]
-        return [build(resolve(self.members.settings(self.member(i, count))), one) for i, one in enumerate(folders)]
+        return [build(resolve(self.members.settings(self.numbered(i, count))), one) for i, one in enumerate(folders)]
 
     def stacked_fit(self, count: int) -> float:
         """Seconds to train a stack, after one that is not counted."""
@@ -68,7 +68,7 @@ class Benchmark:
 
     def job(self, count: int, together: bool) -> float:
         """Seconds for whole jobs."""
-        members = [self.member(i, count) for i in range(count)]
+        members = [self.numbered(i, count) for i in range(count)]
         if together:
             return self.timed(lambda: self.members.train_all(members))
         return self.timed(lambda: [self.members.train(one) for one in members])

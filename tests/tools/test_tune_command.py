@@ -15,6 +15,7 @@ from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.report import command as report
 from trainer.tools.tune import command as tune
+from trainer.tools.tune import members
 from trainer.tools.tune.axes import axes_of
 from trainer.tools.tune.members import Member, Members
 
@@ -103,26 +104,18 @@ def test_a_failed_training_harms_no_other(tuned, monkeypatch):
     words = (*SMALL, "optimizer=adamw", "--budget", "20%")
     _, alone = tuned(*words)
     victim = max(losses(alone))
-    real = Members._trained
 
-    def failing(self, settings, member, folder):
-        if (member.updates, member.seed) == (victim[0], victim[2]) and member.words[0].endswith(f"={victim[1]:.4g}"):
-            monkeypatch.setattr("trainer.tools.tune.members.fit", fail)
-        else:
-            monkeypatch.undo()
-            monkeypatch.chdir(Path("tuned").resolve().parent)
-            monkeypatch.setattr(Members, "together", False)
-            monkeypatch.setattr(Members, "_trained", failing)
-        return real(self, settings, member, folder)
-
-    def fail(parts):
-        raise MemoryError("no room")
+    def fit_or_fail(parts):
+        settings = parts.resolved.settings
+        if (parts.module.horizon.total, settings.record["optimizer"]["lr"], settings.seed) == victim:
+            raise MemoryError("no room")
+        fit(parts)
 
     shutil.rmtree("tuned")
-    monkeypatch.setattr(Members, "_trained", failing)
+    monkeypatch.setattr(members, "fit", fit_or_fail)
     out, numbers = tuned(*words)
     assert "no room" in out
-    assert losses(numbers)[victim] == math.inf or losses(numbers)[victim] is None
+    assert losses(numbers)[victim] is None
     both = losses(numbers).keys() & losses(alone).keys() - {victim}
     assert len(both) > 5
     assert all(losses(numbers)[key] == losses(alone)[key] for key in both)
@@ -190,7 +183,7 @@ def test_where_short_trainings_are_refused_whole_runs_are_trained(tuned):
 def test_trainings_are_stacked_and_equal_their_lone_runs(tuned, monkeypatch):
     words = (*SMALL, "optimizer=adamw", "--budget", "20%", "--seeds", "1")
     made, real = [], Members._train_stacked
-    monkeypatch.setattr(Members, "_train_stacked", lambda self, members: (made.append(members), real(self, members)))
+    monkeypatch.setattr(Members, "_train_stacked", lambda self, given: (made.append(given), real(self, given)))
     _, stacked = tuned(*words)
     assert made
     assert len(made[0]) == 3

@@ -123,7 +123,7 @@ def score(parts: Parts) -> None:
     for logger in parts.trainer.loggers:
         logger.log_metrics(values, max(module.clock.t - 1, 0))
     if value is not None and math.isfinite(value):
-        checkpointing.best |= {"value": value, "update": module.clock.t, "scores": values, "arrays": arrays}
+        checkpointing.best.update(value=value, update=module.clock.t, scores=values, arrays=arrays)
 
 
 def why_alone(parts: Sequence[Parts]) -> str:
