@@ -1,9 +1,11 @@
-"""Data, made here, as two libraries of LightningModules read it: a table for TabularS3L, molecules for Chemprop."""
+"""Data, made here, as libraries of LightningModules read it: a table for TabularS3L, molecules for Chemprop, pairs of
+states of a trajectory for mlcolvar."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from data.module import DataModule, Splits
 from data.source import Workers
@@ -42,3 +44,21 @@ class Molecules(DataModule):
         held_out = [points[i] for i in order[:72]], [points[i] for i in order[72:]]
         val, train = (Workers(MoleculeDataset(part), collate_fn=collate_batch) for part in held_out)
         return Splits(train, val)
+
+
+def lagged_pairs(count: int, seed: int, lag: int = 4) -> Any:
+    """States of a walk between two wells, each with the state `lag` steps later and weights, as mlcolvar's data set."""
+    from mlcolvar.data import DictDataset
+
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(20 * (count + lag), generator=generator)
+    position, slow = torch.tensor(1.0), []
+    for kick in noise:
+        position = position - 0.04 * position * (position**2 - 1) + 0.2 * kick
+        slow.append(position)
+    walk = torch.stack(slow)[::20]
+    other = torch.randn(len(walk), generator=generator)
+    states = torch.stack([walk + other**2, other, walk - other], 1)
+    weights = 0.5 + torch.rand(count, 2, generator=generator)
+    pair = {"data": states[:count], "data_lag": states[lag:]}
+    return DictDataset({**pair, "weights": weights[:, 0], "weights_lag": weights[:, 1]})

@@ -62,11 +62,15 @@ class _Mean:
 
 
 class LoggedValues:
-    """What a module logs in one stage: `train`, `val` or `test`. `names` has the module's name for each of ours."""
+    """What a module logs in one stage: `train`, `val` or `test`. `names` has the module's names for each of ours.
+
+    A value that is logged both on_step and on_epoch has two names for its mean in Lightning: NAME and NAME_epoch.
+    """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.names: dict[str, str] = {}
+        self._second_names: dict[str, str] = {}
         self._of_steps: dict[str, list[Tensor]] = {}
         self._means: dict[str, _Mean] = {}
         self._metrics: dict[str, tuple[Metric, bool]] = {}
@@ -84,6 +88,8 @@ class LoggedValues:
         metric, value = (value, value._forward_cache) if isinstance(value, Metric) else (None, value)
         if on_step and value is not None:
             self._of_steps.setdefault(short, []).append(_scalar(name, value))
+        if options.get("on_step") and on_epoch:
+            self._second_names[f"{short}_epoch" if on_step else short] = name if on_step else f"{name}_epoch"
         if on_step:
             short, name = f"{short}_epoch", f"{name}_epoch"
         self.names[short] = name
@@ -103,6 +109,10 @@ class LoggedValues:
             self._means[short].add(number.to(self._means[short].value.device), weight)
         else:
             self._means[short] = _Mean(operation, number, weight)
+
+    def all_names(self, short: str) -> set[str]:
+        """The names that the module may look up a score by."""
+        return {self.names.get(short, short), self._second_names.get(short, self.names.get(short, short))}
 
     def step_means(self, like: Tensor) -> dict[str, Tensor]:
         """The means of what was logged per step since the last call, as scalars like `like`."""

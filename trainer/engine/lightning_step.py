@@ -306,8 +306,8 @@ class LightningStep(RunHooks):
 
     def published(self, stage: str, scores: dict[str, float]) -> dict[str, float]:
         """The same scores; the module then finds them in `self.trainer.callback_metrics`, by its own names."""
-        names = self.logged[stage].names
-        self.view.callback_metrics |= {names.get(name, name): torch.tensor(value) for name, value in scores.items()}
+        for short, value in scores.items():
+            self.view.callback_metrics |= dict.fromkeys(self.logged[stage].all_names(short), torch.tensor(value))
         return scores
 
     def _log(self, name: str, value: Any, **options: Any) -> None:
