@@ -7,7 +7,7 @@ workers and processes, and after a resume. Generators of its own, which a data s
 
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -120,14 +120,19 @@ def holds_tensors(dataset: Any) -> bool:
 def collated(samples: list[Any]) -> Any:
     """`default_collate`, with tuples kept as tuples. TypeError for a list of numbers, which it would transpose."""
     first = samples[0]
-    named = first.items() if isinstance(first, dict) else enumerate(first) if isinstance(first, tuple) else ()
+    _refuse_lists_of_numbers(first)
+    batch = default_collate(samples)
+    return tuple(batch) if type(first) is tuple else batch
+
+
+def _refuse_lists_of_numbers(tree: Any) -> None:
+    named = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
     for name, part in named:
         if isinstance(part, list) and part and isinstance(part[0], int | float):
             raise TypeError(
                 f"{name!r} is a list of numbers: give tensors, or a collate_fn that makes tensors of lists."
             )
-    batch = default_collate(samples)
-    return tuple(batch) if type(first) is tuple else batch
+        _refuse_lists_of_numbers(part)
 
 
 def _few(indices: list[int]) -> str:

@@ -70,6 +70,7 @@ def test_options_of_a_users_folder_are_found(tmp_path):
     [
         (["schedule=cosin"], "did you mean cosine"),
         (["optimizer.lrr=1"], "there is no key optimizer.lrr"),
+        (["task.metrics={top: 1}"], "there is no key task.metrics.top: add it as .task.metrics.top=VALUE; keys of"),
         (["optimizer.lr=-1"], "optimizer.lr=-1"),
         (["trainer.duration=0"], "duration"),
         ([OmegaConf.create({}), "optimizer=sgd"], "beside overrides"),

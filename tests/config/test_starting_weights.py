@@ -216,6 +216,27 @@ def test_what_gives_no_weights_is_refused_in_one_line(tmp_path, make, told):
 
 
 @pytest.mark.parametrize(
+    ("prefix", "rename", "start"),
+    [("", {"fc": "layers.4"}, "fc"), ("", {"": "layers"}, "4"), ("model.", {}, "model.layers.4")],
+)
+def test_a_tensor_of_another_shape_is_left_out_by_its_name_in_the_file(tmp_path, prefix, rename, start):
+    back = {new: old for old, new in rename.items()}
+    given = state(MLP(4, 3, (3,)))
+    for new, old in back.items():
+        given = {
+            f"{old}.{n.removeprefix(f'{new}.')}".strip(".") if f"{n}.".startswith(f"{new}.") else n: v
+            for n, v in given.items()
+        }
+    torch.save({f"{prefix}{name}": value for name, value in given.items()}, tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match="leave it out with") as refused:
+        load_weights(MLP(4, 2, (3,)), str(tmp_path / "w.pt"), rename, strict=False)
+    assert f"init.rename={{{start}: null}}" in str(refused.value)
+    rest = {old: new for old, new in rename.items() if old != start}
+    loaded = load_weights(MLP(4, 2, (3,)), str(tmp_path / "w.pt"), {start: None, **rest}, strict=False)
+    assert loaded.missing == ["layers.4.weight", "layers.4.bias"]
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (("init.strict=1",), r"init\.strict=1"),

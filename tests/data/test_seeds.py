@@ -159,8 +159,9 @@ def test_a_sample_that_cannot_be_read_is_named_by_its_index(workers: int) -> Non
         list(Workers(Broken(), workers).batches([Pick(0, torch.tensor([3, 0, 1, 2, 4]))]))
 
 
-def test_lists_of_numbers_are_not_transposed() -> None:
-    rows = [{"input_ids": [1, 2, 3]}, {"input_ids": [4, 5, 6]}]
+@pytest.mark.parametrize("wrap", [lambda row: row, lambda row: {"text": row}, lambda row: (0, [row])])
+def test_lists_of_numbers_are_not_transposed(wrap: Any) -> None:
+    rows = [wrap({"input_ids": [1, 2, 3]}), wrap({"input_ids": [4, 5, 6]})]
     with pytest.raises(SampleError, match="'input_ids' is a list of numbers: give tensors, or a collate_fn"):
         list(Workers(rows, 0).batches([Pick(0, torch.tensor([0, 1]))]))
 

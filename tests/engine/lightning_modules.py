@@ -99,6 +99,11 @@ class OwnStep(Classifier):
         raise AssertionError("it is ignored")
 
 
+class OwnLoop(Classifier):
+    def training_step(self, dataloader_iter):
+        return self._losses(next(dataloader_iter)[0])[0]
+
+
 class Skipping(Classifier):
     def training_step(self, batch, batch_idx):
         return None
@@ -193,6 +198,20 @@ class Adversarial(pl.LightningModule):
 
 class Patient(Adversarial):
     every = 3
+
+
+class Annealed(Adversarial):
+    """Steps the schedulers of both optimizers itself."""
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+        first, second = self.lr_schedulers()
+        first.step()
+        second.step()
+
+    def configure_optimizers(self):
+        optimizers = list(super().configure_optimizers())
+        return optimizers, [torch.optim.lr_scheduler.StepLR(one, 3) for one in optimizers]
 
 
 class Careless(Adversarial):

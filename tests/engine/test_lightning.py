@@ -185,6 +185,7 @@ def test_two_processes_train_the_weights_of_two_micro_batches(tmp_path):
     [
         (("task=classification", f"{MODULES}Classifier"), "a LightningModule, Classifier, .* take task=lightning"),
         (("model=mlp",), "task=lightning trains a LightningModule, and model makes a MLP"),
+        ((f"{MODULES}OwnLoop",), "training_step of OwnLoop takes dataloader_iter, and a run gives batches"),
         ((f"{MODULES}OwnStep",), r"OwnStep has optimizer_step, but each update .* task.step.ignore=\[optimizer_step\]"),
         ((f"{MODULES}Classifier", "task.step.ignore=[optimizer_stp]"), "did you mean optimizer_step"),
         ((f"{MODULES}Skipping",), "training_step of Skipping returns no loss for update 0"),

@@ -58,6 +58,16 @@ def test_weights_are_those_of_lightnings_own_trainer(assembled, kind, package):
     assert ours == pytest.approx(trainer.callback_metrics["val_distance"].item(), rel=1e-5)
 
 
+def test_schedulers_that_are_left_out_may_be_stepped_one_by_one(assembled):
+    plain, annealed = (
+        assembled(*GAN, f"{MODULES}{kind}", "trainer.duration=12", *more, folder=kind)
+        for kind, more in (("Adversarial", ()), ("Annealed", ("task.step.ignore=[lr_scheduler]",)))
+    )
+    fit(plain)
+    fit(annealed)
+    assert same(annealed.module.net, plain.module.net)
+
+
 def test_each_step_has_the_rate_of_its_own_clock(assembled):
     schedules = ("schedule=cosine", "warmup=linear", "warmup.duration=6", "+group_schedule.critic=linear")
     run = assembled(*PATIENT, *schedules, "trainer.duration=50")

@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.distributed import worlds
 from tests.engine import equality
 from trainer.checkpoint.io import checkpoint_path, read
+from trainer.engine.guard import Diverged
 from trainer.engine.step import PairStep
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
@@ -197,6 +198,14 @@ def test_measurements_averages_and_sweeps_go_through_the_step(assembled):
 def test_targets_in_memory_are_counted_only_where_one_is_ignored(assembled):
     assert assembled(*SMALL).module.step.weigh is None
     assert assembled(*SMALL, "+task.loss.ignore_index=0", folder="other").module.step.weigh is not None
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_update_in_which_no_target_counts_is_told_as_that(assembled, accumulate):
+    run = assembled(*SMALL, "+task.loss.ignore_index=0", f"trainer.accumulate={accumulate}")
+    run.data.splits.train.targets.zero_()
+    with pytest.raises(Diverged, match="update 0 has no target that counts, so its loss is nan"):
+        fit(run)
 
 
 @pytest.mark.parametrize(

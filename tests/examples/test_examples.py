@@ -65,11 +65,13 @@ def world(tmp_path_factory, place, request):
     """The examples that are compared, trained by two processes one after the other."""
     compared = test_two_processes_train_what_two_micro_batches_do.__name__
     examples = [item.callspec.params["example"] for item in request.session.items if item.originalname == compared]
+    seconds = 120 + 60 * len(examples)
 
     def train(folder):
-        assert worlds.run(2, cut_all, 2, folder, {example.name: place(example) for example in examples}) == [0, 0]
+        places = {example.name: place(example) for example in examples}
+        assert worlds.run(2, cut_all, 2, folder, places, seconds=seconds) == [0, 0]
 
-    return worlds.once(tmp_path_factory, "examples", train)
+    return worlds.once(tmp_path_factory, "examples", train, seconds + 300)
 
 
 @pytest.mark.sample(5)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def load_weights(net: nn.Module, path: str, rename: Rename, strict: bool) -> Loa
             f"init.path={path}: no tensor fits. The file has {_some(list(given))}, and the model "
             f"{_some(list(own))}: map the names with init.rename={{START: NEW}}."
         )
-    _check_tensors(path, given, own, fit)
+    _check_tensors(path, given, own, fit, lambda start: _before_renaming(f"{prefix}{start}", rename))
     there = {id(own[name]) for name in fit}
     missing = [name for name, value in own.items() if id(value) not in there]
     left_over = [name for name in given if name not in own]
@@ -181,12 +181,22 @@ def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Tensor]) -> tupl
     return {name.removeprefix(prefix): value for name, value in given.items()}, prefix
 
 
-def _check_tensors(path: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], fit: Sequence[str]) -> None:
-    """Refuse tensors of another shape or kind, and tied ones with two values."""
+def _before_renaming(start: str, rename: Rename) -> str:
+    """The start of names in the file that `rename` gives the start `start`."""
+    for old, new in rename.items():
+        if new is not None and f"{start}.".startswith(f"{new}." if new else ""):
+            return f"{old}.{start.removeprefix(new).lstrip('.')}".strip(".")
+    return start
+
+
+def _check_tensors(
+    path: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor], fit: Sequence[str], in_file: Callable[[str], str]
+) -> None:
+    """Refuse tensors of another shape or kind, and tied ones with two values; `in_file` gives the file's own names."""
     wrong = [name for name in fit if given[name].shape != own[name].shape]
     if wrong:
         name, more = wrong[0], f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        start = name.rpartition(".")[0] or name
+        start = in_file(name.rpartition(".")[0] or name)
         raise ConfigError(
             f"init.path={path}: {name}{more} has shape {list(given[name].shape)} in the file and "
             f"{list(own[name].shape)} in the model: leave it out with init.rename={{{start}: null}} init.strict=false."

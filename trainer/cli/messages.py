@@ -157,6 +157,10 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     node = str(parent._get_full_key(None) or "")
     names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
     names |= set() if node else set(groups)
+    if key == node:  # a dictionary with an entry that is not there
+        name = str(cause.key)
+        meant = _meant(name, sorted(names), f"{node}.").replace(NOTHING, f": add it as +{node}.{name}=VALUE;", 1)
+        return f"{override}: there is no key {node}.{name}{meant} keys of {node}: {', '.join(sorted(names)) or 'none'}"
     place = f"keys of {node}" if node else "keys"
     meant = _meant(key.rpartition(".")[2], sorted(names), f"{node}." if node else "")
     if meant == NOTHING:

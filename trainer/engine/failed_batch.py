@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torchmetrics
 
+from trainer.engine.guard import Diverged
 from trainer.engine.protocols import MicroBatch
 from trainer.lr import ConfigError
 
@@ -52,6 +53,21 @@ def explained_update(error: Exception, module: Any, update: Sequence[MicroBatch]
         shown = ", ".join(map(str, bad[:_NAMED])) + (", …" if len(bad) > _NAMED else "")
         which = f", because of training sample{'s' if len(bad) > 1 else ''} {shown}"
     return explained(error, f"update {t} cannot be computed{which}")
+
+
+def explained_nan(failure: Diverged, module: Any, update: Sequence[MicroBatch]) -> Diverged:
+    """The same failure; where no target of the update counts, a mean over none of them is told as the reason."""
+    weight_of = getattr(module.step, "weight_of", None)
+    if weight_of is None or module.trainer.world_size > 1:
+        return failure
+    weights = [weight_of(micro.batch) for micro in update]
+    if any(weight is None or torch.as_tensor(weight).any() for weight in weights):
+        return failure
+    text = (
+        f"update {failure.update} has no target that counts, so its loss is nan: the run stops, and this update is not "
+        "applied. Take a larger batch, or leave samples out of which no target counts."
+    )
+    return Diverged(text, failure.update)
 
 
 def _raises(error: Exception, call: Callable[[], Any]) -> bool:

@@ -34,17 +34,13 @@ class Guard:
 
     def __init__(self, rule: Stop, clock: Clock) -> None:
         self.rule, self.clock = rule, clock
+        self.skips = isinstance(rule, Skip)  # whether an offending update is left out
         self.windows = {name: Window(rule.window) for name in SERIES}
         self.skipped: list[int] = []
         self.reason = ""
         self._buffers: list[Tensor] = []
         self._kept: list[Tensor] = []
         self._unsaved: dict[str, Tensor] = {}
-
-    @property
-    def skips(self) -> bool:
-        """Whether an offending update is left out."""
-        return isinstance(self.rule, Skip)
 
     @torch.no_grad()
     def begin(self, net: nn.Module) -> None:
@@ -164,5 +160,7 @@ def explained(failure: Diverged, data: Any) -> Diverged:
 
 def check_finite(t: int, norm: float, loss: float | None = None) -> None:
     """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
-    if found := describe(loss, norm):
-        raise Diverged(f"update {t} has {found}: the run stops, and this update is not applied. {ADVICE}", t)
+    if math.isfinite(norm) and math.isfinite(loss or 0.0):
+        return
+    found = describe(loss, norm)
+    raise Diverged(f"update {t} has {found}: the run stops, and this update is not applied. {ADVICE}", t)

@@ -75,6 +75,9 @@ def check_replaced(net: nn.Module, ignore: Sequence[str]) -> None:
     kind = type(net).__name__
     if not overrides(net, "training_step"):
         raise ConfigError(f"model: {kind} has no training_step: write one, or choose another task.")
+    for step in ("training_step", "validation_step", "test_step"):
+        if overrides(net, step) and "dataloader_iter" in inspect.signature(getattr(net, step)).parameters:
+            raise ConfigError(f"model: {step} of {kind} takes dataloader_iter, and a run gives batches: take a batch.")
     for name, instead in REPLACED.items():
         if name != SCHEDULER and overrides(net, name) and name not in ignore:
             raise ConfigError(

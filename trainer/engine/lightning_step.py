@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.lightning_kind import check_ignored, check_replaced, overrides, positional
 from trainer.engine.lightning_logs import LoggedValues, of_ranks, of_this_rank, score_name
+from trainer.engine.lightning_optimizers import optimizers_of
 from trainer.engine.manual_update import Turn, named_turns
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.step import HALF, StepOutput, tensors
@@ -48,6 +49,7 @@ class LightningStep(RunHooks):
         self._outputs: dict[str, Any] | None = None
         self._row: dict[str, Tensor] = {}
         self._begun = False
+        self._idle: list[Any] | None = None
 
     def connect(self, module: Any) -> None:
         """Connect the net of a run's `module` to the run."""
@@ -336,11 +338,15 @@ class LightningStep(RunHooks):
         return found[0] if len(found) == 1 else found
 
     def _schedulers(self) -> Any:
-        """None, as for a module without schedulers; where they are ignored, one that does nothing."""
+        """None, as for a module without schedulers; where they are ignored, as many as there are, which do nothing."""
         if "lr_scheduler" not in self.ignore:
             return None
-        rates = lambda: self.run.control.applied  # noqa: E731
-        return SimpleNamespace(step=lambda *metrics: None, get_last_lr=rates, state_dict=dict)
+        if self._idle is None:
+            count = len(optimizers_of(self.net, self.ignore)[1]) if self.optimizes_by_hand else 1
+            rates = lambda: self.run.control.applied  # noqa: E731
+            idle = {"step": lambda *metrics: None, "get_last_lr": rates, "state_dict": dict}
+            self._idle = [SimpleNamespace(**idle) for _ in range(count)]
+        return self._idle[0] if len(self._idle) == 1 else self._idle or None
 
 
 class LightningScores(Scores):

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
-from trainer.engine.failed_batch import OF_BATCHES, explained_update
+from trainer.engine.failed_batch import OF_BATCHES, explained_nan, explained_update
 from trainer.engine.frozen import check_saved
 from trainer.engine.guard import Diverged, Guard, check_finite, where_nonfinite
 from trainer.engine.lr_control import LRControl, attribute_setters
@@ -146,8 +146,8 @@ class Module(pl.LightningModule):
             self.checked = True
         try:
             return self.updater(update)
-        except Diverged:
-            raise
+        except Diverged as failure:
+            raise explained_nan(failure, self, update) from None
         except OF_BATCHES as error:
             raise explained_update(error, self, update) from error
 

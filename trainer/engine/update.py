@@ -239,6 +239,8 @@ class Updater:
             if i + 1 < count:
                 self.hooks.end_batch()
             given.append((loss.detach(), weight, logs))
+        if not several and not logs and not loss.ndim:
+            return given[0][0], {}
         losses, weights, named = zip(*given, strict=True)
         if shares is None and several and weights.count(None) < count:
             shares = self._shares(weights, scale=True)

@@ -8,6 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
+_PLAIN = {Tensor, Parameter}
+
 
 def local(tensor: Tensor) -> Tensor:
     """The shard of a tensor that this process holds, not copied; the tensor itself where it is not sharded."""
@@ -19,7 +21,7 @@ def is_sharded(tensor: object) -> bool:
 
     The import takes as long as a tenth of a process's start.
     """
-    if type(tensor) in (Tensor, Parameter) or not isinstance(tensor, Tensor):
+    if type(tensor) in _PLAIN or not isinstance(tensor, Tensor):
         return False
     from torch.distributed.tensor import DTensor
 
@@ -31,6 +33,8 @@ def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequen
 
     That of a sharded tensor is the norm of the full one, √Σ |shard|² over the processes, the same on each to the bit.
     """
+    if _PLAIN.issuperset(map(type, tensors)):
+        return torch._foreach_norm(tensors, 2, dtype)
     sharded = [i for i, tensor in enumerate(tensors) if is_sharded(tensor)]
     found = list(torch._foreach_norm([local(tensor) for tensor in tensors], 2, dtype))
     if sharded:

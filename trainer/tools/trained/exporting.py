@@ -118,7 +118,8 @@ def _refused(suffix: str, make: Callable[[], Any]) -> Any:
     except Exception as error:
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"this net cannot be exported to {suffix} ({first.strip()[:200]}): export its weights to .safetensors."
+            f"this net cannot be exported to {suffix} ({first.strip()[:200]}): give other inputs to trace it with, as "
+            "run.export(path, sample=INPUTS), or export its weights to .safetensors."
         ) from error
 
 

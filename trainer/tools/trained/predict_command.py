@@ -36,7 +36,7 @@ def main(words: list[str] | None = None) -> None:
     write = _WRITERS[options.out.suffix]
     write_new_file(options.out, lambda path: write(columns, path))
     rows = len(next(iter(columns.values())))
-    print(f"{options.out}: {rows:,} samples: {', '.join(columns)}")
+    print(f"{options.out}: {rows:,} samples of the {options.split} split: {', '.join(columns)}")
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
