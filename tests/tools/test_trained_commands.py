@@ -16,6 +16,7 @@ from trainer.cli.command import COMMAND
 from trainer.lr import ConfigError
 from trainer.run import run_in
 from trainer.tools.trained import export_command, predict_command, score_command
+from trainer.tools.trained.exporting import export
 from trainer.tools.trained.loading import load
 
 WORDS = (
@@ -129,3 +130,27 @@ def test_help_has_an_example_and_needs_no_torch(name):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert f"cadence {name} outputs/NAME" in done.stdout
     assert done.stdout.endswith("False\n")
+
+
+class Rows(torch.nn.Module):
+    """A net that takes one dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(5, 2)
+
+    def forward(self, rows):
+        return self.layer(torch.cat([rows["numbers"], rows["more"]], 1))
+
+
+@pytest.mark.parametrize("inputs", ["mapping", "pair"])
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_net_that_takes_one_dictionary_is_exported(suffix, inputs, tmp_path):
+    if suffix == ".onnx":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(package)
+    net, rows = Rows().eval(), {"numbers": torch.randn(6, 3), "more": torch.randn(6, 2)}
+    export(net, rows if inputs == "mapping" else (rows,), tmp_path / f"net{suffix}")
+    if suffix == ".pt2":
+        program = torch.export.load(tmp_path / "net.pt2").module()
+        assert torch.allclose(program(rows), net(rows))

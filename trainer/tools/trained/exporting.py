@@ -11,6 +11,7 @@ A program and a graph take batches of any size. Both are loaded again and compar
 as written: on the sample, and on its first two thirds.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -40,13 +41,24 @@ def export(net: nn.Module, inputs: Any, path: Path) -> None:
 
     Args:
         net: in evaluation mode.
-        inputs: a batch of its inputs, for programs: a tensor, a tuple of arguments, or a mapping of named ones.
+        inputs: a batch of its inputs, for programs: a tensor, a tuple of arguments, or a mapping of named ones. A
+            mapping whose names are not those of `net.forward` is one argument.
         path: what `check_new_file` has accepted.
 
     Raises:
         ConfigError: the net cannot be exported in this format, or gives other outputs there.
     """
+    if isinstance(inputs, Mapping) and not _takes_by_name(net, inputs):
+        inputs = (inputs,)
     write_new_file(path, partial(_WRITERS[path.suffix], net, inputs))
+
+
+def _takes_by_name(net: nn.Module, inputs: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(net.forward).bind(**inputs)
+    except TypeError:
+        return False
+    return True
 
 
 def _write_state(net: nn.Module, inputs: Any, path: Path) -> None:
@@ -74,7 +86,7 @@ def _write_onnx(net: nn.Module, inputs: Any, path: Path) -> None:
     made = _refused(
         ".onnx",
         lambda: torch.onnx.export(
-            net, arguments, kwargs=named, dynamic_shapes=_dynamic(inputs), dynamo=True, verbose=False
+            net, (*arguments, named), dynamic_shapes=_dynamic(inputs), dynamo=True, verbose=False
         ),
     )
     made.save(str(path))

@@ -24,6 +24,7 @@ from trainer.config.model_data import build_net, read_data
 from trainer.config.prepared_net import prepared_net
 from trainer.config.settings import Settings, settings_of
 from trainer.engine.module import Module
+from trainer.engine.step import PairStep
 from trainer.engine.task import Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.files.plain import read_text
@@ -243,7 +244,8 @@ class Run:
         batch = given
         if given is None:
             batch = next(self._batches("val" if len(self.data.val_dataloader()) else "train", None))
-            batch = batch[0] if isinstance(batch, list | tuple) else batch
+            if isinstance(batch, list | tuple):
+                batch = (batch[0],) if isinstance(self.module.step, PairStep) else batch[0]
         return self.trainer.precision_plugin.convert_input(next(on_device([batch], self.device)))
 
 
