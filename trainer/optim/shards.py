@@ -34,7 +34,7 @@ def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequen
     That of a sharded tensor is the norm of the full one, √Σ |shard|² over the processes, the same on each to the bit.
     """
     if _PLAIN.issuperset(map(type, tensors)):
-        return torch._foreach_norm(tensors, 2, dtype)
+        return torch._foreach_norm(list(tensors), 2, dtype)
     sharded = [i for i, tensor in enumerate(tensors) if is_sharded(tensor)]
     found = list(torch._foreach_norm([local(tensor) for tensor in tensors], 2, dtype))
     if sharded:
