@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from tests.distributed import worlds
 from tests.engine import equality
 from tests.pages import overrides_of
-from trainer.checkpoint.io import checkpoint_path, read
+from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
 from trainer.tools.range_test.sweep import sweep
@@ -225,3 +226,17 @@ def test_checkpoints_hold_what_the_module_adds_if_it_is_plain(assembled):
     run.module.net.seen = object()
     with pytest.raises(ConfigError, match=r"on_save_checkpoint of Counting adds checkpoint\['seen'\], a object"):
         run.module.hooks.state_dict(run.module.net)
+
+
+def test_what_a_module_logs_by_itself_in_a_validation_is_kept_by_a_resume_at_that_update(assembled):
+    words = [*(word for word in LIT if "duration" not in word and word != "logger=none"), f"{MODULES}Rehearsed"]
+    words += ["callbacks=none", "trainer.validate=8", "trainer.duration=24"]
+    run = assembled(*words)
+    fit(run)
+    before = scalars(run.folder)["by_hand"]
+    assert {step for step, _ in before} == {7, 15, 23}
+    for path in checkpoints_in(run.folder / "checkpoints"):
+        if path.name > "update-00000016.ckpt":
+            path.unlink()
+    fit(assembled(*words, resumed=checkpoint_path(run.folder / "checkpoints", 16)))
+    assert scalars(run.folder)["by_hand"] == before

@@ -109,7 +109,7 @@ class LightningStep(RunHooks):
             self._tell_steps()
         elif hook == "on_fit_start":
             self._attach()
-            self._begun = False
+            self._begun, self.view.update = False, None
             self.view.optimizers = getattr(self.run.updater, "named", [self.run.updater.optimizer])
             if not self.run.clock.t:
                 self.clocks = dict.fromkeys(self.clocks, 0)
@@ -132,8 +132,9 @@ class LightningStep(RunHooks):
         epoch = epoch_of(self.run.horizon, self.run.clock.t)
         if epoch != self.view.epoch or not self._begun:
             self.end_epoch()
-            self.view.epoch, self._begun = epoch, True
+            self.view.epoch, self.view.update, self._begun = epoch, self.run.clock.t, True
             self.call("on_train_epoch_start")
+        self.view.update = self.run.clock.t
         if not self.optimizes_by_hand:
             self.run.control.write(self.run.updater.optimizer, self.run.clock.at)
 

@@ -34,6 +34,8 @@ class TrainerView:
     def __init__(self, source: Any, more: Mapping[str, Any]) -> None:
         self._source, self._more = source, more
         self.epoch: int | None = None
+        self.update: int | None = None
+        """The update that has begun last; None where none has in this fit."""
         self.optimizers: list[Optimizer] = []
         self.callback_metrics: dict[str, Tensor] = {}
         self.sanity_checking = False
@@ -121,10 +123,11 @@ class LoggerView:
         return getattr(self._logger, name)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers of an update, by default the present one."""
+        """Log numbers of an update, by default of the one that has begun last: a resume keeps what comes before it."""
         if self._trainer.sanity_checking:
             return
-        self._logger.log_metrics(metrics, self._trainer.global_step if step is None else step)
+        newest = max(self._trainer.global_step - 1, 0) if self._trainer.update is None else self._trainer.update
+        self._logger.log_metrics(metrics, newest if step is None else step)
 
     @property
     def experiment(self) -> Any:
