@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.utils import get_class
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.cli.allow import allowed_by_environment, check_names
@@ -163,5 +163,5 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _may_hold_nodes(raw: Any) -> bool:
-    """Whether a value, as written, is a mapping or a list, or a `${}` that may stand for one."""
-    return isinstance(raw, DictConfig | ListConfig) or str(raw._value()).startswith("${")
+    """Whether a value, as written, is a mapping or a list, or a `${}` of any type that may stand for one."""
+    return isinstance(raw, DictConfig | ListConfig) or (isinstance(raw, AnyNode) and str(raw._value()).startswith("${"))

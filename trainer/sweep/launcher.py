@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer.cli.command import check_launcher, program
 from trainer.cli.compose import keep_search_path
-from trainer.cli.hydra_internals import given_flags
+from trainer.cli.hydra_internals import composed_once, given_flags
 from trainer.lr import ConfigError
+from trainer.sweep.alike_jobs import AlikeJobs
 from trainer.sweep.device_pool import devices_needed, threads_per_process
 from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Limits, Scheduler, TrialSource
@@ -52,12 +53,13 @@ class SweepLauncher(Launcher):
         self.scheduler: Scheduler | None = None
         self.root: Path | None = None
         self.configs: list[DictConfig] = []
+        self.alike = AlikeJobs()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep Hydra's config and its loader; the task itself runs only in the jobs."""
         check_launcher(config.hydra.launcher)
         keep_search_path(hydra_context.config_loader.get_sources())
-        self.loader, self.config = hydra_context.config_loader, config
+        self.loader, self.config, self.program = hydra_context.config_loader, config, program(given_flags())
 
     @contextmanager
     def connected(self, root: Path) -> Iterator[Spawn]:
@@ -68,7 +70,8 @@ class SweepLauncher(Launcher):
         """Run all jobs to their end; a failed one raises `SweepFailed` when its return value is read."""
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         root = Path(str(self.config.hydra.sweep.dir)).resolve()
-        made = [self.make_job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
+        with composed_once():
+            made = [self.make_job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
         batch, resumes = [job for job, _ in made], [goes_on for _, goes_on in made]
         _refuse_shared_folders(batch)
         if self.shared_prefix:
@@ -102,6 +105,11 @@ class SweepLauncher(Launcher):
 
     def make_job(self, number: int, overrides: list[str]) -> tuple[Job, bool]:
         """The job with its folder by Hydra's naming and the command that starts it, and whether it may resume."""
+        if not self.shared_prefix and (alike := self.alike.find(number, overrides)):
+            folder, other, resumes = alike
+            job = self._job(number, overrides, folder)
+            job.need, job.threads = other.need, other.threads
+            return job, resumes
         config = self.loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.num, config.hydra.job.id = number, str(number)
@@ -109,16 +117,21 @@ class SweepLauncher(Launcher):
                 config.hydra.sweep.dir = str(self.root)
         if self.shared_prefix:
             self.configs.append(config)
-        outer = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)
+        active: Any = HydraConfig.instance()
+        outer, active.cfg = active.cfg, config  # `set_config` would copy it
         folder = Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)).resolve()
-        HydraConfig.instance().cfg = outer
+        active.cfg = outer
+        job = self._job(number, overrides, folder)
+        self.set_resources(job, config.get("trainer") or {})
+        resumes = (config.get("resume") or {}).get("path") == "auto"
+        self.alike.keep(overrides, config, job, resumes)
+        return job, resumes
+
+    def _job(self, number: int, overrides: list[str], folder: Path) -> Job:
         kept = [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(OF_THE_SWEEP)]
         quoted = QuotedString(text=str(folder), quote=Quote.single).with_quotes()
         plain = [*kept, "hydra.mode=RUN", f"hydra.run.dir={quoted}"]
-        job = Job(number, list(filter_overrides(overrides)), folder, [*program(given_flags()), *overrides, *plain])
-        self.set_resources(job, config.get("trainer") or {})
-        return job, (config.get("resume") or {}).get("path") == "auto"
+        return Job(number, list(filter_overrides(overrides)), folder, [*self.program, *overrides, *plain])
 
     def set_resources(self, job: Job, settings: Any) -> None:
         """Set the devices and threads of a job from its `trainer` settings."""
