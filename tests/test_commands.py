@@ -163,6 +163,7 @@ def test_a_grid_gives_each_job_its_own_process_folder_and_result(command, tmp_pa
     assert "completed" in done.stdout
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_that_accumulates(command, quick, tmp_path):
     common = ("trainer.accelerator=cpu", "trainer.duration=2ep", "optimizer=sgd", "trainer.threads=1")

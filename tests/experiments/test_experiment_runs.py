@@ -135,6 +135,7 @@ def test_the_records_of_before_have_the_claims_of_the_files():
         assert [one.kind for one in kept] == [one.get("kind", "claim") for one in asked]
 
 
+@pytest.mark.sample(0)
 def test_arms_of_a_seed_share_their_first_weights_and_the_order_of_the_data(tmp_path):
     still = (
         "scaling=none ~scaling.base_batch_size optimizer.lr=1e-30 'trainer.duration=64 samples' data.batch_size=8,32"

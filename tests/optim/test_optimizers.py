@@ -64,7 +64,7 @@ def test_an_optimizer_learns_what_a_constant_guess_cannot(assembled, name):
     assert assembly.checkpointing.best["scores"]["val/loss"] < 0.8 * GUESS
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_optimizer_ends_with_the_same_bits(assembled, name):
     chosen = (*SMALL, f"optimizer={name}", *NEEDS.get(name, []), "trainer.duration=20", "trainer.validate=7")

@@ -85,6 +85,7 @@ def states(app: Path) -> list[dict[str, Any]]:
     return [job for path in sorted(found) for job in json.loads(path.read_text())["jobs"]]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 @pytest.mark.postgres
 def test_two_drivers_share_a_study_one_is_killed_and_every_trial_counts_once(postgres: str, tmp_path: Path) -> None:

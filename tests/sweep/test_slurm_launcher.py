@@ -97,6 +97,7 @@ def test_a_signal_ends_the_jobs_that_run_and_those_that_wait_in_slurm(app: Path,
     assert all((job / "ended").exists() for job in slurm.folder.glob("job-*"))
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_jobs_outlive_a_killed_driver_and_the_next_one_waits_for_them_and_submits_only_the_others(
     app: Path, slurm: SimpleNamespace
