@@ -40,7 +40,8 @@ TEXT = (
 )  # fmt: skip
 PHOTOS = (
     "experiment=cifar10_resnet", "data.path=${oc.env:CADENCE_DATA}/cifar10", "data.train_limit=2000",
-    "data.samples=2000", "data.val_samples=1000", "model.width=4", "data.batch_size=64", "trainer.duration=4ep", *CPU,
+    "data.samples=2000", "data.val_samples=1000", "model.width=4", "data.batch_size=64", "trainer.duration=4ep",
+    "task.monitor=loss", "task.mode=min", *CPU,
 )  # fmt: skip
 TASKS: dict[str, tuple[str, ...]] = {
     "digits_adamw": ("optimizer=adamw", *DIGITS),

@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 
+from trainer.config.run_summary import summary_of_run
 from trainer.engine.guard import Diverged
 from trainer.engine.stacked_optimizers import RULES
 from trainer.run import fit
+from trainer.tools.siblings import sibling, why_no_siblings
 from trainer.tools.stacked import Stack, score, why_alone
 
 QUIET = ("trainer.accelerator=cpu", "trainer.threads=1", "model.hidden=[16]", "callbacks=none", "logger=none")
@@ -140,6 +142,35 @@ def test_a_rule_equals_the_optimizer_of_torch(kind, decay):
             optimizer.step()
         rule(weights, gradients, rates)
         assert torch.allclose(weights, torch.stack([one.detach() for one in lone]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "words", [("optimizer=adamw", "schedule=cosine_warmup"), ("optimizer=nesterov", "schedule=wsd")]
+)
+def test_a_sibling_is_the_run_that_is_built(members, words, tmp_path):
+    first, built = members(*words, rates=((0.01, 3), (0.037, 3)))
+    assert why_no_siblings(first) == ""
+    made = sibling(first, 0.037, built.resolved.settings.name, built.folder)
+    assert made.resolved.settings == built.resolved.settings
+    assert made.resolved.history == built.resolved.history
+    assert summary_of_run(made.resolved) == summary_of_run(built.resolved)
+    policies = made.module.spec.policy, built.module.spec.policy
+    assert [policies[0].lrs(t) for t in range(60)] == [policies[1].lrs(t) for t in range(60)]
+    pairs = zip(made.module.net.parameters(), built.module.net.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert made.module.net is not first.module.net
+    stack, lone = Stack([first, made]), Stack([built])
+    assert stack.fit() == [None, None]
+    assert lone.fit() == [None]
+    rows = torch.stack(stack.losses)[:, 1], torch.stack(lone.losses)[:, 0]
+    assert (rows[0] - rows[1]).abs().max() < 1e-6
+
+
+def test_a_run_whose_other_numbers_follow_the_rate_has_no_siblings(members):
+    scaled = ("optimizer=sgd", "scaling=linear", "scaling.base_batch_size=16")
+    assert "follow the rate" in why_no_siblings(members(*scaled, rates=RATES[:1])[0])
+    tied = ("optimizer=adamw", "optimizer.weight_decay=${optimizer.lr}")
+    assert "follows the rate" in why_no_siblings(members(*tied, rates=RATES[:1], folder="tied")[0])
 
 
 def test_the_log_of_a_member_is_that_of_its_lone_run(assembled, tmp_path):

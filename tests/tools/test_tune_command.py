@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from trainer.cli.compose import compose_config
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.report import command as report
@@ -229,6 +231,12 @@ def test_help_has_an_example(capsys):
     told = capsys.readouterr().out
     example = next(line for line in told.splitlines() if line.strip().startswith("cadence tune"))
     assert tune.parsed(shlex.split(example)[2:]).budget == "10%"
+
+
+def test_several_processes_become_one_on_the_same_batches():
+    cfg = members.for_tuning(compose_config(["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]))
+    settings = settings_of(cfg)
+    assert (settings.trainer.world, settings.trainer.accumulate, settings.global_batch) == (1, 2, 64)
 
 
 def test_the_folder_of_a_member_has_no_slash():

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +18,7 @@ from trainer.checkpoint.saving import SaveFailed
 from trainer.cli.command import COMMAND
 from trainer.cli.environment import tree_without_secrets, without_secrets
 from trainer.cli.messages import RunFailed
+from trainer.cli.plain_yaml import yaml_text
 from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
 from trainer.config.batch_schedule import format_batches
@@ -56,14 +56,14 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
             with replaced(folder / name.replace(".", f"-until-{start}.")) as earlier:
                 shutil.copyfile(folder / name, earlier)
     source: Any = resolved.settings.source
-    _write(folder / "config.yaml", OmegaConf.to_yaml(source))
-    _write(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    _write(folder / "config.yaml", yaml_text(source))
+    _write(folder / "overrides.yaml", yaml_text(list(overrides)))
     _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
     text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             logger.log_text("plan", text, start)
-            logger.log_text("config", f"```yaml\n{OmegaConf.to_yaml(source)}```", start)
+            logger.log_text("config", f"```yaml\n{yaml_text(source)}```", start)
         else:
             logger.log_hyperparams(flat(source))
 

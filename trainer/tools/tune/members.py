@@ -26,8 +26,10 @@ from trainer.engine.guard import Diverged
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 from trainer.run import fit
+from trainer.tools.siblings import sibling, why_no_siblings
 from trainer.tools.stacked import Stack, score, why_alone
 
+RATE = "optimizer.lr="
 RESULT, LOG = "result.json", "job.log"
 BROKE = "Diverged"
 """How the error of a training begins that broke by itself: repeating it would break it again."""
@@ -77,12 +79,21 @@ def with_words(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
 
 
 def for_tuning(cfg: DictConfig) -> DictConfig:
-    """A copy without measurements and callbacks; an update that is not finite ends a training, a high rate does not."""
-    cfg = deepcopy(cfg)
+    """A copy that starts anew in one process, on the same batches, without measurements, callbacks and snapshots.
+
+    An update that is not finite ends a training, a high rate does not.
+    """
+    cfg, run = deepcopy(cfg), settings_of(cfg).trainer
     for key in ("measure", "callbacks"):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
     OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
     OmegaConf.update(cfg, "lint.ignore", sorted({*cfg.lint.ignore, "huge-lr"}), merge=False)
+    OmegaConf.update(cfg, "trainer.snapshots", [], merge=False)
+    OmegaConf.update(cfg, "resume.path", None)
+    if run.world > 1:
+        one = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": run.world * run.accumulate}
+        for key, value in one.items():
+            OmegaConf.update(cfg, f"trainer.{key}", value)
     return cfg
 
 
@@ -119,12 +130,9 @@ class Members:
         """Train members as one, each into its own folder; where that fails, note why, and leave no result."""
         started, folders = time.time(), [self._emptied(one) for one in members]
         with (folders[0] / LOG).open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-            parts = []
-            for member, folder in zip(members, folders):
-                parts.append(build(resolve(self.settings(member)), folder))
-                if why := why_alone(parts):
-                    self.alone_because = why
-                    return
+            parts = self._built(members, folders)
+            if self.alone_because:
+                return
             try:
                 failures = Stack(parts).fit()
                 for one in parts:
@@ -136,6 +144,23 @@ class Members:
             for member, one, failure in zip(members, parts, failures):
                 announce(one, self._words(member), self.program)
                 conclude(one, _ending(failure), seconds)
+
+    def _built(self, members: Sequence[Member], folders: Sequence[Path]) -> list[Parts]:
+        """The parts of members; of those that differ from an earlier one in the rate alone, by copying its parts."""
+        made: dict[Any, Parts] = {}
+        parts: list[Parts] = []
+        for member, folder in zip(members, folders):
+            rates = [word for word in member.words if word.startswith(RATE)]
+            key = (*(word for word in member.words if word not in rates), member.seed, member.updates)
+            if len(parts) > 1 and key in made and rates and not why_no_siblings(made[key]):
+                parts.append(sibling(made[key], float(rates[0].removeprefix(RATE)), member.folder, folder))
+                continue
+            parts.append(build(resolve(self.settings(member)), folder))
+            made.setdefault(key, parts[-1])
+            if why := why_alone(parts):
+                self.alone_because = why
+                break
+        return parts
 
     def _emptied(self, member: Member) -> Path:
         """The folder of a member, without what an earlier start left."""

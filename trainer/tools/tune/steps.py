@@ -158,8 +158,8 @@ class Tuner:
         return self.first_length
 
     def _fine(self, coarse: Table) -> Table:
-        """Quarter-decades around the winner, in longer trainings."""
-        length = min(self.total, round(self.stages[-1].updates * LONGER))
+        """Quarter-decades around the winner, √10 times as long as the first trainings, or as long as the last ones."""
+        length = min(self.total, max(self.stages[-1].updates, round(self.stages[0].updates * LONGER)))
         return self._train(self._stage(length, FINE, [coarse.best]))
 
     def _stage(self, updates: int, step: int, points: list[Point]) -> Stage:
