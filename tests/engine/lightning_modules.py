@@ -151,6 +151,13 @@ class TwoRates(Classifier):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
+class Impatient(TwoRates):
+    """Writes a rate of its own."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.optimizers().param_groups[1]["lr"] = 0.5
+
+
 class Scheduled(TwoRates):
     scheduled = True
 

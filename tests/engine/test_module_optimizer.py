@@ -46,6 +46,19 @@ def test_the_policy_sets_the_rates_and_the_module_reads_them(assembled):
     assert any("weight decay 0.1" in line for line in text)
 
 
+def test_a_rate_that_the_module_writes_has_no_effect_and_is_told_once(assembled, capsys):
+    plain, impatient = (
+        assembled(*OWN, f"model._target_=tests.engine.lightning_modules.{kind}", "trainer.duration=4", folder=kind)
+        for kind in ("TwoRates", "Impatient")
+    )
+    fit(plain)
+    assert "without effect" not in capsys.readouterr().err
+    fit(impatient)
+    told = capsys.readouterr().err
+    assert told.count("warning: Impatient writes a rate, without effect: group group_1 has lr=0.5 where") == 1
+    assert same(impatient.module.net, plain.module.net)
+
+
 def test_the_plan_is_that_of_the_run(compose, assembled):
     words = (*OWN, "schedule=cosine")
     plan = plan_of(settings_of(compose(*words)))

@@ -237,6 +237,18 @@ def test_nothing_is_read_from_the_device_for_the_weights(name):
         update(micros)
 
 
+def test_a_model_may_give_its_loss_in_a_dictionary():
+    class Net(nn.Linear):
+        def forward(self, x, labels):
+            logits = super().forward(x)
+            return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+    net, batch = Net(3, 2), {"x": torch.randn(4, 3), "labels": torch.tensor([0, 1, 1, 0])}
+    found = ModelStep()(net, batch, t=0)
+    assert torch.equal(found.loss, net(**batch)["loss"])
+    assert torch.equal(found.outputs, net(**batch)["logits"])
+
+
 def test_a_model_without_a_loss_is_refused():
     with pytest.raises(ConfigError, match="Linear gives no loss for a batch of input"):
         ModelStep()(nn.Linear(3, 2), {"input": torch.zeros(1, 3)}, t=0)

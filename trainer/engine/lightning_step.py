@@ -48,7 +48,7 @@ class LightningStep(RunHooks):
         self._index, self._first = 0, False
         self._outputs: dict[str, Any] | None = None
         self._row: dict[str, Tensor] = {}
-        self._begun = False
+        self._begun = self._told = False
         self._idle: list[Any] | None = None
 
     def connect(self, module: Any) -> None:
@@ -231,6 +231,10 @@ class LightningStep(RunHooks):
 
     def before_step(self, optimizer: Optimizer) -> None:
         self.call("on_before_optimizer_step", optimizer)
+        if not (self._told or self.optimizes_by_hand) and (other := self.run.control.overwritten(optimizer)):
+            self._told = True
+            if self.run.trainer.is_global_zero:
+                print(f"warning: {type(self.net).__name__} writes a rate, without effect: {other}", file=sys.stderr)
 
     def with_logs(self, logs: Mapping[str, Tensor], loss: Tensor) -> Mapping[str, Tensor]:
         """The logs of an update; what the module logs at the end of the batch is added to them later."""

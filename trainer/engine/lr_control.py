@@ -77,6 +77,11 @@ class LRControl(pl.Callback):
         for name, setter in self.setters.items():
             setter(self.policy.hyper_schedules[name].bases[0])
 
+    def overwritten(self, optimizer: Optimizer) -> str:
+        """Which rate something else has written since `write`; empty where none has."""
+        found = [group["lr"] for group in optimizer.param_groups]
+        return "" if found == self._planned else self._mismatch("lr", found, self._planned)
+
     def attach(self, optimizer: Optimizer) -> None:
         """Verify the values of `optimizer` before each of its steps from now on."""
         optimizer.register_step_pre_hook(self._verify)

@@ -110,6 +110,8 @@ class PairStep(nn.Module):
 class ModelStep:
     """The loss that a net gives itself: `net(**batch).loss`, for batches by name, as models of transformers take them.
 
+    A net may also give a dictionary with "loss" and, for metrics, "logits".
+
     `weight` is what that loss is a mean over: "labels", the entries of batch["labels"] that are not `ignore_index`;
     "shifted_labels", the same without the first of each row, as causal language models are trained; None, samples.
     Metrics then compare each output with the label after it, as that loss does. With `flatten` they get outputs and
@@ -128,13 +130,13 @@ class ModelStep:
 
     def __call__(self, net: nn.Module, batch: Mapping[str, Any], *, t: int) -> StepOutput:
         found = net(**batch)
-        loss = getattr(found, "loss", None)
+        loss = _part(found, "loss")
         if loss is None:
             raise ConfigError(
                 f"task.step: {type(net).__name__} gives no loss for a batch of {', '.join(batch)}: "
                 "add its labels to the batch, or take a step of your own."
             )
-        outputs, targets = _widened(getattr(found, "logits", None)), batch.get("labels")
+        outputs, targets = _widened(_part(found, "logits")), batch.get("labels")
         if self.weight == "shifted_labels" and outputs is not None:
             outputs, targets = outputs[:, :-1], batch["labels"][:, 1:]
         if self.flatten and outputs is not None and targets is not None:
@@ -168,7 +170,7 @@ class ModelStep:
         first = torch.full_like(labels, self.ignore_index)
         first[:, 0] = counted.max()
         masks = {name: torch.ones_like(mask) for name, mask in batch.items() if name == "attention_mask"}
-        loss = net(**{**batch, **masks, "labels": first}).loss
+        loss = _part(net(**{**batch, **masks, "labels": first}), "loss")
         right = "labels" if torch.isfinite(loss) and loss > 0 else "shifted_labels"
         if right != self.weight:
             leaves = "counts" if right == "labels" else "leaves out"
@@ -264,6 +266,10 @@ def _class_weight(loss: Any, targets: Tensor) -> Tensor | None:
     if loss.weight is None:
         return counted.sum()
     return (loss.weight[targets.where(counted, 0)] * counted).sum()
+
+
+def _part(found: Any, name: str) -> Any:
+    return found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
 
 
 def _widened(tree: Any) -> Any:
