@@ -14,7 +14,7 @@ from trainer.files.plain import read_record
 from trainer.log.scalars import scalars
 from trainer.log.validations import append_validation, read_validations
 from trainer.lr import ConfigError
-from trainer.resume.resume_point import newest_good, put_aside
+from trainer.resume.resume_point import check_unused, newest_good, put_aside
 from trainer.tools.report.runs import find_runs
 
 IN_PLACE: dict[str, Callable[[Path], object]] = {
@@ -37,6 +37,8 @@ def test_a_checkpoint_that_is_no_file_is_left_out_and_told(kind, tmp_path, capsy
     assert not is_good(new)
     with pytest.raises(ConfigError):
         read(new)
+    (tmp_path / "config.yaml").touch()
+    check_unused(tmp_path, "none", new)
     point = newest_good([new, old], tmp_path)
     assert point.path == old
     assert "update-00000020.ckpt is left out: it " in capsys.readouterr().err

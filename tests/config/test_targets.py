@@ -178,3 +178,10 @@ def test_lines_of_shell_for_slurm_come_from_the_command_line(monkeypatch):
         made.setup(hydra_context=None, task_function=None, config=None)
     with pytest.raises(ConfigError, match="account has more than one line"):
         SlurmLauncher(options={"account": "mine\ntouch mark"})
+
+
+def test_what_the_environment_holds_may_be_copied_into_the_config(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "x")
+    check_composed(OmegaConf.create({"hydra": {"job": {"env_set": {"MY_TOKEN": "x", "OMP_NUM_THREADS": "2"}}}}), [])
+    with pytest.raises(ConfigError, match="MY_TOKEN may decide"):
+        check_composed(OmegaConf.create({"hydra": {"job": {"env_set": {"MY_TOKEN": "y"}}}}), [])

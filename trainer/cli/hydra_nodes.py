@@ -3,6 +3,7 @@
 Hydra imports and calls what these name, before the run begins. They are checked before that.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -53,8 +54,9 @@ def check_hydra(config: Any, allow: Sequence[str] = ()) -> None:
             _check_logs(key, node)
         elif _has(node, "_target_"):
             _check_target(key, _text(node, "_target_", key), [*allow, *allowed_by_environment()])
-    for name in (hydra.get("job") or {}).get("env_set") or {}:
-        if not HARMLESS.fullmatch(str(name)):
+    for name, value in ((hydra.get("job") or {}).get("env_set") or {}).items():
+        copied = os.environ.get(str(name)) == str(value)  # by hydra.job.env_copy
+        if not copied and not HARMLESS.fullmatch(str(name)):
             raise ConfigError(f"hydra.job.env_set.{name} may decide which code is loaded: set it in your shell.")
     for key, params in _sweeps(hydra):
         if "allow" in (str(name).lstrip("+~") for name in params):

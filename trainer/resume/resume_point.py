@@ -161,7 +161,7 @@ def put_aside(point: ResumePoint) -> None:
 
 def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
     """Refuse a folder that holds a run already, unless this run resumes from it."""
-    inside = resumed is not None and resumed.resolve().is_relative_to(folder.resolve())
+    inside = resumed is not None and resumed.parent.resolve().is_relative_to(folder.resolve())
     if resume != "auto" and not inside and any((folder / name).exists() for name in ("config.yaml", "result.json")):
         raise ConfigError(f"{folder} holds a run already: give another name, or go on with resume=auto.")
 
