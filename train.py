@@ -8,9 +8,11 @@ The same as `cadence train`, from a checkout that is not installed.
 import sys
 
 from trainer.distributed.launch.signals import handle_signals
+from trainer.distributed.launch.starting import tell_starting
 
 if __name__ == "__main__":
     handle_signals()  # before the imports that take seconds
+    tell_starting()
 
 from cadence.train import main  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402

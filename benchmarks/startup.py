@@ -1,54 +1,84 @@
 """The time that a command takes to start: medians of fresh processes, interleaved. Example:
 
 python benchmarks/startup.py --rounds 9
+
+The times of the clock and of the processor, as ratios to `import hydra` of the same round. The first update of
+`cadence train` is compared with that of a bare script with Hydra, the same net, data and optimizer.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAIN, PLAN = str(ROOT / "train.py"), str(ROOT / "scripts/plan.py")
+FIRST = ("+callbacks.first._target_=benchmarks.bare_start.ExitAtFirstUpdate", "allow=[benchmarks]")
+ALONE = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.steps_per_execution=1")
+HYDRA, BARE = "import hydra", "first update, bare script"
 COMMANDS = {
-    "import hydra": ["-c", "import hydra"],
-    "train.py --cfg job": [str(ROOT / "train.py"), "--cfg", "job"],
-    "train.py --help": [str(ROOT / "train.py"), "--help"],
-    "scripts/plan.py": [str(ROOT / "scripts/plan.py"), "optimizer=sgd", "schedule=cosine_warmup"],
+    HYDRA: ["-c", "import hydra"],
+    "train.py --cfg job": [TRAIN, "--cfg", "job"],
+    "train.py --help": [TRAIN, "--help"],
+    "refused: a key": [TRAIN, "optimizer.lrr=1"],
+    "refused: a value": [TRAIN, "optimizer.lr=abc"],
+    "scripts/plan.py --no-files": [PLAN, "optimizer=sgd", "schedule=cosine_warmup", "--no-files"],
+    "scripts/plan.py": [PLAN, "optimizer=sgd", "schedule=cosine_warmup"],
+    BARE: [str(ROOT / "benchmarks/bare_start.py")],
+    "first update, train.py": [TRAIN, *ALONE, *FIRST],
 }
+BASES = {"first update, train.py": BARE}
+"""What a command is compared with, where it is not `import hydra`."""
+REFUSED = 2
 
 
 def main() -> None:
-    """Print, for each command, its median, its spread, and its ratio to `import hydra`."""
+    """Print, for each command, the medians of both times, their spread, and their ratios to its base."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="processes per command, at least 1")
     rounds = parser.parse_args().rounds
     if rounds < 1:
         parser.error(f"--rounds={rounds} measures nothing: give at least 1")
-    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
             for name, words in COMMANDS.items():
-                spent = measure(words, folder)
-                if number:  # the first round warms the file cache
-                    seconds[name].append(spent)
+                one = measure(words, folder)
+                if number:  # the first round warms the file cache and compiles
+                    spent[name].append(one)
             print(f"\rround {number} of {rounds}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    base = statistics.median(seconds["import hydra"])
-    for name, times in seconds.items():
-        middle = statistics.median(times)
-        print(
-            f"{name:20}  {middle:6.3f} s  ({min(times):.3f} to {max(times):.3f})  {middle / base:5.2f} x import hydra"
-        )
+    for name, times in spent.items():
+        base = spent[BASES.get(name, HYDRA)]
+        print(f"{name:27}", *(column(times, base, which) for which in (0, 1)), sep="  ")
 
 
-def measure(words: list[str], folder: str) -> float:
-    """Seconds of a fresh interpreter with these arguments."""
-    begun = time.perf_counter()
-    subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True)
-    return time.perf_counter() - begun
+def column(times: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]], which: int) -> str:
+    """The median, the spread and the median ratio within a round, of the clock (0) or the processor (1)."""
+    own = [one[which] for one in times]
+    ratio = statistics.median(one[which] / other[which] for one, other in zip(times, base, strict=True))
+    label = ("clock", "processor")[which]
+    return f"{label} {statistics.median(own):6.2f} s ({min(own):.2f} to {max(own):.2f})  x {ratio:5.2f}"
+
+
+def measure(words: Sequence[str], folder: str) -> tuple[float, float]:
+    """Seconds of the clock and of the processor that a fresh interpreter takes with these arguments."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    before, begun = os.times(), time.perf_counter()
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, env=environment)
+    seconds, after = time.perf_counter() - begun, os.times()
+    if done.returncode not in (0, REFUSED) or (done.returncode == REFUSED) != (
+        "=abc" in words[-1] or "lrr" in words[-1]
+    ):
+        raise SystemExit(f"{words} left with {done.returncode}: {done.stderr[-500:]}")
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return seconds, used
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ import os
 import sys
 
 from trainer.distributed.launch.signals import handle_signals
+from trainer.distributed.launch.starting import tell_starting
 
 if __name__ == "__main__":
     handle_signals()  # before the imports that take seconds
+    tell_starting()
 
 import hydra  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402
