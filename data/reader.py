@@ -62,9 +62,26 @@ class Reader(Dataset):
                 samples = self.dataset.__getitems__(indices)
         else:
             samples = [self._sample(index, mix(seed, epoch, index)) for index in indices]
-        with naming(f"data: samples {shown} of {self.name} do not make a batch"):
+        try:
             seed_generators(mix(seed, epoch, *indices))
             return self.collate_fn(samples)
+        except Exception as error:
+            what = f"data: samples {shown} of {self.name} do not make a batch{self._odd_ones(indices, samples)}"
+            raise SampleError(f"{what}: {_reason(error)}") from error
+
+    def _odd_ones(self, indices: list[int], samples: list[Any]) -> str:
+        """Which samples do not fit the others of their batch; empty where it is not only a few."""
+
+        def fits(one: Any, other: Any) -> bool:
+            try:
+                self.collate_fn([one, other])
+            except Exception:
+                return False
+            return True
+
+        found = ([i for i, sample in zip(indices, samples) if not fits(one, sample)] for one in samples[:3])
+        odd = min(found, key=len)
+        return f", because of {_few(odd)}" if 0 < 2 * len(odd) < len(samples) else ""
 
     def _rows(self, indices: list[int]) -> tuple[Any, ...]:
         dataset: Any = self.dataset

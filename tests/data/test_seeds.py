@@ -155,8 +155,18 @@ def test_a_sample_that_cannot_be_read_is_named_by_its_index(workers: int) -> Non
         list(source.batches([Pick(0, torch.tensor([0, 7]))]))
     assert str(error.value) == "data: sample 7 of Broken cannot be read: OSError: the file is cut off"
     assert "__getitem__" in error.value.__notes__[0]
-    with pytest.raises(SampleError, match="data: samples 3, 0, 1, 2, … of Broken do not make a batch: RuntimeError: "):
-        list(Workers(Broken(), workers).batches([Pick(0, torch.tensor([3, 0, 1, 2, 4]))]))
+    said = "data: samples {}, 1, 2, … of Broken do not make a batch, because of 3: RuntimeError: "
+    for first in ([3, 0], [0, 3]):
+        with pytest.raises(SampleError, match=said.format(", ".join(map(str, first)))):
+            list(Workers(Broken(), workers).batches([Pick(0, torch.tensor([*first, 1, 2, 4]))]))
+
+
+def test_a_sample_that_is_none_is_named_and_where_all_are_wrong_none_is() -> None:
+    rows = [torch.ones(2), torch.ones(2), None, torch.ones(2)]
+    with pytest.raises(SampleError, match="do not make a batch, because of 2: TypeError: "):
+        list(Workers(rows, 0).batches([Pick(0, torch.arange(4))]))
+    with pytest.raises(SampleError, match="samples 0, 1 of list do not make a batch: TypeError: "):
+        list(Workers([None, None], 0).batches([Pick(0, torch.arange(2))]))
 
 
 @pytest.mark.parametrize("wrap", [lambda row: row, lambda row: {"text": row}, lambda row: (0, [row])])
