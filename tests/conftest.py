@@ -60,17 +60,15 @@ def signal_handlers():
 def compose():
     """The config that `python train.py OVERRIDES` would see."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from trainer.cli.hydra_internals import VERSION_BASE
-    from trainer.cli.plain_yaml import plain_yaml
+    from trainer.cli.hydra_internals import hydra_raises, initialized
     from trainer.cli.run_id import register_run_id
 
     def make(*overrides):
         register_run_id()
         GlobalHydra.instance().clear()
-        with plain_yaml(), initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
+        with hydra_raises(), initialized(ROOT / "conf"):
             return hydra_compose("train", [*QUIET, *overrides])
 
     return make
