@@ -168,6 +168,7 @@ def _run(folder: Path, words: list[str], log: Path) -> None:
     from trainer.cli.hydra_internals import VERSION_BASE
     from trainer.cli.run_cli import run_cli
     from trainer.cli.run_id import register_run_id
+    from trainer.config.settings import settings_of
     from trainer.run import run_in
 
     with log.open("w") as out:
@@ -177,7 +178,7 @@ def _run(folder: Path, words: list[str], log: Path) -> None:
         register_run_id()
         with initialize_config_dir(str(ROOT / "conf"), **VERSION_BASE):
             cfg = compose("train", [f"name={folder.name}", *words])
-        code = run_cli(lambda: run_in(folder, cfg, words, ["train"]))
+        code = run_cli(lambda: run_in(folder, settings_of(cfg), words, ["train"]))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

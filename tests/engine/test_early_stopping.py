@@ -7,6 +7,7 @@ import pytest
 from pytorch_lightning import Callback
 
 from trainer.checkpoint.io import checkpoint_path, checkpoints_in, read
+from trainer.config.settings import settings_of
 from trainer.engine.early_stopping import EarlyStopping, standing
 from trainer.lr import ConfigError
 from trainer.run import fit, run_in
@@ -28,7 +29,7 @@ class Stop(Callback):
 
 def train(compose, folder, *words):
     """Train as the command does in a folder; the result."""
-    run_in(folder, compose(*RUN, *words), [*RUN, *words], ["train.py"])
+    run_in(folder, settings_of(compose(*RUN, *words)), [*RUN, *words], ["train.py"])
     return json.loads((folder / "result.json").read_text())
 
 
@@ -135,10 +136,10 @@ def test_a_run_that_another_callback_has_stopped_is_completed_too(compose, tmp_p
         "trainer.steps_per_execution=4",
     )
     folder, plain = tmp_path / "run", [word for word in RUN if "early" not in word and "progress" not in word]
-    run_in(folder, compose(*plain, *words), [], ["train.py"])
+    run_in(folder, settings_of(compose(*plain, *words)), [], ["train.py"])
     result = json.loads((folder / "result.json").read_text())
     assert result["stopped_early"] == {"update": 20, "reason": "a callback has stopped it"}
     with pytest.raises(
         ConfigError, match="completed: it stopped early at update 20, because a callback has stopped it"
     ):
-        run_in(folder, compose(*plain, *words, "resume=auto"), [], ["train.py"])
+        run_in(folder, settings_of(compose(*plain, *words, "resume=auto")), [], ["train.py"])

@@ -68,6 +68,7 @@ def _run(folder: Path, words: Sequence[str]) -> None:
 
     from trainer.cli.hydra_internals import VERSION_BASE
     from trainer.cli.run_id import register_run_id
+    from trainer.config.settings import settings_of
     from trainer.distributed.launch.signals import handle_signals
     from trainer.run import run_in
 
@@ -79,7 +80,7 @@ def _run(folder: Path, words: Sequence[str]) -> None:
     cfg = cfg.copy()
     with open_dict(cfg):
         del cfg["hydra"]
-    run_in(folder, cfg, list(words), ["train.py"])
+    run_in(folder, settings_of(cfg), list(words), ["train.py"])
 
 
 def trained(case: str, folder: Path, point: Path | str | None = None, more: Sequence[str] = ()) -> int:

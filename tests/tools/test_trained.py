@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from trainer import run as whole_run
 from trainer.checkpoint.io import BEST, AtomicCheckpointIO, read
 from trainer.cli.command import COMMAND
+from trainer.config.settings import settings_of
 from trainer.engine.step import StepOutput
 from trainer.lr import ConfigError
 from trainer.tools.trained.loading import load
@@ -27,7 +28,9 @@ def train(compose, tmp_path):
     """Train a run by its overrides, as the command does; its folder."""
 
     def make(*overrides, name="run"):
-        whole_run.run_in(tmp_path / name, compose(*overrides, "trainer.checkpoint=16"), list(overrides), COMMAND)
+        whole_run.run_in(
+            tmp_path / name, settings_of(compose(*overrides, "trainer.checkpoint=16")), list(overrides), COMMAND
+        )
         return tmp_path / name
 
     return make

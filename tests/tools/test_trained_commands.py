@@ -13,6 +13,7 @@ import torch
 from cadence.__main__ import COMMANDS
 from tests.conftest import ROOT
 from trainer.cli.command import COMMAND
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.run import run_in
 from trainer.tools.trained import export_command, predict_command, score_command
@@ -29,7 +30,7 @@ WORDS = (
 def run(compose, tmp_path, monkeypatch):
     """A run that has been trained, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    run_in(tmp_path / "outputs" / "run", compose(*WORDS), list(WORDS), COMMAND)
+    run_in(tmp_path / "outputs" / "run", settings_of(compose(*WORDS)), list(WORDS), COMMAND)
     return load("outputs/run")
 
 
