@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -195,3 +196,19 @@ def test_the_log_of_a_member_is_that_of_its_lone_run(assembled, tmp_path):
         assert [step for step, _ in one] == [step for step, _ in other], tag
         assert all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5) for (_, a), (_, b) in zip(one, other)), tag
     assert json.dumps(together[1].module.recent)
+
+
+class Unbatched(torch.nn.Module):
+    """A loss whose operation torch.func does not batch, and says so."""
+
+    def forward(self, outputs, targets):
+        warnings.warn("There is a performance drop because there is no batching rule", UserWarning, stacklevel=1)
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def test_what_torch_would_run_one_after_another_is_not_stacked(members):
+    parts = members("optimizer=sgd", rates=RATES[:2])
+    stack = Stack(parts)
+    stack.nets.step.__dict__["loss"] = Unbatched()
+    with pytest.raises(UserWarning, match="performance drop"):
+        stack.fit()

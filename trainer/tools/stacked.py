@@ -5,6 +5,7 @@ The loss agrees with that of the lone run to 1e-6, where training is stable: sum
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,7 +63,15 @@ class Stack:
         self.norms: list[Tensor] = []
 
     def fit(self) -> list[Diverged | None]:
-        """Train all runs to their end; the failure of each, or None. The nets then have the trained weights."""
+        """Train all runs to their end; the failure of each, or None. The nets then have the trained weights.
+
+        Raises UserWarning where an operation is not batched: torch would run it for one net after another.
+        """
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop")
+            return self._fit()
+
+    def _fit(self) -> list[Diverged | None]:
         for one in self.parts:
             one.module.net.train()
         total, limit = self.first.module.horizon.total, self.first.module.spec.gradients.clip

@@ -137,7 +137,7 @@ class Members:
                 failures = Stack(parts).fit()
                 for one in parts:
                     score(one)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            except (RuntimeError, ValueError, TypeError, NotImplementedError, UserWarning) as error:
                 self.alone_because = f"they cannot be stacked: {' '.join(str(error).split())[:200]}"
                 return
             seconds = (time.time() - started) / len(parts)
