@@ -29,9 +29,10 @@ import torch  # noqa: E402
 from trainer.cli.compose import compose_config  # noqa: E402
 from trainer.config.components import Parts, build  # noqa: E402
 from trainer.config.resolve import resolve  # noqa: E402
+from trainer.config.variants import for_tuning  # noqa: E402
 from trainer.run import fit  # noqa: E402
 from trainer.tools.stacked import Stack  # noqa: E402
-from trainer.tools.tune.members import Member, Members, for_tuning  # noqa: E402
+from trainer.tools.tune.members import Member, Members  # noqa: E402
 
 
 class Benchmark:

@@ -26,11 +26,12 @@ from trainer.distributed.launch.launcher import ignore_other_ranks  # noqa: E402
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")
 def train(cfg: DictConfig) -> None:
     """Train the run that the config describes, and write a result into its folder."""
-    from trainer.config.before_torch import settings_before_torch  # late: a sweep and --help need none of it
+    from trainer.config.before_torch import checked  # late: a sweep and --help need none of it
+    from trainer.config.settings import settings_of
 
     keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     check_command(HydraConfig.get())
-    settings = settings_before_torch(cfg)
+    settings = checked(settings_of(cfg))
     from trainer.run import run  # later still: it imports torch
 
     run(settings)

@@ -27,9 +27,10 @@ from trainer.cli.compose import compose_config  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.config.resolve import horizon_of  # noqa: E402
 from trainer.config.settings import settings_of  # noqa: E402
+from trainer.config.variants import for_tuning  # noqa: E402
 from trainer.tools.tune import command  # noqa: E402
 from trainer.tools.tune.axes import AXES  # noqa: E402
-from trainer.tools.tune.members import Member, Members, for_tuning  # noqa: E402
+from trainer.tools.tune.members import Member, Members  # noqa: E402
 from trainer.tools.tune.race import Point, Stage, next_trainings, table_of  # noqa: E402
 
 CPU = ("trainer.accelerator=cpu", "trainer.threads=1", "logger=none")

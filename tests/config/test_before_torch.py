@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from trainer.config import before_torch
-from trainer.config.before_torch import settings_before_torch
+from trainer.config.before_torch import checked
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 
@@ -49,25 +49,25 @@ def test_what_the_config_decides_alone_is_refused_before_torch_is_imported(tmp_p
 
 
 def test_the_settings_are_those_that_are_not_checked_further(compose):
-    assert settings_before_torch(compose()) == settings_of(compose())
+    assert checked(settings_of(compose())) == settings_of(compose())
 
 
 @pytest.mark.parametrize("words", [("resume.path=auto",), ("groups=muon",), ("freeze=[net.0.*]",), ("adapter=lora",)])
 def test_a_curve_that_follows_from_more_than_the_config_is_left_to_the_run(compose, monkeypatch, words):
-    monkeypatch.setattr(before_torch, "plan_of", lambda settings: pytest.fail("planned"))
-    settings_before_torch(compose("optimizer.lr=0.1", *words))
+    monkeypatch.setattr(before_torch, "planned", lambda settings: pytest.fail("planned"))
+    checked(settings_of(compose("optimizer.lr=0.1", *words)))
 
 
 def test_an_error_in_code_is_left_to_the_run_which_keeps_its_traceback(compose, monkeypatch):
     def broken(settings):
         raise KeyError("bug")
 
-    monkeypatch.setattr(before_torch, "plan_of", broken)
-    assert settings_before_torch(compose()).name == "test"
+    monkeypatch.setattr(before_torch, "planned", broken)
+    assert checked(settings_of(compose())).name == "test"
 
 
 def test_a_long_plan_is_made_once(compose, monkeypatch):
-    monkeypatch.setattr(before_torch, "plan_of", lambda settings: pytest.fail("planned"))
-    settings_before_torch(compose("trainer.duration=100001"))
+    monkeypatch.setattr(before_torch, "planned", lambda settings: pytest.fail("planned"))
+    checked(settings_of(compose("trainer.duration=100001")))
     with pytest.raises(ConfigError, match="more than 100000000"):
-        settings_before_torch(compose("trainer.duration=999999999"))
+        checked(settings_of(compose("trainer.duration=999999999")))

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from trainer.cli.compose import compose_config
 from trainer.config.settings import settings_of
+from trainer.config.variants import for_tuning
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.report import command as report
@@ -234,7 +235,7 @@ def test_help_has_an_example(capsys):
 
 
 def test_several_processes_become_one_on_the_same_batches():
-    cfg = members.for_tuning(compose_config(["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]))
+    cfg = for_tuning(compose_config(["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]))
     settings = settings_of(cfg)
     assert (settings.trainer.world, settings.trainer.accumulate, settings.global_batch) == (1, 2, 64)
 

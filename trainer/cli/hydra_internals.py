@@ -134,7 +134,7 @@ def _sharing_stored(repository: CachingConfigRepository, delegate: Any) -> None:
     repository.delegate, repository.cache = copy(delegate), {}
 
 
-def _where_needed(make: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+def _where_needed(make: Callable[..., Any]) -> Callable[..., Any]:
     """A config of all choices only for a list of defaults with an interpolation, as in Hydra 1.4; else an empty one."""
 
     def made(overrides: Any, defaults_list: list[Any], self_added: bool) -> DictConfig:
@@ -257,13 +257,13 @@ def composed_once() -> Iterator[None]:
         setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", make_config)  # noqa: B010
 
 
-def _copies(config: DictConfig) -> Callable[[], DictConfig]:
-    """A function that copies a config: from a pickle, in half the time, where all classes in it can be found again."""
+def _copies(made: Any) -> Callable[[], Any]:
+    """A function that copies what was made: from a pickle, in half the time, where its classes can be found again."""
     try:
-        pickled = pickle.dumps(config)
+        pickled = pickle.dumps(made)
         pickle.loads(pickled)
     except (pickle.PicklingError, AttributeError, TypeError, ImportError):
-        return lambda: deepcopy(config)
+        return lambda: deepcopy(made)
     return lambda: pickle.loads(pickled)
 
 

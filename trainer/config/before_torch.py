@@ -1,16 +1,15 @@
 """What is refused before torch is imported, which takes seconds: keys, ranges, foreign targets, and the curve.
 
-A run makes all of these checks again, on what it has built. They are made here first so that a mistake in the config
-is told at once.
+A run checks again what it has built. The checks are made here first so that a mistake in the config is told at once,
+and the plan is handed on.
 """
 
 from collections.abc import Mapping
-
-from omegaconf import DictConfig
+from dataclasses import replace
 
 from trainer.config.instantiate import check_texts
-from trainer.config.resolve import MODULE, PLAIN, horizon_of, plan_of
-from trainer.config.settings import Settings, declared_samples, settings_of
+from trainer.config.resolve import MODULE, PLAIN, Planned, horizon_of, planned
+from trainer.config.settings import Settings, declared_samples
 from trainer.lr import ConfigError
 from trainer.lr.bounds import positive
 
@@ -19,34 +18,32 @@ LONG = 100_000
 """A plan of more updates takes as long as what is won."""
 
 
-def settings_before_torch(cfg: DictConfig) -> Settings:
-    """The checked settings of a run.
+def checked(settings: Settings) -> Settings:
+    """The settings of a run, with the plan where the config alone decides it.
 
     Raises:
         ConfigError: a key, a value, a target or the curve is refused, as far as this needs neither torch nor data.
     """
-    settings = settings_of(cfg)
     for name in NODES:
         node = getattr(settings.curve if name in ("optimizer", "groups") else settings, name)
         check_texts(node, name, settings.allow)
     try:
-        _check_curve(settings)
+        return replace(settings, planned=_planned(settings))
     except ConfigError:
         raise
     except Exception:
         return settings  # an error in code: the run meets it again, and keeps its traceback
-    return settings
 
 
-def _check_curve(settings: Settings) -> None:
-    """Refuse a length, a learning rate or a schedule that the run would refuse, where the config decides them alone."""
+def _planned(settings: Settings) -> Planned | None:
+    """The plan, so that what the run would refuse is told at once; None where more than the config decides."""
     if declared_samples(settings.data, settings.allow) is None:
-        return
+        return None
     length, curve = horizon_of(settings), settings.curve
     resumed = settings.resume.path not in (None, "none") or settings.resume.snapshot is not None
     by_model = curve.groups.get("_target_") != PLAIN or settings.freeze or settings.adapter
     if resumed or by_model or curve.optimizer.get("_target_") == MODULE or length.total > LONG:
-        return
+        return None
     if isinstance(curve.optimizer, Mapping) and "lr" in curve.optimizer:
         positive("optimizer.lr", curve.optimizer["lr"], "the learning rate scales each update; try 0.001 to 0.1.")
-    plan_of(settings)
+    return planned(settings)

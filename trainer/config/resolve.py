@@ -34,6 +34,17 @@ LONGEST = 10**8
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A plan, and what it was made of."""
+
+    curve: CurveSettings
+    numbers: ScaledNumbers
+    groups: Groups
+    history: Sequence[Segment]
+    plan: Plan
+
+
+@dataclass(frozen=True)
 class Resolved:
     """A run of which only the data and the model are built.
 
@@ -73,12 +84,15 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     read = checkpoint is None or bool(settings.adapter)
     net, origin = prepared_net(build_net(settings, data.shape), settings, read)
     settings = with_module_numbers(settings, net, own)
-    numbers = scaled_numbers(settings.curve, length)
+    early: Planned | None = settings.planned
+    known = early is not None and (early.curve, early.numbers.length) == (settings.curve, length)
+    numbers = early.numbers if early and known else scaled_numbers(settings.curve, length)
     model = replace(model_of(settings, numbers, net), origin=origin)
     check_sharded(settings, net, model.optimizer())
     history, changed = _history(settings, length, own, model, checkpoint)
     groups = facts_of(model.groups)
-    plan = _plan(Curves(settings, numbers, groups), history)
+    known = known and early is not None and (early.groups, early.history) == (groups, history)
+    plan = early.plan if early and known else _plan(Curves(settings, numbers, groups), history)
     horizon = in_own_updates(settings, plan.horizon, data.train_samples)
     start = None if checkpoint is None else _start(checkpoint, horizon)
     with refusing("data"):
@@ -87,7 +101,12 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
 
 
 def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[Segment] = ()) -> Plan:
-    """The plan of a run. `groups` and `history` are those of the run where it has been started before.
+    """The plan of a run. `groups` and `history` are those of the run where it has been started before."""
+    return planned(settings, groups, history).plan
+
+
+def planned(settings: Settings, groups: Groups | None = None, history: Sequence[Segment] = ()) -> Planned:
+    """The same with what it is made of.
 
     Where groups follow from the model and are not given, the data is read and the net built.
     """
@@ -103,7 +122,8 @@ def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[
     numbers = scaled_numbers(settings.curve, length)
     if groups is None:
         groups = _groups_of_model(settings, numbers, net) or assumed_groups(numbers.curve)
-    return _plan(Curves(settings, numbers, groups), history or [first_segment(settings.record, length)])
+    history = history or [first_segment(settings.record, length)]
+    return Planned(settings.curve, numbers, groups, history, _plan(Curves(settings, numbers, groups), history))
 
 
 def horizon_of(settings: Settings, samples: int | None = None) -> Horizon:

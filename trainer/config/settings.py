@@ -206,7 +206,8 @@ class Settings:
 
     `global_batch` is B = per-device batch × devices × nodes × accumulation, with `full_batch` the whole training set.
     `record` is the resolved config that checkpoints keep, but for what comes from the environment; `source` is the
-    config as written, with interpolations.
+    config as written, with interpolations. `planned` is the plan that was made of them before torch was imported, a
+    `Planned` of `trainer.config.resolve`; None where there is none.
     """
 
     name: str
@@ -232,6 +233,7 @@ class Settings:
     lint_ignore: Sequence[str]
     record: Mapping[str, Any] = field(repr=False)
     source: Mapping[str, Any] = field(repr=False)
+    planned: Any = field(default=None, repr=False, compare=False)
 
 
 def settings_of(cfg: DictConfig) -> Settings:

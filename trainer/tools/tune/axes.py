@@ -1,11 +1,9 @@
 """The numbers that can be tuned, each on a lattice of four points a decade."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from trainer.lr.bounds import ConfigError
 
@@ -51,8 +49,6 @@ class Axis:
         return f"{self.key}={self.template.format(self.at(place))}"
 
 
-MISSING = object()
-
 AXES = {
     axis.name: axis
     for axis in (
@@ -76,18 +72,20 @@ def axes_of(names: str) -> list[Axis]:
     return [AXES[name] for name in given]
 
 
-def present(axis: Axis, cfg: Any) -> tuple[Axis, float | None]:
-    """The axis with the key that this config has, and its number there; None where it is unset or no plain number.
+def present(axis: Axis, config: Mapping[str, Any]) -> tuple[Axis, float | None]:
+    """The axis with the key that this plain config has, and its number there; None where it is unset or no number.
 
     Raises ConfigError where the config has no such number.
     """
-    if axis.name == "momentum" and "momentum" not in cfg.optimizer and cfg.optimizer.get("betas") is not None:
-        first, *others = cfg.optimizer.betas
+    optimizer = config["optimizer"]
+    if axis.name == "momentum" and "momentum" not in optimizer and optimizer.get("betas") is not None:
+        first, *others = optimizer["betas"]
         rest = ",".join(f"{beta:g}" for beta in others)
         return replace(axis, key="optimizer.betas", template=f"[{{:.4g}},{rest}]"), float(first)
-    found = OmegaConf.select(cfg, axis.key, default=MISSING)
-    if found is MISSING:
+    group, _, key = axis.key.partition(".")
+    if key not in config[group]:
         raise ConfigError(f"--of={axis.name}: this run has no {axis.key}: choose an optimizer that has it.")
+    found = config[group][key]
     if axis.name == "warmup":
         share = str(found).removesuffix("%")
         return axis, float(share) if str(found).endswith("%") and float(share) > 0 else None

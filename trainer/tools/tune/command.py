@@ -40,7 +40,8 @@ def main(words: list[str] | None = None) -> None:
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
     root = _root(options)
-    from trainer.tools.tune.members import Members, for_tuning  # late: these need torch
+    from trainer.config.variants import for_tuning
+    from trainer.tools.tune.members import Members  # late: it needs torch
     from trainer.tools.tune.output import draw, format_answer, format_stage
     from trainer.tools.tune.steps import Tuner, as_json
 

@@ -11,17 +11,17 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from trainer.config.components import Parts, build, task_of
 from trainer.config.resolve import Resolved, resolve
 from trainer.config.run_summary import announce, write_result
 from trainer.config.settings import Settings, settings_of
+from trainer.config.variants import with_words
 from trainer.engine.guard import Diverged
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
@@ -67,34 +67,6 @@ class Outcome:
     updates: int
     error: str = ""
     reused: bool = False
-
-
-def with_words(cfg: DictConfig, words: Sequence[str]) -> DictConfig:
-    """A copy of a composed config with plain overrides of keys that it has."""
-    cfg = deepcopy(cfg)
-    for word in words:
-        key = word.partition("=")[0]
-        OmegaConf.update(cfg, key, OmegaConf.select(OmegaConf.from_dotlist([word]), key), merge=False)
-    return cfg
-
-
-def for_tuning(cfg: DictConfig) -> DictConfig:
-    """A copy that starts anew in one process, on the same batches, without measurements, callbacks and snapshots.
-
-    An update that is not finite ends a training, a high rate does not.
-    """
-    cfg, run = deepcopy(cfg), settings_of(cfg).trainer
-    for key in ("measure", "callbacks"):
-        OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
-    OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
-    OmegaConf.update(cfg, "lint.ignore", sorted({*cfg.lint.ignore, "huge-lr"}), merge=False)
-    OmegaConf.update(cfg, "trainer.snapshots", [], merge=False)
-    OmegaConf.update(cfg, "resume.path", None)
-    if run.world > 1:
-        one = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": run.world * run.accumulate}
-        for key, value in one.items():
-            OmegaConf.update(cfg, f"trainer.{key}", value)
-    return cfg
 
 
 @dataclass

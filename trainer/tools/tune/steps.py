@@ -49,9 +49,10 @@ class Tuner:
     stages: list[StageResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        found = [present(axis, self.cfg) for axis in axes_of(self.options.of)]
+        settings = settings_of(self.cfg)
+        found = [present(axis, settings.record) for axis in axes_of(self.options.of)]
         self.axes, self.set_to = [axis for axis, _ in found], [number for _, number in found]
-        self.resolved = resolve(settings_of(self.cfg))
+        self.resolved = resolve(settings)
         self.total = self.resolved.horizon.total
         budget = self.resolved.horizon.updates(self.options.budget, "--budget", least=1)
         self.first_length = min(self.total, max(budget, FEWEST))
