@@ -23,7 +23,8 @@ TORCH := $(shell command -v nvidia-smi >/dev/null 2>&1 || echo torch==2.13.0)
 train: setup  ## train the default: digits, an MLP, within a minute
 	$(BIN)/cadence train
 
-test: setup lint types walls  ## lint, types, then the tests, with some of the cases of the longest ones
+test: setup lint  ## lint, types, then the tests, with some of the cases of the longest ones
+	$(MAKE) --no-print-directory -j2 types walls
 	$(MAKE) --no-print-directory -j2 test-runs test-cluster
 
 test-all: export PYTEST_ADDOPTS += --all-cases

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
-settings.load_profile("no deadline")
+settings.register_profile("some", deadline=None, max_examples=40)  # a busy machine is no failure
+settings.register_profile("all", deadline=None, max_examples=200)
 ROOT = Path(__file__).parent.parent
 ALL_CASES = "--all-cases"
 HANDLED = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -19,6 +19,10 @@ QUIET = ("callbacks=none", "trainer.accelerator=cpu", "trainer.threads=1", "name
 
 def pytest_addoption(parser):
     parser.addoption(ALL_CASES, action="store_true", help="run every case of the tests that are marked sample(n)")
+
+
+def pytest_configure(config):
+    settings.load_profile("all" if config.getoption(ALL_CASES) else "some")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -225,7 +225,7 @@ def test_a_project_elsewhere_sweeps(cadence, project: Path, fork: str) -> None:
     assert [result(project / "outputs/grid" / job)["updates"] for job in "01"] == [20, 20]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(0)
 @pytest.mark.parametrize(
     ("start", "words"),
     [

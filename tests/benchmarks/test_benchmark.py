@@ -27,6 +27,7 @@ def measured(tmp_path, *arguments):
     return json.loads((tmp_path / "deep" / "out.json").read_text())
 
 
+@pytest.mark.sample(0)
 def test_updates_are_measured_in_every_loop_that_is_installed_and_told_why_not_in_the_others(
     tmp_path, monkeypatch, capsys
 ):

@@ -26,6 +26,7 @@ def test_a_preempted_job_is_requeued_and_repeats_and_loses_no_sample(slurm, plac
     assert place.ends_as(whole), log
 
 
+@pytest.mark.sample(0)
 def test_a_job_whose_time_is_nearly_up_saves_is_requeued_once_and_goes_on(slurm, place, whole):
     job = slurm.submit(place)
     until(lambda: len(place.checkpoints()) >= 2)
@@ -47,6 +48,7 @@ def test_a_cancelled_job_saves_and_is_not_requeued(slurm, place):
     assert slurm.facts(job)["Restarts"] == "0"
 
 
+@pytest.mark.sample(0)
 def test_torchrun_within_srun_that_handles_the_signal_saves_and_the_job_goes_on(slurm, place, whole):
     handled = "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
     meet = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:29650", "--rdzv-id=t", "--local-addr=127.0.0.1"]

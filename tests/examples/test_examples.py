@@ -87,7 +87,7 @@ def test_two_processes_train_what_two_micro_batches_do(example: Example, world, 
             torch.testing.assert_close(other[name], value, rtol=0, atol=1e-12)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @each
 def test_two_rates_are_swept_and_the_range_test_reads_its_loss(example: Example, place, tmp_path, capsys):

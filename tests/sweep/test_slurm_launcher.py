@@ -56,6 +56,7 @@ def wait_for_start(app: Path, driver: "subprocess.Popen[str]", job: int = 0) -> 
     return int(starts.read_text().split()[0])
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_jobs_die_alone_each_with_its_reason_and_leave_nothing_behind(app: Path, slurm: SimpleNamespace) -> None:
     words = ("act=raise,code,kill,leave,hang,complete", "hydra.launcher.timeout=20")
