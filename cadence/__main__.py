@@ -15,6 +15,7 @@ COMMANDS = {
         "measure the gradient noise scale, and what batch it suggests",
     ),
     "report": ("trainer.tools.report.command", "make a page of a sweep: the optimum, curves, failures"),
+    "runs": ("trainer.tools.runs.command", "list runs, show, compare or remove them"),
     "doctor": ("trainer.tools.doctor", "find what is wrong with a run from its log"),
     "test": ("trainer.tools.trained.score_command", "score a trained run, also on other data"),
     "predict": ("trainer.tools.trained.predict_command", "write the outputs of a trained run to a file"),
@@ -30,6 +31,7 @@ examples:
   cadence range-test optimizer=adamw --confirm
   cadence tune optimizer=adamw --budget 10%
   cadence report outputs/grid
+  cadence runs outputs/grid --sort val/loss
   cadence doctor outputs/grid
   cadence test outputs/first data.path=elsewhere
   cadence predict outputs/first predictions.csv

@@ -99,8 +99,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/tools/",
-            "what a person runs beside training: plan, range test, tune, report, noise scale, doctor, gallery; with a "
-            "trained run: predictions, scores, exports",
+            "what a person runs beside training: plan, range test, tune, report, list of runs, noise scale, doctor, "
+            "gallery; with a trained run: predictions, scores, exports",
             HYDRA
             | TORCH
             | {

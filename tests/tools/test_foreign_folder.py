@@ -29,6 +29,7 @@ from trainer.resume.resume_point import ResumePoint, resume_point
 from trainer.tools import doctor
 from trainer.tools.plan import command as plan
 from trainer.tools.report import command as report
+from trainer.tools.runs import command as runs
 
 TAG = "!!python/object/apply:os.mkdir ['{mark}']"
 ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -113,6 +114,12 @@ def read_all(folder: Path) -> None:
         *(lambda path=path: resume_point(settings(path), folder) for path in ("auto", str(folder))),
         lambda: report.main([str(folder), "--out", str(folder.parent / "report")]),
         lambda: doctor.main([str(folder)]),
+        *(
+            lambda words=words: runs.main([*words, str(folder)])
+            for words in ([], ["--csv"], ["--sort=optimizer.lr"], ["show"])
+        ),
+        lambda: runs.main(["diff", str(folder), str(folder)]),
+        lambda: runs.main(["compare", str(folder), "--out", str(folder.parent / "a.png")]),
         lambda: plan.main(["--applied", str(folder), "--no-files"]),
         lambda: table(None, path=str(folder / "plan.json")),
     ]

@@ -43,7 +43,7 @@ def read_validations(folder: Path) -> list[dict[str, Any]]:
         try:
             validation = json.loads(line)
             found[int(validation["update"])] = validation
-        except (ValueError, TypeError, KeyError):  # cut short by a kill
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # cut short by a kill, or foreign
             continue
     return [found[update] for update in sorted(found)]
 

@@ -1,5 +1,6 @@
 """Colours of all pictures, and an empty matplotlib figure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.cli.extras import needed
@@ -31,3 +32,8 @@ def new_figure(width: float, height: float, rows: int = 1, **subplots: Any) -> t
 def plain(text: str) -> str:
     """Text that matplotlib draws as it is: text between two dollars would be drawn as mathematics."""
     return text.replace("$", r"\$")
+
+
+def suits_log(values: Sequence[float]) -> bool:
+    """Whether a log axis suits the values of a metric: all above zero, and the largest more than 8 times the least."""
+    return min(values) > 0 and max(values) > 8 * min(values)

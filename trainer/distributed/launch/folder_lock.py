@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from trainer.distributed.launch.launcher import job_id, started_again
-from trainer.files.plain import open_own, read_record
+from trainer.files.plain import check_regular, open_own, read_record
 from trainer.files.process import process_runs
 from trainer.lr import ConfigError
 
@@ -203,6 +203,37 @@ def follow(folder: Path) -> Iterator[None]:
         if file in _open:
             _open.discard(file)
             os.close(file)
+
+
+def is_held(folder: Path, ranks: bool = False) -> bool:
+    """Whether a process holds the lock of a folder, as far as this machine can see; no file is made or changed.
+
+    `ranks`: also where only ranks of a run are left, whose rank 0 was killed.
+    """
+    return _locked(folder / LOCK, fcntl.LOCK_SH) or (ranks and _locked(folder, fcntl.LOCK_EX))
+
+
+def _locked(path: Path, how: int) -> bool:
+    try:
+        if not path.is_dir():
+            check_regular(path)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError as error:
+        held = isinstance(error, BlockingIOError)
+        return held or (path.name == LOCK and error.errno in NO_LOCKS and _may_run(read_record(path)))
+    finally:
+        os.close(file)
+    return False
+
+
+def _may_run(holder: dict[str, Any]) -> bool:
+    """Whether the process that a file names may run: on a file system without locks nothing else says it."""
+    pid = holder.get("pid")
+    return isinstance(pid, int) and (holder.get("host") != socket.gethostname() or process_runs(pid))
 
 
 def missing_folders(folder: Path) -> list[Path]:

@@ -15,14 +15,15 @@ from trainer.config.instantiate import check_values
 from trainer.files.plain import read_text
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
-from trainer.tools.drawing import series_color
+from trainer.tools.drawing import series_color, suits_log
 from trainer.tools.report import figures
-from trainer.tools.report.comparison import by_repeat, grouped, is_number, repeats, value_order
+from trainer.tools.report.comparison import by_repeat, grouped, repeats
 from trainer.tools.report.figures import Cell, Figure, Panel, Row, Section, Trace
-from trainer.tools.report.rates import is_geometric, suits_log
+from trainer.tools.report.rates import is_geometric
 from trainer.tools.report.response import Point
 from trainer.tools.report.runs import Run, few_points
 from trainer.tools.report.study import BATCH, Study, format_value
+from trainer.tools.run_folders import is_number, value_order
 
 CLAIMS = "claims.json"
 UPDATE, SAMPLES = "update", "samples"

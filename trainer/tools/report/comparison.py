@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from trainer.cli.extras import needed
+from trainer.tools.run_folders import value_order
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -209,13 +210,3 @@ def _positions(values: Sequence[Any]) -> list[float]:
     """The position of each value in the order of all. The trees split between positions, which have equal weights."""
     places = {level: float(i) for i, level in enumerate(sorted(set(values), key=value_order))}
     return [places[value] for value in values]
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def value_order(value: Any) -> tuple[bool, float, str]:
-    """The order of the values of a setting: numbers by size, then words by the alphabet."""
-    return (not is_number(value), value if is_number(value) else 0.0, str(value))

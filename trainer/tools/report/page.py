@@ -13,10 +13,10 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from trainer.tools.report.build import Report
-from trainer.tools.report.comparison import is_number
 from trainer.tools.report.figures import Cell, Row, curves_figure
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import Study, format_command, format_value
+from trainer.tools.run_folders import is_number
 
 HERE = Path(__file__).parent
 

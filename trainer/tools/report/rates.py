@@ -280,8 +280,3 @@ def is_geometric(grid: Sequence[float]) -> bool:
     ordered = sorted(grid)
     doubling = len(ordered) > 2 and all(b >= 1.9 * a for a, b in pairwise(ordered))
     return ordered[-1] >= 10 * ordered[0] or doubling
-
-
-def suits_log(values: Sequence[float]) -> bool:
-    """Whether a log axis suits the values of a metric: all above zero, and the largest more than 8 times the least."""
-    return min(values) > 0 and max(values) > 8 * min(values)

@@ -1,33 +1,35 @@
 """The runs below a folder, wherever they were made: settings, how they ended, what they reached, their curves."""
 
-import json
-import math
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.cli.command import COMMAND
-from trainer.cli.plain_yaml import check_yaml
-from trainer.files.plain import check_regular, read_text
 from trainer.log.scalars import Points, scalars
-from trainer.lr import ConfigError
 from trainer.resume.changes import flat
-from trainer.tools.report.comparison import is_number
+from trainer.tools.run_folders import (
+    CONFIG,
+    PLAN,
+    RESULT,
+    Record,
+    changes_of,
+    error_of,
+    find_folders,
+    is_bookkeeping,
+    metrics_of,
+    parse_value,
+    program_of,
+    read_tree,
+    state_of,
+    typed_values,
+)
 
-RESULT, CONFIG, SWEEP = "result.json", "config.yaml", "sweep.json"
-DECIDED = ("failed", "interrupted", "pruned")
-"""Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
 FOLD = "data.fold"
 """The key of the part of the training data that validates, in k-fold cross-validation."""
 POINTS = 160
 """The most points of one curve of one run."""
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,12 @@ class Run:
     @cached_property
     def changes(self) -> tuple[str, ...]:
         """How resumes have changed the curve: the policy and the update of each."""
-        found = self.plan.get("changes")
-        known = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-        return tuple(f"{one.get('policy')} at update {one.get('update')}" for one in known)
+        return changes_of(self.plan)
 
     @cached_property
     def typed(self) -> dict[str, str | None]:
         """The values of the overrides by key, as typed: None for a key that is removed."""
-        pairs = (override.partition("=") for override in self.overrides)
-        return {key.lstrip("+~"): value if equals else None for key, equals, value in pairs}
+        return typed_values(self.overrides)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -85,120 +84,37 @@ class Run:
         return self.metrics.get(metric) if self.status == "completed" else None
 
 
-def is_bookkeeping(key: str) -> bool:
-    """Whether a key only names a run or its place, or says how it is resumed or what may resume from it."""
-    if key in ("name", "trainer.snapshots"):
-        return True
-    return key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
-
-
 def find_runs(root: Path) -> list[Run]:
     """Every run below `root`, in the order of the jobs. A folder that was moved is read as the original.
 
     Raises:
         ConfigError: `root` is no folder, or holds no run.
     """
-    if not root.is_dir():
-        raise ConfigError(f"{root} is not a folder: give that of a run, a sweep or a search, as outputs/NAME.")
-    records: dict[Path, dict[str, Any]] = {}
-    places: set[Path] = set()
-    for name, below, files in os.walk(root):
-        below[:] = [folder for folder in below if folder != "checkpoints"]
-        if RESULT in files or CONFIG in files:
-            places.add(Path(name))
-        if SWEEP in files:
-            records |= dict(_jobs(Path(name)))
-
-    def order(place: Path) -> list[tuple[int, int, str]]:
-        return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in place.relative_to(root).parts]
-
-    everything = sorted(places | records.keys(), key=order)
-    if not everything:
-        raise ConfigError(f"{root} holds no run: there is no {RESULT} and no {CONFIG} in it or below.")
-    runs = [_run(i, place, root, records.get(place, {})) for i, place in enumerate(everything)]
+    runs = [_run(i, place, root, record) for i, (place, record) in enumerate(find_folders(root).items())]
     programs = {run.program for run in runs if run.plan}
     shared = programs.pop() if len(programs) == 1 else COMMAND
     return [run if run.plan else replace(run, program=shared) for run in runs]  # some failed before they had a plan
 
 
-def parse_value(text: Any) -> Any:
-    """A value as YAML and Hydra read it, as far as it is a finite number, true, false or null."""
-    if isinstance(text, float) and not math.isfinite(text):
-        return str(text)
-    if not isinstance(text, str):
-        return text
-    for kind in (int, float):
-        try:
-            return read if math.isfinite(read := kind(text)) else text
-        except (ValueError, OverflowError):
-            pass
-    return {"true": True, "false": False, "null": None}.get(text.lower(), text.strip("'\""))
-
-
-def _jobs(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The jobs that `sweep.json` records, each with the folder that it has here."""
-    jobs = (_read(place / SWEEP) or {}).get("jobs")
-    for job in jobs if isinstance(jobs, list) else []:
-        if isinstance(job, dict) and (parts := [p for p in Path(str(job.get("folder", ""))).parts[1:] if p != ".."]):
-            tails = (place.joinpath(*parts[i:]) for i in range(len(parts)))
-            yield next((tail for tail in tails if tail.is_dir()), place / parts[-1]), job
-
-
-def _run(i: int, place: Path, root: Path, record: dict[str, Any]) -> Run:
-    result = _read(place / RESULT)
-    unreadable = result is None and (place / RESULT).exists()
-    result = result or {}
-    status = str(record["status"]) if record.get("status") in DECIDED else str(result.get("status", "unfinished"))
-    values = result["metrics"].items() if isinstance(result.get("metrics"), dict) else ()
-    config = flat(_read(place / CONFIG) or {})
-    error = str(record.get("error") or result.get("error") or "")
-    if not error and status != "completed":
-        error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
-    overrides = _read(place / "overrides.yaml", list) or record.get("overrides")
-    plan = _read(place / "plan.json") or {}
+def _run(i: int, place: Path, root: Path, record: Record) -> Run:
+    result = read_tree(place / RESULT)
+    status = state_of(result, record)
+    config = flat(read_tree(place / CONFIG) or {})
+    overrides = read_tree(place / "overrides.yaml", list) or record.get("overrides")
+    plan = read_tree(place / PLAN) or {}
     return Run(
         number=i,
         name=place.relative_to(root).as_posix(),
         folder=place,
-        status=status if status in ("completed", *DECIDED) else "unfinished",
-        error=" ".join(error.split())[:500],
+        status=status,
+        error=error_of(place, status, result, record),
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
         config={key: parse_value(x) for key, x in config.items() if not (isinstance(x, str) and "${" in x)},
-        metrics={str(key): float(x) if is_number(x) and math.isfinite(x) else None for key, x in values},
-        result=result,
+        metrics=metrics_of(result or {}),
+        result=result or {},
         plan=plan,
-        program=_program(plan.get("program")),
+        program=program_of(plan),
     )
-
-
-def _program(words: Any) -> tuple[str, ...]:
-    """The words that start a run, if the plan has some: a person pastes them, so other programs are left out."""
-    program = tuple(map(str, words)) if words and isinstance(words, list) else COMMAND
-    ours = program[:2] == COMMAND or (program[0] == "python" and len(program) > 1 and program[1] not in ("-", "-c"))
-    return program if ours else COMMAND
-
-
-def _read(path: Path, kind: type = dict) -> Any:
-    """What a file of JSON or YAML holds; None where it is not there, cannot be read or is of another kind."""
-    try:
-        text = read_text(path)
-        if path.suffix != ".json":
-            check_yaml(text, str(path))
-        tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    return tree if isinstance(tree, kind) else None
-
-
-def _last_line(place: Path) -> str:
-    try:
-        check_regular(place / "job.log")
-        with (place / "job.log").open("rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
-            lines = log.read().decode(errors="replace").splitlines()
-    except OSError:
-        return f"no {RESULT}"
-    return next((line.strip() for line in reversed(lines) if line.strip()), f"no {RESULT}")
 
 
 def read_curves(folder: Path, metric: str, points: int = POINTS) -> dict[str, Points]:

@@ -1,7 +1,6 @@
 """What a set of runs varies, the metric that judges them, and which runs differ in seed and fold only."""
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any
 
 from trainer.lr import ConfigError
 from trainer.tools.report.comparable import comparable
-from trainer.tools.report.comparison import Repeats, by_repeat, grouped, is_number, repeats, value_order
-from trainer.tools.report.runs import FOLD, Run, is_bookkeeping
+from trainer.tools.report.comparison import Repeats, by_repeat, grouped, repeats
+from trainer.tools.report.runs import FOLD, Run
+from trainer.tools.run_folders import direction, is_bookkeeping, is_number, starting_command, value_order
 
 DEFAULT = "(default)"
 BATCH = "global batch"
@@ -22,12 +22,6 @@ BATCH_FACTORS = ("data.batch_size", "trainer.devices", "trainer.nodes", "trainer
 """The global batch is their product. Processes that torchrun or Slurm has started are no number in a config."""
 REPEATED = {"seed": "seeds", FOLD: "folds"}
 """The keys in which runs of one configuration differ, with the words for their values."""
-FALLING = ("loss", "error", "perplexity", "mse", "mae", "rmse", "nll", "distance", "hamming", "calibration", "mape")
-RISING = (
-    *("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr"),
-    *("specificity", "kappa", "matthews", "bleu", "rouge", "map", "ssim", "exact_match", "correlation"),
-)
-
 
 Values = tuple[tuple[str, Any], ...]
 """Keys with their values."""
@@ -193,21 +187,6 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     return max(judges or known, key=(judges or known).__getitem__)
 
 
-def direction(metric: str, runs: Sequence[Run]) -> str:
-    """min or max: as the metric itself says it, or the task of the one that it watches, else by the name."""
-    name = metric.rpartition("/")[2].lower()
-    for run in runs:
-        directions = run.result.get("directions")
-        if isinstance(directions, dict) and directions.get(metric) in ("min", "max"):
-            return str(directions[metric])
-        if run.config.get("task.monitor") == name and run.config.get("task.mode") in ("min", "max"):
-            return str(run.config["task.mode"])
-    for mode, parts in (("min", FALLING), ("max", RISING)):
-        if any(part in name for part in parts):
-            return mode
-    raise ConfigError(f"nothing says whether more of {metric} is better: give --best min or --best max.")
-
-
 def planned_batch(run: Run) -> float | None:
     """The global batch in the plan of the run; of a batch that grows, the first."""
     batch = run.plan.get("global_batch")
@@ -225,9 +204,7 @@ def format_command(run: Run, *flags: str, overrides: Iterable[str] | None = None
     For a run whose curve a resume has changed, the line says so: one command does not give it.
     """
     given = run.overrides if overrides is None else overrides
-    keys = [(override, override.partition("=")[0].lstrip("+~")) for override in given]
-    kept = [override for override, key in keys if key == "hydra.searchpath" or not is_bookkeeping(key)]
-    command = shlex.join([*run.program, *flags, *kept])
+    command = starting_command(run.program, given, flags)
     if overrides is not None or not run.changes:
         return command
     return f"{command}  # was resumed: {', '.join(run.changes)}. This command trains another curve, from the start."
