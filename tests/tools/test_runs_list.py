@@ -200,7 +200,7 @@ def test_a_thousand_runs_are_listed_in_a_second_without_torch(compose, tmp_path,
     assert lines[1].split()[0] == str(root / "299")
     assert lines[-1].startswith("800 of 1000 runs: 800 completed; ")
     assert not HEAVY & set(modules.split())
-    assert min(seconds) < 1.5, seconds  # 0.8 s on two cores that do nothing else
+    assert min(seconds) < 1.5, seconds  # of the processor: 0.7 s, of which 0.4 s are imports
 
 
 def test_names_and_values_of_a_foreign_folder_do_not_steer_the_terminal(tmp_path, capsys):

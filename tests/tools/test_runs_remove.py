@@ -3,17 +3,21 @@
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.distributed import worlds
 from tests.tools.runs_on_disk import write_run
 from trainer.distributed.launch.folder_lock import FolderLock, follow, is_held
 from trainer.lr import ConfigError
 from trainer.tools.runs.command import main
+from trainer.tools.runs.listed import list_runs
 
 
 @pytest.fixture
@@ -139,3 +143,30 @@ def test_on_a_file_system_without_locks_the_process_that_the_file_names_counts(o
         with pytest.raises(ConfigError, match="still goes on"):
             main(["rm", str(outputs / "one"), "--yes"])
     assert (outputs / "one" / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_a_training_process_is_listed_as_running_and_cannot_be_removed(tmp_path):
+    folder = tmp_path / "outputs" / "long"
+    words = ["name=long", "trainer.accelerator=cpu", "trainer.threads=1"]
+    words += ["trainer.duration=30000", "trainer.validate=50"]
+    process = worlds.Script(ROOT / "train.py", words, tmp_path, os.environ | {"CADENCE_RUN_ID": ""})
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            if (folder / "validations.jsonl").exists():
+                break
+        (run,) = list_runs([tmp_path])
+        assert (run.state, run.total) == ("running", 30000)
+        assert run.updates >= 50
+        assert run.scores["val/loss"] is not None
+        with pytest.raises(ConfigError, match="still goes on"):
+            main(["rm", str(folder), "--yes"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=100)
+    (run,) = list_runs([tmp_path])
+    assert run.state == "interrupted"
+    assert run.error.startswith("interrupted by SIGTERM at update ")
+    main(["rm", str(folder), "--yes"])
+    assert not folder.exists()

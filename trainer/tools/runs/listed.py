@@ -130,7 +130,9 @@ class ListedRun:
     @cached_property
     def total(self) -> int | None:
         """The updates that it was to make."""
-        found = finite(self.result.get("total_updates", self.plan.get("total_updates")))
+        found = finite(self.result.get("total_updates"))
+        if found is None:
+            found = finite(self.plan.get("total_updates"))
         return None if found is None else int(found)
 
     @property
