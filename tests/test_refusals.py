@@ -33,7 +33,7 @@ no_gpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="this machi
 
 MISSPELT = [
     ("sed=1", "sed=1: there is no key sed, did you mean seed?"),
-    ("lr=1", "did you mean optimizer.lr?"),
+    ("lr=1", "lr=1: the learning rate at its peak is optimizer.lr=1"),
     ("optimizer.lrr=1", "did you mean optimizer.lr?"),
     ("schedule.flor=1", "did you mean schedule.floor?"),
     ("warmup.duratio=1", "did you mean warmup.duration?"),
@@ -62,7 +62,7 @@ COMMANDS = [
     ("~task.loss +task.step.penalty=1", "task.step has no _target_: name its class or function"),
     ("~task.loss +task.step=steps.own", "task.step='steps.own' cannot be called: name a function"),
     ("experiment=mine", "for your own add --config-dir FOLDER"),
-    ("seed=1,2", "Ambiguous value for argument 'seed=1,2'"),
+    ("seed=1,2", "seed=1,2 has several values: add -m for a sweep"),
     ("optimizer=null", "cannot choose callbacks=none name=refused optimizer=null"),
     ("optimizer=[1,2]", "optimizer=[1,2]"),
     ("seed=1 seed=2", "seed=1 and seed=2 set the same key"),

@@ -69,7 +69,7 @@ def app(tmp_path: Path) -> Path:
     """A toy program with two optimizers."""
     for group, option in [("optimizer", "sgd"), ("optimizer", "adam"), ("experiment", "first"), ("task", "t")]:
         (tmp_path / "conf" / group).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "conf" / group / f"{option}.yaml").write_text("lr: 0.1\nmomentum: 0.9\n")
+        (tmp_path / "conf" / group / f"{option}.yaml").write_text("lr: 0.1\nmomentum: 0.9\nsmooth: 1\n")
     (tmp_path / "conf/train.yaml").write_text(CONFIG)
     (tmp_path / "train.py").write_text(PROGRAM)
     return tmp_path
@@ -102,11 +102,18 @@ def run(app: Path, *words: str, **env: str) -> tuple[int, list[str]]:
             "optimizer.lrr=1: there is no key optimizer.lrr, did you mean optimizer.lr? keys of",
         ),
         ("task=t seeds=1", "seeds=1: there is no key seeds, did you mean seed? keys: act, experiment, half,"),
-        ("task=t lr=1", "lr=1: there is no key lr, did you mean optimizer.lr or task.lr? keys: act,"),
+        ("task=t lr=1", "lr=1: the learning rate at its peak is optimizer.lr=1"),
+        (
+            "task=t smooth=1",
+            "smooth=1: there is no key smooth, did you mean optimizer.smooth or task.smooth? keys: act,",
+        ),
         ("task=t experimnt=first", "experimnt=first: there is no key experimnt, did you mean experiment? keys:"),
-        ("task=t seed=1,2", "Ambiguous value for argument 'seed=1,2' 1. To use it as a list"),
+        (
+            "task=t seed=1,2",
+            "seed=1,2 has several values: add -m for a sweep with a job for each; a list is seed=[1,2].",
+        ),
         ("task=t seed=[1", "cannot read the override 'seed=[1': no viable alternative at input '[1'"),
-        ("task=t seed", "cannot read the override 'seed': "),
+        ("task=t seed", "cannot read the override 'seed': write KEY=VALUE without spaces: seed=VALUE."),
         ("seed=1", "You must specify 'task', e.g, task=<OPTION> Available options: t"),
         ("task=t hydra.verbose=[1", "cannot read the override 'hydra.verbose=[1': no viable alternative at"),
         ("task=t hydra.job.chdir=often", "hydra.job.chdir=often: Value 'often' is not a valid bool"),

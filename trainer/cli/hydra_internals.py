@@ -41,7 +41,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from trainer.cli.allow import check_source
 from trainer.cli.command import check_launcher
 from trainer.cli.hydra_nodes import check_hydra, check_searchpath
-from trainer.cli.messages import config_groups
+from trainer.cli.messages import config_groups, setting_in_flags
 from trainer.cli.plain_yaml import plain_yaml
 from trainer.cli.run_folder import run_job_in_new_folder
 from trainer.lr import ConfigError
@@ -126,7 +126,8 @@ def _return_value(job: JobReturn) -> Any:
 
 
 def _raise_usage(parser: ArgumentParser, message: str) -> None:
-    raise ConfigError(f"{message}: flags come first, then all settings together; --help shows both.")
+    hint = setting_in_flags(message) or "flags come first, then all settings together; --help shows both."
+    raise ConfigError(f"{message}: {hint}")
 
 
 def _sharing_stored(repository: CachingConfigRepository, delegate: Any) -> None:

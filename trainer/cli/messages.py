@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from omegaconf.errors import (
 )
 
 from trainer.cli.extras import missing_extra
+from trainer.cli.other_names import key_of_others, option_of_others
 from trainer.lr import ConfigError
 
 NOTHING = ";"
@@ -55,13 +57,13 @@ def user_error_message(error: BaseException) -> str | None:
         if isinstance(cause, ModuleNotFoundError) and (line := missing_extra(cause)):
             return line
     missing = str(getattr(error, "missing_cfg_file", None) or "")
-    if line := several_options(sys.argv[1:], [missing.rpartition("/")[0]]):
+    if line := several_options(sys.argv[1:], [missing.rpartition("/")[0]]) or _several_values(str(error)):
         return line
     match error:
         case MissingConfigException(options=[*options], missing_cfg_file=str(file)):
             return _no_option(*file.rpartition("/")[::2], options)
         case OverrideParseException():
-            return f"cannot read the override {error.override!r}: {_grammar(error.message)}"
+            return f"cannot read the override {error.override!r}: {_unreadable(error.override, error.message)}"
         case ConfigCompositionException():
             return _no_composition(error)
         case InstantiationException() if not isinstance(error.__cause__, TypeError | ImportError | None):
@@ -107,6 +109,15 @@ def several_options(overrides: Sequence[str], groups: Collection[str]) -> str | 
     return None
 
 
+def _several_values(text: str) -> str | None:
+    """What is wrong where Hydra meets the values of a sweep without one."""
+    found = re.search(r"Ambiguous value for argument '(.+?)'\s+1\.", text, re.DOTALL)
+    if found is None:
+        return None
+    key, _, values = found[1].partition("=")
+    return f"{found[1]} has several values: add -m for a sweep with a job for each; a list is {key}=[{values}]."
+
+
 def one_line(text: str) -> str:
     """`text` with every run of white space as one space, without the list of places Hydra searched."""
     text = re.sub(r"Config search path:.*", "", text, flags=re.DOTALL)
@@ -127,8 +138,54 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _no_option(group: str, option: str, options: list[str]) -> str:
     known = ", ".join(sorted(options))
+    choice = option_of_others(group, option, options)
+    meant = f", did you mean {choice}?" if choice else _meant(option, options)
     own = "" if any(word.startswith("--config-d") for word in sys.argv) else "; for your own add --config-dir FOLDER"
-    return f"{group}={option}: no such option{_meant(option, options)} options of {group}: {known}{own}"
+    return f"{group}={option}: no such option{meant} options of {group}: {known}{own}"
+
+
+def setting_in_flags(message: str) -> str | None:
+    """What to write in place of a setting with dashes, from a message of argparse; None where there is none.
+
+    >>> setting_in_flags("unrecognized arguments: --optimizer.lr=0.1 --no-such")
+    'a setting has no dashes: write optimizer.lr=0.1'
+    """
+    found = re.match(r"unrecognized arguments: --?([A-Za-z_][\w./-]*)(?:=(\S+))?(?=\s|$)", message)
+    if found is None:
+        return None
+    after = sys.argv[sys.argv.index(f"--{found[1]}") + 1 :] if f"--{found[1]}" in sys.argv else []
+    value = found[2] or (after[0] if after and not re.search(r"=|^-\D", after[0]) else "VALUE")
+    key = found[1].replace("-", "_")
+    answer = key_of_others(key, value.replace("VALUE", "")) or (f"write {key}={value}" if "." in key else None)
+    return f"a setting has no dashes: {answer}" if answer else None
+
+
+def _unreadable(override: str, message: str) -> str:
+    """What is wrong with an override, and how it may be written."""
+    key, equals, value = override.partition("=")
+    if re.fullmatch(r"[\w.@/:~+-]+", override):
+        return f"write KEY=VALUE without spaces: {_joined(sys.argv[1:], override)}."
+    if equals and re.fullmatch(r"[\w.@/~+]+", key) and _to_quote(value):
+        quoted = shlex.quote(key + '="' + value + '"')
+        return f"quote the value: {quoted}."
+    return _grammar(message)
+
+
+def _joined(words: Sequence[str], word: str) -> str:
+    """The setting that `word` was probably part of, where there are spaces around its equals sign."""
+    i = words.index(word) if word in words else len(words)
+    before, after = words[i - 1] if 0 < i < len(words) else "", words[i + 1 : i + 3]
+    if before.endswith("=") and before != "=":
+        return f"{before}{word}"
+    if after and after[0].startswith("="):
+        return f"{word}{''.join(after) if after[0] == '=' else after[0]}"
+    return f"{word}=VALUE"
+
+
+def _to_quote(value: str) -> bool:
+    """Whether quotes make a plain value of one that Hydra cannot read."""
+    structured = value.startswith(("[", "{")) or any(sign in value for sign in ("'", '"', "${", "("))
+    return not structured and bool(re.search(r"[^\x00-\x7f]|[=#&;!~<>^`]", value))
 
 
 def _grammar(message: str) -> str:
@@ -154,6 +211,8 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     parent = cause.parent_node
     if not isinstance(parent, DictConfig):
         return one_line(f"{override}: {_bad_value(cause)}")
+    if named := _known_elsewhere(override, parent):
+        return f"{override}: {named}"
     node = str(parent._get_full_key(None) or "")
     names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
     names |= set() if node else set(groups)
@@ -166,6 +225,17 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     if meant == NOTHING:
         meant = _meant(key, list(_leaves(parent, key)))
     return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names)) or 'none'}"
+
+
+def _known_elsewhere(override: str, parent: DictConfig) -> str | None:
+    """What to write in place of a key that is set in another way here."""
+    key, _, value = override.partition("=")
+    group, _, name = key.rpartition(".")
+    if name == "_target_" and group in ("logger", "callbacks"):
+        own = value.rpartition(".")[2].lower().removesuffix("logger") or "mine"
+        return f"{group} has named entries: add {shlex.quote(f'+{group}.{own}={{_target_: {value}}}')}."
+    plain: Any = OmegaConf.to_container(parent._get_root(), resolve=False)
+    return key_of_others(key, value, plain)
 
 
 def _leaves(node: Container, key: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from trainer.checkpoint.checkpointing import Checkpointing
 from trainer.checkpoint.io import AtomicCheckpointIO
+from trainer.cli.other_names import key_of_others
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
 from trainer.config.callbacks import callbacks_of, connect, is_foreign
@@ -258,9 +259,8 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
     run = settings.trainer
     for key in run.lightning:
         if key in OURS:
-            raise ConfigError(
-                f"trainer.lightning.{key} is decided elsewhere: use the keys of trainer, logger, callbacks."
-            )
+            hint = key_of_others(key, run.lightning[key]) or "use the keys of trainer, logger, callbacks."
+            raise ConfigError(f"trainer.lightning.{key} is decided elsewhere: {hint}")
     check_names("trainer.lightning", pl.Trainer, run.lightning)
     check_values("trainer.lightning", pl.Trainer, run.lightning)
     loggers = [_logger(f"logger.{name}", node, settings.allow, folder) for name, node in settings.logger.items()]

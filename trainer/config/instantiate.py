@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from trainer.cli.extras import missing_extra
 from trainer.cli.hydra_internals import failed_key, instantiate_checked
 from trainer.cli.messages import nearest
+from trainer.cli.other_names import key_of_others
 from trainer.config.targets import ALL, check_found, check_text
 from trainer.lr import ConfigError
 
@@ -218,7 +219,8 @@ def check_names(
     if not _takes_any_name(called, parameters):
         for name in given:
             if name not in OF_HYDRA and name not in known:
-                raise ConfigError(f"{path}.{name} is not known to {called.__name__}: {nearest(name, known)}")
+                hint = key_of_others(f"{path}.{name}", given[name]) or nearest(name, known)
+                raise ConfigError(f"{path}.{name} is not known to {called.__name__}: {hint}")
     if given.get("_partial_") or given.get("_args_"):
         return
     for name in known:

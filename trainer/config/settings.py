@@ -12,6 +12,7 @@ from trainer.cli.allow import allowed_by_environment
 from trainer.cli.allow import check_names as check_allow
 from trainer.cli.environment import stored
 from trainer.cli.messages import nearest
+from trainer.cli.other_names import key_of_others
 from trainer.config.instantiate import Node, check_names, instantiate
 from trainer.distributed.launch.launcher import devices_and_nodes
 from trainer.distributed.launch.time_limit import seconds_of
@@ -264,7 +265,8 @@ def check_keys(cfg: DictConfig) -> None:
     """Refuse unknown and missing keys at the top, and numbers that are not finite."""
     for key in cfg:
         if key not in KEYS:
-            raise ConfigError(f"{key!s} is not a key of the config: {nearest(str(key), KEYS)}")
+            hint = key_of_others(str(key), cfg[key]) or nearest(str(key), KEYS)
+            raise ConfigError(f"{key!s} is not a key of the config: {hint}")
     missing = sorted(OmegaConf.missing_keys(cfg)) or [key for key in KEYS if key not in cfg]
     if missing:
         raise ConfigError(f"{missing[0]} is not set: add {missing[0]}=VALUE to the command line.")
