@@ -24,7 +24,8 @@ def test_an_epoch_leaves_out_the_rest_that_fills_no_update():
         ("0.5ep", 10),
         ("1 ep", 20),
         ("10%", 40),
-        ("0.1%", 0.4),
+        ("0.1%", 1),
+        ("0.01ep", 0.2),
         ("12.5%", 50),
         ("4800 samples", 100),
         ("1e4 samples", 208),
@@ -35,7 +36,7 @@ def test_an_epoch_leaves_out_the_rest_that_fills_no_update():
     ],
 )
 def test_a_duration_in_any_unit_is_a_number_of_updates(duration, updates):
-    if updates == 0.4:
+    if updates == 0.2:
         with pytest.raises(ConfigError, match="longer"):
             RUN.updates(duration)
     else:

@@ -339,7 +339,7 @@ REFUSED = [
     *((lambda h, make=make: make(h, duration=-1), "duration=-1") for make in GOLDEN),
     *((lambda h, make=make: make(h, duration="5epochs"), "duration='5epochs'") for make in GOLDEN),
     *((lambda h, make=make: make(h, duration=2.5), "duration=2.5") for make in GOLDEN),
-    *((lambda h, make=make: make(h, duration="0.01%"), "duration=0.01%") for make in GOLDEN),
+    *((lambda h, make=make: make(h, duration="0.01 samples"), "duration=0.01 samples is 0 updates") for make in GOLDEN),
     *((lambda h, make=make: make(h, duration=4, start=2), "start=2") for make in RISING),
     *((lambda h, make=make: make(h, duration=4, start=-0.1), "start=-0.1") for make in RISING),
     *((lambda h, make=make: make(h, duration=4, start=math.nan), "start=nan") for make in RISING),

@@ -98,17 +98,19 @@ class Horizon:
         return replace(self, start=self.start + updates)
 
     def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
-        """`duration` in updates, rounded to the nearest; percentages are of the whole run.
+        """`duration` in updates, rounded to the nearest; percentages are of the whole run, and at least one update.
 
         Where the batch grows, these are the updates from the start of the run until `duration` has passed.
         Raises `ConfigError` for what is not a duration, for a unit this run cannot count, and for a duration
-        above zero that is less than half an update.
+        above zero in another unit that is less than half an update.
         """
         if self.growth.grows:
             return self.growth.first(self.reference.updates(duration, name, least))
         amount, unit = _parse(duration, name)
         exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
         count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+        if unit == "%" and exact > 0:
+            count = max(count, 1)
         if count < least or (count == 0 and exact > 0):
             raise ConfigError(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")
         return count
