@@ -160,6 +160,11 @@ class DataModule(LightningDataModule):
         parts = "with even shares of each class" if even else "drawn without regard to classes"
         return f"{note}; fold {self.fold.fold} of {self.fold.folds}, {parts}"
 
+    @property
+    def notes(self) -> list[str]:
+        """What else the table at the start of a run says of the data."""
+        return []
+
     def check_run(self, world: int, saved: Mapping[str, Any] | None) -> None:
         """ValueError for what a run on `world` processes that goes on from the checkpoint `saved` cannot do."""
         train = self.splits.train

@@ -14,6 +14,12 @@ def text(path: str) -> str:
     return content
 
 
+def has_windows_line_ends(path: str) -> bool:
+    """Whether lines at the start of a file end with \\r\\n, which `text` reads as \\n."""
+    with existing("data.path", path, "a UTF-8 text file").open("rb") as file:
+        return b"\r\n" in file.read(2**20)
+
+
 def cut(chars: int, val_fraction: float, test_fraction: float) -> tuple[int, int, int]:
     """Characters for training, validation and test, in this order in the file; both fractions are of the whole."""
     val = int(chars * share("data.val_fraction", val_fraction))

@@ -10,7 +10,7 @@ from torch import Tensor
 from data.bounds import integer
 from data.module import DataModule, Splits
 from data.order import Pick, mix
-from data.size import cut, phased_windows, text
+from data.size import cut, has_windows_line_ends, phased_windows, text
 
 _PHASE = -1  # in place of a slice index, which is never negative
 
@@ -98,6 +98,10 @@ class Text(DataModule):
     def shape(self) -> dict[str, int]:
         self.setup()
         return {"vocab_size": len(self.vocabulary), "context": self.context}
+
+    @property
+    def notes(self) -> list[str]:
+        return ["line ends \\r\\n are read as \\n"] if has_windows_line_ends(self.path) else []
 
     def _held_out(self, name: str, tokens: Tensor) -> Windows | None:
         if not len(tokens):

@@ -157,3 +157,12 @@ def test_the_real_file_has_the_windows_that_were_counted() -> None:
     module.setup()
     assert module.train_samples == (cut(1_115_394, 0.1, 0.0)[0] - 256) // 256 == 3920
     assert module.shape == {"vocab_size": 65, "context": 256}
+
+
+def test_windows_line_ends_are_read_as_others_and_the_table_of_the_run_says_so(tmp_path: Path) -> None:
+    plain, windows_file = tmp_path / "plain.txt", tmp_path / "windows.txt"
+    plain.write_bytes(TEXT.encode())
+    windows_file.write_bytes(TEXT.replace("\n", "\r\n").encode())
+    ours, theirs = text(str(plain)), text(str(windows_file))
+    assert ours.shape == theirs.shape
+    assert (ours.notes, theirs.notes) == ([], ["line ends \\r\\n are read as \\n"])

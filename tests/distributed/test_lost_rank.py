@@ -94,8 +94,8 @@ def test_a_lost_rank_ends_all_and_the_last_line_and_the_result_name_it(folder, n
 def test_a_run_that_nobody_harms_completes_and_says_once_how_its_global_batch_comes_about(folder):
     assert (folder / "unharmed.codes").read_text() == "0 0"
     assert result(folder, "unharmed")["status"] == "completed"
-    line = "global batch   64 = 32 per device × 2 devices × 1 nodes × 1 accumulated"
-    assert told(folder, "unharmed", 0)[0].rstrip() == line
+    line = "global batch   64 = 32 per device × 2 devices"
+    assert [one.rstrip() for one in told(folder, "unharmed", 0)].count(line) == 1
     assert told(folder, "unharmed", 1) == []
 
 

@@ -27,13 +27,15 @@ from trainer.config.instantiate import Node
 from trainer.config.module_optimizer import summary_of_turns
 from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
+from trainer.config.run_parts import counted, format_parts, summary_of_parts
+from trainer.config.settings import Settings
 from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.files.atomic import replaced, write_text
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations import main_scores
-from trainer.lr import ConfigError
+from trainer.lr import ConfigError, Plan
 from trainer.optim.groups import Group
 from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
@@ -149,6 +151,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
     nodes = {key: getattr(settings.curve, key) for key in curves}
     nodes |= {"plateau": settings.plateau, "average": settings.average}
     return {
+        "parts": summary_of_parts(resolved),
         "global_batch": settings.global_batch,
         "order": resolved.data.order_note,
         "per_device_batch": settings.data["batch_size"],
@@ -162,6 +165,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
         "curve": {key: _name(node) for key, node in nodes.items()},
         "gradients": run.gradients.settings(),
         **plan.summary(),
+        "warmup_share_below_one": _share_below_one(settings, plan),
         "epochs": plan.horizon.reference.epochs,
         "groups": list(map(_summary_of_group, resolved.model.groups)),
         **_summary_of_module(resolved),
@@ -173,33 +177,71 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
 
 def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The rows of the table at the start of a run."""
-    batch = "{per_device_batch} per device × {devices} devices × {nodes} nodes × {accumulate} accumulated"
-    kappa = f"κ = {summary['kappa']:g}" if summary["kappa"] else "no base batch"
     groups = [
-        f"{g['name']}: {g['parameters']:,} numbers in {g['tensors']} tensors, "
-        f"weight decay {g['weight_decay'] if g['weight_decay'] is not None else 'none'}"
+        f"{g['name']}: {counted(g['parameters'], 'number')} in {counted(g['tensors'], 'tensor')}"
+        + (f", weight decay {g['weight_decay']}" if g["weight_decay"] is not None else "")
         + (f", lr × {g['lr_mult']:g}" if g["lr_mult"] != 1 else "")
         for g in summary["groups"]
     ]
     scale, peak, updates = _format_clock(summary)
+    curve = [f"{key} {name}" for key, name in summary["curve"].items() if name != "none"]
     return [
-        ("global batch", f"{summary['global_batch']} = {batch.format(**summary)}"),
+        *format_parts(summary["parts"]),
+        ("global batch", _format_batch(summary)),
         *([("order", summary["order"])] if "order" in summary else []),
-        ("scaling", f"{summary['scaling']}, {kappa}, {scale}"),
-        *(("", line) for line in format_scaling(summary["scaled"], summary["kappa"])),
+        *_headed("scaling", [*_format_rule(summary, scale), *format_scaling(summary["scaled"], summary["kappa"])]),
         ("learning rate", f"base {summary['base_lr']:g}, peak {summary['peak_lr']:g} at {peak}"),
         ("", f"first {summary['first_lr']:g}, last {summary['last_lr']:g}"),
         ("updates", updates),
         *(("batch grows", stages) for stages in format_batches(summary["batches"])),
-        ("warm-up", f"W = {summary['warmup_updates']} updates"),
-        ("curve", ", ".join(f"{key} {name}" for key, name in summary["curve"].items())),
-        *zip(["module", *[""] * len(summary["module"])], summary["module"]),
+        *([("warm-up", _format_warmup(summary))] if summary["warmup_updates"] else []),
+        *([("curve", ", ".join(curve))] if curve else []),
+        *_headed("module", summary["module"]),
         *map(_format_change, summary["changes"]),
         *(("snapshot", change["of"]) for change in summary["changes"] if "of" in change),
         *(("gradients", line) for line in GradientTreatment(**summary["gradients"]).summary()),
         *format_origin(summary),
-        *zip(["groups", *[""] * len(groups)], groups),
+        *_headed("groups", groups),
     ]
+
+
+def _headed(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """A row for each text, the first one with the name."""
+    return list(zip([name, *[""] * len(texts)], texts))
+
+
+def _format_batch(summary: Mapping[str, Any]) -> str:
+    factors = {"devices": summary["devices"], "nodes": summary["nodes"], "accumulated": summary["accumulate"]}
+    product = [f"{summary['per_device_batch']} per device", *(f"{n} {name}" for name, n in factors.items() if n > 1)]
+    whole = str(summary["global_batch"])
+    return f"{whole} = {' × '.join(product)}" if len(product) > 1 else whole
+
+
+def _format_rule(summary: Mapping[str, Any], scale: str) -> list[str]:
+    """The line of the batch-size rule; none where there is no rule and no batch to compare with."""
+    kappa = [f"κ = {summary['kappa']:g}"] if summary["kappa"] else []
+    if summary["scaling"] == "none":
+        return kappa
+    return [", ".join([summary["scaling"], *kappa, scale])]
+
+
+def _format_warmup(summary: Mapping[str, Any]) -> str:
+    width = f"W = {_plural(summary['warmup_updates'], 'update')}"
+    share = summary["warmup_share_below_one"]
+    return f"{width}: {share} of {_plural(summary['total_updates'], 'update')} is less than one" if share else width
+
+
+def _plural(count: float, noun: str) -> str:
+    number = f"{count:.4g}" if isinstance(count, float) else str(count)
+    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
+
+
+def _share_below_one(settings: Settings, plan: Plan) -> str | None:
+    """The share of the warm-up where it is less than an update, which lasts one."""
+    share = str(settings.curve.warmup.get("duration", "")).strip()
+    if plan.policy.warmup.updates != 1 or not share.endswith("%"):
+        return None
+    return share if float(share[:-1]) * plan.horizon.reference.total < 50 else None
 
 
 def _format_change(change: Mapping[str, Any]) -> tuple[str, str]:
@@ -213,14 +255,14 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     """The scale, the update of the peak and the length in words; under AdaScale in scale-invariant iterations."""
     total, peak, epoch = summary["total_updates"], summary["peak_update"], summary["updates_per_epoch"]
     first = " with the first batch" if summary["batches"] else ""
-    length = f"{epoch} an epoch{first}, {summary['epochs']:.4g} epochs" if epoch else "no epochs"
+    length = f", {epoch} an epoch{first}, {_plural(summary['epochs'], 'epoch')}" if epoch else ""
     if "most_gain" not in summary:
-        return f"scale {summary['scale']:g}", f"update {peak}", f"T = {total}, {length}"
+        return f"scale {summary['scale']:g}", f"update {peak}", f"T = {total}{length}"
     units = f"T = {total} scale-invariant iterations of {summary['base_batch_size']} samples"
     return (
         f"S = {summary['most_gain']:g}, a gain from 1 to S at each update",
         f"iteration {peak}, times the gain",
-        f"between {summary['fewest_updates']} and {total}, until {units}: {length}",
+        f"between {summary['fewest_updates']} and {total}, until {units}{length.replace(',', ':', 1)}",
     )
 
 
@@ -260,7 +302,8 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     table.add_column()
     table.add_column(overflow="fold")  # so that long paths are shown whole
     for name, text in rows:
-        table.add_row(Text(name, "bold"), Text(text))
+        changed = name in ("resumed", "rolled back") or " → " in text
+        table.add_row(Text(name, "bold"), Text(text, "yellow" if changed else ""))
     Console(file=sys.stdout, highlight=False).print(table)
 
 
