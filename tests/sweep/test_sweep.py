@@ -176,7 +176,7 @@ def test_every_job_of_a_grid_is_a_process_with_its_own_folder_and_stamp(app: Pat
     assert {job["full_error"] for job in done.values()} == {None}
     assert "job says 2" in out
     assert "job says 2" in (folder / "3" / "job.log").read_text()
-    assert "val/loss 0.5" in out
+    assert re.search(r"x=2 text=b +│ completed +│ 0\.5 ", out)
     jobs = json.loads((folder / "sweep.json").read_text())["jobs"]
     assert [job["metrics"] for job in jobs] == [{"val/loss": v} for v in (0.25, 0.25, 0.5, 0.5)]
     assert {job["status"] for job in jobs} == {"completed"}

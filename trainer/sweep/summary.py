@@ -29,7 +29,10 @@ def set_labels(jobs: Sequence[Job]) -> None:
 def print_outcome(job: Job) -> None:
     """Print one line: on stdout for a job that is completed or pruned, else on stderr."""
     if job.status == "completed":
-        print(f"job {job.number} completed in {job.seconds:.1f} s", flush=True)
+        best = job.result.get("best") or {}
+        score = "" if best.get("value") is None else f"{best['metric']} {best['value']:.5g}"
+        said = ", ".join(filter(None, [f"job {job.number} completed in {job.seconds:.1f} s", job.label, score]))
+        print(said, flush=True)
     elif job.status == "pruned":
         print(f"job {job.number} {job.error}", flush=True)
     else:
@@ -63,18 +66,56 @@ def write_summary(
 
 
 def print_table(jobs: Sequence[Job], folder: Path) -> None:
-    """Print a table of all jobs: number, overrides, status, metrics, folder."""
+    """Print a line for each job: number, overrides, status, and the scores that fit, those of the best job first."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("job", "overrides", "status", "metrics", "folder")
-    for job in jobs:
-        metrics = main_scores(job.result.get("metrics", {}))
-        values = "\n".join(f"{name} {value:.5g}" for name, value in metrics.items())
-        table.add_row(str(job.number), job.label, job.status, values, job.folder.name)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
+    ranked, best = _ranked(jobs)
+    scores = {job.number: main_scores(job.result.get("metrics", {})) for job in jobs}
+    room = console.width - len("│ job │  │ completed, best │")
+    shown = _fitting(scores.values(), best, room - min(40, max((len(job.label) for job in jobs), default=0)))
+    room -= sum(map(_width, shown))
+    overrides = Column("overrides", no_wrap=True, overflow="ellipsis", max_width=max(room, len("overrides")))
+    table = Table("job", overrides, *(Column(name, no_wrap=True) for name in ("status", *shown)))
+    for job in ranked:
+        found = (scores[job.number].get(name) for name in shown)
+        values = ["" if value is None else f"{value:.5g}" for value in found]
+        status = f"{job.status}, best" if best and job is ranked[0] else job.status
+        table.add_row(str(job.number), job.label, status, *values)
     console.print(table)
     report = shlex.join(["cadence", "report", str(folder)])
     print(f"folders and all values: {folder / SUMMARY}; a page: {report}", flush=True)
+
+
+def _ranked(jobs: Sequence[Job]) -> tuple[list[Job], str | None]:
+    """The jobs, the best first, and the score that decides; in their own order where they have none in common."""
+    found = {job.number: job.result.get("best") or {} for job in jobs}
+    scored = {number: best for number, best in found.items() if best.get("value") is not None}
+    kinds = {(best.get("metric"), best.get("mode")) for best in scored.values()}
+    if len(kinds) != 1 or len(scored) < 2:
+        return list(jobs), None
+    ((metric, mode),) = kinds
+    sign = -1 if mode == "max" else 1
+    without = [job for job in jobs if job.number not in scored]
+    ranked = sorted((job for job in jobs if job.number in scored), key=lambda job: sign * scored[job.number]["value"])
+    return [*ranked, *without], metric
+
+
+def _fitting(scores: Iterable[Mapping[str, Any]], first: str | None, room: int) -> list[str]:
+    """The names of scores whose columns fit into `room` characters, the deciding one first."""
+    names = list(dict.fromkeys(name for one in scores for name in one))
+    names.sort(key=lambda name: (name != first, name.rpartition("/")[2] != (first or "").rpartition("/")[2]))
+    shown: list[str] = []
+    for name in names:
+        room -= _width(name)
+        if room >= 0:
+            shown.append(name)
+    return shown
+
+
+def _width(name: str) -> int:
+    """The characters that the column of a score takes, with its border."""
+    return max(len(name), len("-0.00012345")) + len("│  ")
