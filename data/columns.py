@@ -30,6 +30,8 @@ def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
             kinds = dict.fromkeys(texts, pyarrow.string())
             options = csv.ConvertOptions(strings_can_be_null=True, column_types=kinds)
             table = csv.read_csv(file, convert_options=options)
+            if bad := [field.name for field in table.schema if pyarrow.types.is_binary(field.type)]:
+                raise ValueError(f"{key}={path}: column {bad[0]} is not UTF-8 text: convert the file to UTF-8.")
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{key}={path} cannot be read as a table: {reason}") from error

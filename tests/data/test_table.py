@@ -243,3 +243,10 @@ def test_a_table_trains_by_its_config(assembled, tmp_path: Path) -> None:
     parts = assembled(*words, "trainer.duration=20ep", "logger=none", "trainer.validate=5ep")
     fit(parts)
     assert evaluate(parts)["accuracy"] > 0.9
+
+
+def test_a_column_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes(b"height,colour,kind\n" + "1.0,grün,a\n2.0,rot,b\n".encode("latin-1") * 20)
+    with pytest.raises(ValueError, match="latin.csv: column colour is not UTF-8 text: convert the file"):
+        table(str(path))

@@ -199,3 +199,18 @@ def test_a_step_checks_the_net_once_and_changes_no_bit(assembled, monkeypatch):
         weights.append({name: value.clone() for name, value in run.module.net.state_dict().items()})
     assert calls == [False]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_batch_norm_over_one_sample_is_told_before_the_first_update(assembled):
+    run = assembled(*SMALL, "model.norm=batch", "data.batch_size=1", "trainer.accumulate=2")
+    with pytest.raises(ConfigError, match="update 0 cannot be computed: BatchNorm needs more than one sample"):
+        fit(run)
+    assert run.module.clock.t == 0
+
+
+def test_a_regression_of_class_labels_is_told_before_the_first_update(assembled):
+    run = assembled(*SMALL, "task=regression")
+    with pytest.raises(ConfigError) as refused:
+        fit(run)
+    assert "\n" not in str(refused.value)
+    assert run.module.clock.t == 0

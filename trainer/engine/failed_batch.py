@@ -17,6 +17,8 @@ OF_BATCHES = (RuntimeError, ValueError, TypeError, IndexError, Warning)
 """What torch raises for data, a net and a loss that do not fit each other."""
 _FIT = "Choose data, a net, a loss and metrics that fit each other."
 _NAMED = 4
+ONE_SAMPLE = "Expected more than 1 value per channel when training"
+"""What torch says of BatchNorm over one number for each channel."""
 
 
 def explained(error: Exception, what: str) -> Exception:
@@ -41,6 +43,11 @@ def explained_update(error: Exception, module: Any, update: Sequence[MicroBatch]
     if isinstance(error, ConfigError) or module.trainer.strategy.__class__.__name__.endswith("FSDP"):
         return error
     t = module.clock.t
+    if ONE_SAMPLE in str(error):
+        return ConfigError(
+            f"update {t} cannot be computed: BatchNorm needs more than one sample in a micro-batch: take "
+            "data.batch_size=2 or more, or a net without it."
+        )
     with torch.no_grad():
         module.eval()
         if not any(_raises(error, partial(module.run_step, micro.batch)) for micro in update):
