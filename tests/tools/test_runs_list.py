@@ -8,6 +8,7 @@ import re
 import resource
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from trainer.tools.run_folders import is_number
 from trainer.tools.runs.command import main
 from trainer.tools.runs.conditions import MISSING, Condition, best_first, read_condition, sorted_by, value_of
 from trainer.tools.runs.listed import _OVERRIDE, ListedRun, flat_values, list_runs
-from trainer.tools.runs.table import as_csv, cut, one_line
+from trainer.tools.runs.table import as_csv, cut, format_runs, one_line
 
 STEERS = "\x1b]0;title\x07\x9b2J\u202e\n\r\t"
 HEAVY = {"torch", "pytorch_lightning", "matplotlib", "numpy", "scipy", "pandas", "tensorboard", "google.protobuf"}
@@ -316,6 +317,17 @@ def test_an_order_keeps_every_run(values):
         assert sorted(map(id, ordered)) == sorted(map(id, runs))
         numbers = [value for run in ordered if is_number(value := run.setting("a.b", None))]
         assert numbers == sorted(numbers, reverse=reverse)
+
+
+@pytest.mark.parametrize(("width", "left"), [(None, 7), (120, 7), (90, 6), (80, 5), (20, 5)])
+def test_a_narrow_terminal_shows_the_settings_before_time_and_disk(tmp_path, width, left):
+    write_run(tmp_path / "a", ["optimizer.lr=0.1"], {"val/loss": 1.0}, events=False)
+    (run,) = [replace(run, name="outputs/grid/first") for run in list_runs([tmp_path])]
+    head, row, *_ = format_runs([run], [], 1, width)
+    assert max(len(head), len(row)) <= (width or 1000)
+    if width != 20:
+        assert len(head.split()) == left
+        assert row.endswith("optimizer.lr=0.1")
 
 
 def test_an_empty_list_has_a_head(capsys):

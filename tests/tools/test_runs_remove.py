@@ -36,6 +36,14 @@ def test_runs_and_sweeps_are_removed(outputs, capsys):
     assert f"removed {outputs / 'one'}, {outputs / 'sweep'} (3 runs, " in capsys.readouterr().out
 
 
+def test_a_tune_is_removed_with_its_trainings(outputs):
+    (outputs / "sweep").rename(outputs / "tune")
+    (outputs / "tune" / "sweep.json").unlink()
+    (outputs / "tune" / "command.json").write_text('{"budget": "10%", "of": "lr"}')
+    main(["rm", str(outputs / "tune"), "--yes"])
+    assert [path.name for path in outputs.iterdir()] == ["one"]
+
+
 def test_without_a_terminal_it_needs_yes(outputs):
     with pytest.raises(ConfigError, match=r"remove .*one \(1 run, .*\)\? There is no terminal to ask on: add --yes"):
         main(["rm", str(outputs / "one")])
@@ -71,8 +79,8 @@ def test_what_is_no_run_is_left_alone(outputs, tmp_path, name, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
     says = {
         "notes": "holds no run",
-        "project": "neither of a run nor of a sweep",
-        "outputs": "neither of a run nor of a sweep",
+        "project": "is not the folder of a run, a sweep or a tune",
+        "outputs": "is not the folder of a run, a sweep or a tune",
         "link": "is a link",
         "here": "lies in it",
         "file": "is not a folder",

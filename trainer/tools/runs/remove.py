@@ -49,7 +49,7 @@ def check_removable(folder: Path) -> list[ListedRun]:
         raise ConfigError(f"{folder} is not removed: the folder {inside[0]} lies in it: go elsewhere.")
     if not _is_of_run(folder):
         raise ConfigError(
-            f"{folder} is the folder neither of a run nor of a sweep, though runs lie below it: name each, as "
+            f"{folder} is not the folder of a run, a sweep or a tune, though runs lie below it: name each, as "
             f"{folder / 'NAME'}."
         )
     runs = list_runs([folder])
@@ -60,12 +60,13 @@ def check_removable(folder: Path) -> list[ListedRun]:
 
 
 def _is_of_run(folder: Path) -> bool:
-    """Whether the files in a folder are those of a run or a sweep; a config.yaml alone may be anything's."""
+    """Whether the files in a folder are those of a run, a sweep or a tune; a config.yaml alone may be anything's."""
     result: Record = read_tree(folder / RESULT) or {}
     plan: Record = read_tree(folder / PLAN) or {}
     jobs = (read_tree(folder / SWEEP) or {}).get("jobs")
     written = (folder / CONFIG).exists() and (folder / "overrides.yaml").exists()
-    return written or result.get("status") in STATES or "total_updates" in plan or isinstance(jobs, list)
+    tuned = "budget" in (read_tree(folder / "command.json") or {})
+    return written or tuned or result.get("status") in STATES or "total_updates" in plan or isinstance(jobs, list)
 
 
 def _agreed(what: str) -> bool:

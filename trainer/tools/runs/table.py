@@ -14,6 +14,8 @@ from trainer.tools.runs.listed import ListedRun
 from trainer.tools.writable import plain_cell
 
 CUT = " ..."
+LEAST = 30
+"""The fewest letters of the settings on a terminal that leave room for the disk space and the time."""
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -31,8 +33,18 @@ def format_runs(runs: Sequence[ListedRun], asked: Sequence[str], total: int, wid
         why = [run.error] if run.error else []
         last = one_line(": ".join([*([words] if words else []), *why]))
         rows.append((one_line(run.name), run.state, *scores, *_numbers(run), last))
-    lines = align(rows, words=2, last=True) if runs else []
+    lines = align(_narrowed(rows, width), words=2, last=True) if runs else []
     return [*(cut(line, width) for line in lines), *([""] if runs else []), _summary(runs, total)]
+
+
+def _narrowed(rows: list[tuple[str, ...]], width: int | None) -> list[tuple[str, ...]]:
+    """The rows without the disk space, and then the time, where the settings would not fit the terminal."""
+    for name in ("disk", "time"):
+        needed = sum(2 + max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1))
+        if width is not None and needed + LEAST > width:
+            at = rows[0].index(name)
+            rows = [row[:at] + row[at + 1 :] for row in rows]
+    return rows
 
 
 def _numbers(run: ListedRun) -> tuple[str, str, str]:
@@ -134,7 +146,7 @@ def format_seconds(seconds: float | None) -> str:
     if seconds is None:
         return ""
     steps: tuple[tuple[float, Callable[[float], str]], ...] = (
-        (10, lambda x: f"{x:.1f} s"),
+        (9.95, lambda x: f"{x:.1f} s"),
         (600, lambda x: f"{x:.0f} s"),
         (36000, lambda x: f"{x / 60:.0f} min"),
     )
