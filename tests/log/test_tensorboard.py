@@ -1,5 +1,6 @@
 """The log is trusted because TensorBoard's own readers, not ours, find in it exactly what was written."""
 
+import json
 import math
 import struct
 from collections.abc import Iterator
@@ -11,14 +12,17 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.data import DataLoader
 
 from trainer.log.eventfile import EventFile, ScalarEncoder, masked_crc
@@ -207,14 +211,44 @@ def test_the_hparams_tab_shows_every_run_of_a_sweep_with_its_own_parameters_and_
     for run, score in (("cosine", 0.5), ("wsd", 0.25)):
         log = TensorBoard(str(tmp_path / run))
         log.log_metrics({"lr/all": 0.3}, 0)
-        log.log_hparams(params[run], {"final/accuracy": score}, step=99)
+        log.log_metrics({"test/accuracy": score}, 99)
+        log.log_hparams(params[run], step=99)
         log.close()
     table = hparams_table(tmp_path)
     assert table["cosine"][0] == {"lr": 0.1, "nesterov": True, "betas": "[0.9, 0.99]"}
     assert table["wsd"][0] == {"lr": 1.0, "decay": "10%", "cap": "None", "clip": "inf"}
-    assert table["cosine"][1]["final/accuracy"] == (99, 0.5)
-    assert table["wsd"][1]["final/accuracy"] == (99, 0.25)
+    assert table["cosine"][1]["test/accuracy"] == (99, 0.5)
+    assert table["wsd"][1]["test/accuracy"] == (99, 0.25)
     assert not any("hp_metric" in metrics for _, metrics in table.values())
+
+
+def test_a_row_of_the_hparams_tab_is_named_by_the_folder_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = TensorBoard("sweep/3")
+    log.log_hparams({"lr": 0.1}, step=9)
+    log.close()
+    (path,) = Path("sweep/3").glob("events.*")
+    names = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content).session_start_info.group_name
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+    assert "sweep/3" in names
+
+
+def test_the_custom_scalars_tab_has_the_charts_of_the_layout(tmp_path):
+    log = TensorBoard(str(tmp_path))
+    log.log_layout({"learning rate": ["^lr/"], "loss": ["^(train|val)/loss$"]})
+    log.close()
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    context = TBContext(
+        data_provider=MultiplexerDataProvider(runs, str(tmp_path)), multiplexer=runs, logdir=str(tmp_path)
+    )
+    plugin = CustomScalarsPlugin(context)
+    layout = json.loads(plugin.layout_impl(RequestContext(), "0"))
+    (category,) = layout["category"]
+    assert [chart["title"] for chart in category["chart"]] == ["learning rate", "loss"]
+    assert category["chart"][0]["multiline"]["tag"] == ["^lr/"]
 
 
 def test_a_rank_above_zero_writes_nothing(tmp_path, monkeypatch):
@@ -224,7 +258,7 @@ def test_a_rank_above_zero_writes_nothing(tmp_path, monkeypatch):
     log.log_updates([3], [0.0], {"loss": [1.0]})
     log.log_metrics({"loss": 1.0}, 3)
     log.log_text("config", "text")
-    log.log_hparams({"lr": 1.0}, {"loss": 1.0}, 3)
+    log.log_hparams({"lr": 1.0}, 3)
     log.save()
     log.finalize("success")
     log.close()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -64,10 +65,17 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
+            logger.log_layout(_charts(summary["parts"]["metrics"]))
             logger.log_text("plan", text, start)
             logger.log_text("config", f"```yaml\n{yaml_text(source)}```", start)
         else:
             logger.log_hyperparams(flat(source))
+
+
+def _charts(metrics: Sequence[str]) -> dict[str, list[str]]:
+    """The charts of the Custom Scalars tab of TensorBoard: learning rates, losses, scores."""
+    scores = {name: [rf"^(val|test)/{re.escape(name)}(/|$)"] for name in metrics}
+    return {"learning rate": ["^lr/"], "loss": ["^(train|val|test)/loss$"], **scores}
 
 
 def record_history(parts: Parts) -> None:
@@ -109,8 +117,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            final = {f"final/{name}": value for name, value in metrics.items()}
-            logger.log_hparams(_ordered(settings.record), final, module.clock.t, outcome["status"] == "completed")
+            logger.log_hparams(_ordered(settings.record), module.clock.t, outcome["status"] == "completed")
             logger.close()
     if outcome["status"] == "completed":
         _print_result(result)

@@ -10,7 +10,9 @@ from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
 
 SILENT = "_silent"
-WRITES = "log_metrics log_hyperparams log_graph log_updates log_text log_image log_hparams restart save close".split()
+WRITES = (
+    "log_metrics log_hyperparams log_graph log_updates log_text log_image log_hparams log_layout restart save close"
+).split()
 WRITES += ["finalize", "after_save_checkpoint"]
 
 

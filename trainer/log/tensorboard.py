@@ -12,6 +12,11 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalars
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
@@ -91,22 +96,34 @@ class TensorBoard(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Store `params` in `hparams`; nothing is written, `log_hparams` writes them with the final metrics."""
+        """Store `params` in `hparams`; nothing is written, `log_hparams` writes those of a run."""
         self.hparams.update(vars(params) if isinstance(params, Namespace) else params)
 
     @rank_zero_only
-    def log_hparams(
-        self, params: Mapping[str, Any], metrics: Mapping[str, float], step: int, completed: bool = True
-    ) -> None:
-        """Write the run's row of the HParams tab: its hyper-parameters and, as scalars, its final metrics.
+    def log_hparams(self, params: Mapping[str, Any], step: int, completed: bool = True) -> None:
+        """Write the run's row of the HParams tab, named by its folder; its metrics are the last ones of the log.
 
         A value other than a finite number, bool or string is stored as its text. There is no experiment summary:
         TensorBoard would apply the first one to all runs of a sweep, and hide parameters that only other runs have.
         """
         plain = {name: _scalar(value) for name, value in params.items()}
-        self._write(hparams_pb(plain, start_time_secs=self._started), step)
-        self.log_metrics(metrics, step)
+        folder, here = self._folder.resolve(), Path.cwd()
+        trial = folder.relative_to(here) if folder.is_relative_to(here) else folder
+        self._write(hparams_pb(plain, trial_id=str(trial), start_time_secs=self._started), step)
         self._write(_session_end(completed), step)
+
+    @rank_zero_only
+    def log_layout(self, charts: Mapping[str, Sequence[str]]) -> None:
+        """Write the charts of the Custom Scalars tab: by title, regular expressions of the tags in it."""
+        drawn = [
+            layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=list(tags)))
+            for title, tags in charts.items()
+        ]
+        layout = layout_pb2.Layout(category=[layout_pb2.Category(title="run", chart=drawn)])
+        text = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
+        described = custom_scalars.create_summary_metadata()
+        value = Summary.Value(tag=custom_scalars.CONFIG_SUMMARY_TAG, metadata=described, tensor=text)
+        self._write(Summary(value=[value]), 0)
 
     @rank_zero_only
     def restart(self, step: int) -> None:
