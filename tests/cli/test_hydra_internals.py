@@ -42,7 +42,7 @@ PARTS = (
     (hydra._internal.utils, "run_and_report"),
     (JobReturn, "return_value"),
     (ArgumentParser, "error"),
-    (ArgumentParser, "parse_args"),
+    (ArgumentParser, "parse_known_args"),
     (Plugins, "instantiate_launcher"),
     (ConfigLoaderImpl, "_load_configuration_impl"),
     (ConfigLoaderImpl, "_process_config_searchpath"),

@@ -61,7 +61,7 @@ def hydra_raises() -> Iterator[None]:
     - `run_and_report` prints, and exits: now it marks an error that came before the job has begun, and raises it.
     - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
     - `ArgumentParser.error` prints the usage and exits: now it raises a `ConfigError`.
-    - `ArgumentParser.parse_args` takes `--experimental-rerun`, which loads a pickle or trusts a folder: it is refused.
+    - `ArgumentParser.parse_known_args` takes `--experimental-rerun`, which loads a pickle or trusts a folder: refused.
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
     - `ConfigLoaderImpl._load_configuration_impl` gives any config: now one is refused that lets Hydra call what no
       training needs, and one that allows packages by a file. Hydra 1.4 calls `load_configuration` only for its compose
@@ -90,7 +90,7 @@ def _replacements() -> list[tuple[Any, str, Any]]:
         (hydra._internal.utils, "run_and_report", _run_and_raise),
         (JobReturn, "return_value", JobReturn.return_value.getter(_return_value)),  # type: ignore[attr-defined]
         (ArgumentParser, "error", _raise_usage),
-        (ArgumentParser, "parse_args", _checked_flags(ArgumentParser.parse_args)),
+        (ArgumentParser, "parse_known_args", _checked_flags(ArgumentParser.parse_known_args)),
         (Plugins, "instantiate_launcher", _checked_launcher(Plugins.instantiate_launcher)),
         (ConfigLoaderImpl, "_load_configuration_impl", _checked_config(ConfigLoaderImpl._load_configuration_impl)),
         (
@@ -145,15 +145,15 @@ def _where_needed(make: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def _checked_flags(parse: Callable[..., Namespace]) -> Callable[..., Namespace]:
-    def checked(parser: ArgumentParser, *args: Any, **kwargs: Any) -> Namespace:
-        given = parse(parser, *args, **kwargs)
+def _checked_flags(parse: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(parser: ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+        given, rest = parse(parser, *args, **kwargs)
         if (file := getattr(given, "experimental_rerun", None)) is not None:
             raise ConfigError(
                 f"--experimental-rerun {file}: a run is not made again from a stored job, which may call any code: "
                 "give the words of its overrides.yaml, or go on with resume.path."
             )
-        return given
+        return given, rest
 
     return checked
 
