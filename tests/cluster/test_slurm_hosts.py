@@ -10,4 +10,4 @@ def test_two_nodes_train_to_the_same_bits_as_each_other_and_as_one_host(slurm, p
     job = slurm.submit(place.quick())
     slurm.end(job, place)
     assert place.ends_as(whole)
-    assert "devices × 2 nodes" in (place.path / "log").read_text()
+    assert "× 2 nodes" in (place.path / "log").read_text()

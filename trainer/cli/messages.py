@@ -211,7 +211,7 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     parent = cause.parent_node
     if not isinstance(parent, DictConfig):
         return one_line(f"{override}: {_bad_value(cause)}")
-    if named := _known_elsewhere(override, parent):
+    if named := _known_elsewhere(override, OmegaConf.to_container(parent._get_root(), resolve=False)):
         return f"{override}: {named}"
     node = str(parent._get_full_key(None) or "")
     names = {str(name) for name in parent if not re.fullmatch(r"hydra|_\w+_", str(name))}
@@ -227,14 +227,13 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
     return f"{override}: there is no key {key}{meant} {place}: {', '.join(sorted(names)) or 'none'}"
 
 
-def _known_elsewhere(override: str, parent: DictConfig) -> str | None:
-    """What to write in place of a key that is set in another way here."""
+def _known_elsewhere(override: str, plain: Any) -> str | None:
+    """What to write in place of a key that is set in another way here; `plain` is the whole config as plain values."""
     key, _, value = override.partition("=")
     group, _, name = key.rpartition(".")
     if name == "_target_" and group in ("logger", "callbacks"):
         own = value.rpartition(".")[2].lower().removesuffix("logger") or "mine"
         return f"{group} has named entries: add {shlex.quote(f'+{group}.{own}={{_target_: {value}}}')}."
-    plain: Any = OmegaConf.to_container(parent._get_root(), resolve=False)
     return key_of_others(key, value, plain)
 
 
