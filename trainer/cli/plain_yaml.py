@@ -19,7 +19,7 @@ from trainer.lr import ConfigError
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 5_000, 60
 MOST_TEXTS = 1_000
-_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _known: dict[str, bytes] = {}
 """The texts that this process has read, and the config of those that it has read twice, pickled: 10 times as fast."""
 
@@ -38,7 +38,7 @@ def check_yaml(text: str, name: str) -> None:
     opened: list[tuple[str | None, int]] = []
     count = 0
     try:
-        for event in yaml.parse(text, _PARSER):
+        for event in yaml.parse(text, LOADER):
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor not in sizes:
                     raise ConfigError(

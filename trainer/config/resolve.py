@@ -85,14 +85,15 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     net, origin = prepared_net(build_net(settings, data.shape), settings, read)
     settings = with_module_numbers(settings, net, own)
     early: Planned | None = settings.planned
-    known = early is not None and (early.curve, early.numbers.length) == (settings.curve, length)
-    numbers = early.numbers if early and known else scaled_numbers(settings.curve, length)
+    if early and (early.curve, early.numbers.length) != (settings.curve, length):
+        early = None
+    numbers = early.numbers if early else scaled_numbers(settings.curve, length)
     model = replace(model_of(settings, numbers, net), origin=origin)
     check_sharded(settings, net, model.optimizer())
     history, changed = _history(settings, length, own, model, checkpoint)
     groups = facts_of(model.groups)
-    known = known and early is not None and (early.groups, early.history) == (groups, history)
-    plan = early.plan if early and known else _plan(Curves(settings, numbers, groups), history)
+    same = early and (early.groups, early.history) == (groups, history)
+    plan = early.plan if early and same else _plan(Curves(settings, numbers, groups), history)
     horizon = in_own_updates(settings, plan.horizon, data.train_samples)
     start = None if checkpoint is None else _start(checkpoint, horizon)
     with refusing("data"):

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from trainer.cli.command import COMMAND
-from trainer.cli.plain_yaml import check_yaml
+from trainer.cli.plain_yaml import LOADER, check_yaml
 from trainer.files.plain import check_regular, read_text
 from trainer.lr import ConfigError
 
@@ -27,7 +27,6 @@ RISING = (
     *("accuracy", "f1", "fbeta", "precision", "recall", "auroc", "auc", "dice", "iou", "jaccard", "r2", "psnr"),
     *("specificity", "kappa", "matthews", "bleu", "rouge", "map", "ssim", "exact_match", "correlation"),
 )
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Record = dict[str, Any]
 """What `sweep.json` says of a job."""
@@ -76,7 +75,7 @@ def read_tree(path: Path, kind: type = dict) -> Any:
         text = read_text(path)
         if path.suffix != ".json":
             check_yaml(text, str(path))
-        tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)
+        tree = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=LOADER)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return tree if isinstance(tree, kind) else None
@@ -135,6 +134,11 @@ def typed_values(overrides: Iterable[str]) -> dict[str, str | None]:
     return {key.lstrip("+~"): value if equals else None for key, equals, value in pairs}
 
 
+def key_of(override: str) -> str:
+    """The key that an override sets, adds or removes."""
+    return override.partition("=")[0].lstrip("+~")
+
+
 def is_bookkeeping(key: str) -> bool:
     """Whether a key only names a run or its place, or says how it is resumed or what may resume from it."""
     if key in ("name", "trainer.snapshots"):
@@ -144,7 +148,7 @@ def is_bookkeeping(key: str) -> bool:
 
 def starting_command(program: Sequence[str], overrides: Iterable[str], flags: Sequence[str] = ()) -> str:
     """The command that starts a run again, to paste: without its name and place."""
-    keys = [(override, override.partition("=")[0].lstrip("+~")) for override in overrides]
+    keys = [(override, key_of(override)) for override in overrides]
     kept = [override for override, key in keys if key == "hydra.searchpath" or not is_bookkeeping(key)]
     return shlex.join([*program, *flags, *kept])
 

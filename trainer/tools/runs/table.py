@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.cli.streams import shown
 from trainer.tools.plan.tables import align
-from trainer.tools.run_folders import finite, is_bookkeeping
+from trainer.tools.run_folders import finite, is_bookkeeping, key_of
 from trainer.tools.runs.listed import ListedRun
 from trainer.tools.writable import plain_cell
 
@@ -63,13 +63,9 @@ def _distinct_settings(runs: Sequence[ListedRun]) -> list[str]:
     """The overrides of each run that it does not share with all the others, without its name and place."""
     shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
     return [
-        " ".join(word for word in run.overrides if word not in shared and not is_bookkeeping(_key(word)))
+        " ".join(word for word in run.overrides if word not in shared and not is_bookkeeping(key_of(word)))
         for run in runs
     ]
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def as_json(runs: Sequence[ListedRun]) -> str:

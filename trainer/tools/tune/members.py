@@ -24,6 +24,7 @@ from trainer.config.settings import Settings, settings_of
 from trainer.config.variants import with_words
 from trainer.engine.guard import Diverged
 from trainer.files.atomic import write_text
+from trainer.files.plain import read_record
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.siblings import sibling, why_no_siblings
@@ -193,10 +194,7 @@ class Members:
 
     def _earlier(self, folder: Path) -> Outcome | None:
         """The outcome of an earlier start, if it is final."""
-        try:
-            result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+        result = read_record(folder / RESULT)
         if result.get("status") != "completed" and not str(result.get("error", "")).startswith(BROKE):
             return None
         return _outcome(result, reused=True)

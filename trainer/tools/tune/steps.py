@@ -115,17 +115,18 @@ class Tuner:
     def _start(self) -> Start:
         """The first points: around the range test's rate, or around what the config says."""
         path = self.members.root / "start.json"
-        if path.exists():
-            return Start(**json.loads(path.read_text(encoding="utf-8")))
-        axis, *others = self.axes
-        middles = [one.point(value or one.fallback) for one, value in zip(self.axes, self.set_to)]
-        if axis.name == "lr" and not others:
-            start = start_of_rate(self.options, self.resolved, axis)
-        else:
-            said = " and ".join(f"{one.key} {one.at(place):.4g}" for one, place in zip(self.axes, middles))
-            start = Start([tuple(middles)], f"the walk starts at {said}, near what the config says", 0)
-        write_text(path, json.dumps({"points": start.points, "note": start.note, "updates": start.updates}) + "\n")
+        if not path.exists():
+            start = self._found_start()
+            write_text(path, json.dumps({"points": start.points, "note": start.note, "updates": start.updates}) + "\n")
         return Start(**json.loads(path.read_text(encoding="utf-8")))
+
+    def _found_start(self) -> Start:
+        axis, *others = self.axes
+        if axis.name == "lr" and not others:
+            return start_of_rate(self.options, self.resolved, axis)
+        middles = [one.point(value or one.fallback) for one, value in zip(self.axes, self.set_to)]
+        said = " and ".join(f"{one.key} {one.at(place):.4g}" for one, place in zip(self.axes, middles))
+        return Start([tuple(middles)], f"the walk starts at {said}, near what the config says", 0)
 
     def _coarse(self, start: list[Point]) -> Table:
         """Half-decades, walked until the winner is inside; longer trainings where these cannot tell the points apart.
