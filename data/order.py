@@ -174,7 +174,8 @@ class Order:
         return place, rest
 
     def _stage(self, t: int) -> tuple[int, int, int]:
-        return self._stages[bisect_right(self._begins, t) - 1]
+        last = self._stages[-1]
+        return last if t >= last[0] else self._stages[bisect_right(self._begins, t) - 1]
 
 
 def _placed(stages: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:

@@ -141,8 +141,8 @@ class Averaging:
     @torch.no_grad()
     def take(self, updates: int) -> None:
         """Add the weights after `updates` updates to the average, if they belong to it."""
-        keep, times = self.average.keep, self.average.times(updates)
-        if keep is None or not times:
+        keep = self.average.keep
+        if keep is None or not (times := self.average.times(updates)):
             return
         weights = [_wide(weight) for weight in self._weights.values()]
         if not self.count:

@@ -5,6 +5,7 @@ This file imports torch only when a gradient is treated, so that the config can 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.lr.bounds import positive
@@ -79,6 +80,8 @@ class GradientTreatment:
 
     def at(self, values: Mapping[str, Sequence[float]]) -> "GradientTreatment":
         """The treatment with the values of hyper-parameter schedules in place of its own; 0 leaves the step out."""
+        if not values:
+            return self
         scheduled: dict[str, Any] = {name: values[name][0] or None for name in self.settings() if name in values}
         return replace(self, **scheduled) if scheduled else self
 
@@ -96,12 +99,11 @@ class GradientTreatment:
         """Treat the gradients of update `t`; returns the norm of all before `clip`, a scalar on the device."""
         from trainer.engine.gradients import add_noise, clip_norms, clip_units  # late: it needs torch
 
-        parameters = [parameter for group in groups for parameter in group]
         if self.agc is not None:
-            clip_units(parameters, self.agc)
+            clip_units([*chain(*groups)], self.agc)
         norm = clip_norms(groups, self.limits or [None] * len(groups), self.clip)
         if self.gradient_noise is not None:
-            add_noise(parameters, self.gradient_noise, self.seed, t)
+            add_noise([*chain(*groups)], self.gradient_noise, self.seed, t)
         return norm
 
 

@@ -78,7 +78,8 @@ def clip_norms(
             norm = torch.linalg.vector_norm(norm_of_each)
             parts = [local(gradient) for gradient in shares[key]]
             torch._foreach_mul_(parts, torch.clamp(limit / (norm + 1e-6), max=1.0))
-    return torch.linalg.vector_norm(torch.cat(list(found.values())))
+    every = list(found.values())
+    return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
 
 
 def add_noise(parameters: Sequence[nn.Parameter], sigma: float, seed: int, t: int) -> None:

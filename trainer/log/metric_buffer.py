@@ -1,7 +1,7 @@
 """The metrics of every update, kept on the device until they are flushed to the loggers."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from types import MappingProxyType
@@ -95,10 +95,7 @@ class MetricBuffer:
         varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
         if self.backs_off or any(factor != 1.0 for factor in self.backoffs):
             varying = (*varying, "backoff")
-        for i, name in enumerate(policy.groups):
-            places = [(at[i] if isinstance(at, list) else at, gain) for at, gain in self.places]
-            stateful = zip(places, self.plateaus, self.backoffs)
-            factors = [policy.explain(at, name, plateau, gain, backoff) for (at, gain), plateau, backoff in stateful]
+        for i, (name, factors) in enumerate(self._factors(policy)):
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
             columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
         for key, schedule in policy.hyper_schedules.items():
@@ -109,6 +106,20 @@ class MetricBuffer:
             )
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
         return columns | self._observed()
+
+    def _factors(self, policy: LRPolicy) -> Iterator[tuple[str, list[dict[str, float]]]]:
+        """Each group with the varying factors of its rows; groups of one schedule and one clock share them."""
+        own_clocks = any(isinstance(at, list) for at, _ in self.places)
+        known: dict[tuple[int, int | None], list[dict[str, float]]] = {}
+        for i, name in enumerate(policy.groups):
+            kind = (id(policy.schedule_of(name)), i if own_clocks else None)
+            if kind not in known:
+                rows = zip(self.places, self.plateaus, self.backoffs)
+                known[kind] = [
+                    policy.explain(at[i] if isinstance(at, list) else at, name, plateau, gain, backoff)
+                    for (at, gain), plateau, backoff in rows
+                ]
+            yield name, known[kind]
 
     def _logged(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, list[float | None]]:
         """The logs of the steps by tag, read from the device in one transfer."""

@@ -85,7 +85,8 @@ class Growth:
         return self.first((self.at(t) // every + 1) * every)
 
     def _stage(self, t: int) -> Stage:
-        return self.stages[bisect_right(self._updates, t) - 1]
+        last = self.stages[-1]
+        return last if t >= last.update else self.stages[bisect_right(self._updates, t) - 1]
 
 
 STEADY = Growth()
