@@ -52,6 +52,7 @@ class LightningData(Loaders):
             raise
 
     def teardown(self, stage: str) -> None:
+        super().teardown(stage)
         self.module.teardown(stage)
 
 

@@ -202,6 +202,12 @@ class DataModule(LightningDataModule):
         self._stream = Onward(read, self._begins, order, clock, self._loop, self.augment)
         return self._stream
 
+    def teardown(self, stage: str) -> None:
+        """End the processes that read samples."""
+        for source in (*(self._splits or ()), self._stream):
+            if isinstance(source, Workers | Onward):
+                source.close()
+
     def positions(self, t: int) -> list[int]:
         """The positions in the order of the data that update `t` takes. ValueError for data that is streamed."""
         return self._order(self._indexed(self.splits.train, "leaving batches out")).positions(t)

@@ -1,6 +1,6 @@
 """The training loader of a set that is streamed: it goes on where it stopped, and knows where each update begins."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from data.order import Order
@@ -37,6 +37,12 @@ class Onward(Stream):
     def position(self, t: int) -> Position:
         """Where update `t` begins."""
         return self._positions.get(t, self.begins)
+
+    def close(self) -> None:
+        """End the processes that read; what is asked for afterwards is read anew."""
+        if isinstance(self._reading, Generator):
+            self._reading.close()
+        self._next = None
 
     def samples(self, t: int) -> Iterator[tuple[int, Any]]:
         """None, since a sample cannot be read again."""

@@ -1,5 +1,6 @@
 """Each sample has a seed of its own: random transforms are the same however the reading is split and begun."""
 
+import multiprocessing
 import random
 from typing import Any
 
@@ -227,6 +228,7 @@ def test_a_run_with_random_transforms_resumes_to_the_same_bits(assembled: Any, w
     )
     whole = assembled(*words, f"seed={workers}")
     fit(whole)
+    assert not multiprocessing.active_children()  # the workers have ended with the fit
     for start in (3, 13):
         path = checkpoint_path(whole.checkpointing.folder, start)
         resumed = assembled(*words, f"seed={workers}", folder=f"from{start}", resumed=path)

@@ -1,5 +1,6 @@
 """Data sets that are streamed: batches in their own order, and a resume to the same bits from any update."""
 
+import multiprocessing
 from itertools import islice
 
 import datasets
@@ -310,3 +311,9 @@ def test_a_range_test_on_a_stream_begins_anew_each_time(assembled):
     assert found[0] == found[1]
     with pytest.raises(ValueError, match="this command takes samples by their index, and Flow is streamed"):
         next(run.data.random_batches(0, 0, 4, 1))
+
+
+def test_the_worker_of_a_stream_ends_with_the_fit(assembled):
+    run = assembled(*RUN, *FLOW, "data.val={_target_:" + OWN + ".Rows,count:9}", "data.num_workers=1")
+    fit(run)
+    assert not multiprocessing.active_children()
