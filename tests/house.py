@@ -64,7 +64,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         ("trainer/optim/", "parameter groups, composite optimizer, what no library has", TORCH | {"pytorch_optimizer"}),
         (
             "trainer/log/",
-            "metric buffer, TensorBoard, console, validations",
+            "metric buffer, TensorBoard, CSV, console, validations",
             TORCH | {"tensorboard", "rich", "google", "google_crc32c"},
         ),
         ("trainer/cli/", "the command, exit codes, messages, run id", HYDRA | {"torch", "yaml"}),

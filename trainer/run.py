@@ -29,6 +29,7 @@ from trainer.distributed.launch.time_limit import TimeLimit, process_age
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.guard import Diverged, explained
 from trainer.engine.module import Module
+from trainer.log.run_logger import RunLogger
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr.guard import Rollback
 from trainer.resume.changes import print_changes
@@ -130,7 +131,7 @@ def _fit_again(parts: Parts, point: ResumePoint, line: str) -> None:
     trainer, module, t = parts.trainer, parts.module, point.saved["updates"]
     module.metric_buffer.clear()
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard):
+        if isinstance(logger, RunLogger):
             logger.restart(t)
     module.log_event(t, line, "rollbacks", len(module.control.rollbacks))
     if trainer.is_global_zero:
@@ -148,10 +149,10 @@ def _fit(parts: Parts) -> None:
     if checkpoint is not None and trainer.is_global_zero:
         put_aside(checkpoint)
         restore_records(checkpoint.path, parts.folder)
-    if any(parts.folder.glob("events.out.tfevents*")):
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.restart(start.updates if start else 0)
+    has_events = any(parts.folder.glob("events.out.tfevents*"))
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger) and (has_events or not isinstance(logger, TensorBoard)):
+            logger.restart(start.updates if start else 0)
     if checkpoint is None or start is None:
         trainer.fit(module, datamodule=parts.data)
         return

@@ -34,6 +34,7 @@ from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
 from trainer.files.atomic import replaced, write_text
+from trainer.log.run_logger import RunLogger
 from trainer.log.tensorboard import TensorBoard
 from trainer.log.validations import main_scores
 from trainer.lr import ConfigError, Plan
@@ -119,6 +120,8 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         if isinstance(logger, TensorBoard):
             logger.log_hparams(_ordered(settings.record), module.clock.t, outcome["status"] == "completed")
             logger.close()
+        elif isinstance(logger, RunLogger):
+            logger.end(outcome["status"])
     if outcome["status"] == "completed":
         _print_result(result)
 

@@ -6,23 +6,23 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
-from trainer.log.tensorboard import TensorBoard
+from trainer.log.run_logger import RunLogger
 from trainer.lr import ConfigError
 
 SILENT = "_silent"
 WRITES = (
     "log_metrics log_hyperparams log_graph log_updates log_text log_image log_hparams log_layout restart save close"
 ).split()
-WRITES += ["finalize", "after_save_checkpoint"]
+WRITES += ["finalize", "after_save_checkpoint", "end"]
 
 
 def failsafe(logger: Logger) -> Logger:
     """The same logger, which after its first error does nothing more.
 
-    Of the TensorBoard here only errors of the system count, of other loggers all.
+    Of TensorBoard and CSV here only errors of the system count, of other loggers all.
     """
     kind: Any = type(logger)
-    errors: type[Exception] = OSError if isinstance(logger, TensorBoard) else Exception
+    errors = logger.failures if isinstance(logger, RunLogger) else Exception
     own: dict[str, Any] = {
         name: _failsafe(method, errors) for name in WRITES if callable(method := getattr(kind, name, None))
     }
@@ -76,6 +76,6 @@ def _call(
             owner.__dict__[SILENT] = True
             why = " ".join(str(error).split()) or type(error).__name__
             print(f"warning: {name} cannot log: {why}. The run goes on without it.", file=sys.stderr, flush=True)
-            if isinstance(owner, TensorBoard):
+            if isinstance(owner, RunLogger):
                 owner.abandon()
         return otherwise()

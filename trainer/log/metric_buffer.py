@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
-from trainer.log.tensorboard import TensorBoard
+from trainer.log.run_logger import RunLogger
 from trainer.lr import LRPolicy
 
 VARYING = ("warmup", "schedule", "plateau")
@@ -158,9 +158,9 @@ def log_updates(
     columns: dict[str, list[Any]],
     samples_per_second: float,
 ) -> None:
-    """Log every update with all its values, in TensorBoard with its wall time; and the speed."""
+    """Log every update with all its values, in our loggers with its wall time; and the speed."""
     for logger in loggers:
-        if isinstance(logger, TensorBoard):
+        if isinstance(logger, RunLogger):
             logger.log_updates(updates, times, columns)
         else:
             for i, t in enumerate(updates):

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -22,12 +21,13 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 
 from trainer.log.eventfile import EventFile, float32
+from trainer.log.run_logger import RunLogger
 from trainer.lr import ConfigError
 
 Scalar = bool | int | float | str
 
 
-class TensorBoard(Logger):
+class TensorBoard(RunLogger):
     """Writes TensorBoard event files into `folder`, on rank zero only.
 
     The first write creates the file. It is flushed by every write that comes `flush_seconds` or more after the
