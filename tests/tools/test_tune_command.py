@@ -14,13 +14,15 @@ from omegaconf import OmegaConf
 from trainer.cli.compose import compose_config
 from trainer.config.settings import settings_of
 from trainer.config.variants import for_tuning
+from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.lr import ConfigError
 from trainer.run import fit
 from trainer.tools.report import command as report
 from trainer.tools.tune import command as tune
-from trainer.tools.tune import members
+from trainer.tools.tune import members, steps
 from trainer.tools.tune.axes import axes_of
 from trainer.tools.tune.members import Member, Members
+from trainer.tools.tune.start import Start
 
 CPU = ("trainer.accelerator=cpu", "trainer.threads=1")
 SMALL = (*CPU, "model.hidden=[16]", "trainer.duration=200", "trainer.validate=200", "logger=none")
@@ -224,6 +226,41 @@ def test_a_folder_belongs_to_one_command(tuned):
     tuned(*SMALL, "optimizer=adamw", "--budget", "10%", "--seeds", "1")
     with pytest.raises(ConfigError, match="holds a tune by another command"):
         tuned(*SMALL, "optimizer=momentum", "--budget", "10%", "--seeds", "1")
+
+
+def test_a_folder_belongs_to_one_command_while_it_is_held(tuned):
+    with FolderLock(Path("tuned"), "a tune") as lock:
+        lock.acquire()
+        with pytest.raises(ConfigError, match="tuned belongs to a tune that still runs"):
+            tuned(*SMALL, "optimizer=adamw")
+        assert not Path("tuned", tune.BY).exists()
+
+
+def test_trainings_of_another_config_are_not_taken_up(tuned):
+    own = Path("own", "experiment", "own.yaml")
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\noptimizer:\n  weight_decay: 0.0\n")
+    words = (*SMALL, "experiment=own", "--config-dir", "own", "--budget", "10%", "--seeds", "1")
+    tuned(*words)
+    own.write_text("# @package _global_\noptimizer:\n  weight_decay: 1.0\n")
+    with pytest.raises(ConfigError, match="holds a tune by another command or config"):
+        tuned(*words)
+
+
+@pytest.mark.parametrize("words", [("optimizer.lr=-1",), ("--budget", "0%"), ("optimizer=adagrad", "--of", "momentum")])
+def test_a_refused_tune_leaves_no_folder(tuned, words):
+    with pytest.raises(ConfigError):
+        tuned(*SMALL, *words)
+    assert not Path("tuned").exists()
+
+
+def test_no_file_of_a_tune_holds_what_the_environment_gave(tuned, monkeypatch):
+    monkeypatch.setenv("PRECISION", "32-true")
+    monkeypatch.setattr(steps, "start_of_rate", lambda *given: Start([(0,)], "32-true is refused", 0))
+    tuned(*SMALL, "optimizer=adamw", "trainer.precision=${oc.env:PRECISION}", "--budget", "10%", "--seeds", "1")
+    files = [path for path in Path("tuned").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"32-true" in path.read_bytes()]
 
 
 def test_help_has_an_example(capsys):

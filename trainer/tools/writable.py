@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def plain_cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def save_numbers(stem: Path, text: str, figure: Any) -> str:
+    """Write numbers and a picture, each whole: an earlier file stays where one cannot be written. Their paths."""
+    write_new_file(Path(f"{stem}.json"), lambda path: path.write_text(f"{text}\n", encoding="utf-8"))
+    write_new_file(Path(f"{stem}.png"), partial(figure.savefig, dpi=120))
+    return f"{stem}.png  {stem}.json"
 
 
 def write_new_file(path: Path, write: Callable[[Path], object]) -> None:

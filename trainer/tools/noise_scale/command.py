@@ -25,7 +25,7 @@ from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import integer
-from trainer.tools.writable import check_writable
+from trainer.tools.writable import check_writable, save_numbers
 
 
 def main(words: list[str] | None = None) -> None:
@@ -155,7 +155,7 @@ def save(options: argparse.Namespace, probe: Any, advice: dict[str, Any] | None,
     from trainer.tools.noise_scale.output import draw
 
     length = probe.parts.module.horizon
-    draw(probe.measured, length.batch_size, length.total).savefig(f"{options.out}.png", dpi=120)
+    figure = draw(probe.measured, length.batch_size, length.total)
     numbers = {
         "overrides": options.overrides,
         "sampling": asdict(probe.sampling),
@@ -166,5 +166,4 @@ def save(options: argparse.Namespace, probe: Any, advice: dict[str, Any] | None,
         "advice": advice,
         "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
     }
-    Path(f"{options.out}.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    return f"{options.out}.png  {options.out}.json"
+    return save_numbers(options.out, json.dumps(numbers, indent=1), figure)

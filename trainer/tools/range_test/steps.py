@@ -23,6 +23,7 @@ from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import confirm
 from trainer.tools.range_test.readings import cycle_bounds, median_bounds, read_sweeps, upper_bound
 from trainer.tools.range_test.sweep import fingerprint, scored_by, sweep
+from trainer.tools.writable import save_numbers
 
 Made = Callable[[list[str], int, bool], Settings]
 
@@ -127,7 +128,7 @@ class RangeTest:
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
         loss = "training loss of the batch" if options.loss == "train" else "validation loss"
-        output.draw(self.sweeps, self.edges, self.suggestions, name, loss).savefig(f"{options.out}.png", dpi=120)
+        figure = output.draw(self.sweeps, self.edges, self.suggestions, name, loss)
         ours = self.suggestions.get("edge/8")
         numbers = {
             "overrides": options.overrides,
@@ -142,9 +143,7 @@ class RangeTest:
             "state": self.states,
             "machine": {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()},
         }
-        text = json.dumps(finite(numbers), indent=1, allow_nan=False)
-        Path(f"{options.out}.json").write_text(f"{text}\n", encoding="utf-8")
-        return f"{options.out}.png  {options.out}.json"
+        return save_numbers(options.out, json.dumps(finite(numbers), indent=1, allow_nan=False), figure)
 
     def _recorded_options(self) -> dict[str, Any]:
         """The options of the command, with paths as text."""

@@ -17,19 +17,26 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from trainer.cli.command import COMMAND
 from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.environment import tree_without_secrets
 from trainer.cli.extras import needed_for_pictures
+from trainer.cli.run_folder import removed_where_refused
 from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.files.atomic import write_text
+from trainer.files.plain import read_record
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
 from trainer.tools.tune.axes import AXES, axes_of
+from trainer.tools.writable import write_new_file
 
-JSON, PICTURE = "tune.json", "tune.png"
+JSON, PICTURE, BY = "tune.json", "tune.png", "command.json"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -39,14 +46,21 @@ def main(words: list[str] | None = None) -> None:
     integer("--seeds", options.seeds, "give 1 to 20.", high=20)
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
-    root = _root(options)
+    given = _identity(options, cfg)
+    root = options.out or Path("outputs") / f"tune-{_digest(given)[:8]}"
+    with removed_where_refused(root, also=(BY,)), FolderLock(root, "a tune") as lock:
+        _take(lock, given)
+        _tune(options, cfg, root)
+
+
+def _tune(options: argparse.Namespace, cfg: DictConfig, root: Path) -> None:
+    """Tune in a folder that this process holds, print what was found, and write the files."""
     from trainer.config.variants import for_tuning
     from trainer.tools.tune.members import Members  # late: it needs torch
     from trainer.tools.tune.output import draw, format_answer, format_stage
     from trainer.tools.tune.steps import Tuner, as_json
 
-    with FolderLock(root, "a tune") as lock, _progress() as progress:
-        lock.acquire()
+    with _progress() as progress:
         members = Members(for_tuning(cfg), options.overrides, root, _program(options))
         tuner = Tuner(options, members.cfg, members, progress)
         answer = tuner.run()
@@ -56,8 +70,9 @@ def main(words: list[str] | None = None) -> None:
         print(f"\n{stage.updates:,} updates ({share:.3g} % of the run), {score}")
         print("\n".join(format_stage(stage, answer.axes)))
     print("\n" + "\n".join(["; ".join(filter(None, answer.notes)), *format_answer(answer)]))
-    write_text(root / JSON, json.dumps(finite(as_json(answer, options)), indent=1, allow_nan=False) + "\n")
-    draw(answer, score).savefig(root / PICTURE, dpi=120)
+    numbers = finite(tree_without_secrets(as_json(answer, options)))
+    write_text(root / JSON, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    write_new_file(root / PICTURE, partial(draw(answer, score).savefig, dpi=120))
     print(f"\n{root / PICTURE}  {root / JSON}  all trainings as a page: cadence report {root}", flush=True)
 
 
@@ -70,24 +85,38 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--budget", default="10%", metavar="DURATION",
         help="length of the first trainings: updates, 5ep, or a share of the run (10%%)")  # fmt: skip
     add("--seeds", type=int, default=2, metavar="K", help="seeds of each point that may win, from seed= on (2)")
-    add("--out", type=Path, metavar="FOLDER", help="folder of all trainings (outputs/tune-ID, with an ID by command)")
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of all trainings (outputs/tune-ID, with an ID by command and config)",
+    )
     return parser.parse_intermixed_args(words)
 
 
-def _root(options: argparse.Namespace) -> Path:
-    """The folder of a tune, which belongs to one command."""
+def _identity(options: argparse.Namespace, cfg: DictConfig) -> dict[str, str]:
+    """The command and the hash of its config: its trainings are only taken up by the same."""
     given = {name: str(value) for name, value in sorted(vars(options).items()) if name != "out"}
-    identity = hashlib.sha256(json.dumps(given).encode()).hexdigest()
-    root = options.out or Path("outputs") / f"tune-{identity[:8]}"
-    path = root / "command.json"
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != given:
-        raise ConfigError(f"--out={root} holds a tune by another command: name another folder, or remove this one.")
+    return {**given, "config": _digest(OmegaConf.to_container(cfg))}
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, default=str).encode()).hexdigest()
+
+
+def _take(lock: FolderLock, given: dict[str, str]) -> None:
+    """Lock the folder of a tune, which belongs to one command and config."""
+    root, path = lock.folder, lock.folder / BY
     try:
         root.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        if path.exists() and read_record(path) != given:
+            raise ConfigError(
+                f"--out={root} holds a tune by another command or config: name another folder, or remove this one."
+            )
         write_text(path, json.dumps(given, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"--out={root} cannot be written ({error.strerror}): name another folder.") from error
-    return root
 
 
 def _program(options: argparse.Namespace) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from trainer.cli.environment import without_secrets
 from trainer.config.resolve import Resolved, resolve
 from trainer.config.settings import settings_of
 from trainer.files.atomic import write_text
@@ -117,7 +118,8 @@ class Tuner:
         path = self.members.root / "start.json"
         if not path.exists():
             start = self._found_start()
-            write_text(path, json.dumps({"points": start.points, "note": start.note, "updates": start.updates}) + "\n")
+            found = {"points": start.points, "note": without_secrets(start.note), "updates": start.updates}
+            write_text(path, json.dumps(found) + "\n")
         return Start(**json.loads(path.read_text(encoding="utf-8")))
 
     def _found_start(self) -> Start:
