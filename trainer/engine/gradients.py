@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from trainer.lr import ConfigError
 from trainer.optim.shards import local, norms, shard
 
 SMALLEST = 1e-3
@@ -65,7 +66,7 @@ def clip_norms(
 ) -> Tensor:
     """Clip each group that has its own limit to that, and all the others together to `common`.
 
-    Returns the norm of all gradients together before clipping.
+    Returns the norm of all gradients together before clipping. `ConfigError` where there is no gradient.
     """
     shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
     for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
@@ -78,7 +79,8 @@ def clip_norms(
             norm = torch.linalg.vector_norm(norm_of_each)
             parts = [local(gradient) for gradient in shares[key]]
             torch._foreach_mul_(parts, torch.clamp(limit / (norm + 1e-6), max=1.0))
-    every = list(found.values())
+    if not (every := list(found.values())):
+        raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
     return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
 
 
