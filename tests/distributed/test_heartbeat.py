@@ -167,3 +167,46 @@ def test_a_member_of_another_machine_is_not_killed():
 def test_what_differs_is_told_with_the_ranks(everybody, says):
     found = describe_difference(everybody)
     assert found is None if says is None else says in found
+
+
+def limited(world, soft, hard):
+    """What the limits of open files are after the call, in a process of its own; or what it says."""
+    work = (
+        "import resource; from trainer.distributed.connection import allow_connections\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        f"try: allow_connections({world}); print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    return subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_rank_zero_may_open_a_connection_to_each_process_of_a_large_world():
+    assert limited(1024, 1024, 4000) == "2560 4000"
+    assert limited(1024, 1024, 2100) == "2100 2100"
+    assert limited(2, 1024, 4000) == "1024 4000"
+    told = limited(1024, 1024, 2000)
+    assert told.startswith("ConfigError rank 0 holds two connections to each of 1024 processes, and the system lets it")
+
+
+def test_a_server_of_many_ranks_hears_each_of_them():
+    """Two hundred, each by a connection of its own: none is lost while they beat, and the one that closes at once."""
+    listener, many = listen("127.0.0.1"), 200
+    server = Server(Peer(0, "a", 1, ""), 2.0, print, listener, Expected(many + 1, 60.0, "word"))
+    server._end_in_time = lambda lost: None
+    server.start()
+    others = []
+    for rank in range(1, many + 1):
+        others.append(Connection(socket.create_connection(listener.getsockname())))
+        others[-1].write(token="word", peer=Peer(rank, "b", 0, "").__dict__)
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end:
+        for one in others:
+            one.write(beat=True)
+        time.sleep(0.1)
+    assert len(server.clients) == many
+    assert server.lost is None
+    others[76].close()
+    assert server.known.wait(1.0)
+    assert server.lost.peer.rank == 77
+    for one in others:
+        one.close()

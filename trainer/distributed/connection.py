@@ -2,14 +2,19 @@
 
 import ipaddress
 import json
+import resource
 import socket
 import threading
 from contextlib import suppress
 from typing import Any
 
+from trainer.lr import ConfigError
+
 LOOPBACK = "127.0.0.1"
 MAX_BYTES = 1 << 16
 """Bytes of a message; who sends more is disconnected."""
+OTHER_FILES = 512
+"""Open files for everything else: data, logs, checkpoints, workers."""
 
 
 class Connection:
@@ -48,6 +53,23 @@ class Connection:
         """End the connection."""
         self.closed = True
         self.socket.close()
+
+
+def allow_connections(world: int) -> None:
+    """Let this process, rank 0, hold two connections to each process of the world: that of the store and a heartbeat.
+
+    The soft limit of open files, often 1,024, is raised as far as needed. `ConfigError` where the hard one is too low.
+    """
+    needed, (soft, hard) = 2 * world + OTHER_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and 2 * world > hard:
+        raise ConfigError(
+            f"rank 0 holds two connections to each of {world} processes, and the system lets it open {hard} files: "
+            "raise the hard limit of open files (ulimit -Hn) on its machine."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else min(needed, hard), hard)
+        )
 
 
 def listen(address: str, port: int = 0) -> socket.socket:

@@ -36,6 +36,7 @@ class Heartbeat(threading.Thread):
         self.period = min(1.0, silence / 10)
         self.lost: LostPeer | None = None
         self.known = threading.Event()
+        self.news = False  # whether a peer has said how it ends, or its connection is closed
         self.ended: dict[int, tuple[str, str, float]] = {}
         self.selector = selectors.DefaultSelector()
 
@@ -68,7 +69,7 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Beat, listen and check until the process ends."""
-        last = beaten = time.monotonic()
+        last = beaten = checked = time.monotonic()
         while True:
             for key, _ in self.selector.select(self.period / 2):
                 key.data()
@@ -79,8 +80,12 @@ class Heartbeat(threading.Thread):
             if now - beaten >= self.period:
                 beaten = now
                 self.send(beat=True)
-            if self.lost is None and (lost := self.find_lost(now)) is not None:
-                self.lose(lost)
+            if self.lost is None and (
+                self.news or now - checked >= self.period / 2
+            ):  # not for each beat of 1,000 ranks
+                checked, self.news = now, False
+                if (lost := self.find_lost(now)) is not None:
+                    self.lose(lost)
 
     def judge(self, peer: Peer, heard: float, now: float, closed: bool) -> LostPeer | None:
         """Whether a peer is lost, by its own message, by its closed connection, or by its silence."""
@@ -151,9 +156,11 @@ class Client(Heartbeat):
         for message in self.connection.read():
             if "end" in message:
                 self.ended[self.server.rank] = (message["end"], message["text"], self.heard)
+                self.news = True
             if "lost" in message:
                 self.lose(LostPeer.from_dict(message["lost"]))
         if self.connection.closed:
+            self.news = True
             self.selector.unregister(self.connection.socket)
 
     def send(self, **message: Any) -> None:
@@ -194,6 +201,7 @@ class Server(Heartbeat):
         super().__init__(me, silence, leave_result)
         self.expected, self.children = expected, dict(expected.children)
         self.clients: dict[int, tuple[Peer, Connection]] = {}
+        self.rank_of: dict[Connection, int] = {}
         self.heard: dict[int, float] = {}
         self.begun = time.monotonic()
         self.stopped_since: dict[int, float] = {}
@@ -211,13 +219,15 @@ class Server(Heartbeat):
         for message in connection.read():
             if message.get("token") == self.expected.token:
                 peer = Peer(**message["peer"])
-                self.clients[peer.rank] = (peer, connection)
-            for rank, (_, own) in self.clients.items():
-                if own is connection:
-                    self.heard[rank] = time.monotonic()
-                    if "end" in message:
-                        self.ended[rank] = (message["end"], message["text"], time.monotonic())
+                self.clients[peer.rank], self.rank_of[connection] = (peer, connection), peer.rank
+            rank = self.rank_of.get(connection)
+            if rank is not None and self.clients[rank][1] is connection:
+                self.heard[rank] = time.monotonic()
+                if "end" in message:
+                    self.ended[rank] = (message["end"], message["text"], time.monotonic())
+                    self.news = True
         if connection.closed:
+            self.news = True
             self.selector.unregister(connection.socket)
             connection.close()
 

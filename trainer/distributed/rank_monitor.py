@@ -13,7 +13,14 @@ from typing import Any
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from torch.distributed import DistError, PrefixStore, Store, TCPStore
 
-from trainer.distributed.connection import LOOPBACK, Connection, listen, loopback_interface, own_address
+from trainer.distributed.connection import (
+    LOOPBACK,
+    Connection,
+    allow_connections,
+    listen,
+    loopback_interface,
+    own_address,
+)
 from trainer.distributed.environment import environment as cluster_environment
 from trainer.distributed.heartbeat import Client, Expected, Heartbeat, Server
 from trainer.distributed.peer import DONE, FAILED, LEFT, LostPeer, Peer, RankLost
@@ -118,6 +125,8 @@ class RankMonitor:
 
     def _store(self, address: str, port: int, serves: bool) -> Store:
         """The store of the run. torch's own server would listen on all addresses of the host."""
+        if serves:
+            allow_connections(self.world)
         own: dict[str, Any] = (
             {"is_master": True, "master_listen_fd": self._listen(address, port).detach()} if serves else {}
         )
