@@ -41,8 +41,11 @@ def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
 
 
 def kind_of(table: Any, name: str) -> str:
-    """What a column holds: text, integers, numbers, truth values; or else the name of its type."""
+    """What a column holds: text, integers, numbers, truth values; or else the name of its type, "null" for none."""
     import pyarrow.types as kinds
+
+    if name not in table.column_names:
+        return "null"
 
     kind = table[name].type
     if _is_text(kind):
@@ -106,9 +109,9 @@ class Columns:
             raise ValueError(f"data.path has no column beside the target {target}: give some to learn from.")
         return columns
 
-    def check(self, table: Any, where: str, target: str) -> None:
+    def check(self, table: Any, where: str, target: str | None) -> None:
         """ValueError for a table without one of the columns, or one that is named twice."""
-        used = [*self.numbers, *self.categories, target]
+        used = [*self.numbers, *self.categories, *([] if target is None else [target])]
         for name in used:
             count = table.column_names.count(name)
             if count == 0:

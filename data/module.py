@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -40,9 +40,13 @@ class DataModule(LightningDataModule):
     samples `read` gives, so that a plan can be made without reading the data; `setup` checks them. `tokens_per_sample`
     is for durations in tokens. `sampling` is a name of `data.sampling.SAMPLINGS`, or a function. With `folds`, both
     kinds of samples together are dealt out anew by `split_seed`, and part `fold` validates.
+
+    `purpose` is what the data is read for, set before `setup`. With "test" and "predict" nothing trains: declared
+    numbers of samples are not checked, and there is no sampling. With "predict", `read` may give inputs alone.
     """
 
     augment: Transform | None = None
+    purpose: Literal["train", "test", "predict"] = "train"
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Let the signature of a class whose `__init__` takes `**base` show what that may be."""
@@ -104,8 +108,9 @@ class DataModule(LightningDataModule):
         train = splits.train
         own_val = splits.val is not splits.test  # else the test samples validate
         held_out = len(splits.val) if splits.val is not None and own_val else 0
-        self._check_declared(self.samples if isinstance(train, Streamed) else len(train), held_out)
-        if self.fold is not None:
+        if self.purpose == "train":
+            self._check_declared(self.samples if isinstance(train, Streamed) else len(train), held_out)
+        if self.fold is not None and train is not splits.test:
             pool = self._indexed(train, f"data.folds={self.fold.folds}")
             check_apart(splits.val if own_val else None, splits.test, self.fold)
             first, val = in_folds(pool, splits.val if own_val else None, self.fold, self.split_seed)
@@ -114,7 +119,7 @@ class DataModule(LightningDataModule):
         for name, source in splits._asdict().items():
             if not (source is None or isinstance(source, Streamed) or len(source)):
                 raise ValueError(f"data.{name} has no samples: give some, or leave it out.")
-        if self.sampling is not None:
+        if self.sampling is not None and self.purpose == "train":
             train = self._indexed(splits.train, f"data.sampling={self.sampling}")
             self._sampling = fitted(self.sampling, train)
             one = with_batch(self._sampling, 1)

@@ -14,8 +14,8 @@ from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory
 
-Stored = tuple[tuple[Tensor, Tensor], Tensor]
-"""Numbers (N, F) with nan for missing ones and codes of categories (N, K); targets."""
+Stored = tuple[tuple[Tensor, Tensor], Tensor | None]
+"""Numbers (N, F) with nan for missing ones and codes of categories (N, K); targets, None for a file without them."""
 
 
 class Table(DataModule):
@@ -32,6 +32,9 @@ class Table(DataModule):
 
     The target is for `kind` "classification" a class, whole numbers from 0 on or texts in their order, and for
     "regression" a number, (1,) float. ValueError for rows that do not fit, FileNotFoundError without a file.
+
+    For predictions of a trained run a file may lack the column `target`, or all its values. Its samples are inputs
+    alone, and if it is `path`, all its rows are test samples.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Table(DataModule):
         columns = (self.numbers, self.categories) if known is None else (known["numbers"], known["categories"])
         self._columns = Columns.of(first, self.target, *columns)
         for key, table in tables.items():
-            self._columns.check(table, f"data.{key}={self.paths[key]}", self.target)
+            self._columns.check(table, f"data.{key}={self.paths[key]}", None if self._bare(table) else self.target)
         tables = self._alike(tables)
         where = {key: f"data.{key}={self.paths[key]}" for key in tables}
         fill = self.missing == "fill"
@@ -85,7 +88,14 @@ class Table(DataModule):
         before = () if known is None else known["seen"]
         codes, self._values = category_codes(tables, self._columns.categories, where, fill, before)
         targets = self._targets(tables, where)
-        return self._split({key: ((numbers[key], codes[key]), targets[key]) for key in tables})
+        return self._split({key: ((numbers[key], codes[key]), targets.get(key)) for key in tables})
+
+    def _bare(self, table: Any) -> bool:
+        """Whether a table is one to predict, without any target."""
+        if self.purpose != "predict" or self._fitted is None:
+            return False
+        missing: bool = self.target not in table.column_names or table[self.target].null_count == table.num_rows
+        return missing
 
     def _alike(self, tables: dict[str, Any]) -> dict[str, Any]:
         """The tables with categories and classes of one kind in all files."""
@@ -95,19 +105,20 @@ class Table(DataModule):
         return found
 
     def _targets(self, tables: dict[str, Any], where: dict[str, str]) -> dict[str, Tensor]:
+        tables = {key: table for key, table in tables.items() if not self._bare(table)}
         places = {key: f"{where[key]}, column {self.target}" for key in tables}
         if self.kind == "regression":
             return {key: finite_numbers(table[self.target], places[key])[:, None] for key, table in tables.items()}
         columns = {key: table[self.target] for key, table in tables.items()}
-        texts = all(column.type in ("string", "large_string") for column in columns.values())
         values = sorted({value for column in columns.values() for value in column.to_pylist() if value is not None})
         if self._fitted is not None:
             if new := [value for value in values if value not in self._fitted["classes"]]:
-                raise ValueError(
-                    f"{places['path']}: {new[0]!r} is no class that the run was trained with: leave it out."
-                )
+                first = next(iter(places.values()))
+                raise ValueError(f"{first}: {new[0]!r} is no class that the run was trained with: leave it out.")
             values = self._fitted["classes"]
         self._known_classes, self._classes = values, len(values)
+        texts = all(column.type in ("string", "large_string") for column in columns.values())
+        texts = texts and all(isinstance(value, str) for value in values)
         if texts:
             self.class_names = values
             place = {value: i for i, value in enumerate(values)} | {None: None}
@@ -119,8 +130,11 @@ class Table(DataModule):
 
     def _split(self, stored: dict[str, Stored]) -> Splits:
         """The samples by use: files of their own, or shares of the first file."""
-        rows = len(stored["path"][1])
         keys = ("val_path", "test_path")
+        if stored["path"][1] is None:  # nothing of it can train
+            every = {key: Memory(part) for key, part in stored.items()}
+            return Splits(every["path"], every.get("val_path"), every.get("test_path", every["path"]))
+        rows = len(stored["path"][1])
         sizes = [0 if key in stored else int(rows * part) for key, part in zip(keys, self.fractions)]
         if sum(sizes) >= rows:
             raise ValueError(
@@ -130,7 +144,7 @@ class Table(DataModule):
         parts = permutation(rows, self.split_seed, epoch=0).split([rows - sum(sizes), *sizes])
         found = [stored["path"] if len(parts[0]) == rows else _rows(stored["path"], parts[0])]
         found += [stored[key] if key in stored else _rows(stored["path"], part) for key, part in zip(keys, parts[1:])]
-        return Splits(*(Memory(part) if len(part[1]) else None for part in found))  # type: ignore[arg-type]
+        return Splits(*(Memory(part) if len(part[0][0]) else None for part in found))  # type: ignore[arg-type]
 
     def after_split(self, splits: Splits) -> Splits:
         if self._fitted is None:
@@ -149,7 +163,8 @@ class Table(DataModule):
             filled = torch.where(numbers.isnan(), mean.to(numbers.dtype), numbers).double()
             scaled = ((filled - shift) / scale).float()
             known = [_among(column, values) for column, values in zip(codes.T.contiguous(), seen)]
-            return Memory((self._inputs(scaled, known), targets))
+            inputs = self._inputs(scaled, known)
+            return Memory(inputs if targets is None else (inputs, targets))
 
         return Splits(*(None if part is None else finished(part) for part in splits))  # type: ignore[arg-type]
 
@@ -178,7 +193,7 @@ class Table(DataModule):
 
 def _rows(stored: Stored, indices: Tensor) -> Stored:
     (numbers, codes), targets = stored
-    return (numbers[indices], codes[indices]), targets[indices]
+    return (numbers[indices], codes[indices]), None if targets is None else targets[indices]
 
 
 def _among(codes: Tensor, values: Tensor) -> Tensor:

@@ -138,6 +138,11 @@ def test_where_only_the_data_knows_the_length_a_line_says_what_to_give(shown):
     assert "T = 300 updates" in shown("data.samples=null", "--updates", "300", "--no-files")
 
 
+def test_of_several_policies_the_one_that_is_refused_is_named(shown):
+    with pytest.raises(ConfigError, match=r"^--compare schedule=wsd: trainer.duration=20ep counts epochs, "):
+        shown("--no-files", "data.samples=null", "--compare", "schedule=wsd", "data.samples=1000")
+
+
 def test_with_updates_data_that_is_not_there_is_not_asked_for(shown):
     text = shown("experiment=shakespeare_char", "--updates", "3000", "--no-files")
     assert "T = 3000 updates of 12 samples; warm-up W = 100; peak 0.001" in text

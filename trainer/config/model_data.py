@@ -72,13 +72,14 @@ def _check_machine(settings: TrainerSettings) -> None:
         raise ConfigError(f"trainer.nodes={settings.nodes}, but nothing has started the others: use srun or torchrun.")
 
 
-def read_data(settings: Settings, saved: Mapping[str, Any] | None = None) -> Any:
+def read_data(settings: Settings, saved: Mapping[str, Any] | None = None, purpose: str = "train") -> Any:
     """The data module, with its data read. What is drawn meanwhile, as a random split, follows from the seed alone.
 
     Where the checkpoint `saved` has what data of this class computed from the training samples, this is taken.
+    `purpose` is train, test or predict, as `data.module.DataModule` has it.
     """
     with isolate_rng(), _seeded(settings.seed):
-        return _read_data(settings, saved or {})
+        return _read_data(settings, saved or {}, purpose)
 
 
 @contextmanager
@@ -95,7 +96,7 @@ def _seeded(seed: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _read_data(settings: Settings, saved: Mapping[str, Any]) -> Any:
+def _read_data(settings: Settings, saved: Mapping[str, Any], purpose: str) -> Any:
     module = instantiate(settings.data, "data", settings.allow)
     kind = type(module)
     if not isinstance(module, pl.LightningDataModule) or not all(hasattr(kind, name) for name in OF_DATA):
@@ -103,6 +104,7 @@ def _read_data(settings: Settings, saved: Mapping[str, Any]) -> Any:
             f"data._target_ makes a {kind.__name__}, but a DataModule is needed: make it a subclass of "
             "data.module.DataModule."
         )
+    module.purpose = purpose  # type: ignore[attr-defined]
     state = saved.get(kind.__qualname__)
     with refusing("data"):
         if isinstance(state, Mapping) and state.get("fitted") is not None:

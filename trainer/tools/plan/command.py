@@ -85,8 +85,11 @@ def compare(options: argparse.Namespace) -> None:
     plans: dict[str, Plan] = {}
     ignores: list[Sequence[str]] = []
     for text in options.compare:
-        settings = composed([*options.overrides, *shlex.split(text)], options)
-        plans[text] = planned(settings)
+        try:
+            settings = composed([*options.overrides, *shlex.split(text)], options)
+            plans[text] = planned(settings)
+        except ConfigError as error:
+            raise ConfigError(f"--compare {text}: {error}") from error
         ignores.append(settings.lint_ignore)
     print("\n".join(tables.format_plans(plans, ignores)))
     if not options.no_files:

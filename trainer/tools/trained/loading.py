@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -105,6 +105,11 @@ class Run:
         validations = read_validations(self.folder)
         return History([t for t, _ in losses], rates, [loss for _, loss in losses], validations)
 
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, in the order of the outputs; empty where the data has none."""
+        return list(getattr(self._facts, "class_names", None) or ())
+
     @cached_property
     def settings(self) -> Settings:
         """The settings for one process."""
@@ -170,18 +175,21 @@ class Run:
             return self.data
         return SimpleNamespace(shape=self._saved["shape"], class_names=self._saved.get("class_names", ()))
 
-    def other_data(self, *overrides: str, config_dir: str | Path | None = None) -> Any:
+    def other_data(
+        self, *overrides: str, config_dir: str | Path | None = None, purpose: Literal["test", "predict"] = "predict"
+    ) -> Any:
         """A data module for `predict` and `test`, with its data read.
 
         Args:
             overrides: `data=NAME` for another one, `data.KEY=VALUE` for other settings of that of the run.
             config_dir: a folder with more options, as `--config-dir`.
+            purpose: with "test", a table must have the column of targets.
 
         Raises:
             ConfigError: the data cannot be read, or has another shape than that of the run.
         """
         folder = None if config_dir is None else Path(config_dir)
-        return other_data(self.settings, self._facts, self._content, overrides, folder)
+        return other_data(self.settings, self._facts, self._content, overrides, folder, purpose)
 
     def predict(self, data: Any, batch_size: int | None = None) -> Any:
         """The outputs of the net for all samples, on the CPU, in the order of the data.

@@ -3,7 +3,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.tools.trained.choices import WHICH
 
@@ -39,10 +39,10 @@ def loaded(options: argparse.Namespace) -> "Run":
     )
 
 
-def data_of(run: "Run", options: argparse.Namespace) -> Any:
+def data_of(run: "Run", options: argparse.Namespace, purpose: Literal["test", "predict"]) -> Any:
     """The split that the command names: its name for the run's own data, batches of other data."""
     if not options.overrides:
         return options.split
     from trainer.tools.trained.batches import split_of  # late: it needs torch
 
-    return split_of(run.other_data(*options.overrides, config_dir=options.config_dir), options.split)
+    return split_of(run.other_data(*options.overrides, config_dir=options.config_dir, purpose=purpose), options.split)

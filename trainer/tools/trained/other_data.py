@@ -19,12 +19,17 @@ from trainer.lr import ConfigError
 
 
 def other_data(
-    settings: Settings, facts: Any, saved: Mapping[str, Any], words: Sequence[str], config_dir: Path | None = None
+    settings: Settings,
+    facts: Any,
+    saved: Mapping[str, Any],
+    words: Sequence[str],
+    config_dir: Path | None = None,
+    purpose: str = "predict",
 ) -> Any:
     """The data module that overrides describe, read: another one by `data=NAME`, or the run's own with other settings.
 
     `facts` has the `shape` and the `class_names` of the data that the run was trained with, and the checkpoint `saved`
-    may have what was computed from its training samples, such as means.
+    may have what was computed from its training samples, such as means. `purpose` is test or predict.
 
     Raises:
         ConfigError: an override is not of the data, the data cannot be read, a net of that shape does not fit it, or
@@ -38,7 +43,7 @@ def other_data(
     with mistakes_in_one_line():
         data, allow = _composed(words, config_dir) if chosen else _changed(settings, words)
     check_names(allow, "allow")
-    read = read_data(replace(settings, data=data, allow=[*dict.fromkeys([*settings.allow, *allow])]), saved)
+    read = read_data(replace(settings, data=data, allow=[*dict.fromkeys([*settings.allow, *allow])]), saved, purpose)
     for name, size in read.shape.items():
         if (own := facts.shape.get(name, size)) != size:
             raise ConfigError(

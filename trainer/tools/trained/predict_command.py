@@ -1,17 +1,20 @@
 """Write the outputs of a trained run for its test data, another split, or other data.
 
 NAME.csv has a row for each sample, for outputs with at most two dimensions. NAME.npz and NAME.pt have arrays and
-tensors of any shape. Where task.loss is cross entropy, the class and its probability are written, too.
+tensors of any shape. Where task.loss is cross entropy, the class and its probability are written, too, and in a CSV the
+name of the class where the data has names.
 Examples:
 
     cadence predict outputs/NAME predictions.csv
     cadence predict outputs/NAME outputs.npz --split val
     cadence predict outputs/NAME outputs.pt data=mine --config-dir conf
+    cadence predict outputs/NAME predictions.csv data.test_path=new.csv    a table of new rows, with targets or without
 """
 
 import argparse
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +35,9 @@ def main(words: list[str] | None = None) -> None:
     options = parsed(words)
     check_new_file(options.out, FORMATS, options.force)
     run = loaded(options)
-    columns = columns_of(run, run.predict(data_of(run, options)))
-    write = _WRITERS[options.out.suffix]
+    columns = columns_of(run, run.predict(data_of(run, options, "predict")))
+    names = run.class_names if columns["output"].shape[-1:] == (len(run.class_names),) else ()
+    write = partial(write_csv, names=names) if options.out.suffix == ".csv" else _WRITERS[options.out.suffix]
     write_new_file(options.out, lambda path: write(columns, path))
     rows = len(next(iter(columns.values())))
     print(f"{options.out}: {rows:,} samples of the {options.split} split: {', '.join(columns)}")
@@ -66,8 +70,11 @@ def columns_of(run: "Run", outputs: Any) -> dict[str, "Tensor"]:
     return columns
 
 
-def write_csv(columns: Mapping[str, "Tensor"], path: Path) -> None:
-    """A row for each sample; a tensor of two dimensions has a column for each of its numbers."""
+def write_csv(columns: Mapping[str, "Tensor"], path: Path, names: Sequence[str] = ()) -> None:
+    """A row for each sample; a tensor of two dimensions has a column for each of its numbers.
+
+    `names` are those of the classes.
+    """
     named: dict[str, list[Any]] = {}
     for name, values in columns.items():
         if values.ndim > 2:
@@ -77,6 +84,8 @@ def write_csv(columns: Mapping[str, "Tensor"], path: Path) -> None:
         of_one = values.ndim == 1 or values.shape[1] == 1
         parts = {name: values.flatten()} if of_one else {f"{name}_{i}": one for i, one in enumerate(values.unbind(1))}
         named |= {key: part.tolist() for key, part in parts.items()}
+        if name == "class" and names:
+            named["class_name"] = [plain_cell(names[i]) for i in named[name]]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["sample", *map(plain_cell, named)])

@@ -25,7 +25,7 @@ def main(words: list[str] | None = None) -> None:
     if options.json:
         check_new_file(options.json, (".json",), options.force)
     run = loaded(options)
-    scores = run.test(data_of(run, options))
+    scores = run.test(data_of(run, options, "test"))
     print(f"{run.checkpoint}, after update {run.updates}")
     print("  ".join(f"{name} {value:.6g}" for name, value in scores.items()))
     if options.json:
