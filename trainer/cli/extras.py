@@ -32,6 +32,7 @@ EXTRAS = {
     "submitit": "slurm",
     "ray": "ray",
     "peft": "lora",
+    "mlflow": "mlflow",
 }
 """The extra by the name under which its package is imported; pyproject.toml says what each extra installs."""
 
