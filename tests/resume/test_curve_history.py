@@ -9,6 +9,7 @@ import pytest
 from trainer.checkpoint.io import checkpoints_in, read
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.run_summary import summary_of_run
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.resume.curve_history import curve_history, first_segment
@@ -201,6 +202,11 @@ def test_an_edit_that_leaves_the_curve_alone_is_told_and_kept_in_the_next_checkp
     saved = read(checkpoints_in(tmp_path / "checkpoints")[-1])["cadence"]
     assert (saved["config"]["trainer"]["clip"], len(saved["curve_history"])) == (0.5, 1)
     assert assembly.module.updater.treatment.clip == 0.5
+    again = ("trainer.clip=0.5", "optimizer.betas=[0.8,0.99]", "trainer.keep=3")
+    later, _ = resumed((tmp_path,), tmp_path / "later", *again, "trainer.duration=50", "resume.policy=stretch", at=40)
+    edits = [{"update": AT, "changed": {"optimizer.betas": [[0.9, 0.999], [0.8, 0.99]], "trainer.clip": [None, 0.5]}}]
+    assert saved["edits"] == later.resolved.edits == edits
+    assert summary_of_run(later.resolved)["edits"] == edits
 
 
 def test_a_scheduled_setting_starts_from_the_present_number(first, tmp_path):

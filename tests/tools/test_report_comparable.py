@@ -31,11 +31,35 @@ def test_a_run_that_a_resume_has_changed_is_a_configuration_of_its_own(tmp_path,
     best = study.configurations[0]
     assert best.values == (("resumed", "stretch at update 20"),)
     line = format_command(best.runs[0])
-    assert "# was resumed: stretch at update 20. This command trains another curve" in line
+    assert "# was resumed: stretch at update 20. This command trains another run" in line
     assert shlex.split(line, comments=True)[:2] == ["cadence", "train"]
     assert "#" not in format_command(study.configurations[1].runs[0])
     report.main([str(tmp_path)])
     assert "was resumed: stretch at update 20" in capsys.readouterr().out
+
+
+def test_a_run_with_a_setting_that_a_resume_has_changed_is_not_pooled_with_fresh_ones(tmp_path):
+    edits = [{"update": 20, "changed": {"optimizer.weight_decay": [0.01, 1.0]}}]
+    for name in ("fresh", "edited"):
+        folder = write_run(tmp_path / name, ["optimizer.weight_decay=1.0"], {"val/loss": 0.6})
+        planned = json.loads((folder / "plan.json").read_text())
+        (folder / "plan.json").write_text(json.dumps(planned | {"edits": edits if name == "edited" else []}))
+    study = Study(find_runs(tmp_path), "val/loss")
+    assert {one.values for one in study.configurations} == {
+        (("resumed", "no"),),
+        (("resumed", "optimizer.weight_decay 0.01 → 1.0 at update 20"),),
+    }
+
+
+def test_what_a_foreign_plan_says_of_a_resume_is_one_line_of_a_command(tmp_path):
+    folder = write_run(tmp_path / "run", [], {"val/loss": 0.6})
+    said = "stretch\nrm -rf /tmp/x"
+    for changes in ([{"policy": said, "update": 1}], [{"policy": 1}, 5]):
+        for edits in ([{"update": said, "changed": {said: [said, 1]}}], [{"changed": [said]}, {"changed": {"a": 1}}]):
+            planned = {"changes": changes, "edits": edits}
+            (folder / "plan.json").write_text(json.dumps(planned))
+            (run,) = find_runs(tmp_path)
+            assert "\n" not in format_command(run)
 
 
 def test_runs_without_a_resume_are_told_apart_by_nothing_new(tmp_path):

@@ -51,6 +51,28 @@ def test_two_runs_are_shown_told_apart_and_drawn(two, capsys):
         main(["compare", "outputs/first", "--out", "both.png"])
 
 
+def test_a_resume_that_has_changed_a_run_is_told_by_each_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    edits = [{"update": 20, "changed": {"optimizer.lr": [0.1, 0.2]}}]
+    for name, more in (("fresh", []), ("edited", ["resume.path=other", "resume.policy=stretch"])):
+        folder = write_run(tmp_path / "runs" / name, ["optimizer.lr=0.2", *more], {"val/loss": 0.6})
+        planned = json.loads((folder / "plan.json").read_text())
+        changes = {"changes": [{"policy": "stretch", "update": 20}], "edits": edits} if more else {}
+        (folder / "plan.json").write_text(json.dumps(planned | changes))
+    told = "stretch at update 20, optimizer.lr 0.1 → 0.2 at update 20"
+    main(["diff", "runs/fresh", "runs/edited"])
+    assert f"configs: they are the same\nresumed: first no change; second {told}\n" in capsys.readouterr().out
+    main(["show", "runs/edited"])
+    assert f" # was resumed: {told}. This command trains another run" in capsys.readouterr().out
+    main(["runs"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [f"resumed: {told}" in line for line in lines if line.startswith("runs/")] == [True, False]
+    main(["runs", "--csv"])
+    assert f'"{told}"' in capsys.readouterr().out
+    main(["compare", "runs", "--out", "both.png"])
+    assert f"runs/edited: was resumed: {told}" in capsys.readouterr().out
+
+
 def test_each_command_of_the_page_runs(two, monkeypatch, capsys):
     (commands,) = re.findall(r"```bash\n(.*?)```", (DOCS / "listing.md").read_text(), re.DOTALL)
     for line in commands.splitlines():

@@ -125,6 +125,7 @@ def train_spec(resolved: Resolved) -> TrainSpec:
         origin={
             "config": settings.record,
             "curve_history": resolved.history,
+            **({"edits": found} if (found := resolved.edits) else {}),
             "base": model.origin.base,
             **_data_facts(resolved.data),
         },

@@ -16,7 +16,7 @@ from trainer.config.lr_policy import Groups, assumed_groups, group_settings, lr_
 from trainer.config.settings import CurveSettings, Settings, declared_samples
 from trainer.lr import ConfigError, Horizon, LRPolicy, Plan
 from trainer.lr.bounds import integer
-from trainer.resume.curve_history import Segment, curve_history, first_segment
+from trainer.resume.curve_history import Segment, curve_history, edits, first_segment
 from trainer.resume.resumed_curve import resumed_curve
 
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ class Resolved:
     checkpoint: "ResumePoint | None" = None
     start: "Start | None" = None
     changed: bool = False
+
+    @property
+    def edits(self) -> list[dict[str, Any]]:
+        """What resumes have changed beside the curve."""
+        if self.checkpoint is None or self.start is None:
+            return []
+        return edits(self.start.updates, self.checkpoint.saved, self.settings.record)
 
 
 def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Resolved:

@@ -181,6 +181,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
         **_summary_of_module(resolved),
         **resolved.model.origin.summary(),
         "changes": [summary_of_change(segment) for segment in resolved.history[1:]],
+        "edits": resolved.edits,
         "curve_history": resolved.history,
     }
 

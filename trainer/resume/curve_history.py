@@ -23,6 +23,10 @@ CURVE = (
     "groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule group_schedule warmup_mode plateau"
 ).split()
 """The config keys that decide the curve, beside optimizer.lr, the length and the batch."""
+UNTRAINED = ("name", "resume", "init", "logger", "lint", "allow", "measure")
+TRAINED = ("validate", "precision", "clip", "agc", "sam", "gradient_noise", "sync_batchnorm", "lightning")
+"""Keys of `trainer` that decide what a run becomes, beside its length and batch."""
+UNTRAINED_DATA = ("data.batch_size", "data.eval_batch_size", "data.num_workers")
 FITS = {
     "continue": "keeps the old curve, which holds its last value past its end",
     "stretch": "stretches it over the new length",
@@ -91,6 +95,23 @@ def curve_history(
             f"resume.policy={rule} has no update left: lengthen trainer.duration beyond the checkpoint's."
         )
     return [*segments, {**now, "rule": rule, "samples": begin}]
+
+
+def edits(update: int, saved: Mapping[str, Any], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What this resume and earlier ones have changed beside the curve: at which update, and (before, now) by key.
+
+    `saved` is the entry of the checkpoint, `config` the present one.
+    """
+    changed = differences(saved["config"], config)
+    found = {key: list(pair) for key, pair in changed.items() if _is_edit(key)}
+    return [*saved.get("edits", ()), *([{"update": update, "changed": found}] if found else [])]
+
+
+def _is_edit(key: str) -> bool:
+    group, _, name = key.partition(".")
+    if group in (*UNTRAINED, *CURVE) or key in ("optimizer.lr", *UNTRAINED_DATA) or key.endswith("._partial_"):
+        return False
+    return group != "trainer" or name.partition(".")[0] in TRAINED
 
 
 def first_segment(config: Mapping[str, Any], length: Horizon) -> Segment:

@@ -122,10 +122,18 @@ def program_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def changes_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """How resumes have changed the curve of a run: the policy and the update of each."""
-    found = plan.get("changes")
-    known = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    return tuple(f"{one.get('policy')} at update {one.get('update')}" for one in known)
+    """How resumes have changed a run, each in one line: the policy for the curve, or a setting; and the update."""
+    curve, edits = (
+        [one for one in found if isinstance(one, dict)] if isinstance(found := plan.get(key), list) else []
+        for key in ("changes", "edits")
+    )
+    lines = [f"{one.get('policy')} at update {one.get('update')}" for one in curve]
+    for one in edits:
+        changed = one.get("changed")
+        for key, pair in changed.items() if isinstance(changed, dict) else ():
+            before, now = pair if isinstance(pair, list) and len(pair) == 2 else (None, pair)
+            lines.append(f"{key} {before} → {now} at update {one.get('update')}")
+    return tuple(" ".join(line.split()) for line in lines)
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str | None]:
@@ -151,6 +159,13 @@ def starting_command(program: Sequence[str], overrides: Iterable[str], flags: Se
     keys = [(override, key_of(override)) for override in overrides]
     kept = [override for override, key in keys if key == "hydra.searchpath" or not is_bookkeeping(key)]
     return shlex.join([*program, *flags, *kept])
+
+
+def with_changes(command: str, changes: Sequence[str]) -> str:
+    """A command, to paste; of a run that a resume has changed, with a comment that says so: no one command gives it."""
+    if not changes:
+        return command
+    return f"{command}  # was resumed: {', '.join(changes)}. This command trains another run, from the start."
 
 
 def parse_value(text: Any) -> Any:

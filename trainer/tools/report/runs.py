@@ -54,7 +54,7 @@ class Run:
 
     @cached_property
     def changes(self) -> tuple[str, ...]:
-        """How resumes have changed the curve: the policy and the update of each."""
+        """How resumes have changed it, each in one line."""
         return changes_of(self.plan)
 
     @cached_property

@@ -12,12 +12,19 @@ from trainer.lr import ConfigError
 from trainer.tools.report.comparable import comparable
 from trainer.tools.report.comparison import Repeats, by_repeat, grouped, repeats
 from trainer.tools.report.runs import FOLD, Run
-from trainer.tools.run_folders import direction, is_bookkeeping, is_number, starting_command, value_order
+from trainer.tools.run_folders import (
+    direction,
+    is_bookkeeping,
+    is_number,
+    starting_command,
+    value_order,
+    with_changes,
+)
 
 DEFAULT = "(default)"
 BATCH = "global batch"
 RESUMED = "resumed"
-"""What stands for a key where a resume has changed the curve of a run: by which policies, and at which updates."""
+"""What stands for a key where a resume has changed a run: how, and at which updates."""
 BATCH_FACTORS = ("data.batch_size", "trainer.devices", "trainer.nodes", "trainer.accumulate")
 """The global batch is their product. Processes that torchrun or Slurm has started are no number in a config."""
 REPEATED = {"seed": "seeds", FOLD: "folds"}
@@ -201,13 +208,11 @@ def format_value(value: Any) -> str:
 def format_command(run: Run, *flags: str, overrides: Iterable[str] | None = None) -> str:
     """The command that starts a run again, to paste: without its name and place, and with other overrides if given.
 
-    For a run whose curve a resume has changed, the line says so: one command does not give it.
+    For a run that a resume has changed, the line says so: one command does not give it.
     """
     given = run.overrides if overrides is None else overrides
     command = starting_command(run.program, given, flags)
-    if overrides is not None or not run.changes:
-        return command
-    return f"{command}  # was resumed: {', '.join(run.changes)}. This command trains another curve, from the start."
+    return with_changes(command, () if overrides is not None else run.changes)
 
 
 def _product(values: Sequence[Any]) -> float:

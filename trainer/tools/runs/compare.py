@@ -48,6 +48,7 @@ def compare(folders: Sequence[Path], out: Path, metric: str | None = None, force
             for number, why in apart.items()
             if why
         ),
+        *(one_line(f"{run.name}: was resumed: {', '.join(run.changes)}") for run, _ in logged if run.changes),
     ]
 
 

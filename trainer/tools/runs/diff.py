@@ -31,6 +31,7 @@ def diff(first: Path, second: Path) -> list[str]:
         *align(heads, words=2),
         "",
         *format_configs(*runs),
+        *format_changes(*runs),
         "",
         *format_scores(*runs),
         "",
@@ -53,6 +54,12 @@ def format_configs(a: ListedRun, b: ListedRun) -> list[str]:
         return ["configs: they are the same"]
     rows = [(one_line(key), *(_value(value) for value in pair)) for key, pair in found.items()]
     return align([("config", "first", "second"), *rows], words=3)
+
+
+def format_changes(a: ListedRun, b: ListedRun) -> list[str]:
+    """How resumes have changed the runs, where that differs."""
+    found = [", ".join(run.changes) or "no change" for run in (a, b)]
+    return [] if found[0] == found[1] else [one_line(f"resumed: first {found[0]}; second {found[1]}")]
 
 
 def format_scores(a: ListedRun, b: ListedRun) -> list[str]:

@@ -20,6 +20,7 @@ from trainer.tools.run_folders import (
     PLAN,
     RESULT,
     Record,
+    changes_of,
     error_of,
     find_folders,
     finite,
@@ -72,6 +73,18 @@ class ListedRun:
         return typed_values(self.overrides)
 
     @cached_property
+    def may_be_resumed(self) -> bool:
+        """Whether a resume may have changed it, as far as its overrides and the names of its files say it."""
+        return any(key.startswith("resume") for key in self.typed) or any(
+            name.startswith("config-until-") for name in self.files
+        )
+
+    @cached_property
+    def changes(self) -> tuple[str, ...]:
+        """How resumes have changed it, each in one line; the plan is read only where one may have."""
+        return changes_of(self.plan) if self.may_be_resumed else ()
+
+    @cached_property
     def planned_tree(self) -> Record:
         """The resolved config that the plan holds; empty where a resume may have changed it since.
 
@@ -80,8 +93,7 @@ class ListedRun:
         history = self.plan.get("curve_history")
         if not isinstance(history, list) or len(history) != 1 or not isinstance(history[0], dict):
             return {}
-        resumed = any(name.startswith("config-until-") for name in self.files)
-        if resumed or any(key.startswith("resume") for key in self.typed) or CONFIG not in self.files:
+        if self.may_be_resumed or CONFIG not in self.files:
             return {}
         config = history[0].get("config")
         return config if isinstance(config, dict) else {}

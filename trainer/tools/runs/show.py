@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.launch.folder_lock import FolderLock
-from trainer.tools.run_folders import changes_of, finite, program_of, starting_command
+from trainer.tools.run_folders import changes_of, finite, program_of, starting_command, with_changes
 from trainer.tools.runs.listed import RUNNING, ListedRun, one_run
 from trainer.tools.runs.table import format_bytes, format_seconds, one_line
 
@@ -14,18 +14,19 @@ from trainer.tools.runs.table import format_bytes, format_seconds, one_line
 def show(folder: Path) -> list[str]:
     """The lines about the run in a folder."""
     run = one_run(folder)
+    changes = changes_of(run.plan)
     known: list[tuple[str, str]] = [
         ("run", run.name),
         ("state", _state(run)),
         ("scores", _scores(run)),
         ("updates", _updates(run)),
         ("rate", _rate(run.plan)),
-        ("changed", ", ".join(changes_of(run.plan))),
+        ("changed", ", ".join(changes)),
         ("batch", _number(run.plan.get("global_batch"))),
         ("disk", f"{format_bytes(run.size)}, {_checkpoints(run)}"),
         ("versions", _versions(run)),
         ("settings", shlex.join(run.overrides)),
-        ("again", starting_command(program_of(run.plan), run.overrides)),
+        ("again", with_changes(starting_command(program_of(run.plan), run.overrides), changes)),
         *_commands(run),
     ]
     return [f"{name:<10}{one_line(text)}" for name, text in known if text]

@@ -30,7 +30,8 @@ def format_runs(runs: Sequence[ListedRun], asked: Sequence[str], total: int, wid
     rows = [("run", "state", *map(one_line, metrics), "updates", "time", "disk", "settings")]
     for run, words in zip(runs, settings):
         scores = ("" if (value := run.scores.get(name)) is None else f"{value:.5g}" for name in metrics)
-        why = [run.error] if run.error else []
+        why = [f"resumed: {', '.join(run.changes)}"] if run.changes else []
+        why += [run.error] if run.error else []
         last = one_line(": ".join([*([words] if words else []), *why]))
         rows.append((one_line(run.name), run.state, *scores, *_numbers(run), last))
     lines = align(_narrowed(rows, width), words=2, last=True) if runs else []
@@ -96,6 +97,7 @@ def _facts_of(run: ListedRun) -> dict[str, Any]:
         "seconds": run.seconds,
         "bytes": run.size,
         "written": run.written,
+        "resumed": ", ".join(run.changes) or None,
     }
 
 
