@@ -192,6 +192,11 @@ def attribute_setters(policy: LRPolicy, net: nn.Module, step: object) -> dict[st
     loss = getattr(step, "loss", step)
     setters: dict[str, AttributeSetter] = {}
     if "dropout" in policy.hyper_schedules:
+        if net._compiled_call_impl is not None:
+            raise ConfigError(
+                "hyper_schedule.dropout: with trainer.compile=true each rate of dropout compiles the net anew, and "
+                "torch gives up after eight: leave one of the two out."
+            )
         setters["dropout"] = _dropout_setter(net, policy.hyper_schedules["dropout"].bases[0])
     if "label_smoothing" in policy.hyper_schedules:
         if not hasattr(loss, "label_smoothing"):
