@@ -38,7 +38,15 @@ class LightningData(Loaders):
         found = {name: overrides(self.module, method) for name, method in LOADERS.items()}
         if not found["train"]:
             raise ValueError(f"data.module: {type(self.module).__name__} has no train_dataloader: give it one.")
-        return {name: self._call(LOADERS[name]) if there else None for name, there in found.items()}
+        return {name: self._loader(name) if there else None for name, there in found.items()}
+
+    def _loader(self, name: str) -> Any:
+        try:
+            return self._call(LOADERS[name])
+        except NotImplementedError:  # as a module may answer that has no such split
+            if name == "train":
+                raise
+            return None
 
     def _call(self, name: str, *arguments: str) -> Any:
         try:

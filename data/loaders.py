@@ -1,6 +1,7 @@
 """Data from the `DataLoader`s of a project: their data sets, collate functions and workers are taken over."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from torch.utils.data import (
@@ -14,6 +15,7 @@ from torch.utils.data import (
 
 from data.dataset import Datasets, Given, made
 from data.streamed import Streamed, is_streamed
+from data.tree import alongside, fingerprint
 
 
 class Loaders(Datasets):
@@ -21,7 +23,8 @@ class Loaders(Datasets):
 
     Training samples of a map-style set come in the order of the run: a new permutation each epoch, whatever the loader
     says of shuffling. The loader's batch size must be `batch_size`. An iterable set keeps its order. Each validation
-    and test sample is scored once, in batches as large as the loaders' if `eval_batch_size` is not given. `shape`,
+    and test sample is scored once, in batches as large as the loaders' if `eval_batch_size` is not given. A loader of
+    another class is taken over if its batches are those of a `DataLoader` of its `dataset` and `batch_size`. `shape`,
     `sharded` and `reread` are those of `data.dataset.Datasets`.
     """
 
@@ -58,7 +61,12 @@ def one(key: str, loader: Any) -> DataLoader:
     if isinstance(loader, list | tuple) and len(loader) == 1:
         loader = loader[0]
     if not isinstance(loader, DataLoader):
-        raise ValueError(f"{key} gives a {type(loader).__name__}, but one torch.utils.data.DataLoader is needed.")
+        if not _gives_samples(loader):
+            raise ValueError(
+                f"{key} gives a {type(loader).__name__}, but one torch.utils.data.DataLoader is needed, or a loader "
+                "with the same batches from its dataset and batch_size: give one, or the data set by data=dataset."
+            )
+        loader = DataLoader(loader.dataset, loader.batch_size)
     if loader.batch_size is None and loader.batch_sampler is None:
         raise ValueError(f"{key} has batch_size=None, so its data set makes whole batches: let it give single samples.")
     streamed = is_streamed(loader.dataset)
@@ -69,6 +77,28 @@ def one(key: str, loader: Any) -> DataLoader:
             "exactly: set data.sampling, or give a data set of the chosen samples, such as torch.utils.data.Subset."
         )
     return loader
+
+
+def _gives_samples(loader: Any) -> bool:
+    """Whether a loader of another class gives what `DataLoader(loader.dataset, loader.batch_size)` would.
+
+    Its first batch without `shuffle`, and the number of its batches, are compared with those of torch.
+    """
+    dataset: Any = getattr(loader, "dataset", None)
+    size = getattr(loader, "batch_size", None)
+    sized = all(hasattr(dataset, name) for name in ("__len__", "__getitem__")) and not isinstance(dataset, list | tuple)
+    if not sized or not isinstance(size, int) or size < 1 or not hasattr(loader, "__len__"):
+        return False
+    ordered = copy(loader)
+    if hasattr(ordered, "shuffle"):
+        ordered.shuffle = False
+    plain = DataLoader(dataset, size)
+    try:
+        pair = [next(iter(one)) for one in (ordered, plain)]
+        alongside(*pair)
+    except (StopIteration, TypeError, ValueError, LookupError):
+        return False
+    return len(loader) == len(plain) and fingerprint(pair[0]) == fingerprint(pair[1])
 
 
 def _takes_each_once(sampler: Any) -> bool:

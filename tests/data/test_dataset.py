@@ -15,6 +15,7 @@ from trainer.checkpoint.io import checkpoint_path
 from trainer.config.run_summary import format_run, summary_of_run
 from trainer.lr import ConfigError
 from trainer.run import evaluate, fit
+from trainer.tools.trained.batches import batches_of
 
 OWN = "tests.data.own_sets"
 RUN = (
@@ -248,3 +249,35 @@ def test_a_single_loader_may_be_in_a_list_and_its_worker_function_sees_the_data_
     data.setup()
     assert len(next(data.random_batches(0, 0, 3, 1)).batch) == 3
     assert seen.item() == 9
+
+
+def test_a_loader_of_another_class_is_taken_over_where_its_batches_are_those_of_its_data_set(assembled):
+    words = [
+        "data=dataset",
+        f"data.train={{_target_:{OWN}.Rows}}",
+        f"data.val={{_target_:{OWN}.Rows,count:20,begin:1000}}",
+    ]
+    plain = assembled(*RUN, *words, step("row_step"))
+    module = assembled(*RUN, "data=lightning", f"data.module={{_target_:{OWN}.OneSplit}}", step("row_step"), folder="m")
+    for run in (plain, module):
+        fit(run)
+    assert torch.equal(weights(plain), weights(module))
+    assert module.data.splits.test is None
+
+
+@pytest.mark.parametrize("change", ["scale:2", "short:true", "batch_size:0"])
+def test_a_loader_of_another_class_that_changes_or_leaves_out_samples_is_refused(assembled, change):
+    train = f"data.train={{_target_:{OWN}.FastRows,{change}}}".replace("{", "{batch_size:8,", change[:5] != "batch")
+    with pytest.raises(
+        ConfigError, match="data.train gives a FastRows, but one .* with the same batches .* data=dataset"
+    ):
+        assembled(*RUN, *LOADERS, train)
+
+
+@pytest.mark.parametrize("loader", [own_sets.FastRows(8), own_sets.train_loader(8)], ids=["own", "torch"])
+def test_predictions_of_a_data_module_whose_loader_shuffles_are_refused(loader):
+    module = own_sets.LitRows()
+    module.test_dataloader = lambda: loader
+    with pytest.raises(ConfigError, match=f"the {type(loader).__name__} shuffles, and predictions are in the order"):
+        batches_of(module, 8, stage="predict")
+    assert batches_of(module, 8) is loader

@@ -62,3 +62,11 @@ def lagged_pairs(count: int, seed: int, lag: int = 4) -> Any:
     weights = 0.5 + torch.rand(count, 2, generator=generator)
     pair = {"data": states[:count], "data_lag": states[lag:]}
     return DictDataset({**pair, "weights": weights[:, 0], "weights_lag": weights[:, 1]})
+
+
+def lagged_module(batch_size: int) -> Any:
+    """The same data as mlcolvar's own data module."""
+    from mlcolvar.data import DictModule
+
+    generator = torch.Generator().manual_seed(2)
+    return DictModule(lagged_pairs(900, 0), lengths=(2 / 3, 1 / 3), batch_size=batch_size, generator=generator)

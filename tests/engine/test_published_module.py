@@ -18,7 +18,9 @@ import torch
 from tests.engine.test_lightning import same, stock
 from trainer.checkpoint.io import checkpoint_path
 from trainer.log.validations import read_validations
+from trainer.lr import ConfigError
 from trainer.run import fit
+from trainer.tools.trained.batches import batches_of
 
 CONFIG = "+model.config"
 VIME = (
@@ -40,6 +42,11 @@ TICA = (
     *("optimizer=module", "trainer.duration=10ep", "logger=none", "trainer.keep=0", "data=dataset"),
     *("data.train={_target_: tests.engine.published.lagged_pairs, count: 600, seed: 0}", "data.batch_size=100"),
     *("data.val={_target_: tests.engine.published.lagged_pairs, count: 300, seed: 1}", "data.eval_batch_size=300"),
+)
+TICA_OWN_DATA = (
+    *(word for word in TICA if not word.startswith("data")),
+    *("data=lightning", "data.module={_target_: tests.engine.published.lagged_module, batch_size: ${data.batch_size}}"),
+    *("data.batch_size=100", "data.eval_batch_size=300"),
 )
 MPNN = (
     *("task=lightning", "model=own", "model._target_=chemprop.models.MPNN", "allow=[chemprop,tests]"),
@@ -96,3 +103,22 @@ def test_it_learns_by_a_schedule_and_resumes_to_the_same_bits(assembled, words, 
         resumed = assembled(*words, folder=f"from{t}", resumed=checkpoint_path(whole.checkpointing.folder, t))
         fit(resumed)
         assert same(whole.module, resumed.module), t
+
+
+@needs("mlcolvar")
+def test_a_data_module_of_a_library_with_loaders_of_its_own_class_trains_and_resumes(assembled):
+    whole = assembled(*TICA_OWN_DATA, "trainer.duration=3ep", "trainer.checkpoint=5")
+    data = whole.data
+    assert [None if part is None else len(part) for part in data.splits] == [600, 300, None]
+    loader, (batch,) = data.module.val_dataloader(), data.val_dataloader()
+    assert type(loader).__name__ == "DictLoader"
+    assert batch.keys() == {"data", "data_lag", "weights", "weights_lag"}
+    assert all(torch.equal(batch[name], loader.dataset[name]) for name in batch)
+    fit(whole)
+    resumed = assembled(
+        *TICA_OWN_DATA, "trainer.duration=3ep", folder="on", resumed=checkpoint_path(whole.checkpointing.folder, 5)
+    )
+    fit(resumed)
+    assert same(whole.module, resumed.module)
+    with pytest.raises(ConfigError, match="this data module has no test data"):
+        batches_of(data.module, 100, stage="predict")

@@ -37,8 +37,8 @@ def batches_of(
     integer("batch_size", size, "it is a number of samples, at least 1.")
     if hasattr(data, "test_dataloader") and hasattr(data, "setup"):  # of pytorch_lightning or lightning.pytorch
         return _of_module(data, stage)
-    if stage == "predict" and isinstance(data, DataLoader) and isinstance(data.sampler, RandomSampler):
-        raise ConfigError("the DataLoader shuffles, and predictions are in the order of the data: set shuffle=False.")
+    if stage == "predict":
+        _check_order(data)
     if is_batch(data):
         return _slices(data, size)
     if isinstance(data, DataLoader):
@@ -54,11 +54,31 @@ def batches_of(
 
 def _of_module(module: Any, stage: str) -> Iterable[Any]:
     own = getattr(type(module).predict_dataloader, "__module__", "").partition(".")[0]
-    if own in ("pytorch_lightning", "lightning"):
-        stage = "test"
+    predicts = stage == "predict" and own not in ("pytorch_lightning", "lightning")
+    loader = None
     module.prepare_data()
-    module.setup(stage)
-    return _found(getattr(module, f"{stage}_dataloader")(), f"this data module has no {stage} data.")
+    for kind in ("predict", "test") if predicts else ("test",):
+        module.setup(kind)
+        try:
+            loader = getattr(module, f"{kind}_dataloader")()
+            break
+        except NotImplementedError:  # as a module may answer that has no such data
+            continue
+    if stage == "predict":
+        _check_order(loader)
+    return _found(loader, f"this data module has no {kind} data.")
+
+
+def _check_order(loader: Any) -> None:
+    """Refuse a loader that shuffles, of torch or with an attribute `shuffle`."""
+    if isinstance(loader, DataLoader):
+        shuffles = isinstance(loader.sampler, RandomSampler)
+    else:
+        shuffles = getattr(loader, "shuffle", False) is True
+    if shuffles:
+        raise ConfigError(
+            f"the {type(loader).__name__} shuffles, and predictions are in the order of the data: set shuffle=False."
+        )
 
 
 def split_of(module: Any, split: str) -> Iterable[Any]:
