@@ -64,8 +64,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         ("trainer/optim/", "parameter groups, composite optimizer, what no library has", TORCH | {"pytorch_optimizer"}),
         (
             "trainer/log/",
-            "metric buffer, TensorBoard, CSV, MLflow, console, validations",
-            TORCH | {"tensorboard", "rich", "google", "google_crc32c", "mlflow"},
+            "metric buffer, TensorBoard, CSV, MLflow, W&B, console, validations",
+            TORCH | {"tensorboard", "rich", "google", "google_crc32c", "mlflow", "wandb"},
         ),
         ("trainer/cli/", "the command, exit codes, messages, run id", HYDRA | {"torch", "yaml"}),
     ],

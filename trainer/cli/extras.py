@@ -33,6 +33,7 @@ EXTRAS = {
     "ray": "ray",
     "peft": "lora",
     "mlflow": "mlflow",
+    "wandb": "wandb",
 }
 """The extra by the name under which its package is imported; pyproject.toml says what each extra installs."""
 
