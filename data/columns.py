@@ -1,5 +1,6 @@
 """The columns of a table as tensors: numbers, codes of categories."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,11 @@ class Columns:
             raise ValueError(f"data.path has no column beside the target {target}: give some to learn from.")
         return columns
 
+    def note(self, target: str) -> str:
+        """The columns in words."""
+        parts = (("numbers", self.numbers), ("categories", self.categories))
+        return "; ".join([*(f"{kind} {_few(names)}" for kind, names in parts if names), f"target {target}"])
+
     def check(self, table: Any, where: str, target: str | None) -> None:
         """ValueError for a table without one of the columns, or one that is named twice."""
         used = [*self.numbers, *self.categories, *([] if target is None else [target])]
@@ -116,8 +122,30 @@ class Columns:
             count = table.column_names.count(name)
             if count == 0:
                 raise ValueError(f"{where} has no column {name}: its columns are {', '.join(table.column_names)}.")
-            if count > 1 or used.count(name) > 1:
-                raise ValueError(f"{where}: column {name} is there or used twice: rename it, or name it once.")
+            if count > 1:
+                raise ValueError(f"{where} has several columns {name}: rename them.")
+            if used.count(name) > 1:
+                raise ValueError(
+                    f"column {name} is named twice in data.numbers, data.categories and data.target: name it once."
+                )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8])}{more}"
+
+
+def check_classes(column: Any, where: str) -> None:
+    """ValueError for a column of numbers with fractions, which are no classes."""
+    import pyarrow.types as kinds
+
+    if kinds.is_floating(column.type):
+        for row, value in enumerate(column.to_pylist()):
+            if value is not None and math.isfinite(value) and value % 1:
+                raise ValueError(
+                    f"{where}: row {row} has {value}, which is no class: give whole numbers or texts, or set "
+                    "data.kind=regression task=regression to predict numbers."
+                )
 
 
 def number_columns(table: Any, names: Sequence[str], where: str, fill: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from data.bounds import share
 from data.checks import class_labels, finite_numbers
-from data.columns import Columns, Values, alike, category_codes, kind_of, number_columns, read_table
+from data.columns import Columns, Values, alike, category_codes, check_classes, kind_of, number_columns, read_table
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory
@@ -73,6 +73,10 @@ class Table(DataModule):
             return {"numbers": numbers, "categories": [size + 1 for size in self._sizes], **classes}
         return {"in_features": numbers + sum(self._sizes), **classes}
 
+    @property
+    def notes(self) -> list[str]:
+        return [self._columns.note(self.target)]
+
     def read(self) -> Splits:
         tables = {key: read_table(f"data.{key}", path) for key, path in self.paths.items() if path is not None}
         first = tables["path"]
@@ -110,6 +114,8 @@ class Table(DataModule):
         if self.kind == "regression":
             return {key: finite_numbers(table[self.target], places[key])[:, None] for key, table in tables.items()}
         columns = {key: table[self.target] for key, table in tables.items()}
+        for key, column in columns.items():
+            check_classes(column, places[key])
         values = sorted({value for column in columns.values() for value in column.to_pylist() if value is not None})
         if self._fitted is not None:
             if new := [value for value in values if value not in self._fitted["classes"]]:

@@ -207,7 +207,7 @@ def test_a_value_that_does_not_fit_is_refused_with_its_row(tmp_path: Path, chang
     [
         (lambda i: i % 3 + 1, "the label 3: give 0 to 2, since classes are counted from 0"),
         (lambda i: -100 if i == 7 else i % 2, "row 7 has the label -100"),
-        (lambda i: i % 2 + 0.5, "row 0 has the label 0.5: give whole numbers"),
+        (lambda i: i % 2 + 0.5, "row 0 has 0.5, which is no class: .* set data.kind=regression task=regression"),
     ],
 )
 def test_targets_that_are_no_classes_are_refused_with_their_row(tmp_path: Path, labels: Any, told: str) -> None:
@@ -220,7 +220,14 @@ def test_a_file_that_is_none_and_columns_that_are_not_there_are_refused(tmp_path
     refused("data.test_path=.*none.csv is not a file", path, test_path=str(tmp_path / "none.csv"))
     refused("has no column kin: its columns are height, count", path, target="kin")
     refused("has no column weight", path, numbers=["weight"])
-    refused("column count is there or used twice", path, numbers=["count"], categories=["count"])
+    refused(
+        "column count is named twice in data.numbers, data.categories and data.target",
+        path,
+        numbers=["count"],
+        categories=["count"],
+    )
+    (tmp_path / "twice.csv").write_text("a,a,kind\n1,2,x\n")
+    refused("has several columns a: rename them", str(tmp_path / "twice.csv"))
     refused("leave nothing of 60 rows to train on", path, val_fraction=0.5, test_fraction=0.5)
     refused("data.val_fraction=1.5", path, val_fraction=1.5)
     (tmp_path / "empty.csv").write_text("a,kind\n")
@@ -250,3 +257,11 @@ def test_a_column_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(b"height,colour,kind\n" + "1.0,grün,a\n2.0,rot,b\n".encode("latin-1") * 20)
     with pytest.raises(ValueError, match="latin.csv: column colour is not UTF-8 text: convert the file"):
         table(str(path))
+
+
+def test_the_columns_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", rows())
+    assert table(path).notes == ["numbers height, count; categories colour, wet; target kind"]
+    assert table(path, numbers=["count"], categories=[]).notes == ["numbers count; target kind"]
+    many = write(tmp_path / "many.csv", [{**{f"x{i}": i + j for i in range(12)}, "kind": j % 2} for j in range(30)])
+    assert table(many).notes == ["numbers x0, x1, x2, x3, x4, x5, x6, x7 and 4 more; target kind"]

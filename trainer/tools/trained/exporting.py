@@ -12,7 +12,10 @@ as written: on the sample, and on its first two thirds.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,12 +86,13 @@ def _write_onnx(net: nn.Module, inputs: Any, path: Path) -> None:
         needed(package, "an export to .onnx")
     runtime = needed("onnxruntime", "an export to .onnx, which is verified,")
     arguments, named = _arguments(inputs)
-    made = _refused(
-        ".onnx",
-        lambda: torch.onnx.export(
-            net, (*arguments, named), dynamic_shapes=_dynamic(inputs), dynamo=True, verbose=False
-        ),
-    )
+    with _quiet():
+        made = _refused(
+            ".onnx",
+            lambda: torch.onnx.export(
+                net, (*arguments, named), dynamic_shapes=_dynamic(inputs), dynamo=True, verbose=False
+            ),
+        )
     made.save(str(path))
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
@@ -98,6 +102,20 @@ def _write_onnx(net: nn.Module, inputs: Any, path: Path) -> None:
         return [torch.from_numpy(one) for one in session.run(None, dict(zip(names, leaves, strict=True)))]
 
     _verify(net, run, inputs, path.suffix)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of its own parts while it traces, such as that torchvision is not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Any, Path], None]] = {
