@@ -302,3 +302,25 @@ def test_torchrun_that_handles_sigusr1_waits_for_the_checkpoint_and_the_job_is_r
     update = last(tmp_path)["cadence"]["updates"]
     assert f"interrupted by SIGUSR1 at update {update}; Slurm job 7 is requeued" in err
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
+
+
+@pytest.mark.parametrize("signum", [TERM, signal.SIGHUP])
+def test_a_command_that_is_no_run_ends_in_one_line_and_leaves_nothing_temporary(tmp_path, signum):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ["range-test", "trainer.accelerator=cpu", "trainer.threads=1", "--updates", "100000", "--no-files"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "cadence", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not any(temporary.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    command.send_signal(signum)
+    told = command.communicate(timeout=60)[1].splitlines()
+    assert (command.returncode, told[-1]) == (128 + signum, f"interrupted by {signum.name}")
+    assert not any(temporary.iterdir())

@@ -38,6 +38,8 @@ def run_cli(main: Callable[[], object], trains: bool = False) -> int:
     replace_unknown_characters()
     if trains:
         drop_unwritable()
+    else:
+        signals.end_cleanly()
     signals.reported()
     try:
         with hydra_raises():
@@ -57,6 +59,8 @@ def _exited(leaving: SystemExit) -> int:
     """The code of `sys.exit(code)`; a job that exits without an error code has failed, too."""
     if isinstance(leaving.__context__, KeyboardInterrupt):
         return _print("interrupted", INTERRUPTED)
+    if isinstance(leaving, signals.Ended):
+        return _print(str(leaving), 128 + leaving.signum)
     if isinstance(leaving, signals.Interrupted):
         return _interrupted(leaving)
     if isinstance(leaving.code, str):

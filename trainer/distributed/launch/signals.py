@@ -57,6 +57,17 @@ class Interrupted(SystemExit):
         return f"interrupted by {self.name} {when}"
 
 
+class Ended(SystemExit):
+    """A signal has ended a command that is no run; the exit code is 128 + n."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signum).name}"
+
+
 def signal_of(code: int) -> int:
     """The signal, or `TIME_IS_UP`, by which a run with this exit code was interrupted; 0 for another code."""
     return code - 128 if code - 128 in (*SIGNALS, TIME_IS_UP) else 0
@@ -75,6 +86,20 @@ def handle_signals() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _register_at_fork()
     threading.Thread(target=_exit_at_second, args=(reader,), name="signals", daemon=True).start()
+
+
+def end_cleanly() -> None:
+    """In a command that is no run: SIGTERM and SIGHUP raise `Ended`, so that what is temporary is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_DFL:
+            signal.signal(signum, _end)
+    _register_at_fork()
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    raise Ended(signum)
 
 
 @contextmanager
@@ -120,6 +145,8 @@ def _restore_defaults() -> None:
     for signum in SIGNALS:
         if signal.getsignal(signum) is _handle:
             signal.signal(signum, signal.SIG_IGN if signum in FROM_TERMINAL else signal.SIG_DFL)
+        elif signal.getsignal(signum) is _end:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 def reported() -> None:

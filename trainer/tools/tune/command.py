@@ -50,7 +50,11 @@ def main(words: list[str] | None = None) -> None:
     root = options.out or Path("outputs") / f"tune-{_digest(given)[:8]}"
     with removed_where_refused(root, also=(BY,)), FolderLock(root, "a tune") as lock:
         _take(lock, given)
-        _tune(options, cfg, root)
+        try:
+            _tune(options, cfg, root)
+        except (KeyboardInterrupt, SystemExit):
+            print(f"{root} keeps what was trained: the same command goes on", file=sys.stderr, flush=True)
+            raise
 
 
 def _tune(options: argparse.Namespace, cfg: DictConfig, root: Path) -> None:
