@@ -140,21 +140,27 @@ def test_failed_half_written_and_unfinished_runs_are_left_out_and_named(tmp_path
         assert words in html
 
 
-@pytest.mark.parametrize("number", range(6))
-def test_csv_and_parquet_hold_what_the_results_hold(sweep, tmp_path, number):
-    if number == 0:
-        report.main([str(sweep), "--out", str(sweep.parent / "tables")])
-    with (sweep.parent / "tables" / "results.csv").open(newline="") as file:
-        row = list(csv.DictReader(file))[number]
-    table = pandas.read_parquet(sweep.parent / "tables" / "results.parquet").iloc[number]
-    result = json.loads((sweep / str(number) / "result.json").read_text())
-    config = yaml.safe_load((sweep / str(number) / "config.yaml").read_text())
-    for metric, value in result["metrics"].items():
-        assert float(row[metric]) == value == table[metric]
-    assert float(row["optimizer.lr"]) == config["optimizer"]["lr"] == table["optimizer.lr"]
-    assert int(row["seed"]) == config["seed"] == table["seed"]
-    assert (row["run"], row["status"], int(row["updates"])) == (str(number), "completed", 40)
-    assert (table["run"], table["status"], table["updates"], table["seconds"]) == (str(number), "completed", 40, 1.5)
+def test_csv_and_parquet_hold_what_the_results_hold(sweep, tmp_path):
+    report.main([str(sweep), "--out", str(tmp_path)])
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    tables = pandas.read_parquet(tmp_path / "results.parquet")
+    for number, row in enumerate(rows):
+        table = tables.iloc[number]
+        result = json.loads((sweep / str(number) / "result.json").read_text())
+        config = yaml.safe_load((sweep / str(number) / "config.yaml").read_text())
+        for metric, value in result["metrics"].items():
+            assert float(row[metric]) == value == table[metric]
+        assert float(row["optimizer.lr"]) == config["optimizer"]["lr"] == table["optimizer.lr"]
+        assert int(row["seed"]) == config["seed"] == table["seed"]
+        assert (row["run"], row["status"], int(row["updates"])) == (str(number), "completed", 40)
+        assert (table["run"], table["status"], table["updates"], table["seconds"]) == (
+            str(number),
+            "completed",
+            40,
+            1.5,
+        )
+    assert len(rows) == len(tables) == 20
 
 
 def test_mistakes_are_refused_in_one_line(sweep, tmp_path):

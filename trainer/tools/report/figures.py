@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from trainer.cli.extras import needed
 from trainer.tools.drawing import COLORS, GREY, series_color, suits_log
 from trainer.tools.report.comparison import Importance, Repeats
-from trainer.tools.report.rates import Optimum, is_geometric
+from trainer.tools.report.optimum import Optimum
+from trainer.tools.report.rates import is_geometric
 from trainer.tools.report.response import HeatMap, Point, RateCurve
 from trainer.tools.report.runs import Points, Run
 from trainer.tools.report.study import Study

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from trainer.tools.report.comparison import Comparison, Repeats, compare_options, grouped
-from trainer.tools.report.rates import Optimum, Width, find_edge, refine
+from trainer.tools.report.optimum import Optimum
+from trainer.tools.report.rates import Width, find_edge, refine
 from trainer.tools.report.response import RateCurve
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import BATCH_FACTORS, Study, format_command, format_value

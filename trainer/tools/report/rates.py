@@ -1,4 +1,4 @@
-"""What a grid of learning rates says: the optimum with its interval, the edge, the width. Pure functions of numbers.
+"""What a grid of learning rates says of its edge and its width. Pure functions of numbers.
 
 A *cost* is a metric with its sign turned so that less is better.
 """
@@ -7,51 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, median
-
-import numpy as np
-from scipy.stats import chi2
-from scipy.stats import f as fisher
-from scipy.stats import t as student
+from statistics import fmean
 
 from trainer.tools.report.comparison import grouped
 
-RATES_TO_FIT = 4
-"""A fit needs one learning rate more than a parabola has coefficients."""
-NEAR, STEPS, LOPSIDED = 0.6, 2, 8.0
-"""A fit takes the rates within so many decades of the best one, and so many steps of the grid to each side.
-
-An end that rises so many times as high as the other end is left out: there training begins to break.
-"""
 RATES_OF_GRID = 3
 """With fewer values than this, every value is an edge, and an edge says nothing."""
 REACH = 10.0
 """A failed value beyond this factor outside a grid says nothing about the next value."""
-
-
-class Undetermined(ValueError):
-    """The numbers do not determine the answer; the message says why."""
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """The rate at which the fitted parabola is least, with its interval; cost = a + b·x + c·x², x = log10(rate).
-
-    `window` is the lowest and highest rate of the fit, `points` the number of runs in it.
-    """
-
-    rate: float
-    low: float
-    high: float
-    coefficients: tuple[float, float, float]
-    window: tuple[float, float]
-    points: int
-
-    def cost(self, rate: float) -> float:
-        """The parabola at a rate."""
-        a, b, c = self.coefficients
-        x = math.log10(rate)
-        return a + b * x + c * x * x
 
 
 def mean_costs(rates: Sequence[float], costs: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -59,95 +22,6 @@ def mean_costs(rates: Sequence[float], costs: Sequence[float]) -> tuple[list[flo
     groups = grouped(zip(rates, costs, strict=True))
     ordered = sorted(groups)
     return ordered, [fmean(groups[rate]) for rate in ordered]
-
-
-def optimum(rates: Sequence[float], costs: Sequence[float], level: float = 0.95) -> Optimum:
-    """Fit a parabola in log10 of the rate around the best one, by least squares. Each run is a point of its own.
-
-    The interval holds every x at which a t-test does not reject that the slope b + 2·c·x is zero (Fieller 1954). It
-    uses no expansion. Where the curvature is not certain it has no end, and the fit is refused. Its coverage is the
-    level as long as the valley stands out of the noise; where noise picks the window, the coverage is lower.
-
-    Raises:
-        Undetermined: fewer than 4 rates, the best at the edge, no convex curve, a curve too flat for its noise, or
-            one that is no parabola.
-    """
-    grid, means = mean_costs(rates, costs)
-    if len(grid) < RATES_TO_FIT:
-        raise Undetermined(f"{len(grid)} learning rates, and a fit needs {RATES_TO_FIT}")
-    best = means.index(min(means))
-    if best in (0, len(grid) - 1):
-        raise Undetermined(f"the best learning rate, {grid[best]:g}, is at the edge of the grid")
-    used = fit_window(grid, means, best)
-    pairs = [(math.log10(rate), cost) for rate, cost in zip(rates, costs) if rate in used]
-    if len(used) < RATES_TO_FIT:
-        raise Undetermined(f"{len(used)} learning rates around the best, and a fit needs {RATES_TO_FIT}")
-    middle = math.log10(grid[best])
-    low, vertex, high, (a, b, c) = _fieller([x - middle for x, _ in pairs], [cost for _, cost in pairs], level)
-    if not math.log10(used[0]) <= vertex + middle <= math.log10(used[-1]):
-        raise Undetermined("the fitted parabola has its optimum outside the learning rates that it was fitted to")
-    if high - low > math.log10(grid[-1] / grid[0]):
-        raise Undetermined("the curve is too flat for its noise: the interval is wider than the grid")
-    moved = (a - b * middle + c * middle**2, b - 2 * c * middle, c)
-    at = [10 ** (x + middle) for x in (vertex, low, high)]
-    return Optimum(at[0], at[1], at[2], moved, (used[0], used[-1]), len(pairs))
-
-
-def fit_window(grid: Sequence[float], means: Sequence[float], best: int) -> list[float]:
-    """The rates around the best one that the parabola is fitted to."""
-    close = [i for i, rate in enumerate(grid) if abs(math.log10(rate / grid[best])) <= NEAR]
-    first, last = max(0, min(close[0], best - STEPS)), min(len(grid) - 1, max(close[-1], best + STEPS))
-    while last - first >= RATES_TO_FIT:
-        low, high = means[first] - means[best], means[last] - means[best]
-        if low > LOPSIDED * high and best - first > 1:
-            first += 1
-        elif high > LOPSIDED * low and last - best > 1:
-            last -= 1
-        else:
-            break
-    return list(grid[first : last + 1])
-
-
-def _fieller(xs: list[float], ys: list[float], level: float) -> tuple[float, float, float, tuple[float, float, float]]:
-    """The low end, the vertex and the high end, as x, and the coefficients of the parabola."""
-    design = np.vander(np.array(xs), 3, increasing=True)
-    values = np.array(ys)
-    inverse = np.linalg.inv(design.T @ design)
-    a, b, c = inverse @ design.T @ values
-    if c <= 0:
-        raise Undetermined("the curve is not convex around its best learning rate")
-    residual = values - design @ np.array([a, b, c])
-    variance, free, fits = _noise(xs, residual)
-    covariance = inverse * variance
-    square = float(student.ppf((1 + level) / 2, free)) ** 2
-    p = 4 * (c * c - square * covariance[2, 2])
-    q = 4 * (b * c - square * covariance[1, 2])
-    r = b * b - square * covariance[1, 1]
-    if p <= 0:
-        raise Undetermined(
-            "the curve is too flat for its noise: no curvature is certain"
-            if fits
-            else "no parabola fits the rates around the best"
-        )
-    root = math.sqrt(max(0.0, q * q - 4 * p * r))
-    return (-q - root) / (2 * p), -b / (2 * c), (-q + root) / (2 * p), (float(a), float(b), float(c))
-
-
-def _noise(xs: Sequence[float], residual: np.ndarray) -> tuple[float, int, bool]:
-    """The variance of a point, its degrees of freedom, and whether the parabola fits as well as the seeds allow.
-
-    Where an F-test says that it does not, the misfit is taken for the noise. The spread between seeds is that of the
-    median rate: where training begins to break, it is far larger than around the best rate.
-    """
-    groups = grouped(zip(xs, residual.tolist()))
-    squares = {x: sum((value - fmean(same)) ** 2 for value in same) for x, same in groups.items()}
-    spreads = [squares[x] / chi2.ppf(0.5, len(same) - 1) for x, same in groups.items() if len(same) > 1]
-    within, between = len(xs) - len(groups), len(groups) - 3
-    total = float(residual @ residual)
-    misfit = max(0.0, total - sum(squares.values())) / between
-    if not within or misfit <= median(spreads) * float(fisher.ppf(0.95, between, within)):
-        return total / (len(xs) - 3), len(xs) - 3, True
-    return misfit, between, False
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trainer.tools.report.comparison import Repeats, grouped, repeats
-from trainer.tools.report.rates import Edge, Optimum, Undetermined, Width, find_edge, near, optimum, width
+from trainer.tools.report.optimum import Optimum, Undetermined, optimum
+from trainer.tools.report.rates import Edge, Width, find_edge, near, width
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import BATCH, BATCH_FACTORS, Configuration, Study, planned_batch
 from trainer.tools.run_folders import is_number
