@@ -12,6 +12,7 @@ from tests.cli.test_extras import gone
 from tests.log.test_mlflow_run import cut, trained
 from tests.log.test_table import SMALL, killed_after, rows_of
 from trainer.lr import ConfigError
+from trainer.run import fit
 
 WANDB = (*SMALL, "logger=wandb")
 BLOCK = 32768
@@ -149,6 +150,18 @@ def test_offline_is_the_default_and_other_modes_are_refused(assembled):
     assert run.resolved.settings.logger["wandb"]["mode"] == "offline"
     with pytest.raises(ConfigError, match=r"logger\.wandb\.mode='dryrun'.*offline or online"):
         assembled(*WANDB, "logger.wandb.mode=dryrun")
+
+
+def test_online_without_a_key_is_refused_before_the_first_update(assembled, monkeypatch, tmp_path):
+    for name, value in {"HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9", "NETRC": "/dev/null"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run = assembled(*WANDB, "logger.wandb.mode=online")
+    with pytest.raises(
+        ConfigError, match=r"logger\.wandb cannot begin a run: No API key .* logger\.wandb\.mode=offline"
+    ):
+        fit(run)
+    assert run.module.clock.t == 0
 
 
 def test_without_the_package_it_is_refused(assembled, monkeypatch):

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from trainer.files.atomic import write_text
 from trainer.log.run_logger import RunLogger
 from trainer.log.table import CSV, FILE
+from trainer.lr import ConfigError
 
 NOTE = "cadence.json"
 
@@ -36,7 +37,8 @@ class WandB(RunLogger):
         flush_seconds: how long rows of the table may wait in memory.
 
     Raises:
-        ConfigError: `folder` cannot be written, or `flush_seconds` is negative or not a number.
+        ConfigError: `folder` cannot be written, `flush_seconds` is negative or not a number, or W&B refuses the run,
+            such as online without a key.
     """
 
     failures = Exception
@@ -63,6 +65,7 @@ class WandB(RunLogger):
         self._highest = -1
         self._newest = (-1, 0.0)
         self._run: Any = None
+        self._begun = False
 
     @property
     @rank_zero_experiment
@@ -149,6 +152,7 @@ class WandB(RunLogger):
         kept = appends or (bool(earlier) and not self._sent(earlier))
         self._put_aside()
         self._run = self._opened(earlier["id"] if kept else None, appends)
+        self._begun = True
         for step, row in () if appends else self._rows():
             self._run.log(row, step=step)
         self._highest = int(min(self._highest, before - 1)) if earlier else -1
@@ -157,20 +161,27 @@ class WandB(RunLogger):
 
     def _opened(self, name: str | None, appends: bool) -> Any:
         import wandb
+        from wandb.errors import UsageError
 
         here = Path.cwd()
         folder = self._folder.relative_to(here) if self._folder.is_relative_to(here) else self._folder
-        return wandb.init(
-            **self._where,
-            id=name,
-            name=str(folder),
-            dir=str(self._folder),
-            config=self._params,
-            mode="online" if self._online else "offline",
-            resume="allow" if appends else None,
-            settings=wandb.Settings(silent=not self._online, console="off"),
-            reinit="create_new",
-        )
+        try:
+            return wandb.init(
+                **self._where,
+                id=name,
+                name=str(folder),
+                dir=str(self._folder),
+                config=self._params,
+                mode="online" if self._online else "offline",
+                resume="allow" if appends else None,
+                settings=wandb.Settings(silent=not self._online, console="off"),
+                reinit="create_new",
+            )
+        except UsageError as error:  # such as a missing key; a server that does not answer is another
+            if self._begun:
+                raise
+            why = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"logger.wandb cannot begin a run: {why}, or take logger.wandb.mode=offline.") from error
 
     def _finish(self, code: int) -> None:
         if self._run is not None:
