@@ -126,6 +126,27 @@ def test_a_failed_training_harms_no_other(tuned, monkeypatch):
     assert all(losses(numbers)[key] == losses(alone)[key] for key in both)
 
 
+def test_a_full_disk_ends_a_tune_and_is_no_score_of_a_rate(tuned, monkeypatch, capsys):
+    monkeypatch.setattr(Members, "together", False)
+    begun = []
+
+    def fit_or_fail(parts):
+        begun.append(parts.folder)
+        if len(begun) == 3:
+            raise OSError(28, "No space left on device")
+        fit(parts)
+
+    words = (*SMALL, "optimizer=adamw", "--budget", "10%", "--seeds", "1")
+    monkeypatch.setattr(members, "fit", fit_or_fail)
+    with pytest.raises(OSError, match="No space left"):
+        tuned(*words)
+    assert "tuned keeps what was trained: the same command goes on" in capsys.readouterr().err
+    assert [(folder / "result.json").exists() for folder in begun] == [True, True, False]
+    _, numbers = tuned(*words)
+    assert None not in losses(numbers).values()
+    assert begun[2] in begun[3:]
+
+
 def test_where_the_range_test_finds_nothing_the_walk_starts_at_the_config(tuned):
     out, numbers = tuned(*SMALL, "optimizer=prodigy", "--budget", "10%")
     assert "no edge" in out or "range test" in out

@@ -52,7 +52,7 @@ def main(words: list[str] | None = None) -> None:
         _take(lock, given)
         try:
             _tune(options, cfg, root)
-        except (KeyboardInterrupt, SystemExit):
+        except (OSError, KeyboardInterrupt, SystemExit):
             print(f"{root} keeps what was trained: the same command goes on", file=sys.stderr, flush=True)
             raise
 

@@ -181,8 +181,8 @@ class Members:
         except Diverged as error:
             outcome = _ending(error)
             parts.module.flush(alone=True)
-        except (ConfigError, KeyboardInterrupt, SystemExit):
-            raise
+        except (ConfigError, OSError, KeyboardInterrupt, SystemExit):
+            raise  # a full disk says nothing of the rate
         except Exception as error:  # noqa: BLE001 - one training that fails stops no other
             outcome = {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         return conclude(parts, outcome, time.time() - started)
