@@ -5,6 +5,7 @@
 again and one crash would end all jobs. Each launcher decides how a job is started (`Spawn`).
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from trainer.cli.command import check_launcher, program
 from trainer.cli.compose import keep_search_path
 from trainer.cli.hydra_internals import composed_once, given_flags
+from trainer.cli.streams import shown
 from trainer.lr import ConfigError
 from trainer.sweep.alike_jobs import AlikeJobs
 from trainer.sweep.device_pool import devices_needed, threads_per_process
@@ -27,12 +29,13 @@ from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Limits, Scheduler, TrialSource
 from trainer.sweep.spawn import Spawn, fresh
 from trainer.sweep.summary import SweepFailed, print_table, sweep_failed
-from trainer.sweep.sweep_resume import own_first_free, own_folder
+from trainer.sweep.sweep_resume import edits_since, own_first_free, own_folder
 from trainer.sweep.waiting_for_prefix import format_saving
 
 OF_THE_SWEEP = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra/sweeper")
 """Overrides that configure the sweep itself and are not passed on to its jobs."""
 GRID = ("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "hydra_plugins.grid_sweeper.GridSweeper")
+LOOKED_AT = 8
 MakeJob = Callable[[int, list[str]], tuple[Job, bool]]
 """Makes a job from its number and its overrides, and says whether it may resume."""
 
@@ -80,6 +83,7 @@ class SweepLauncher(Launcher):
             scheduler = self.scheduler = self.scheduler or Scheduler(root, self.limits)
             scheduler.spawn = spawn
             scheduler.previous.take_up(batch, resumes, last=self._has_all_jobs)
+            self._tell_of_edits([job for job in batch if job.status == "completed"])
             scheduler.run(batch, held)
         print_table(scheduler.jobs, root)
         if self.shared_prefix:
@@ -143,6 +147,17 @@ class SweepLauncher(Launcher):
         """Whether the first batch holds all jobs, as those of a plain grid do."""
         sweeper = self.config.hydra.sweeper
         return bool(sweeper._target_ in GRID and sweeper.max_batch_size is None)
+
+    def _tell_of_edits(self, completed: Sequence[Job]) -> None:
+        """Say where a file of the config has changed since a job of an earlier start; only a few of them are looked at.
+
+        Its overrides are those of now, but what a file says may differ, and its result would count as one of now.
+        """
+        for job in completed[:: max(1, len(completed) // LOOKED_AT)]:
+            if changed := edits_since(job, self.loader.load_sweep_config(self.config, job.overrides)):
+                line = f"warning: job {job.number} was completed with another config ({changed}), and counts as it is"
+                print(shown(line), file=sys.stderr, flush=True)
+                return
 
     def _share_prefixes(self, batch: Sequence[Job]) -> None:
         if not self._has_all_jobs:

@@ -6,9 +6,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from trainer.cli.plain_yaml import LOADER
 from trainer.cli.run_folder import removed_where_refused
 from trainer.distributed.launch.folder_lock import FolderLock
+from trainer.files.plain import read_text
 from trainer.lr import ConfigError
+from trainer.resume.changes import differences
 from trainer.sweep.job import RESULT, Job
 from trainer.sweep.summary import SUMMARY
 
@@ -94,6 +100,24 @@ class PreviousJobs:
                 f"job {number} of {self.root / SUMMARY}, {overrides}, is not among the {len(batch)} jobs of this "
                 "command: give the same jobs to go on, or another name"
             )
+
+
+def edits_since(job: Job, config: DictConfig) -> str:
+    """In what the config of a completed job differs from the one that it would have now; empty where in nothing."""
+    try:
+        before = yaml.load(read_text(job.folder / "config.yaml"), Loader=LOADER)
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    if not isinstance(before, dict):
+        return ""
+    now: Any = OmegaConf.to_container(config)
+    changed = differences(before, {key: value for key, value in now.items() if key != "hydra"})
+    told = [
+        f"{key}: {old} → {new}"
+        for key, (old, new) in changed.items()
+        if key.partition(".")[0] not in ("name", "resume", "allow")
+    ]
+    return ", ".join(told[:3] + ["…"] * (len(told) > 3))
 
 
 def _read_records(root: Path) -> dict[int, Any]:
