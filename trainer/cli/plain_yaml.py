@@ -15,6 +15,7 @@ import omegaconf._utils
 import yaml
 from omegaconf import OmegaConf
 
+from trainer.files.plain import read_text
 from trainer.lr import ConfigError
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 5_000, 60
@@ -156,3 +157,12 @@ def yaml_text(plain: Any) -> str:
     options: dict[str, Any] = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
     text: str = yaml.dump(plain, Dumper=_Dumper, **options)
     return text
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a file of YAML holds; empty where it is not there, cannot be read, or holds no names with values."""
+    try:
+        found = yaml.load(read_text(path), Loader=LOADER)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -23,7 +23,7 @@ CURVE = (
     "groups scaling warmup schedule batch_schedule cooldown compat hyper_schedule group_schedule warmup_mode plateau"
 ).split()
 """The config keys that decide the curve, beside optimizer.lr, the length and the batch."""
-UNTRAINED = ("name", "resume", "init", "logger", "lint", "allow", "measure")
+UNTRAINED = ("name", "resume", "init", "logger", "lint", "allow", "measure", "callbacks")
 TRAINED = ("validate", "precision", "clip", "agc", "sam", "gradient_noise", "sync_batchnorm", "lightning")
 """Keys of `trainer` that decide what a run becomes, beside its length and batch."""
 UNTRAINED_DATA = ("data.batch_size", "data.eval_batch_size", "data.num_workers")

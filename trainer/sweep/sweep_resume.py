@@ -6,13 +6,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.plain_yaml import LOADER
+from trainer.cli.plain_yaml import read_yaml
 from trainer.cli.run_folder import removed_where_refused
 from trainer.distributed.launch.folder_lock import FolderLock
-from trainer.files.plain import read_text
 from trainer.lr import ConfigError
 from trainer.resume.changes import differences
 from trainer.sweep.job import RESULT, Job
@@ -104,20 +102,17 @@ class PreviousJobs:
 
 def edits_since(job: Job, config: DictConfig) -> str:
     """In what the config of a completed job differs from the one that it would have now; empty where in nothing."""
-    try:
-        before = yaml.load(read_text(job.folder / "config.yaml"), Loader=LOADER)
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-    if not isinstance(before, dict):
+    before = read_yaml(job.folder / "config.yaml")
+    if not before:
         return ""
     now: Any = OmegaConf.to_container(config)
     changed = differences(before, {key: value for key, value in now.items() if key != "hydra"})
-    told = [
+    edits = [
         f"{key}: {old} → {new}"
         for key, (old, new) in changed.items()
         if key.partition(".")[0] not in ("name", "resume", "allow")
     ]
-    return ", ".join(told[:3] + ["…"] * (len(told) > 3))
+    return ", ".join(edits[:3] + ["…"] * (len(edits) > 3))
 
 
 def _read_records(root: Path) -> dict[int, Any]:
