@@ -26,6 +26,13 @@ REFUSED = (
     ("optimizer.lr=abc", "optimizer.lr='abc' is not a finite number"),
     ("optimizer.lr=-1", "optimizer.lr=-1 must be above zero"),
     ("optimzer.lr=1", "there is no key optimzer.lr, did you mean optimizer.lr?"),
+    ("model=own model._target_=mine.Net model.width=3", "no key model.width in the config: add it as +model.width=3."),
+    ("data=lightning data.module._target_=mine.Data", "add it as +data.module._target_=mine.Data."),
+    ("data=dataset data.shape.classes=3", "add it as +data.shape.classes=3."),
+    (
+        "task.step=mine.step",
+        "a step is a node: write ~task.loss +task.step._target_=mine.step +task.step._partial_=true.",
+    ),
     ("seed=0 seed=1", "set the same key"),
     ("model._target_=os.system", "model._target_=os.system"),
     ("callbacks.progress._target_=os.system", "callbacks.progress._target_=os.system"),

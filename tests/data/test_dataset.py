@@ -4,6 +4,7 @@ import json
 
 import datasets
 import pytest
+import pytorch_lightning
 import torch
 
 from data.lightning import LightningData
@@ -281,3 +282,14 @@ def test_predictions_of_a_data_module_whose_loader_shuffles_are_refused(loader):
     with pytest.raises(ConfigError, match=f"the {type(loader).__name__} shuffles, and predictions are in the order"):
         batches_of(module, 8, stage="predict")
     assert batches_of(module, 8) is loader
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_data_module_without_test_data_is_refused_in_one_line(stage):
+    class TrainingOnly(pytorch_lightning.LightningDataModule):
+        def train_dataloader(self):
+            return own_sets.train_loader(8)
+
+    for module in (TrainingOnly(), own_sets.OneSplit()):
+        with pytest.raises(ConfigError, match="this data module has no test data: give one of its loaders"):
+            batches_of(module, 8, stage=stage)

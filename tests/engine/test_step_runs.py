@@ -214,7 +214,7 @@ def test_an_update_in_which_no_target_counts_is_told_as_that(assembled, accumula
         (OWN[1:], "task.loss beside task.step: .* by ~task.loss"),
         (
             [*OWN[:3], OWN[4]],
-            "task.step._target_=.*classified would be called without a net: add task.step._partial_=true",
+            "task.step._target_=.*classified would be called without a net: add .task.step._partial_=true",
         ),
         (["~task.loss"], "task.loss is not set, nor task.step"),
         (["+task.loss.reduction=sum"], "task.loss.reduction=sum does not give the mean"),

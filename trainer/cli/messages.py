@@ -220,6 +220,8 @@ def _no_key(override: str, cause: OmegaConfBaseException, groups: list[str]) -> 
         name = str(cause.key)
         meant = _meant(name, sorted(names), f"{node}.").replace(NOTHING, f": add it as +{node}.{name}=VALUE;", 1)
         return f"{override}: there is no key {node}.{name}{meant} keys of {node}: {', '.join(sorted(names)) or 'none'}"
+    if node and not names and node not in ("callbacks", "logger"):  # what the config leaves to the user
+        return f"{override}: there is no key {key} in the config: add it as {shlex.quote(f'+{override}')}."
     place = f"keys of {node}" if node else "keys"
     meant = _meant(key.rpartition(".")[2], sorted(names), f"{node}." if node else "")
     if meant == NOTHING:
@@ -234,6 +236,8 @@ def _known_elsewhere(override: str, plain: Any) -> str | None:
     if name == "_target_" and group in ("logger", "callbacks"):
         own = value.rpartition(".")[2].lower().removesuffix("logger") or "mine"
         return f"{group} has named entries: add {shlex.quote(f'+{group}.{own}={{_target_: {value}}}')}."
+    if key == "task.step":
+        return f"a step is a node: write ~task.loss +task.step._target_={value} +task.step._partial_=true."
     return key_of_others(key, value, plain)
 
 

@@ -160,7 +160,7 @@ def task_of(settings: Settings, data: Any) -> Task:
     step, shape = settings.task.get("step"), data.shape
     if isinstance(step, Mapping) and not step.get("_partial_") and takes(step, "task.step", settings.allow, "net"):
         raise ConfigError(
-            f"task.step._target_={step['_target_']} would be called without a net: add task.step._partial_=true."
+            f"task.step._target_={step['_target_']} would be called without a net: add +task.step._partial_=true."
         )
     if isinstance(step, Mapping) and step.get("_partial_") and not takes(step, "task.step", settings.allow, "t", True):
         raise ConfigError(

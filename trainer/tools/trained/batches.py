@@ -53,11 +53,11 @@ def batches_of(
 
 
 def _of_module(module: Any, stage: str) -> Iterable[Any]:
-    own = getattr(type(module).predict_dataloader, "__module__", "").partition(".")[0]
-    predicts = stage == "predict" and own not in ("pytorch_lightning", "lightning")
     loader = None
     module.prepare_data()
-    for kind in ("predict", "test") if predicts else ("test",):
+    for kind in ("predict", "test") if stage == "predict" else ("test",):
+        if not _has(module, f"{kind}_dataloader"):
+            continue
         module.setup(kind)
         try:
             loader = getattr(module, f"{kind}_dataloader")()
@@ -66,7 +66,13 @@ def _of_module(module: Any, stage: str) -> Iterable[Any]:
             continue
     if stage == "predict":
         _check_order(loader)
-    return _found(loader, f"this data module has no {kind} data.")
+    return _found(loader, f"this data module has no {kind} data: give one of its loaders.")
+
+
+def _has(module: Any, name: str) -> bool:
+    """Whether a data module has a method of its own, beside Lightning's."""
+    home = getattr(getattr(module, name, None), "__module__", "lightning")
+    return home.partition(".")[0] not in ("pytorch_lightning", "lightning")
 
 
 def _check_order(loader: Any) -> None:

@@ -146,7 +146,10 @@ def _refused(suffix: str, make: Callable[[], Any]) -> Any:
     try:
         return make()
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the exporter wraps it in advice of its own
+            cause = cause.__cause__
+        first = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise ConfigError(
             f"this net cannot be exported to {suffix} ({first.strip()[:200]}): give other inputs to trace it with, as "
             "run.export(path, sample=INPUTS), or export its weights to .safetensors."
