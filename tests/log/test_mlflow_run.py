@@ -132,6 +132,21 @@ def test_tags_times_and_numbers_reach_the_store(client, tmp_path):
     assert client.get_run(log.run_id).info.status == "KILLED"
 
 
+@pytest.mark.parametrize(("step", "kept"), [(4, False), (5, True)])
+def test_a_run_is_kept_only_above_its_last_point(client, tmp_path, step, kept):
+    from trainer.log.mlflow_run import MLflow
+
+    log = MLflow(str(tmp_path))
+    log.restart(0)
+    log.log_updates(range(5), [1.0] * 5, {"lr/all": [0.1] * 5})
+    log.save()
+    before = log.run_id
+    log.restart(step)
+    assert (log.run_id == before) == kept
+    assert [one.step for one in client.get_metric_history(log.run_id, "lr/all")] == list(range(step))
+    log.end("completed")
+
+
 def test_only_rank_zero_opens_the_store(client, tmp_path, monkeypatch):
     from trainer.log.mlflow_run import MLflow
 

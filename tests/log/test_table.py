@@ -153,6 +153,16 @@ def test_rows_that_are_not_saved_are_complete_in_the_file_but_the_last(tmp_path)
     assert rows_of(tmp_path)[2] == {"step": 2, "time": 3.0, "lr/all": 0.3, "val/loss": 0.5}
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_restart_drops_the_row_of_its_update_and_those_behind(tmp_path, again):
+    log = CSV(str(tmp_path))
+    log.log_updates(range(5), [1.0] * 5, {"lr/all": [0.1] * 5})
+    log.save()
+    log = CSV(str(tmp_path)) if again else log
+    log.restart(3)
+    assert [row["step"] for row in rows_of(tmp_path)] == [0, 1, 2]
+
+
 def test_only_rank_zero_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     log = CSV(str(tmp_path))
