@@ -155,3 +155,21 @@ def test_a_net_that_takes_one_dictionary_is_exported(suffix, inputs, tmp_path):
     if suffix == ".pt2":
         program = torch.export.load(tmp_path / "net.pt2").module()
         assert torch.allclose(program(rows), net(rows))
+
+
+class Named(torch.nn.Module):
+    """A net that takes parts of a batch by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(5, 2)
+
+    def forward(self, numbers, more):
+        return self.layer(torch.cat([numbers, more], 1))
+
+
+def test_a_net_takes_its_own_parts_of_a_batch_that_has_more(tmp_path):
+    net, parts = Named().eval(), {"numbers": torch.randn(6, 3), "more": torch.randn(6, 2)}
+    export(net, {"id": list("abcdef"), **parts, "target": torch.zeros(6)}, tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    assert torch.allclose(program(**parts), net(**parts))

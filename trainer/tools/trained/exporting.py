@@ -45,14 +45,16 @@ def export(net: nn.Module, inputs: Any, path: Path) -> None:
     Args:
         net: in evaluation mode.
         inputs: a batch of its inputs, for programs: a tensor, a tuple of arguments, or a mapping of named ones. A
-            mapping whose names are not those of `net.forward` is one argument.
+            mapping has what `net.forward` takes by name, beside more, such as targets; one with other names is one
+            argument.
         path: what `check_new_file` has accepted.
 
     Raises:
         ConfigError: the net cannot be exported in this format, or gives other outputs there.
     """
     if isinstance(inputs, Mapping) and not _takes_by_name(net, inputs):
-        inputs = (inputs,)
+        known = {name: part for name, part in inputs.items() if name in inspect.signature(net.forward).parameters}
+        inputs = known if known and _takes_by_name(net, known) else (inputs,)
     write_new_file(path, partial(_WRITERS[path.suffix], net, inputs))
 
 
