@@ -1,14 +1,15 @@
-"""`trainer.compile=true`: the net is compiled once, and again only for a batch of another size.
+"""`trainer.compile=true`: the net is compiled once for training and once for scoring.
 
 Nothing that changes with the update is a constant of the compiled code: not the rate, nor a scheduled setting.
 """
 
-import pytest
-import torch
-from torch._dynamo.utils import counters
+import subprocess
+import sys
 
+import pytest
+
+from tests.distributed.worlds import ROOT
 from trainer.lr import ConfigError
-from trainer.run import fit
 
 RUN = (
     *(
@@ -28,15 +29,28 @@ CASES = {
 }
 
 
+WORK = """
+import sys
+from pathlib import Path
+
+from tests.engine import equality
+from trainer.run import fit
+
+run = equality.assembled(Path(sys.argv[1]), 1, 1, *sys.argv[2:])
+fit(run)
+from torch._dynamo.utils import counters
+print(run.module.over, counters["stats"]["unique_graphs"])
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
-def test_it_is_compiled_once(assembled, words):
-    torch._dynamo.reset()
-    counters.clear()
-    run = assembled(*RUN, *words)
-    fit(run)
-    assert run.module.over
-    assert counters["stats"]["unique_graphs"] == 2  # one for training, one for scoring
+def test_it_is_compiled_once(tmp_path, words):
+    """In a process of its own, which has compiled nothing before."""
+    command = [sys.executable, "-c", WORK, str(tmp_path / "run"), *RUN, *words]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert said.splitlines()[-1] == "True 2"  # one graph for training, one for scoring
 
 
 def test_a_scheduled_dropout_is_refused(assembled):

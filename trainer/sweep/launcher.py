@@ -154,7 +154,8 @@ class SweepLauncher(Launcher):
         Its overrides are those of now, but what a file says may differ, and its result would count as one of now.
         """
         for job in completed[:: max(1, len(completed) // LOOKED_AT)]:
-            if changed := edits_since(job, self.loader.load_sweep_config(self.config, job.overrides)):
+            now: Any = OmegaConf.to_container(self.loader.load_sweep_config(self.config, job.overrides))
+            if changed := edits_since(job, now):
                 line = f"warning: job {job.number} was completed with another config ({changed}), and counts as it is"
                 print(shown(line), file=sys.stderr, flush=True)
                 return

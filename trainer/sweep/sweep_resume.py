@@ -1,12 +1,10 @@
 """Resuming a sweep: the lock on its folder, its earlier jobs, and which of them are completed."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.plain_yaml import read_yaml
 from trainer.cli.run_folder import removed_where_refused
@@ -100,13 +98,12 @@ class PreviousJobs:
             )
 
 
-def edits_since(job: Job, config: DictConfig) -> str:
+def edits_since(job: Job, config: Mapping[str, Any]) -> str:
     """In what the config of a completed job differs from the one that it would have now; empty where in nothing."""
     before = read_yaml(job.folder / "config.yaml")
     if not before:
         return ""
-    now: Any = OmegaConf.to_container(config)
-    changed = differences(before, {key: value for key, value in now.items() if key != "hydra"})
+    changed = differences(before, {key: value for key, value in config.items() if key != "hydra"})
     edits = [
         f"{key}: {old} → {new}"
         for key, (old, new) in changed.items()

@@ -15,13 +15,13 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trainer.cli.command import COMMAND
 from trainer.cli.compose import add_config_options, compose_config
@@ -46,26 +46,27 @@ def main(words: list[str] | None = None) -> None:
     integer("--seeds", options.seeds, "give 1 to 20.", high=20)
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
-    given = _identity(options, cfg)
+    from trainer.config.variants import for_tuning  # late: a refused command does not need it
+
+    given = _identity(options, OmegaConf.to_container(cfg))
     root = options.out or Path("outputs") / f"tune-{_digest(given)[:8]}"
     with removed_where_refused(root, also=(BY,)), FolderLock(root, "a tune") as lock:
         _take(lock, given)
         try:
-            _tune(options, cfg, root)
+            _tune(options, partial(for_tuning, cfg), root)
         except (OSError, KeyboardInterrupt, SystemExit):
             print(f"{root} keeps what was trained: the same command goes on", file=sys.stderr, flush=True)
             raise
 
 
-def _tune(options: argparse.Namespace, cfg: DictConfig, root: Path) -> None:
+def _tune(options: argparse.Namespace, config: Callable[[], Any], root: Path) -> None:
     """Tune in a folder that this process holds, print what was found, and write the files."""
-    from trainer.config.variants import for_tuning
     from trainer.tools.tune.members import Members  # late: it needs torch
     from trainer.tools.tune.output import draw, format_answer, format_stage
     from trainer.tools.tune.steps import Tuner, as_json
 
     with _progress() as progress:
-        members = Members(for_tuning(cfg), options.overrides, root, _program(options))
+        members = Members(config(), options.overrides, root, _program(options))
         tuner = Tuner(options, members.cfg, members, progress)
         answer = tuner.run()
         score = members.score(tuner.resolved)
@@ -98,10 +99,10 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(words)
 
 
-def _identity(options: argparse.Namespace, cfg: DictConfig) -> dict[str, str]:
+def _identity(options: argparse.Namespace, config: Any) -> dict[str, str]:
     """The command and the hash of its config: its trainings are only taken up by the same."""
     given = {name: str(value) for name, value in sorted(vars(options).items()) if name != "out"}
-    return {**given, "config": _digest(OmegaConf.to_container(cfg))}
+    return {**given, "config": _digest(config)}
 
 
 def _digest(plain: Any) -> str:
