@@ -3,15 +3,13 @@
 There each hidden synchronisation raises: `.item()`, `bool(tensor)`, a copy to the host, an operation on two devices.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
 from data.stream import MicroBatch
 from trainer.engine.guard import Diverged
-from trainer.engine.update import Backward, Updater
+from trainer.engine.update import Backward
 
 META = torch.device("meta")
 ALL = ("trainer.clip=1", "trainer.agc=0.1", "average=ema", "measure=norms")
@@ -60,22 +58,7 @@ def on_meta(assembled, monkeypatch):
         module.control.attach(made)
         module.observers.begin(module.net, module.step, made, None)
         module.averaging.begin(made)
-        treatment = replace(module.spec.gradients, limits=tuple(group.clip for group in module.spec.groups))
-        return module, Updater(
-            net=module.net,
-            step=module.step,
-            optimizer=made,
-            control=module.control,
-            clock=module.clock,
-            metric_buffer=module.metric_buffer,
-            backward=Backward(META),
-            treatment=treatment,
-            averaging=module.averaging,
-            observer=module.observers.observer,
-            micro_gradients=module.observers.micro_gradients,
-            hooks=module.hooks,
-            guard=module.guard,
-        )
+        return module, module.make_updater(made, Backward(META))
 
     return make
 

@@ -80,9 +80,8 @@ class Heartbeat(threading.Thread):
             if now - beaten >= self.period:
                 beaten = now
                 self.send(beat=True)
-            if self.lost is None and (
-                self.news or now - checked >= self.period / 2
-            ):  # not for each beat of 1,000 ranks
+            due = self.news or now - checked >= self.period / 2  # not for each beat of 1,000 ranks
+            if self.lost is None and due:
                 checked, self.news = now, False
                 if (lost := self.find_lost(now)) is not None:
                     self.lose(lost)

@@ -97,18 +97,24 @@ class Module(pl.LightningModule):
     def on_fit_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
-        by_hand = self.hooks.optimizes_by_hand
-        if not by_hand:
+        if not self.hooks.optimizes_by_hand:
             self.control.attach(optimizer)
         self.observers.begin(self.net, self.step, optimizer, self.trainer.strategy.model)
-        self.updater = (ManualUpdater if by_hand else Updater)(
+        self.updater = self.make_updater(optimizer, Backward.of(self.trainer, self.device))
+        self.guard.begin(self.net)
+        self._tell_lightning()
+        self.hooks.call("on_fit_start")
+
+    def make_updater(self, optimizer: Optimizer, backward: Backward) -> Updater:
+        """What makes the updates of this run; the observers have begun."""
+        return (ManualUpdater if self.hooks.optimizes_by_hand else Updater)(
             net=self.net,
             step=self.step,
             optimizer=optimizer,
             control=self.control,
             clock=self.clock,
             metric_buffer=self.metric_buffer,
-            backward=Backward.of(self.trainer, self.device),
+            backward=backward,
             treatment=replace(self.spec.gradients, limits=tuple(group.clip for group in self.spec.groups)),
             averaging=self.averaging,
             observer=self.observers.observer,
@@ -116,9 +122,6 @@ class Module(pl.LightningModule):
             hooks=self.hooks,
             guard=self.guard,
         )
-        self.guard.begin(self.net)
-        self._tell_lightning()
-        self.hooks.call("on_fit_start")
 
     def on_train_start(self) -> None:
         self.averaging.begin(self.updater.optimizer)

@@ -18,6 +18,16 @@ class RunLogger(Logger):
 
     failures: type[Exception] = OSError
 
+    @property
+    def name(self) -> str:
+        """Empty: the folder is that of one run."""
+        return ""
+
+    @property
+    def version(self) -> str | None:
+        """Empty: the folder is that of one run."""
+        return ""
+
     def log_updates(self, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Sequence[Any]]) -> None:
         """Log n updates, each counted from 0, with the time of each in seconds and the n values of each tag.
 

@@ -73,16 +73,6 @@ class CSV(RunLogger):
         self._take_over(step)
 
     @property
-    def name(self) -> str:
-        """Empty: the folder is that of one run."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: the folder is that of one run."""
-        return ""
-
-    @property
     def save_dir(self) -> str:
         """The folder of the table."""
         return str(self._path.parent)

@@ -134,16 +134,6 @@ class TensorBoard(RunLogger):
         self._open().restart(step)
 
     @property
-    def name(self) -> str:
-        """Empty: the folder is that of one run."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: the folder is that of one run."""
-        return ""
-
-    @property
     def save_dir(self) -> str:
         """The folder of the event files."""
         return str(self._folder)
