@@ -61,6 +61,7 @@ def test_a_kill_at_any_system_call_of_a_save_loses_nothing_and_leaves_nothing(tm
     assert done.stdout.endswith("0 orphans\n")
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_with_the_same_bits(tmp_path):
     command = [sys.executable, Path(__file__).parent / "kill_runs.py", "--points", "1"]

@@ -3,7 +3,7 @@
 Started by the tests beside it, in this process or in the processes of a world.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,12 @@ def splits(world: int) -> list[int]:
     return {1: [1, 2, 4], 2: [1, 2], 4: [1]}[world]
 
 
-def train_all(rank: int, world: int, folder: Path) -> None:
-    """Every optimizer and accumulation on this world, one after the other, in one process group."""
-    for name, words in OPTIMIZERS.items():
+def train_all(rank: int, world: int, folder: Path, names: Sequence[str]) -> None:
+    """Each of these optimizers with every accumulation on this world, one after the other, in one process group."""
+    for name in names:
         for accumulate in splits(world):
             where = folder / f"{name}-{world}x{accumulate}"
-            torch.save(train(where, world, accumulate, *words), folder / f"{where.name}.{rank}.pt")
+            torch.save(train(where, world, accumulate, *OPTIMIZERS[name]), folder / f"{where.name}.{rank}.pt")
 
 
 def own_shuffle(assembly: Parts) -> None:

@@ -31,6 +31,7 @@ def weights(run):
     return {name: value.detach().clone() for name, value in run.module.net.state_dict().items()}
 
 
+@pytest.mark.sample(10)
 @each
 def test_it_learns_and_goes_on_from_any_update_to_the_same_bits(example: Example, place, tmp_path, all_cases):
     """From five updates with --all-cases, otherwise from one in the middle."""
