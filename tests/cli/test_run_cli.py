@@ -16,7 +16,7 @@ from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.messages import user_error_message
 from trainer.cli.run_cli import run_cli
 from trainer.distributed.launch.launcher import PARENT
-from trainer.distributed.launch.signals import Interrupted
+from trainer.distributed.launch.signals import Ended, Interrupted
 from trainer.lr import ConfigError
 from trainer.sweep.summary import SweepFailed
 
@@ -42,7 +42,7 @@ import hydra
 from trainer.cli.hydra_internals import VERSION_BASE
 from trainer.cli.run_cli import run_cli
 from trainer.lr import ConfigError
-from trainer.distributed.launch.signals import Interrupted
+from trainer.distributed.launch.signals import Ended, Interrupted
 
 @hydra.main(**VERSION_BASE, config_path="conf", config_name="train")
 def main(cfg):
@@ -162,6 +162,22 @@ def test_a_mistake_that_another_error_reports_is_still_a_mistake() -> None:
     error = RuntimeError("in a callback")
     error.__cause__ = ConfigError("warm-up longer than the run")
     assert user_error_message(error) == "warm-up longer than the run"
+
+
+def test_an_error_of_a_library_that_a_signal_has_interrupted_is_told_as_the_signal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        try:
+            try:
+                raise Ended(signal.SIGTERM)
+            finally:
+                None.flags  # type: ignore[attr-defined]  # noqa: B018
+        except AttributeError as error:
+            raise ConfigError("defaults: it has no flags") from error
+
+    assert run_cli(main) == 143
+    assert capsys.readouterr().err == "interrupted by SIGTERM\n"
 
 
 def test_an_exit_for_an_interrupt_or_sigterm_keeps_its_meaning() -> None:

@@ -77,7 +77,7 @@ def test_an_option_composes_and_plans_a_run(compose, text_file, group, option):
     assert len(plan.curve) == {"grow": 113, "increase_batch": 73}.get(option, 150)  # these make larger batches
 
 
-@pytest.mark.sample(20)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group in ("model", "optimizer")])
 def test_a_model_and_an_optimizer_build_and_step(compose, text_file, option):
     group = "model" if (CONF / "model" / f"{option}.yaml").exists() else "optimizer"

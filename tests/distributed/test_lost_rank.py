@@ -61,7 +61,7 @@ def told(folder, name, rank):
     return (folder / f"{name}.{rank}.txt").read_text().splitlines()
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codes", "teller", "says"),

@@ -44,7 +44,7 @@ print(run.module.over, counters["stats"]["unique_graphs"])
 
 
 @pytest.mark.slow
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_it_is_compiled_once(tmp_path, words):
     """In a process of its own, which has compiled nothing before."""

@@ -77,6 +77,7 @@ EACH = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.sample(1)
 @EACH
 def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled, words, package, optimizer):
     words = (*words, "schedule=constant")
@@ -92,6 +93,7 @@ def test_weights_and_scores_are_those_of_lightnings_own_trainer(assembled, words
         assert known[name].item() == pytest.approx(scored[name].item(), rel=1e-5), name
 
 
+@pytest.mark.sample(1)
 @EACH
 def test_it_learns_by_a_schedule_and_resumes_to_the_same_bits(assembled, words, package, optimizer):
     words = (*words, "schedule=cosine", "warmup=linear", "warmup.duration=5", "trainer.checkpoint=5")

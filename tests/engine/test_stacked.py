@@ -48,6 +48,7 @@ def lone_losses(parts):
     return losses, None
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "words",
     [

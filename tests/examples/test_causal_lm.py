@@ -56,6 +56,7 @@ def test_processes_and_micro_batches_of_any_number_train_the_same(tmp_path, all_
         assert (weights - found[1, 1]).abs().max() <= 1e-12, cut
 
 
+@pytest.mark.sample(0)
 def test_the_validation_loss_does_not_depend_on_the_size_of_its_batches(tmp_path):
     found = []
     with inside(EXAMPLE.folder):

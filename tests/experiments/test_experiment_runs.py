@@ -64,6 +64,7 @@ def tiny(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.sample(0)
 def test_an_experiment_runs_from_end_to_end_and_goes_on_where_it_was(tiny, tmp_path, monkeypatch, capfd):
     words = ["schedules", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path / "out"), "--docs"]
     monkeypatch.setattr(record, "DOCS", tmp_path / "docs" / "experiments")

@@ -57,7 +57,7 @@ def newest(outputs: Path) -> Path:
     return max(outputs.iterdir(), key=lambda folder: folder.stat().st_mtime)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_the_commands_of_a_sweep_with_configs_of_its_own_train(type_in, tmp_path: Path) -> None:
     type_in("cadence", "train", "-m", "--config-dir", "conf", *GRID, "name=grid", "hydra.launcher.fork=true")

@@ -104,6 +104,7 @@ def test_an_interrupted_tune_reuses_what_is_done(tuned, monkeypatch):
     assert again.count("(made before)") == len(losses(numbers)) == again.count("seed=")
 
 
+@pytest.mark.sample(0)
 def test_a_failed_training_harms_no_other(tuned, monkeypatch):
     monkeypatch.setattr(Members, "together", False)
     words = (*SMALL, "optimizer=adamw", "--budget", "20%")
@@ -147,12 +148,14 @@ def test_a_full_disk_ends_a_tune_and_is_no_score_of_a_rate(tuned, monkeypatch, c
     assert begun[2] in begun[3:]
 
 
+@pytest.mark.sample(0)
 def test_where_the_range_test_finds_nothing_the_walk_starts_at_the_config(tuned):
     out, numbers = tuned(*SMALL, "optimizer=prodigy", "--budget", "10%")
     assert "no edge" in out or "range test" in out
     assert numbers["values"][0] > 0
 
 
+@pytest.mark.sample(0)
 def test_where_every_training_breaks_clipping_is_tried_and_belongs_to_the_answer(tuned, monkeypatch):
     monkeypatch.setattr(Members, "together", False)
     real = Members._trained
@@ -171,6 +174,7 @@ def _broken(outcome):
     return replace(outcome, cost=math.inf, error="Diverged: planted")
 
 
+@pytest.mark.sample(0)
 def test_another_knob_and_two_at_once(tuned):
     short = ("trainer.duration=60", "trainer.validate=60", "--budget", "50%", "--seeds", "1")
     _, numbers = tuned(*SMALL, "optimizer=momentum", "optimizer.lr=0.05", *short, "--of", "lr,momentum")
@@ -179,6 +183,7 @@ def test_another_knob_and_two_at_once(tuned):
     assert len({tuple(one["values"]) for one in numbers["stages"][0]["trainings"]}) >= 9
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("words", "key"),
     [
@@ -303,6 +308,7 @@ def test_the_folder_of_a_member_has_no_slash():
     assert [axis.key for axis in axes_of("lr, weight_decay")] == ["optimizer.lr", "optimizer.weight_decay"]
 
 
+@pytest.mark.sample(0)
 @pytest.mark.skipif(not TEXT.exists(), reason="CADENCE_DATA names no folder with tinyshakespeare")
 def test_the_rate_of_a_small_gpt(tuned):
     small = ("model.layers=1", "model.heads=2", "model.width=32", "data.context=32", "trainer.duration=150")

@@ -49,10 +49,18 @@ def run_cli(main: Callable[[], object], trains: bool = False) -> int:
     except SystemExit as leaving:
         return _exited(leaving)
     except Exception as error:
-        return _failed(error)
+        ended = None if trains else _ended(error)
+        return _exited(ended) if ended else _failed(error)
     finally:
         signals.ignore()
     return DONE
+
+
+def _ended(error: BaseException | None) -> signals.Ended | None:
+    """The signal behind an error: a library that it interrupts may fail while it cleans up."""
+    while error is not None and not isinstance(error, signals.Ended):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _exited(leaving: SystemExit) -> int:
