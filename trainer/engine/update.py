@@ -29,6 +29,7 @@ from trainer.engine.step import Step, StepOutput, as_weight, check_output, weigh
 from trainer.log.metric_buffer import RESERVED, MetricBuffer
 from trainer.lr import ConfigError
 from trainer.lr.guard import Stop
+from trainer.optim.fused_step import FusedStep
 from trainer.optim.shards import local
 
 Weight = Tensor | float | None
@@ -139,6 +140,7 @@ class Updater:
         self.groups = [list(group["params"]) for group in self.optimizer.param_groups]
         self.parameters = [parameter for group in self.groups for parameter in group]
         self.weight_of: Callable[[Any], Weight] | None = getattr(self.step, "weight_of", None)
+        self.make_step = FusedStep(self.optimizer)
         skips_nonfinite = all(group.get("fused") for group in self.optimizer.param_groups)
         self.of_torch = draw_from_torch(self.net, self.step, getattr(self.step, "loss", self.step))
         self.checks_each = self.backward.device.type == "cpu" or not skips_nonfinite
@@ -305,7 +307,7 @@ class Updater:
             check_finite(self.clock.t, norm.item(), None if shared else loss.item())
         else:
             self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        self.make_step()
         return True
 
     def _conclude(self, loss: Tensor, norm: Tensor, logs: Logs) -> None:

@@ -1,0 +1,122 @@
+"""The quick step of a fused Adam leaves the bits of torch's own, calls the same hooks, and leaves the rest to torch."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW
+
+from trainer.optim.fused_step import FusedStep
+
+
+def made(kind=AdamW, **settings):
+    """Two equal nets with the same optimizer in two groups; the first is stepped by torch."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+    nets = [net, copy.deepcopy(net)]
+    return nets, [
+        kind([{"params": [*one[0].parameters()]}, {"params": [*one[2].parameters()], "lr": 0.02}], lr=0.01, **settings)
+        for one in nets
+    ]
+
+
+def train(nets, optimizers, steps, each=lambda optimizer, t: None, inputs=None):
+    quick = FusedStep(optimizers[1])
+    for t in range(steps):
+        batch = torch.randn(4, 5, generator=torch.Generator().manual_seed(t))
+        for net, optimizer, step in zip(nets, optimizers, (optimizers[0].step, quick)):
+            each(optimizer, t)
+            for parameter in net.parameters():
+                parameter.grad = None
+            net(batch).square().sum().backward()
+            step()
+    return quick
+
+
+def equal(nets, optimizers):
+    weights = [[*net.parameters()] for net in nets]
+    states = [[value for state in one.state.values() for value in state.values()] for one in optimizers]
+    return all(torch.equal(*pair) for pair in [*zip(*weights, strict=True), *zip(*states, strict=True)])
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1, "maximize": True}, {"amsgrad": True}, {"eps": 1e-3}])
+def test_settings_that_change_in_each_step_give_the_bits_of_torch(kind, settings):
+    nets, optimizers = made(kind, fused=True, **settings)
+
+    def each(optimizer, t):
+        for i, group in enumerate(optimizer.param_groups):
+            group["lr"], group["betas"] = 0.01 / (t + i + 1), (0.9 - t / 100, 0.99)
+
+    quick = train(nets, optimizers, 30, each)
+    assert equal(nets, optimizers)
+    assert bool(quick._made_of[2]) == ("amsgrad" not in settings)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(SGD, {"fused": True}), (AdamW, {"foreach": True})])
+def test_other_optimizers_make_their_own_step(kind, settings):
+    nets, optimizers = made(kind, **settings)
+    assert train(nets, optimizers, 3)._made_of[2] == 0
+    assert equal(nets, optimizers)
+
+
+def test_a_state_that_was_loaded_a_group_that_was_added_and_a_gradient_that_is_missing_are_seen():
+    nets, optimizers = made(fused=True)
+    extra = [nn.Parameter(torch.ones(2)) for _ in nets]
+
+    def each(optimizer, t):
+        if t == 4:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        if t == 8:
+            optimizer.add_param_group({"params": [extra[optimizers.index(optimizer)]], "lr": 0.1})
+        which = nets[optimizers.index(optimizer)]
+        which[0].requires_grad_(t % 3 > 0)
+
+    train(nets, optimizers, 16, each)
+    assert equal(nets, optimizers)
+    assert all(len(optimizer.state) == 4 for optimizer in optimizers)
+
+
+def test_hooks_are_called_once_in_their_order_and_may_change_gradients():
+    nets, optimizers = made(fused=True)
+    calls = []
+    for name, optimizer in zip(("torch", "quick"), optimizers):
+
+        def before(one, args, kwargs, name=name):
+            calls.append((name, "before", one.param_groups[0]["lr"]))
+            for parameter in one.param_groups[0]["params"]:
+                parameter.grad = parameter.grad.clamp(-0.01, 0.01)
+
+        optimizer.register_step_pre_hook(before)
+        optimizer.register_step_post_hook(lambda one, args, kwargs, name=name: calls.append((name, "after", args[0])))
+    train(nets, optimizers, 5)
+    assert equal(nets, optimizers)
+    assert [one[1] for one in calls] == ["before", "after"] * 10
+    assert [one[0] for one in calls] == ["torch", "torch", "quick", "quick"] * 5
+
+
+def test_a_hook_that_gives_other_arguments_is_refused():
+    nets, optimizers = made(fused=True)
+    optimizers[1].register_step_pre_hook(lambda *_: ((), {}))
+    with pytest.raises((RuntimeError, TypeError)):
+        train(nets, optimizers, 3)
+
+
+def test_updates_that_are_not_finite_are_left_out_as_by_torch():
+    nets, optimizers = made(fused=True)
+
+    def each(optimizer, t):
+        optimizer.found_inf = torch.tensor(float(t % 3 == 1))
+
+    train(nets, optimizers, 9, each)
+    assert equal(nets, optimizers)
+    assert next(iter(optimizers[1].state.values()))["step"] == 6
+
+
+def test_the_step_has_its_name_in_a_profile():
+    nets, optimizers = made(fused=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        train(nets, optimizers, 3)
+    (named,) = (one for one in profile.key_averages() if one.key.startswith("Optimizer.step#AdamW"))
+    assert named.count == 6

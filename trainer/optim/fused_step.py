@@ -1,0 +1,114 @@
+"""A step of a fused Adam or AdamW without the walk over groups and state that torch makes in Python in each step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import optimizer as hooks_of_all
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The tensors of a group, as torch's kernel takes them. `settings` is the group itself."""
+
+    settings: dict[str, Any]
+    parameters: list[nn.Parameter]
+    averages: list[Tensor]
+    squares: list[Tensor]
+    steps: list[Tensor]
+    kernel: Callable[..., Any]
+
+    @classmethod
+    def of(cls, optimizer: Optimizer, group: dict[str, Any]) -> "_Group | None":
+        """None where the kernel cannot take all tensors of the group at once."""
+        parameters = list(group["params"])
+        states = [optimizer.state.get(parameter) or {} for parameter in parameters]
+        plain = all(type(parameter) is nn.Parameter for parameter in parameters)
+        one_kind = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
+        asked = group["fused"] and not group["amsgrad"] and not group["capturable"] and not group["differentiable"]
+        if not (plain and one_kind and asked and all(states)) or parameters[0].is_complex():
+            return None
+        lists = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        return cls(group, parameters, *lists, kernel)
+
+
+class FusedStep:
+    """`optimizer.step()` with the same hooks, kernel and bits, in less time; call it in place of `step`.
+
+    torch's own step is called where the optimizer is not a fused Adam or AdamW, has no state yet or another one than in
+    the step before, where a gradient is missing or sparse, and under torch's profiler, which looks for its name. The
+    settings of a group are read in each step, as torch reads them: after the hooks, right before the kernel.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self._groups: list[_Group] = []
+        self._made_of: tuple[Any, ...] = (None, None, 0)
+
+    def __call__(self) -> None:
+        optimizer = self.optimizer
+        state, groups, count = self._made_of
+        same = optimizer.state is state and optimizer.param_groups is groups and len(groups) == count
+        if not same or torch.autograd._profiler_enabled():
+            optimizer.step()
+            self._prepare()
+            return
+        self._call(hooks_of_all._global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks)
+        self._step()
+        self._call(optimizer._optimizer_step_post_hooks, hooks_of_all._global_optimizer_post_hooks)
+
+    def _prepare(self) -> None:
+        """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""
+        optimizer = self.optimizer
+        self._made_of = (None, None, 0)
+        if type(optimizer) not in (Adam, AdamW) or "step" in vars(optimizer):
+            return
+        found = [_Group.of(optimizer, group) for group in optimizer.param_groups]
+        self._groups = [group for group in found if group is not None]
+        if len(self._groups) == len(found):
+            self._made_of = (optimizer.state, optimizer.param_groups, len(found))
+
+    def _step(self) -> None:
+        gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups]
+        if any(gradient is None or gradient.is_sparse for own in gradients for gradient in own):
+            type(self.optimizer).step.__wrapped__(self.optimizer)  # type: ignore[attr-defined]  # without the hooks
+            return
+        found_inf: Tensor | None = getattr(self.optimizer, "found_inf", None)
+        with torch.no_grad():
+            for group, own in zip(self._groups, gradients, strict=True):
+                _step(group, own, found_inf)
+
+    def _call(self, *hooks: dict[int, Callable[..., Any]]) -> None:
+        for hook in chain(*(one.values() for one in hooks)):
+            if hook(self.optimizer, (self.optimizer,), {}) is not None:
+                raise RuntimeError(f"{hook} changes the arguments of the optimizer's step, which has none.")
+
+
+def _step(group: _Group, gradients: list[Tensor | None], found_inf: Tensor | None) -> None:
+    settings = group.settings
+    beta1, beta2 = settings["betas"]
+    torch._foreach_add_(group.steps, 1)
+    group.kernel(
+        group.parameters,
+        gradients,
+        group.averages,
+        group.squares,
+        [],
+        group.steps,
+        amsgrad=False,
+        lr=settings["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=settings["weight_decay"],
+        eps=settings["eps"],
+        maximize=settings["maximize"],
+        grad_scale=None,
+        found_inf=found_inf,
+    )
+    if found_inf is not None:
+        torch._foreach_sub_(group.steps, [found_inf] * len(group.steps))
