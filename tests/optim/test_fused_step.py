@@ -51,31 +51,37 @@ def test_settings_that_change_in_each_step_give_the_bits_of_torch(kind, settings
 
     quick = train(nets, optimizers, 30, each)
     assert equal(nets, optimizers)
-    assert bool(quick._made_of[2]) == ("amsgrad" not in settings)
+    assert (quick._state is None) == ("amsgrad" in settings)
 
 
 @pytest.mark.parametrize(("kind", "settings"), [(SGD, {"fused": True}), (AdamW, {"foreach": True})])
 def test_other_optimizers_make_their_own_step(kind, settings):
     nets, optimizers = made(kind, **settings)
-    assert train(nets, optimizers, 3)._made_of[2] == 0
+    assert train(nets, optimizers, 3)._state is None
     assert equal(nets, optimizers)
 
 
-def test_a_state_that_was_loaded_a_group_that_was_added_and_a_gradient_that_is_missing_are_seen():
+def test_a_loaded_state_a_new_group_or_parameter_other_settings_and_a_missing_gradient_are_seen():
     nets, optimizers = made(fused=True)
-    extra = [nn.Parameter(torch.ones(2)) for _ in nets]
+    extra, late = ([nn.Parameter(torch.ones(2)) for _ in nets] for _ in range(2))
 
     def each(optimizer, t):
         if t == 4:
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         if t == 8:
             optimizer.add_param_group({"params": [extra[optimizers.index(optimizer)]], "lr": 0.1})
+        if t == 11:
+            optimizer.param_groups[0] = {**optimizer.param_groups[0], "lr": 0.3}
+        if t == 13:
+            optimizer.param_groups[2]["params"].append(late[optimizers.index(optimizer)])
         which = nets[optimizers.index(optimizer)]
         which[0].requires_grad_(t % 3 > 0)
+        for one in (extra, late):
+            one[optimizers.index(optimizer)].grad = torch.full((2,), 0.1)
 
     train(nets, optimizers, 16, each)
     assert equal(nets, optimizers)
-    assert all(len(optimizer.state) == 4 for optimizer in optimizers)
+    assert all(len(optimizer.state) == 6 for optimizer in optimizers)
 
 
 def test_hooks_are_called_once_in_their_order_and_may_change_gradients():

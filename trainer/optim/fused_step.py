@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -13,9 +14,8 @@ from torch.optim import optimizer as hooks_of_all
 
 @dataclass(frozen=True)
 class _Group:
-    """The tensors of a group, as torch's kernel takes them. `settings` is the group itself."""
+    """The tensors of a group, as torch's kernel takes them."""
 
-    settings: dict[str, Any]
     parameters: list[nn.Parameter]
     averages: list[Tensor]
     squares: list[Tensor]
@@ -32,9 +32,9 @@ class _Group:
         asked = group["fused"] and not group["amsgrad"] and not group["capturable"] and not group["differentiable"]
         if not (plain and one_kind and asked and all(states)) or parameters[0].is_complex():
             return None
-        lists = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")]
+        averages, squares, steps = ([one[name] for one in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        return cls(group, parameters, *lists, kernel)
+        return cls(parameters, averages, squares, steps, kernel)
 
 
 class FusedStep:
@@ -48,13 +48,11 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self._groups: list[_Group] = []
-        self._made_of: tuple[Any, ...] = (None, None, 0)
+        self._state: object = None
 
     def __call__(self) -> None:
         optimizer = self.optimizer
-        state, groups, count = self._made_of
-        same = optimizer.state is state and optimizer.param_groups is groups and len(groups) == count
-        if not same or torch.autograd._profiler_enabled():
+        if not self._same() or torch.autograd._profiler_enabled():
             optimizer.step()
             self._prepare()
             return
@@ -64,14 +62,22 @@ class FusedStep:
 
     def _prepare(self) -> None:
         """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""
-        optimizer = self.optimizer
-        self._made_of = (None, None, 0)
+        optimizer, self._state = self.optimizer, None
         if type(optimizer) not in (Adam, AdamW) or "step" in vars(optimizer):
             return
         found = [_Group.of(optimizer, group) for group in optimizer.param_groups]
         self._groups = [group for group in found if group is not None]
         if len(self._groups) == len(found):
-            self._made_of = (optimizer.state, optimizer.param_groups, len(found))
+            self._state = optimizer.state
+
+    def _same(self) -> bool:
+        """Whether state, groups and parameters of the optimizer are those that were taken."""
+        groups = self.optimizer.param_groups
+        return (
+            self.optimizer.state is self._state
+            and len(groups) == len(self._groups)
+            and all(_same(group["params"], own.parameters) for group, own in zip(groups, self._groups))
+        )
 
     def _step(self) -> None:
         gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups]
@@ -80,8 +86,8 @@ class FusedStep:
             return
         found_inf: Tensor | None = getattr(self.optimizer, "found_inf", None)
         with torch.no_grad():
-            for group, own in zip(self._groups, gradients, strict=True):
-                _step(group, own, found_inf)
+            for group, own, settings in zip(self._groups, gradients, self.optimizer.param_groups, strict=True):
+                _step(group, own, settings, found_inf)
 
     def _call(self, *hooks: dict[int, Callable[..., Any]]) -> None:
         for hook in chain(*(one.values() for one in hooks)):
@@ -89,8 +95,11 @@ class FusedStep:
                 raise RuntimeError(f"{hook} changes the arguments of the optimizer's step, which has none.")
 
 
-def _step(group: _Group, gradients: list[Tensor | None], found_inf: Tensor | None) -> None:
-    settings = group.settings
+def _same(some: list[nn.Parameter], others: list[nn.Parameter]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
+
+
+def _step(group: _Group, gradients: list[Tensor | None], settings: dict[str, Any], found_inf: Tensor | None) -> None:
     beta1, beta2 = settings["betas"]
     torch._foreach_add_(group.steps, 1)
     group.kernel(
