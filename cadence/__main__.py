@@ -26,18 +26,20 @@ COMMANDS = {
 EXAMPLES = """\
 examples:
   cadence train optimizer=adamw schedule=cosine_warmup
+  cadence train --dry-run optimizer=adamw
   cadence train -m optimizer.lr=0.01,0.03,0.1 name=grid
   cadence plan optimizer=sgd schedule=wsd --updates 10000
   cadence range-test optimizer=adamw --confirm
   cadence tune optimizer=adamw --budget 10%
-  cadence report outputs/grid
+  cadence report outputs/grid --watch
   cadence runs outputs/grid --sort val/loss
   cadence doctor outputs/grid
   cadence test outputs/first data.path=elsewhere
   cadence predict outputs/first predictions.csv
   cadence export outputs/first net.onnx
 
-cadence COMMAND --help shows more, cadence train --help every group and option."""
+cadence COMMAND --help shows more, cadence train --help every group and option.
+eval "$(cadence -sc install=bash)" lets bash complete commands, options and settings."""
 
 
 def main() -> int:
@@ -51,6 +53,10 @@ def main() -> int:
 
         print("cadence", *(part for part in version().values() if part))
         return 0
+    if name in ("-sc", "--shell-completion"):
+        from cadence.completion import complete
+
+        return run("train", ["-sc", "query=bash"]) if complete(words, list(COMMANDS)) else 0
     if name not in COMMANDS:
         print(f"cadence {name}: there is no such command: take {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2

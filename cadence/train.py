@@ -17,6 +17,7 @@ from omegaconf import DictConfig  # noqa: E402
 
 from trainer.cli.command import check_command  # noqa: E402
 from trainer.cli.compose import CONF, absolute_config_path, find_own_packages, keep_search_path  # noqa: E402
+from trainer.cli.dry_run import is_dry_run, take_flag  # noqa: E402
 from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
@@ -32,9 +33,13 @@ def train(cfg: DictConfig) -> None:
     keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     check_command(HydraConfig.get())
     settings = checked(settings_of(cfg))
-    from trainer.run import run  # later still: it imports torch
+    if is_dry_run():
+        from trainer.tools.dry_run import dry_run  # later still: it imports torch
 
-    run(settings)
+        return dry_run(settings)
+    from trainer.run import run
+
+    return run(settings)
 
 
 def main() -> None:
@@ -46,7 +51,8 @@ def main() -> None:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # on a busy machine, threads that spin while waiting cost 20 times
-    sys.argv[1:] = absolute_config_path(sys.argv[1:])
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler of torch prints lines of its own on stderr
+    sys.argv[1:] = take_flag(absolute_config_path(sys.argv[1:]))
     train()
 
 

@@ -189,6 +189,12 @@ class DataModule(LightningDataModule):
         """Connect the training loader to the clock of a run, before it starts; `loop` has the fields of `Loop`."""
         values = {field.name: getattr(loop, field.name) for field in fields(Loop)}
         self._clock, self._loop = clock, Loop(**values)
+        if (count := self._loop.repeated) is not None:
+            source = self._indexed(self.splits.train, f"trainer.overfit={count}")
+            if count > (most := self._order(source).updates_per_epoch):
+                raise ValueError(
+                    f"trainer.overfit={count} is more than the {most} batches of an epoch: give 1 to {most}."
+                )
 
     def train_dataloader(self) -> Stream:
         """This rank's part of every global batch, from the update that the clock shows."""
@@ -314,7 +320,7 @@ class DataModule(LightningDataModule):
         sampling = None if self._sampling is None else with_batch(self._sampling, layout.global_batch)
         loop = self._loop
         order = Order(len(source), self.seed, layout, source.home, loop.stages, sampling)
-        order.left_out = loop.left_out
+        order.left_out, order.repeated = loop.left_out, loop.repeated
         return order
 
     def _layout(self, batch_size: int, accumulate: int = 1) -> Layout:

@@ -12,6 +12,9 @@ next.
 
 A divergence guard may leave batches out. `left_out` holds their positions, counted in updates of the layout from the
 start of the run: update `t` then takes the t-th position that is not left out, and its seeds follow from the position.
+
+To overfit a net on purpose, the first `repeated` batches are taken again and again: a position then stands for the
+batch at this position modulo their number, with the same samples and seeds.
 """
 
 from bisect import bisect_right
@@ -96,7 +99,8 @@ class Order:
 
     `stages` has (first update, ratio) for each batch size: an update then takes `ratio` updates of the layout.
     `sampling(samples, seed, epoch)` gives the order of an epoch; None stands for a permutation. `left_out` may be set
-    to the positions that no update takes, in their order; it may grow while the run trains.
+    to the positions that no update takes, in their order; it may grow while the run trains. `repeated` may be set to
+    the number of batches that are taken again and again.
     """
 
     def __init__(
@@ -118,11 +122,12 @@ class Order:
         self._device, self._sampling = device, sampling
         self._begins, self._stages = [begin for begin, _ in stages], _placed(stages)
         self.left_out: Sequence[int] = ()
+        self.repeated: int | None = None
         self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
 
     def pick(self, t: int, micro: int) -> Pick:
         """The samples of micro-batch `micro` of update `t` on this rank."""
-        t, micro = self._place(t, micro)
+        t, micro = self._batch(t, micro)
         epoch, update = divmod(t, self.updates_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._shuffled = epoch, self.indices(epoch).to(self._device)
@@ -151,7 +156,7 @@ class Order:
 
     def micro_seed(self, t: int, micro: int) -> int:
         """The seed of augmentation and dropout in a micro-batch."""
-        t, micro = self._place(t, micro)
+        t, micro = self._batch(t, micro)
         return mix(self.seed, t, self.layout.slice_of(micro))
 
     def positions(self, t: int) -> list[int]:
@@ -161,6 +166,11 @@ class Order:
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` on this rank."""
         return self.layout.accumulate * self._stage(t)[2]
+
+    def _batch(self, t: int, micro: int) -> tuple[int, int]:
+        """The same as `_place`, of the first batches alone where they are repeated."""
+        place, rest = self._place(t, micro)
+        return place if self.repeated is None else place % self.repeated, rest
 
     def _place(self, t: int, micro: int) -> tuple[int, int]:
         """The update of the layout, and the micro-batch in it, for micro-batch `micro` of update `t`."""

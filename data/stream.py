@@ -33,7 +33,8 @@ class Loop:
     In updates: `total`, the length of the run; `validation_interval`, between two validations; `pauses`, other
     intervals at which a chunk ends (checkpoints); `steps_per_execution`, the most in a chunk. Where an interval varies,
     it is a function that gives its next end. `accumulate`: micro-batches of an update in each process. `stages`:
-    (first update, ratio) for each size of a growing batch, and `left_out`: positions that no update takes, see `Order`.
+    (first update, ratio) for each size of a growing batch, `left_out`: positions that no update takes, and `repeated`:
+    how many batches are taken again and again, None for all; see `Order`.
     """
 
     total: int
@@ -43,6 +44,7 @@ class Loop:
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
+    repeated: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("total", "steps_per_execution", "accumulate"):

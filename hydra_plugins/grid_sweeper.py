@@ -5,15 +5,18 @@ makes `logspace` and `linspace` known to the overrides of any sweeper.
 """
 
 import itertools
+import tempfile
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from trainer.cli.dry_run import is_dry_run
 from trainer.cli.hydra_internals import store_option
 from trainer.lr import ConfigError
 from trainer.sweep.resolvers import register_spacings
@@ -51,8 +54,23 @@ class GridSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep; its folder is locked before Hydra writes into it."""
         assert self.config is not None
+        if is_dry_run():
+            return self._dry_run(arguments)
         with own_folder(Path(str(self.config.hydra.sweep.dir)).resolve()):
             return super().sweep(arguments)
+
+    def _dry_run(self, arguments: list[str]) -> Any:
+        """The same without a folder: Hydra writes into one that is removed, and the jobs keep theirs."""
+        own = self.config
+        self.config = deepcopy(own)
+        assert self.config is not None
+        with tempfile.TemporaryDirectory() as place:
+            with open_dict(self.config):
+                self.config.hydra.sweep.dir = place
+            try:
+                return super().sweep(arguments)
+            finally:
+                self.config = own
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: Hydra would compose each job here, and the launcher does so again before the first job starts."""

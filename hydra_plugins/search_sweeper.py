@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.allow import allowed_by_environment
 from trainer.cli.command import hydra_overrides, program_shown
+from trainer.cli.dry_run import is_dry_run
 from trainer.cli.extras import needed
 from trainer.cli.hydra_internals import given_flags, store_option
 from trainer.lr import ConfigError
@@ -82,6 +83,11 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end."""
+        if is_dry_run():
+            raise ConfigError(
+                "--dry-run checks the jobs of a grid, and those of a search follow from results: give each key one "
+                "value, without -m."
+            )
         from trainer.sweep.search.driver import Question, Search
         from trainer.sweep.search.search_space import parse_space
 

@@ -251,6 +251,7 @@ def test_a_validation_set_that_is_streamed_is_scored_as_a_whole():
         (("trainer.duration=2ep",), "trainer.duration=2ep counts epochs, and data.samples is not known: set it"),
         (("trainer.validate=1ep",), "trainer.validate=1ep counts epochs, and data.samples is not known: set it"),
         (("trainer.devices=2",), "data.train: Flow would give all 2 processes the same samples"),
+        (("trainer.overfit=1",), "trainer.overfit=1 takes samples by their index, and Flow is streamed: leave it out"),
     ],
 )
 def test_a_length_or_a_part_that_is_not_known_is_refused(assembled, words, told):

@@ -9,7 +9,10 @@ trainer.duration={}ep | 20 | the length is | epochs max_epochs num_epochs n_epoc
 trainer.duration={n} | 1000 | the length is | steps max_steps num_steps total_steps num_training_steps updates
     max_updates iterations max_iters num_iterations train_iters T_max total_iters lr_decay_iters
 trainer.duration=20 | | a short run is | limit_train_batches limit_val_batches
-trainer=debug | | a short run that checks a config is | fast_dev_run debug dry_run smoke_test overfit_batches
+trainer=debug | | a short run that checks a config is | fast_dev_run debug dry_run smoke_test
+trainer.overfit={} | 1 | the batches that are trained on again and again are | overfit overfit_batches
+trainer.profile=true | | to see where the time of an update goes write | profiler profile
+trainer.quiet=true | | a run that prints less is | quiet silent
 trainer.validate={n} | 500 | validation comes every | val_check_interval eval_steps eval_interval eval_every
     val_interval eval_freq
 trainer.validate={}ep | 1 | validation comes every | check_val_every_n_epoch val_every_n_epochs eval_epochs

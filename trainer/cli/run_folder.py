@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
+from trainer.cli.dry_run import is_dry_run
 from trainer.cli.messages import user_error_message
 from trainer.distributed.launch.folder_lock import FolderLock, missing_folders, remove_empty
 
@@ -70,7 +71,7 @@ def run_job_in_new_folder(run_job: Callable[..., JobReturn]) -> Callable[..., Jo
             error = raised
             raise
         finally:
-            if refused(error):
+            if refused(error) or is_dry_run():
                 remove_empty(new)
 
     return run

@@ -43,12 +43,14 @@ from trainer.engine.step import PairStep
 from trainer.engine.task import Task
 from trainer.engine.train_spec import Loop, TrainSpec
 from trainer.log.failsafe import failsafe
+from trainer.log.progress import Progress
 from trainer.log.validations_callback import Validations
 from trainer.lr import ConfigError, Plan, Plateau, lint
 from trainer.lr.bounds import fraction
 from trainer.measure.adascale import AdaScale
 from trainer.measure.norms import Measurement
 from trainer.measure.observers import ObserverSpec
+from trainer.measure.update_profile import UpdateProfile
 from trainer.resume.changes import flat
 
 OURS = (
@@ -91,12 +93,14 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     snapshots = snapshot_updates(horizon, settings.trainer.snapshots)
     duration = settings.trainer.checkpoint
     every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
-    _follow(resolved, module, [*([every] if every else []), *snapshot_ends(snapshots, horizon.total)])
+    profile = _profile(resolved, folder)
+    pauses = [*([every] if every else []), *snapshot_ends(snapshots, horizon.total), *(one.next_end for one in profile)]
+    _follow(resolved, module, pauses)
     best_by = f"val/{task.monitor}"
     better, keep = task.direction, settings.trainer.keep
     checkpointing = Checkpointing(folder / "checkpoints", best_by, better, every, keep, snapshots)
     claims = ConsistencyCheck(_claims(resolved))
-    callbacks = [*_plateau(resolved), Validations(folder), checkpointing, claims]
+    callbacks = [*_plateau(resolved), *profile, Validations(folder), checkpointing, claims]
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
     disable_lightning_signals(trainer)
@@ -135,18 +139,20 @@ def train_spec(resolved: Resolved) -> TrainSpec:
 def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
     """Connect the data to the module's clock; its chunks end at `pauses`, and get shorter as the batch grows."""
     run, horizon = resolved.settings.trainer, resolved.horizon
-    resolved.data.follow(
-        lambda: module.clock.t,
-        Loop(
-            total=horizon.total,
-            validation_interval=interval(horizon, run.validate, "trainer.validate"),
-            pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
-            steps_per_execution=run.steps_per_execution,
-            accumulate=run.accumulate,
-            stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
-            left_out=module.clock.left_out,
-        ),
+    if run.overfit is not None and horizon.growth.grows:
+        raise ConfigError(f"trainer.overfit={run.overfit} repeats batches of one size: take batch_schedule=none.")
+    loop = Loop(
+        total=horizon.total,
+        validation_interval=interval(horizon, run.validate, "trainer.validate"),
+        pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
+        steps_per_execution=run.steps_per_execution,
+        accumulate=run.accumulate,
+        stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
+        left_out=module.clock.left_out,
+        repeated=run.overfit,
     )
+    with refusing("trainer.overfit"):
+        resolved.data.follow(lambda: module.clock.t, loop)
 
 
 def _data_facts(data: Any) -> dict[str, Any]:
@@ -220,6 +226,12 @@ def _plateau(resolved: Resolved) -> list[pl.Callback]:
     return [PlateauControl(rule, fresh=resolved.changed and resolved.history[-1]["rule"] == "rewarm")]
 
 
+def _profile(resolved: Resolved, folder: Path) -> list[UpdateProfile]:
+    if not resolved.settings.trainer.profile:
+        return []
+    return [UpdateProfile(folder, resolved.start.updates if resolved.start else 0, resolved.horizon.total)]
+
+
 def _average(resolved: Resolved) -> Average:
     """The average of the weights. An optimizer that averages itself allows neither another average nor a schedule."""
     settings, plan, optimizer = resolved.settings, resolved.plan, resolved.model.optimizer()
@@ -265,7 +277,7 @@ def _trainer(settings: Settings, folder: Path, strategy: Strategy | str, more: S
     check_names("trainer.lightning", pl.Trainer, run.lightning)
     check_values("trainer.lightning", pl.Trainer, run.lightning)
     loggers = [_logger(f"logger.{name}", node, settings.allow, folder) for name, node in settings.logger.items()]
-    callbacks = callbacks_of(settings)
+    callbacks = [one for one in callbacks_of(settings) if not (run.quiet and isinstance(one, Progress))]
     with refusing("trainer"):
         return pl.Trainer(
             accelerator=run.accelerator,

@@ -42,6 +42,9 @@ from trainer.optim.groups import Group
 from trainer.resume.changes import flat
 from trainer.resume.curve_history import summary_of_change
 
+OVERFIT = "overfits"
+"""The row of the table that says that only the first batches are trained on."""
+
 
 def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND) -> None:
     """Show the table, and write it with the config into folder and log; those of an earlier part get other names.
@@ -50,11 +53,7 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     """
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
-    summary = {**summary_of_run(resolved), "lint": parts.warnings}
-    rows = [(name, without_secrets(text)) for name, text in format_run(summary)]
-    _print_table(rows)
-    for warning in parts.warnings:
-        print(f"warning: {without_secrets(warning)}", file=sys.stderr)
+    summary, rows = show_start(parts)
     for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
         if (folder / name).exists():
             with replaced(folder / name.replace(".", f"-until-{start}.")) as earlier:
@@ -71,6 +70,17 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
             logger.log_text("config", f"```yaml\n{yaml_text(source)}```", start)
         else:
             logger.log_hyperparams(flat(source))
+
+
+def show_start(parts: Parts) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Print the table at the start of a run, and the warnings; the summary and its rows."""
+    summary = {**summary_of_run(parts.resolved), "lint": parts.warnings}
+    rows = [(name, without_secrets(text)) for name, text in format_run(summary)]
+    if not parts.resolved.settings.trainer.quiet:
+        _print_table(rows)
+    for warning in parts.warnings:
+        print(f"warning: {without_secrets(warning)}", file=sys.stderr)
+    return summary, rows
 
 
 def _charts(metrics: Sequence[str]) -> dict[str, list[str]]:
@@ -164,6 +174,7 @@ def summary_of_run(resolved: Resolved) -> dict[str, Any]:
         "parts": summary_of_parts(resolved),
         "global_batch": settings.global_batch,
         "order": resolved.data.order_note,
+        "overfit": run.overfit,
         "per_device_batch": settings.data["batch_size"],
         "devices": run.devices,
         "nodes": run.nodes,
@@ -199,7 +210,7 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         *format_parts(summary["parts"]),
         ("global batch", _format_batch(summary)),
-        *([("order", summary["order"])] if "order" in summary else []),
+        *_format_order(summary),
         *_headed("scaling", [*_format_rule(summary, scale), *format_scaling(summary["scaled"], summary["kappa"])]),
         ("learning rate", f"base {summary['base_lr']:g}, peak {summary['peak_lr']:g} at {peak}"),
         ("", f"first {summary['first_lr']:g}, last {summary['last_lr']:g}"),
@@ -214,6 +225,14 @@ def format_run(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         *format_origin(summary),
         *_headed("groups", groups),
     ]
+
+
+def _format_order(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    count = summary.get("overfit")
+    if count is None:
+        return [("order", summary["order"])] if "order" in summary else []
+    batches = "the first batch alone" if count == 1 else f"the first {count} batches alone, in turn"
+    return [(OVERFIT, f"{batches}, again and again (trainer.overfit={count})")]
 
 
 def _headed(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -313,7 +332,7 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     table.add_column()
     table.add_column(overflow="fold")  # so that long paths are shown whole
     for name, text in rows:
-        changed = name in ("resumed", "rolled back") or " → " in text
+        changed = name in (OVERFIT, "resumed", "rolled back") or " → " in text
         table.add_row(Text(name, "bold"), Text(text, "yellow" if changed else ""))
     Console(file=sys.stdout, highlight=False).print(table)
 

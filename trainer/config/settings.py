@@ -94,12 +94,17 @@ class TrainerSettings:
     gradients: GradientTreatment
     ddp: DDPOptions
     snapshots: Sequence[int | str] = ()
+    overfit: int | None = None
+    profile: bool = False
+    quiet: bool = False
     max_time: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "steps_per_execution", "log_every"):
             integer(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
         integer("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
+        if self.overfit is not None:
+            integer("trainer.overfit", self.overfit, "it is how many batches are trained on again and again, or null.")
         if self.threads is not None:
             cores = os.cpu_count() or 1
             integer(
@@ -116,7 +121,7 @@ class TrainerSettings:
                 self.max_idle_restarts,
                 "it is how many starts in a row without a new update end a Slurm job, or null for no limit.",
             )
-        for name in ("compile", "channels_last", "deterministic", "sync_batchnorm"):
+        for name in ("compile", "channels_last", "deterministic", "sync_batchnorm", "profile", "quiet"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
             raise ConfigError(

@@ -89,7 +89,7 @@ def _check_labels(trainer: pl.Trainer, module: Any, batch: Any) -> None:
 @contextmanager
 def _as_it_was(module: Any) -> Iterator[None]:
     """In evaluation mode without gradients and compilation; afterwards all is as before."""
-    with isolate_rng(), torch.no_grad(), _eager(module.net), _restored(module):
+    with isolate_rng(), torch.no_grad(), eager(module.net), _restored(module):
         module.eval()
         module.control.reset()
         yield
@@ -118,7 +118,7 @@ def _check_scalar(what: str, monitor: str, values: Mapping[str, float], arrays: 
     raise ConfigError(f"{what}={monitor} {kind}: choose one of {', '.join(f'val/{one}' for one in values)}.")
 
 
-def _eager(net: nn.Module) -> AbstractContextManager:
+def eager(net: nn.Module) -> AbstractContextManager:
     """No compilation: the shapes of a batch that is not trained on would change what is compiled for training."""
     if getattr(net, "_compiled_call_impl", None) is None:
         return nullcontext()

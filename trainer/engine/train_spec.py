@@ -61,3 +61,4 @@ class Loop:
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
+    repeated: int | None = None

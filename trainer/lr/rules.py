@@ -76,7 +76,7 @@ def unreached(plan: Plan) -> Iterator[str]:
 def long_warmup(plan: Plan) -> Iterator[str]:
     total, rise = plan.horizon.total, plan.policy.warmup
     limit = int(LONG * total)
-    if rise.updates > LONG * total:
+    if rise.updates > 1 and rise.updates > LONG * total:  # the one update of a shorter warm-up has the whole rate
         yield (
             f"the warm-up of {rise.updates} updates is {rise.updates / total:.0%} of the run of {total}: "
             "shorten warmup.duration or lengthen trainer.duration."

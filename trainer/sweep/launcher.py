@@ -20,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trainer.cli.command import check_launcher, program
 from trainer.cli.compose import keep_search_path
+from trainer.cli.dry_run import is_dry_run
 from trainer.cli.hydra_internals import composed_once, given_flags
 from trainer.cli.streams import shown
 from trainer.lr import ConfigError
 from trainer.sweep.alike_jobs import AlikeJobs
+from trainer.sweep.checked_jobs import check_jobs
 from trainer.sweep.device_pool import devices_needed, threads_per_process
 from trainer.sweep.job import Job
 from trainer.sweep.scheduler import Limits, Scheduler, TrialSource
@@ -77,6 +79,8 @@ class SweepLauncher(Launcher):
             made = [self.make_job(initial_job_idx + i, list(given)) for i, given in enumerate(job_overrides)]
         batch, resumes = [job for job, _ in made], [goes_on for _, goes_on in made]
         _refuse_shared_folders(batch)
+        if is_dry_run():
+            return check_jobs(batch, self.spawn)
         if self.shared_prefix:
             self._share_prefixes(batch)
         with self.connected(root) as spawn, own_folder(root) as held:

@@ -6,6 +6,7 @@ page names them. It holds all it needs and reads nothing from the network. Examp
     cadence report outputs/NAME
     cadence report outputs/NAME --metric val/accuracy --out page
     cadence report outputs --within 2       # the range of rates within 2 % of the best
+    cadence report outputs/NAME --watch     # while the sweep runs: open the page, it renews itself
 """
 
 import argparse
@@ -17,12 +18,14 @@ from typing import Any
 
 from trainer.cli.extras import needed, needed_for_report
 from trainer.cli.streams import shown
+from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
 from trainer.tools.report import png
 from trainer.tools.report.build import Report, build_report
+from trainer.tools.report.live_page import waiting_page, write_while_running
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
-from trainer.tools.report.study import RESUMED, Study, format_command
+from trainer.tools.report.study import RESUMED, NoResults, Study, format_command
 from trainer.tools.writable import plain_cell
 
 PAGE = "report.html"
@@ -36,18 +39,34 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--within={options.within} is not a percentage above zero: give one, as 5.")
     needed_for_report()
     script = needed("plotly.offline", "the page").get_plotlyjs()
-    study = Study(find_runs(options.folder), options.metric, options.best)
     out = options.out or options.folder / "report"
-    report = build_report(study, options.folder, options.within / 100)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / PAGE).write_text(page(report, out, script), encoding="utf-8")
+        if options.watch:
+            print(f"{out / PAGE}: open it in a browser; Ctrl-C ends the watch", flush=True)
+            write_while_running(options.folder, lambda seconds: write_page(options, out, script, seconds))
+        report = write_page(options, out, script)
+        assert report is not None
         pictures = png.save([*report.claims, *report.sections], out)
-        tables = save_tables(study, out)
+        tables = save_tables(report.study, out)
     except OSError as error:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
     print(shown("\n".join(format_summary(report))))
     print(f"{out / PAGE}  {'  '.join([*tables, *pictures])}")
+
+
+def write_page(options: argparse.Namespace, out: Path, script: str, seconds: int = 0) -> Report | None:
+    """Write the page at once. With `seconds` it reloads itself so often, and says so where there is no result yet."""
+    try:
+        study = Study(find_runs(options.folder), options.metric, options.best)
+    except NoResults as none:
+        if options.watch:
+            write_text(out / PAGE, waiting_page(options.folder.resolve().name, str(none), seconds))
+        if not seconds:
+            raise
+        return None
+    report = build_report(study, options.folder, options.within / 100)
+    write_text(out / PAGE, page(report, out, script, seconds))
+    return report
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -62,6 +81,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--within", type=float, default=5.0, metavar="PERCENT", help="for the width of the best range: 5"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="write the page again as long as runs go on; an open page reloads itself"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write; else FOLDER/report")
     return parser.parse_args(arguments)

@@ -135,3 +135,13 @@ dark.addEventListener("change", () => drawn.forEach((figure, place) => draw(plac
 addEventListener("resize", () => document.querySelectorAll(".detail").forEach((box) => {
   box.style.width = box.closest(".scroll").clientWidth + "px";
 }));
+const seconds = Number(document.body.dataset.reload || 0);
+if (seconds) {
+  const rows = JSON.parse(sessionStorage.getItem("rows") || "[]");
+  rows.forEach((number) => document.querySelectorAll(`tr[data-run="${number}"]`).forEach(toggle));
+  setTimeout(() => {
+    const open = [...document.querySelectorAll('tr[aria-expanded="true"]')].map((row) => row.dataset.run);
+    sessionStorage.setItem("rows", JSON.stringify(open));
+    location.reload();
+  }, 1000 * seconds);
+}

@@ -6,6 +6,7 @@ The page's script gives the figures the colours of its theme.
 import math
 import os
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,8 +22,11 @@ from trainer.tools.run_folders import is_number
 HERE = Path(__file__).parent
 
 
-def page(report: Report, out: Path, library: str) -> str:
-    """The page as text; `out` is the folder that it will lie in, `library` is that of the plots."""
+def page(report: Report, out: Path, library: str, reload: int = 0) -> str:
+    """The page as text; `out` is the folder that it will lie in, `library` is that of the plots.
+
+    `reload`: seconds after which the page reloads itself, 0 for never.
+    """
     study = report.study
     ways = {run.number: os.path.relpath(run.folder.resolve(), out.resolve()) for run in study.runs}
     links = {number: quote(Path(way).as_posix()) + "/" for number, way in ways.items()}
@@ -43,6 +47,8 @@ def page(report: Report, out: Path, library: str) -> str:
         rows=rows,
         data={"figures": figures, "runs": runs},
         library=library,
+        reload=reload,
+        now=time.strftime("%H:%M:%S"),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
     )

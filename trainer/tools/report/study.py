@@ -34,6 +34,10 @@ Values = tuple[tuple[str, Any], ...]
 """Keys with their values."""
 
 
+class NoResults(ConfigError):
+    """No run has a result yet that can be judged."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """Runs that differ in seed and fold only: their values of what varies, and the metric over them."""
@@ -69,7 +73,7 @@ class Study:
         scored = {run.number for run in self.scored}
         self.left_out = [run for run in self.runs if run.number not in scored]
         if not self.scored:
-            raise ConfigError(f"no completed run has a finite {self.metric}: give another metric by --metric.")
+            raise NoResults(f"no completed run has a finite {self.metric}: give another metric by --metric.")
         self.varied = self._varied()
         self.settings = [key for key in self.varied if key not in REPEATED]
         self.repeated = " and ".join(word for key, word in REPEATED.items() if key in self.varied) or "seeds"
@@ -184,7 +188,7 @@ def choose_metric(runs: Sequence[Run], asked: str | None) -> str:
     known = Counter(metric for run in completed for metric in run.metrics)
     if not known:
         states = ", ".join(f"{count} {status}" for status, count in Counter(run.status for run in runs).items())
-        raise ConfigError(f"none of {len(runs)} runs has a result with metrics ({states}): wait for one to complete.")
+        raise NoResults(f"none of {len(runs)} runs has a result with metrics ({states}): wait for one to complete.")
     if asked is not None:
         if asked not in known:
             raise ConfigError(f"--metric={asked} is in no result: choose one of {', '.join(sorted(known))}.")
