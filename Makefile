@@ -72,8 +72,22 @@ bench: setup  ## measure the update against the bare loop and the peers
 gallery: setup  ## draw docs/gallery.md again, after a schedule has changed
 	$(BIN)/python scripts/gallery.py
 
+reference: setup  ## write docs/reference.md and docs/api.md again, after a config or a docstring has changed
+	$(BIN)/python scripts/reference.py
+
+# Only who builds the site needs its generator.
+SITE_STAMP := .venv/.site-installed
+
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[docs]'
+	touch $(SITE_STAMP)
+
+docs: $(SITE_STAMP)  ## build the site in site/ from README, docs and examples; a broken link fails
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . site
+	@echo site/index.html
+
 clean:  ## remove environments, caches and what was built; runs stay
-	rm -rf .venv $(NEXT) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf .venv $(NEXT) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup train test test-all test-runs test-cluster walls check hydra-next lint types bench gallery clean
+.PHONY: help setup train test test-all test-runs test-cluster walls check hydra-next lint types bench gallery reference docs clean

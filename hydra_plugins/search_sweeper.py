@@ -31,12 +31,13 @@ class SearchSweeperConf:
 
     `params`: spaces by key, as on the command line. `when`: more of them for each condition on a choice, as
     optimizer=sgd: {optimizer.momentum: interval(0.8,0.99)}. `trials`: how many, over all drivers and restarts.
-    `sampler`: tpe, cmaes, random, qmc or grid. `startup`: trials drawn at random before tpe or cmaes learns, and ended
-    before median judges. `pruner`: none, median, asha or hyperband. `patience`: validations before a pruner judges.
-    `reduction`: asha and hyperband let one trial of so many go on. `metric`: the value that judges a job, as val/loss;
-    several in a list. null: the monitor of the task. `direction`: min or max, for each metric. `storage`: null for a
-    journal in the sweep's folder, or postgresql://USER@HOST/DATABASE for many machines. `heartbeat`: seconds between
-    two signs of life there; after five times as long without one, a trial is started again, at most `retries` times.
+    `sampler`: tpe, cmaes, random, qmc or grid. `seed`: of the sampler. `startup`: trials drawn at random before tpe or
+    cmaes learns, and ended before median judges. `pruner`: none, median, asha or hyperband. `patience`: validations
+    before a pruner judges. `reduction`: asha and hyperband let one trial of so many go on. `metric`: the value that
+    judges a job, as val/loss; several in a list. null: the monitor of the task. `direction`: min or max, for each
+    metric. `storage`: null for a journal in the sweep's folder, or postgresql://USER@HOST/DATABASE for many machines.
+    `heartbeat`: seconds between two signs of life there; after five times as long without one, a trial is started
+    again. `retries`: how often, at most.
     """
 
     _target_: str = "hydra_plugins.search_sweeper.SearchSweeper"

@@ -100,7 +100,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         (
             "trainer/tools/",
             "what a person runs beside training: plan, range test, tune, report, list of runs, noise scale, doctor, "
-            "gallery; with a trained run: predictions, scores, exports",
+            "gallery, reference; with a trained run: predictions, scores, exports",
             HYDRA
             | TORCH
             | {

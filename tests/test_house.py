@@ -59,7 +59,7 @@ def test_no_rooms_import_each_other_in_a_circle(graph):
 def test_every_file_of_the_product_has_a_room():
     outside = ("tests", "scripts", "experiments", "benchmarks", "examples")
     homeless = [path for path in FILES if path.parts[0] not in outside and house.room_of(path) is None]
-    assert homeless == [Path("setup.py"), Path("trainer/__init__.py")]
+    assert homeless == [Path("docs/conf.py"), Path("setup.py"), Path("trainer/__init__.py")]
 
 
 def test_the_front_door_fits_on_one_screen():

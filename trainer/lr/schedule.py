@@ -19,12 +19,14 @@ START = "it is the share of the peak at which the curve starts, from 0 to 1."
 def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:
     """`schedule`, annotated with updates that the plan lists and the lint rules use.
 
-    jumps: updates at which the value jumps (a stair, a restart).
-    knots: updates at which the curve bends (the end of a plateau, the peak of a cycle).
-    ends: updates at which a cycle is complete, the first update after it.
-    begin: the update at which a cooldown begins.
-    noise: the update at which noise begins.
-    unfreezes: the update until which the rate is 0 on purpose.
+    Args:
+        schedule: a share of the peak at update t.
+        jumps: updates at which the value jumps (a stair, a restart).
+        knots: updates at which the curve bends (the end of a plateau, the peak of a cycle).
+        ends: updates at which a cycle is complete, the first update after it.
+        begin: the update at which a cooldown begins.
+        noise: the update at which noise begins.
+        unfreezes: the update until which the rate is 0 on purpose.
     """
     schedule.annotations = {kind: tuple(updates) for kind, updates in places.items()}  # type: ignore[attr-defined]
     return schedule
