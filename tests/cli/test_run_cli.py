@@ -277,4 +277,4 @@ def test_a_terminal_that_lacks_a_character_fails_no_run() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "? = 4\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "kappa = 4\n", "")

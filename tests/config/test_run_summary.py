@@ -1,10 +1,11 @@
 """What a run prints of itself is what it says, also where it holds what a terminal could take for markup."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from trainer.config.run_summary import _finite, _print_result, _print_table
+from trainer.config.run_summary import _finite, _print_result, _print_table, hparams_of
 
 
 def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,6 +19,37 @@ def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> No
         "folder /a [red]b/outputs/[x]",
         "groups[a] layer[b]: 3 numbers",
     ]
+
+
+def test_the_end_names_the_commands_that_follow(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best: dict[str, Any] = {"value": 0.5, "scores": {"val/loss": 0.5}, "update": 3, "metric": "val/loss"}
+    result = {
+        "best": best,
+        "test": {"loss": 0.5},
+        "updates": 3,
+        "seconds": 1.0,
+        "folder": str(tmp_path / "outputs/a b"),
+    }
+    (tmp_path / "outputs/a b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    _print_result(result)
+    (tmp_path / "outputs/a b/events.out.tfevents.1").touch()
+    _print_result({**result, "test": {}})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[4] == "next cadence predict 'outputs/a b' predictions.csv"
+    assert lines[-2:] == ["next tensorboard --logdir outputs", "cadence doctor 'outputs/a b'"]
+
+
+def test_the_hparams_are_settings_that_say_something_and_the_scores() -> None:
+    config = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.0}, "plateau": {}, "init": None}
+    assert hparams_of(config, {"val/loss": 0.5}) == {
+        "optimizer": "SGD",
+        "optimizer.lr": 0.1,
+        "optimizer.momentum": 0.0,
+        "score val/loss": 0.5,
+    }
 
 
 def test_no_number_of_a_result_is_one_that_json_lacks() -> None:

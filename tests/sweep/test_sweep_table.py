@@ -43,6 +43,15 @@ def test_each_job_is_one_line_and_the_best_comes_first(printed: Callable[..., li
     assert len(head) < 15, "what does not fit is in sweep.json"
 
 
+def test_the_score_that_decides_is_there_on_a_narrow_terminal(
+    printed: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    assert printed([job(0, 0.3), job(2, 0.1)])[0] == ["job", "overrides", "status", "val/loss"]
+
+
 def test_the_best_is_the_highest_where_higher_is_better(printed: Callable[..., list[list[str]]]) -> None:
     scored = [job(number, value, "val/accuracy", "max") for number, value in enumerate((0.3, 0.9, 0.8))]
     assert [row[0] for row in printed(scored)[1:]] == ["1", "2", "0"]

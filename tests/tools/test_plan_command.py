@@ -77,6 +77,14 @@ def test_milestones_and_a_sketch_for_each_schedule_are_shown(shown):
     ]
 
 
+def test_it_fits_80_columns_and_shows_only_factors_that_are_not_1(shown):
+    text = shown("schedule=wsd", "warmup=linear", "--updates", "200", "--no-files")
+    assert row(text, "update")[1:] == ["lr", "base_lr", "warmup", "schedule"]
+    assert max(map(len, text.splitlines()[1:])) <= 80
+    scaled = shown("scaling=sqrt", "scaling.base_batch_size=64", "--updates", "200", "--no-files")
+    assert row(scaled, "update")[1:] == ["lr", "base_lr", "scale", "warmup", "schedule"]
+
+
 def test_findings_are_told_by_name_with_what_becomes_of_them(shown):
     chosen = ("schedule=multi_step", "schedule.milestones=[50,300]", "schedule.gamma=0.5", "--updates", "100")
     text = shown(*chosen, "--no-files")

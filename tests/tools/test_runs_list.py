@@ -330,5 +330,26 @@ def test_a_narrow_terminal_shows_the_settings_before_time_and_disk(tmp_path, wid
         assert row.endswith("optimizer.lr=0.1")
 
 
+def test_settings_of_few_runs_come_first(tmp_path):
+    for name, words in {"a": ["seed=1"], "b": ["model=mine", "seed=1", "lr=1"], "c": ["model=mine", "lr=2"]}.items():
+        write_run(tmp_path / name, words, {"val/loss": 1.0}, events=False)
+    lines = format_runs(list_runs([tmp_path]), [], 3)
+    assert [line.split("  ")[-1] for line in lines[1:4]] == ["seed=1", "lr=1 model=mine seed=1", "lr=2 model=mine"]
+
+
+def test_the_trainings_of_a_tune_are_listed_where_it_is_named(tmp_path, capsys, monkeypatch):
+    for name in ("outputs/a", "outputs/tune-1/x", "outputs/tune-1/y"):
+        write_run(tmp_path / name, ["seed=1"], {"val/loss": 1.0}, events=False)
+    (tmp_path / "outputs/tune-1/tune.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    lines = listed(capsys).splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("outputs")] == ["outputs/a"]
+    assert lines[-1] == "2 runs in outputs/tune-1: name it to list them"
+    assert [one["run"] for one in as_objects(capsys, "outputs")] == ["outputs/a"]
+    assert len(as_objects(capsys, "outputs/tune-1")) == len(as_objects(capsys, "outputs/tune-1/x")) + 1 == 2
+    shutil.rmtree(tmp_path / "outputs/a")
+    assert len(as_objects(capsys)) == 2
+
+
 def test_an_empty_list_has_a_head(capsys):
     assert as_csv([]) == "run,state"

@@ -36,9 +36,8 @@ def run_cli(main: Callable[[], object], trains: bool = False) -> int:
     prints, as on a full disk.
     """
     replace_unknown_characters()
-    if trains:
-        drop_unwritable()
-    else:
+    drop_unwritable(pipes_only=not trains)
+    if not trains:
         signals.end_cleanly()
     signals.reported()
     try:

@@ -1,26 +1,35 @@
 """stdout and stderr: no character that they lack ends a command, and no full disk or closed terminal ends a run."""
 
+import codecs
 import io
 import re
 import sys
 from contextlib import suppress
 from typing import Any
 
+_NAMES = {
+    "κ": "kappa", "β": "beta", "λ": "lambda", "∑": "sum ", "√": "sqrt ", "·": "*", "×": "x", "→": "->", "±": "+-",
+    "≥": ">=", "≤": "<=", "…": "...", "│": "|", "└": "+", "─": "-", **dict.fromkeys("▁▂▃", "."),
+    **dict.fromkeys("▄▅▆▇█", "#"),
+}  # fmt: skip
+"""What is printed for a character that the encoding of stdout lacks."""
 _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Lenient(io.RawIOBase):
-    """Writes to a file of the system, and drops what it cannot write."""
+    """Writes to a file of the system, and drops what it cannot write, or only what no reader of a pipe waits for."""
 
-    def __init__(self, file: io.FileIO) -> None:
-        self.name, self.mode, self._file = file.name, file.mode, file
+    def __init__(self, file: io.FileIO, pipes_only: bool) -> None:
+        self.name, self.mode, self._file, self._pipes_only = file.name, file.mode, file, pipes_only
 
     def write(self, data: Any) -> int | None:
         try:
             return self._file.write(data)
         except BlockingIOError:
             raise
-        except OSError:  # the terminal is closed, the disk is full, the reader of the pipe has left
+        except OSError as error:  # the terminal is closed, the disk is full, the reader of the pipe has left
+            if self._pipes_only and not isinstance(error, BrokenPipeError):
+                raise
             return memoryview(data).nbytes
 
     def writable(self) -> bool:
@@ -45,17 +54,28 @@ def shown(text: str) -> str:
 
 
 def replace_unknown_characters() -> None:
-    """Let stdout print ? for a character that it lacks, such as κ in ASCII; stderr prints its number anyway."""
+    """Let stdout print a character that it lacks, such as κ in ASCII, by its name; stderr prints its number anyway."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+        codecs.register_error("cadence", _by_name)
+        sys.stdout.reconfigure(errors="cadence")
 
 
-def drop_unwritable() -> None:
-    """Let stdout and stderr drop what they cannot write, for a command whose result is not what it prints."""
-    sys.stdout, sys.stderr = _lenient(sys.stdout), _lenient(sys.stderr)
+def _by_name(error: UnicodeError) -> tuple[str, int]:
+    """Stands in for the characters that an encoding lacks: those that Cadence prints have a name, others are ?."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_NAMES.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
 
 
-def _lenient(stream: Any) -> Any:
+def drop_unwritable(pipes_only: bool = False) -> None:
+    """Let stdout and stderr drop what they cannot write, for a command whose result is not what it prints.
+
+    `pipes_only`: drop only what the reader of a pipe does not wait for, as `head` does not.
+    """
+    sys.stdout, sys.stderr = _lenient(sys.stdout, pipes_only), _lenient(sys.stderr, pipes_only)
+
+
+def _lenient(stream: Any, pipes_only: bool) -> Any:
     """The stream with a lenient file, where it is the interpreter's own."""
     buffer: Any = stream.buffer if type(stream) is io.TextIOWrapper else None
     file = buffer.raw if isinstance(buffer, io.BufferedWriter) else buffer
@@ -63,7 +83,7 @@ def _lenient(stream: Any) -> Any:
         return stream
     with suppress(OSError):
         stream.flush()
-    raw: Any = Lenient(file)
+    raw: Any = Lenient(file, pipes_only)
     return io.TextIOWrapper(
         io.BufferedWriter(raw) if file is not buffer else raw,
         encoding=stream.encoding,

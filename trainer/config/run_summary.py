@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,12 +63,13 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     _write(folder / "config.yaml", yaml_text(source))
     _write(folder / "overrides.yaml", yaml_text(list(overrides)))
     _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
-    text = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
+    table = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
+    command = without_secrets(shlex.join([*program, *overrides]))
+    text = f"{table}\n\n```sh\n{command}\n```\n\n```yaml\n{yaml_text(source)}```"
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             logger.log_layout(_charts(summary["parts"]["metrics"]))
-            logger.log_text("plan", text, start)
-            logger.log_text("config", f"```yaml\n{yaml_text(source)}```", start)
+            logger.log_text("run", text, start)
         else:
             logger.log_hyperparams(flat(source))
 
@@ -128,7 +130,8 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_hparams(_ordered(settings.record), module.clock.t, outcome["status"] == "completed")
+            columns = hparams_of(settings.record, main_scores(metrics))
+            logger.log_hparams(columns, module.clock.t, outcome["status"] == "completed")
             logger.close()
         elif isinstance(logger, RunLogger):
             logger.end(outcome["status"])
@@ -346,10 +349,22 @@ def _print_result(result: dict[str, Any]) -> None:
         "updates": f"{result['updates']} in {seconds}",
         **({"stopped": f"early: {result['stopped_early']['reason']}"} if "stopped_early" in result else {}),
         "folder": result["folder"],
+        **_next_steps(Path(result["folder"]), bool(result["test"])),
     }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for name, text in rows.items():
         console.print(Text.assemble((f"{name:<7}", "bold"), f"  {text}"))
+
+
+def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
+    """What to do with a run: see its curves, ask what its log says, predict."""
+    if not (logged := any(folder.glob("events.out.tfevents*"))) and not tested:
+        return {}
+    here = Path.cwd()
+    near = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    look = [("tensorboard", "--logdir", str(near.parent)), ("cadence", "doctor", str(near))] if logged else []
+    use = [("cadence", "predict", str(near), "predictions.csv")] if tested else []
+    return {"next": "\n         ".join(map(shlex.join, [*look, *use]))}
 
 
 def _scores(scores: dict[str, float]) -> str:
@@ -365,11 +380,18 @@ def _finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _ordered(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as dotted keys, those of the learning rate first: viewers show the first few columns."""
-    groups = ["optimizer", "schedule", "warmup", "scaling", *config]
-    shown = [(key, value) for key, value in flat(config).items() if not key.endswith("_partial_")]
-    return dict(sorted(shown, key=lambda item: groups.index(item[0].partition(".")[0])))
+def hparams_of(config: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+    """The columns of a run in the HParams tab: settings that have a value, and the scores of the best checkpoint.
+
+    TensorBoard shows five columns, those that differ between runs first, and its own metrics are tags by alphabet,
+    which begin with the rates. So the scores are columns beside the settings.
+    """
+    settings = {key: value for key, value in flat(config).items() if value not in (None, {}, [], "")}
+    kinds = {
+        key[: -len("._target_")]: str(settings[key]).rpartition(".")[2] for key in settings if key.endswith("._target_")
+    }
+    plain = {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
+    return {**kinds, **plain, **{f"score {name}": value for name, value in scores.items()}}
 
 
 def _write(path: Path, text: str) -> None:

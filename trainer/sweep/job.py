@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.streams import shown
 from trainer.distributed.launch.folder_lock import missing_folders, remove_empty
 from trainer.distributed.launch.signals import signal_of
 from trainer.sweep.spawn import Process, Spawn, fresh
@@ -129,6 +130,13 @@ class Job:
         self._shown += len(printed)
         sys.stdout.write(printed.decode(errors="replace"))
         sys.stdout.flush()
+
+    def warnings(self) -> list[str]:
+        """The warnings in its log, each once; none where it has not begun."""
+        if not (self.folder / LOG).exists():
+            return []
+        with (self.folder / LOG).open(errors="replace") as log:
+            return list(dict.fromkeys(shown(line.rstrip()) for line in log if line.startswith("warning: ")))
 
     def remove_refused(self) -> None:
         """Remove the folder of a job that is refused, where it is new and empty but for its log; `error` says why."""

@@ -67,6 +67,9 @@ class Scheduler:
     """What a search adds to `sweep.json`."""
     previous: PreviousJobs = field(init=False)
     _warned: bool = field(init=False, default=False)
+    _alone: bool = field(init=False, default=False)
+    """Whether there is one job only: what it prints is shown as it comes."""
+    _warnings: set[str] = field(init=False, default_factory=set)
     _by_number: dict[int, Job] = field(init=False, default_factory=dict)
     _queue: DevicePool = field(init=False)
     _prefixes: WaitingForPrefix = field(init=False)
@@ -100,11 +103,11 @@ class Scheduler:
         if batch:
             set_labels(self.jobs)
         self.write()
-        forwarded = 0
+        forwarded, self._alone = 0, source is None and len(batch) == 1
         with (
             _collect_signals(self.received),
             _started_watchdog(keep) as watchdog,
-            StatusTable(self.jobs, live=self.limits.slots > 1) as table,
+            StatusTable(self.jobs, live=not self._alone) as table,
         ):
             try:
                 while not self._queue.idle or self._prefixes.jobs or self._has_more(source):
@@ -181,6 +184,10 @@ class Scheduler:
 
     def _conclude(self, job: Job) -> None:
         """Report how a job has ended; with `fail_fast`, stop the others after a failure."""
+        for line in [] if self._alone else job.warnings():
+            if line not in self._warnings:
+                self._warnings.add(line)
+                print(f"job {job.number} {line}", file=sys.stderr, flush=True)
         print_outcome(job)
         job.remove_refused()
         self.write()
@@ -196,14 +203,15 @@ class Scheduler:
 
     def _has_ended(self, job: Job) -> bool:
         ended = job.ended(self.limits.timeout)
-        if self.limits.slots == 1:
+        if self._alone:
             job.show()
         return ended
 
     def _start(self, job: Job, devices: tuple[str, ...], watchdog: Watchdog) -> None:
         job.devices = devices
         on = f" on {', '.join(devices)}" if devices else ""
-        print(f"job {job.number}: {job.label} -> {job.folder}{on}", flush=True)
+        if self._alone or not sys.stdout.isatty():  # else it is in the table of running jobs
+            print(f"job {job.number}: {job.label} -> {job.folder}{on}", flush=True)
         environment = {key: value for key, value in os.environ.items() if key != OF_RANK_ZERO}
         environment |= {VARIABLE: f"{self.root.name}-{job.number}", "PYTHONUNBUFFERED": "1", NO_REQUEUE: "1"}
         if self.limits.devices:

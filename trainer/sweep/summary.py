@@ -105,13 +105,13 @@ def _ranked(jobs: Sequence[Job]) -> tuple[list[Job], str | None]:
 
 
 def _fitting(scores: Iterable[Mapping[str, Any]], first: str | None, room: int) -> list[str]:
-    """The names of scores whose columns fit into `room` characters, the deciding one first."""
+    """The names of scores whose columns fit into `room` characters, the deciding one first, which is always there."""
     names = list(dict.fromkeys(name for one in scores for name in one))
     names.sort(key=lambda name: (name != first, name.rpartition("/")[2] != (first or "").rpartition("/")[2]))
     shown: list[str] = []
     for name in names:
         room -= _width(name)
-        if room >= 0:
+        if room >= 0 or name == first:
             shown.append(name)
     return shown
 

@@ -7,6 +7,9 @@ from trainer.lr import Plan, lint
 from trainer.lr.trace import RUN
 from trainer.resume.curve_history import summary_of_change
 
+SKETCH = 68
+"""The characters of a sketch that fit beside its axis into 80."""
+
 
 def format_plan(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
     """One plan: its length, its curves, the numbers of each group, milestones, factors and findings."""
@@ -61,10 +64,10 @@ def format_sketches(plan: Plan, height: int = 10) -> list[str]:
     for groups in plan.alike():
         if len(plan.alike()) > 1:
             lines += [*([""] if lines else []), f"{'':>10}  {', '.join(groups)}"]
-        sketch = plan.sketch(height=height, group=groups[0])
+        sketch = plan.sketch(SKETCH, height, groups[0])
         top = plan.courses[groups[0]].peak
         lines += [f"{f'{top:.4g}' if i == 0 else '':>10} │{line}" for i, line in enumerate(sketch)]
-        lines += [f"{'0':>10} └{'─' * min(72, plan.horizon.total)}"]
+        lines += [f"{'0':>10} └{'─' * min(SKETCH, plan.horizon.total)}"]
     return lines
 
 
@@ -104,14 +107,15 @@ def format_batches(plan: Plan) -> list[str]:
 
 
 def format_factors(plan: Plan) -> list[str]:
-    """The factors of the first group at the updates that matter."""
+    """The factors of the first group at the updates that matter, without those that are 1 at all of them."""
     policy = plan.policy
-    names = "  ".join(f"{name:>10}" for name in policy.explain(0))
+    found = {t: policy.explain(t) for t in plan.landmarks()}
+    names = [name for name in policy.explain(0) if any(factors[name] != 1 for factors in found.values())]
     return [
-        f"{'update':>10}  {'lr':>12}  {names}",
+        f"{'update':>10}  {'lr':>12}  " + "  ".join(f"{name:>10}" for name in names),
         *(
-            f"{t:>10}  {policy.lr(t):>12.6g}  " + "  ".join(f"{value:>10.6g}" for value in policy.explain(t).values())
-            for t in plan.landmarks()
+            f"{t:>10}  {policy.lr(t):>12.6g}  " + "  ".join(f"{factors[name]:>10.6g}" for name in names)
+            for t, factors in found.items()
         ),
     ]
 

@@ -14,7 +14,6 @@ goes on, failed or was interrupted is listed with its state, and with the scores
 """
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -24,9 +23,11 @@ from trainer.cli.streams import shown
 from trainer.lr import ConfigError
 from trainer.tools.runs.conditions import best_first, check_known, read_condition, sorted_by
 from trainer.tools.runs.listed import ListedRun, list_runs
-from trainer.tools.runs.table import as_csv, as_json, format_runs
+from trainer.tools.runs.table import as_csv, as_json, count_runs, format_runs
 
 OUTPUTS = Path("outputs")
+TUNE = "tune.json"
+"""The file that says that a folder holds the trainings of `cadence tune`."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,7 +37,9 @@ def main(arguments: list[str] | None = None) -> None:
         print_lines(SUBCOMMANDS[words[0]](words[1:]))
         return
     options = parsed(words)
-    found = list_runs(options.folders or [OUTPUTS])
+    roots = options.folders or [OUTPUTS]
+    everything = list_runs(roots)
+    found, tunes = without_tunes(everything, roots)
     runs = chosen_runs(found, options)
     if options.json or options.csv:
         print_lines([as_json(runs) if options.json else as_csv(runs)])
@@ -44,7 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
     conditions = [read_condition(text).key for text in options.where]
     asked = [key for key in (options.best, options.sort, *conditions) if key and "/" in key]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print_lines(format_runs(runs, asked, len(found), width))
+    left_out = (
+        [f"{count_runs(len(everything) - len(found))} in {', '.join(tunes)}: name it to list them"] if tunes else []
+    )
+    print_lines([*format_runs(runs, asked, len(found), width), *left_out])
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -73,6 +79,17 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit={options.limit} lists nothing: give 1 or more.")
     return options
+
+
+def without_tunes(runs: Sequence[ListedRun], roots: Sequence[Path]) -> tuple[list[ListedRun], list[str]]:
+    """The runs without the trainings of tunes below the roots, and the folders of these tunes.
+
+    The trainings of a root that is a tune stay, and so do all where there is nothing else.
+    """
+    places = {place for run in runs for place in run.folder.parents if any(root in place.parents for root in roots)}
+    tunes = [place for place in sorted(places) if (place / TUNE).is_file()]
+    kept = [run for run in runs if not any(place in run.folder.parents for place in tunes)]
+    return (kept, [shown(str(place)) for place in tunes]) if kept else (list(runs), [])
 
 
 def chosen_runs(runs: Sequence[ListedRun], options: argparse.Namespace) -> list[ListedRun]:
@@ -154,11 +171,8 @@ SUBCOMMANDS: dict[str, Callable[[Sequence[str]], list[str]]] = {
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print what others may have written; a reader that leaves early, as `head` does, is no error."""
-    try:
-        print(shown("\n".join(lines)), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Print what others may have written."""
+    print(shown("\n".join(lines)), flush=True)
 
 
 def _parser(name: str, text: str) -> argparse.ArgumentParser:

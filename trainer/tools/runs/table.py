@@ -61,12 +61,13 @@ def _summary(runs: Sequence[ListedRun], total: int) -> str:
 
 
 def _distinct_settings(runs: Sequence[ListedRun]) -> list[str]:
-    """The overrides of each run that it does not share with all the others, without its name and place."""
-    shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
-    return [
-        " ".join(word for word in run.overrides if word not in shared and not is_bookkeeping(key_of(word)))
-        for run in runs
-    ]
+    """The overrides of each run that it does not share with all the others, those of few runs first.
+
+    They are without its name and place.
+    """
+    having = Counter(word for run in runs for word in set(run.overrides) if not is_bookkeeping(key_of(word)))
+    distinct = {word: count for word, count in having.items() if count < len(runs) or len(runs) == 1}
+    return [" ".join(sorted(filter(distinct.__contains__, run.overrides), key=having.__getitem__)) for run in runs]
 
 
 def as_json(runs: Sequence[ListedRun]) -> str:
