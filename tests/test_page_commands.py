@@ -24,7 +24,7 @@ SHORT = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.duration=20", 
 SMALL = (*SHORT[:2], "trainer.duration=100", "trainer.validate=100", "model.hidden=[8]", "logger=none")
 
 RUN_BY = {
-    ("README.md", "model=mine"): "tests/test_readme.py::test_its_net_trains_by_its_command",
+    ("README.md", "model=mine"): "tests/test_readme.py::test_its_net_trains_by_its_commands",
     ("README.md", "trainer=ddp"): "tests/test_commands.py::test_two_processes_train_as_one_does_that_accumulates",
     ("docs/processes.md", "trainer=ddp"): (
         "tests/test_commands.py::test_two_processes_train_as_one_does_that_accumulates"

@@ -29,19 +29,22 @@ def test_each_link_leads_to_a_file_and_to_a_heading_of_it(page):
             assert heading in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings], target
 
 
-def test_its_net_trains_by_its_command(tmp_path):
+def test_its_net_trains_by_its_commands(tmp_path):
     text = README.read_text()
     files = {"nets.py": "python", "conf/model/mine.yaml": "yaml"}
     for name, language in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(re.search(rf"`{name}`:\n\n```{language}\n(.*?)```", text, re.DOTALL)[1])
-    command = next(line for line in text.splitlines() if "model=mine" in line)
-    _, _, *words = shlex.split(command)
-    more = ("name=mine", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.duration=3ep")
-    process = worlds.Script(README.parent / "train.py", [*words, *more], tmp_path, dict(os.environ))
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert json.loads((tmp_path / "outputs/mine/result.json").read_text())["test"]["accuracy"] > 0.7
+    flats = (README.parent / "examples" / "tabular" / "flats.csv").read_text()
+    (tmp_path / "houses.csv").write_text(flats.replace("let_fast", "sold", 1))
+    commands = [shlex.split(line, comments=True) for line in text.splitlines() if "model=mine" in line]
+    assert len(commands) == 2
+    for name, (_, _, *words) in zip(("digits", "houses"), commands):
+        more = (f"name={name}", "trainer.accelerator=cpu", "trainer.threads=1", "trainer.duration=3ep")
+        process = worlds.Script(README.parent / "train.py", [*words, *more], tmp_path, dict(os.environ))
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert json.loads((tmp_path / f"outputs/{name}/result.json").read_text())["test"]["accuracy"] > 0.7
 
 
 def test_each_command_that_it_names_is_one(python):

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from trainer.config.run_summary import _finite, _print_result, _print_table, hparams_of
+from trainer.config.run_summary import _finite, _print_result, _print_table
+from trainer.config.tensorboard_tabs import hparams_of
 
 
 def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import shlex
 import shutil
 import sys
@@ -31,6 +30,7 @@ from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
 from trainer.config.run_parts import counted, format_parts, summary_of_parts
 from trainer.config.settings import Settings
+from trainer.config.tensorboard_tabs import charts_of, hparams_of, text_of
 from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
@@ -63,12 +63,10 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     _write(folder / "config.yaml", yaml_text(source))
     _write(folder / "overrides.yaml", yaml_text(list(overrides)))
     _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
-    table = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
-    command = without_secrets(shlex.join([*program, *overrides]))
-    text = f"{table}\n\n```sh\n{command}\n```\n\n```yaml\n{yaml_text(source)}```"
+    text = text_of(rows, without_secrets(shlex.join([*program, *overrides])), yaml_text(source))
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            logger.log_layout(_charts(summary["parts"]["metrics"]))
+            logger.log_layout(charts_of(summary["parts"]["metrics"]))
             logger.log_text("run", text, start)
         else:
             logger.log_hyperparams(flat(source))
@@ -83,12 +81,6 @@ def show_start(parts: Parts) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     for warning in parts.warnings:
         print(f"warning: {without_secrets(warning)}", file=sys.stderr)
     return summary, rows
-
-
-def _charts(metrics: Sequence[str]) -> dict[str, list[str]]:
-    """The charts of the Custom Scalars tab of TensorBoard: learning rates, losses, scores."""
-    scores = {name: [rf"^(val|test)/{re.escape(name)}(/|$)"] for name in metrics}
-    return {"learning rate": ["^lr/"], "loss": ["^(train|val|test)/loss$"], **scores}
 
 
 def record_history(parts: Parts) -> None:
@@ -378,20 +370,6 @@ def _finite(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def hparams_of(config: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
-    """The columns of a run in the HParams tab: settings that have a value, and the scores of the best checkpoint.
-
-    TensorBoard shows five columns, those that differ between runs first, and its own metrics are tags by alphabet,
-    which begin with the rates. So the scores are columns beside the settings.
-    """
-    settings = {key: value for key, value in flat(config).items() if value not in (None, {}, [], "")}
-    kinds = {
-        key[: -len("._target_")]: str(settings[key]).rpartition(".")[2] for key in settings if key.endswith("._target_")
-    }
-    plain = {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
-    return {**kinds, **plain, **{f"score {name}": value for name, value in scores.items()}}
 
 
 def _write(path: Path, text: str) -> None:
