@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+SITE_STAMP := .venv/.site-installed
 export OMP_WAIT_POLICY ?= PASSIVE
 # Each process would compile torch and Lightning anew, where the environment says so: 3 seconds each.
 export PYTHONDONTWRITEBYTECODE :=
@@ -30,7 +31,7 @@ test: setup lint  ## lint, types, then the tests, with some of the cases of the 
 	$(MAKE) --no-print-directory -j2 test-runs test-cluster
 
 test-all: export PYTEST_ADDOPTS += --all-cases
-test-all: test  ## the same with all cases: before a release, after a change of the engine
+test-all: $(SITE_STAMP) test  ## the same with all cases: before a release, after a change of the engine
 
 # A thread for each process: many tests wait, so three of them keep two cores busy.
 # Files of the tests lie in memory where there are 4 GB for them: a disk makes each save of a checkpoint wait.
@@ -76,8 +77,6 @@ reference: setup  ## write docs/reference.md and docs/api.md again, after a conf
 	$(BIN)/python scripts/reference.py
 
 # Only who builds the site needs its generator.
-SITE_STAMP := .venv/.site-installed
-
 $(SITE_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH) -e '.[docs]'
 	touch $(SITE_STAMP)

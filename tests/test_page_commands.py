@@ -134,6 +134,19 @@ def test_the_config_of_a_command_that_is_not_run_is_composed(command):
         settings_of(compose_config(words))
 
 
+def test_a_program_that_is_not_run_is_there_and_knows_its_options():
+    makefile = (ROOT / "Makefile").read_text()
+    for command in (one for one in ALL if reason(one) and not run_by(one)):
+        program, *words = command.words
+        if program == "make":
+            assert f"\n{words[0]}:" in makefile, command
+        files = [ROOT / word for word in words if word.endswith((".py", ".sbatch"))]
+        assert all(file.exists() for file in files), command
+        if program == "python":
+            source = "".join(path.read_text() for path in files[0].parent.glob("*.py"))
+            assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == [], command
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with a run, a sweep of two, and what the commands of the pages read."""
