@@ -24,8 +24,8 @@ class RayLauncherConf:
     """The settings of `hydra.launcher`.
 
     `address`: null for a Ray on this machine that lives as long as the sweep, `auto` or HOST:PORT for a cluster that
-    this machine belongs to; its machines share the project's folder and the sweep's. `cpus`, `gpus`: what a job takes
-    (a GPU may be divided: 0.5). `jobs`: how many are submitted to Ray at once. `timeout`: seconds after which a job
+    this machine belongs to; its machines share the project's folder and the sweep's. `cpus`: of a job. `gpus`: of a
+    job; one may be divided: 0.5. `jobs`: how many are submitted to Ray at once. `timeout`: seconds after which a job
     that runs is ended, null for never. `fail_fast`: the first failure ends the sweep.
     """
 

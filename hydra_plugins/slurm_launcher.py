@@ -28,13 +28,13 @@ from trainer.sweep.spawn import Spawn
 class SlurmLauncherConf:
     """The settings of `hydra.launcher`; what is null is left to Slurm.
 
-    `timeout_min`: the time of a job in minutes; one that needs more is requeued and goes on. `nodes`, `tasks_per_node`:
-    its ranks; with more than one, take trainer=slurm. `cpus_per_task`: cores of a rank. `gpus_per_node`, `mem_gb`: of a
-    job on each node. `partition`: where it runs. `signal_delay_s`: seconds before the end of its time at which a job
-    saves and is requeued. `setup`: lines of shell before a run, as ["module load cuda"], from the command line only.
-    `options`: more of sbatch's, as {account: mine, qos: long}. `jobs`: how many are submitted at once; a search learns
-    only from those that have ended. `timeout`: seconds of running, requeues included, after which a job is ended for
-    good, null for never. `fail_fast`: the first failure ends the sweep.
+    `timeout_min`: the time of a job in minutes; one that needs more is requeued and goes on. `nodes`: of a job.
+    `tasks_per_node`: its ranks on each; with several ranks, take trainer=slurm. `cpus_per_task`: cores of a rank.
+    `gpus_per_node`, `mem_gb`: of a job on each node. `partition`: where it runs. `signal_delay_s`: seconds before the
+    end of its time at which a job saves and is requeued. `setup`: lines of shell before a run, as ["module load cuda"],
+    from the command line only. `options`: more of sbatch's, as {account: mine, qos: long}. `jobs`: how many are
+    submitted at once; a search learns only from those that have ended. `timeout`: seconds of running, requeues
+    included, after which a job is ended for good, null for never. `fail_fast`: the first failure ends the sweep.
     """
 
     _target_: str = "hydra_plugins.slurm_launcher.SlurmLauncher"

@@ -4,6 +4,7 @@ Here each is run in this process and is short: 20 updates on the CPU, in a folde
 """
 
 import importlib
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import cadence
 from cadence.__main__ import COMMANDS
+from tests.distributed import worlds
 from tests.pages import DOCS, Command, commands_of
 from tests.sweep.test_grid import jobs
 from trainer.cli.compose import compose_config
@@ -185,6 +187,10 @@ def test_a_command_runs(project, command):
     for logger in ("mlflow", "wandb"):
         if f"logger={logger}" in words:
             pytest.importorskip(logger)
+    if "--dry-run" in words:
+        process = worlds.Script(ROOT / "train.py", [*words, *SHORT[:2]], project, {**os.environ, "CADENCE_RUN_ID": ""})
+        assert "nothing was trained" in process.communicate(timeout=300)[0]
+        return
     if name == "train":
         if "name=first" in words:
             shutil.rmtree("outputs/first")

@@ -58,11 +58,17 @@ def fields(text: str) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """A text with the characters escaped that Markdown would read as markup, but for those in backticks."""
+    """A text as Markdown: words such as _target_ as code, and `*` and `<` escaped, but for what is in backticks."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        part if part.startswith("`") else re.sub(r"([*<]|(?<!\w)_|_(?!\w))", r"\\\1", part) for part in parts
-    )
+    return "".join(part if part.startswith("`") else re.sub(r"\S+", _word, part) for part in parts)
+
+
+def _word(found: re.Match[str]) -> str:
+    word = found[0]
+    name = word.strip("(),.:;{}")
+    if re.search(r"(?<![^\W_])_\w+_(?![^\W_])", name):
+        return word.replace(name, f"`{name}`")
+    return re.sub(r"([*<])", r"\\\1", word)
 
 
 def _entries(body: str) -> tuple[dict[str, str], str]:
