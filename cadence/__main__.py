@@ -82,7 +82,7 @@ def usage() -> str:
     """What --help prints."""
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:{width}}{purpose}" for name, (_, purpose) in COMMANDS.items()]
-    heading = "usage: cadence COMMAND [WORDS …] | --version | --help\n\ncommands:"
+    heading = "usage: cadence COMMAND [WORDS ...] | --version | --help\n\ncommands:"
     return "\n".join([heading, *lines, "", EXAMPLES])
 
 

@@ -79,10 +79,15 @@ def test_runs_without_a_resume_are_told_apart_by_nothing_new(tmp_path):
         ({"data": DIGITS, "task": {"loss": {"label_smoothing": 0.1}}}, "val/loss", True),
         ({"data": DIGITS, "task": {"loss": {"label_smoothing": 0.1}}}, "val/accuracy", False),
         ({"data": DIGITS, "task": {"_target_": "other.Task"}}, "val/accuracy", True),
+        ({"data": DIGITS, "task": {"metrics": {"accuracy": {"average": "macro"}}}}, "val/accuracy", True),
+        ({"data": DIGITS, "task": {"metrics": {"accuracy": {"average": "macro"}}}}, "val/loss", False),
+        ({"data": DIGITS, "trainer": {"lightning": {"limit_val_batches": 2}}}, "val/loss", True),
+        ({"data": DIGITS, "trainer": {"quiet": True, "profile": True}}, "val/loss", False),
+        ({"data": {**DIGITS, "tokenizer": "gpt2"}}, "val/perplexity", True),
     ],
 )
 def test_runs_of_another_task_are_left_out(tmp_path, other, metric, apart):
-    scores = {"val/loss": 1.0, "val/accuracy": 0.5}
+    scores = {"val/loss": 1.0, "val/accuracy": 0.5, "val/perplexity": 2.7}
     for number, config in enumerate([{"data": DIGITS}, {"data": DIGITS}, other]):
         write_run(tmp_path / f"{number}", [], scores, **config)
     runs = find_runs(tmp_path)

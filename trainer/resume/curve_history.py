@@ -24,7 +24,10 @@ CURVE = (
 ).split()
 """The config keys that decide the curve, beside optimizer.lr, the length and the batch."""
 UNTRAINED = ("name", "resume", "init", "logger", "lint", "allow", "measure", "callbacks")
-TRAINED = ("validate", "precision", "clip", "agc", "sam", "gradient_noise", "sync_batchnorm", "lightning")
+TRAINED = (
+    *("validate", "precision", "clip", "agc", "sam", "gradient_noise", "sync_batchnorm", "lightning"),
+    "overfit",
+)
 """Keys of `trainer` that decide what a run becomes, beside its length and batch."""
 UNTRAINED_DATA = ("data.batch_size", "data.eval_batch_size", "data.num_workers")
 FITS = {

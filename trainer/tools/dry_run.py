@@ -34,10 +34,11 @@ from trainer.tools.plan.tables import align, format_milestones, format_sketches
 
 DEPTH, ROWS = 2, 40
 """How deep layers are nested that have a row of their own, and the most rows."""
-ESTIMATED = (
-    "            An estimate. Activations: what the forward pass of one micro-batch keeps",
-    "            for the backward pass. Buffers of single operations come on top.",
-)
+NOTES = {
+    "activations": "what a forward pass keeps, one micro-batch",
+    "in all": "in each process, without operations' buffers",
+}
+"""What is meant by a row of the memory."""
 KEPT = (ConsistencyCheck, PlateauControl)
 """The callbacks that are called: others act on a training, or write files."""
 
@@ -174,19 +175,25 @@ def format_found(parts: Parts, found: FirstBatch) -> list[str]:
     """The layers, the first loss, the memory, and a line that sums up."""
     layers = [(one.name, one.kind, one.shape, f"{one.parameters:,}") for one in found.layers[:ROWS]]
     more = [f"… and {len(found.layers) - ROWS} more"] if len(found.layers) > ROWS else []
-    sizes = " + ".join(f"{name} {format_bytes(size)}" for name, size in found.memory.items())
     loss = [] if found.loss is None else [f"loss        {found.loss:.5g} of the first micro-batch, before any update"]
     horizon, plan = parts.module.horizon, parts.resolved.plan.summary()
     size = f"{horizon.total} updates of {horizon.batch_size} samples, peak {plan['peak_lr']:g}"
-    about = f"about {format_bytes(found.memory.total)} in each process"
     return [
         *align([("layer", "", "output", "parameters"), *layers], words=3),
         *more,
         "",
         *loss,
-        f"memory      {format_bytes(found.memory.total)} in each process = {sizes}",
-        *ESTIMATED,
-        f"{READY} {size}, {about}; nothing was trained",
+        *format_memory(found.memory),
+        f"{READY} {size}, about {format_bytes(found.memory.total)}; nothing was trained",
+    ]
+
+
+def format_memory(memory: Memory) -> list[str]:
+    """A row for each part of the memory, and their sum."""
+    sizes = [(name, format_bytes(size)) for name, size in [*memory.items(), ("in all", memory.total)]]
+    return [
+        f"{'' if i else 'memory':<12}{name:<11}{size:>9}  {NOTES.get(name, '')}".rstrip()
+        for i, (name, size) in enumerate(sizes)
     ]
 
 

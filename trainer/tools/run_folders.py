@@ -148,8 +148,8 @@ def key_of(override: str) -> str:
 
 
 def is_bookkeeping(key: str) -> bool:
-    """Whether a key only names a run or its place, or says how it is resumed or what may resume from it."""
-    if key in ("name", "trainer.snapshots"):
+    """Whether a key only names a run or its place, or says how it is resumed, what resumes from it, what it prints."""
+    if key in ("name", "trainer.snapshots", "trainer.quiet", "trainer.profile"):
         return True
     return key.split(".")[0] in ("resume", "hydra") or key.startswith(("hydra/", "resume@"))
 

@@ -1,4 +1,4 @@
-"""Which runs may be compared: those of the same data, split and task, and of the same loss where that is the metric."""
+"""Which runs may be compared: those of the same data, split and task, and of the same loss or metric that judges."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,8 @@ TASK = (
     *("data.test_split", "data.val_fraction", "data.test_fraction", "data.val_samples", "data.test_samples"),
     *("data.split_seed", "data.folds", "data.target", "data.label", "data.classes", "data.features", "data.text"),
     *("data.inputs", "data.kind", "data.numbers", "data.categories", "data.max_length", "data.context"),
+    *("data.tokenizer", "data.packed", "data.ignore_index"),
+    *("trainer.lightning.limit_val_batches", "trainer.lightning.limit_test_batches"),
     *("task._target_", "task.step._target_"),
 )
 """The keys that say what is predicted from what, and on which samples a run is scored."""
@@ -37,8 +39,12 @@ def comparable(runs: Sequence[Run], metric: str) -> tuple[list[Run], dict[int, s
 
 
 def _task_of(run: Run, metric: str) -> dict[str, Any]:
-    of_loss = LOSS if metric.rpartition("/")[2] == "loss" else ()
-    found = {key: value for key, value in run.config.items() if key in TASK or key.startswith((*WITHIN, *of_loss))}
+    of_metric = (
+        LOSS
+        if metric.rpartition("/")[2] == "loss"
+        else (f"task.metrics.{metric.partition('/')[2].partition('/')[0]}.",)
+    )
+    found = {key: value for key, value in run.config.items() if key in TASK or key.startswith((*WITHIN, *of_metric))}
     return {key: found[key] for key in sorted(found) if not key.endswith(("_partial_", ".seed", ".batch_size"))}
 
 

@@ -1,7 +1,7 @@
 """The runs below a folder, wherever they were made: settings, how they ended, what they reached, their curves."""
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,16 @@ def _run(i: int, place: Path, root: Path, record: Record) -> Run:
 
 
 def read_curves(folder: Path, metric: str, points: int = POINTS) -> dict[str, Points]:
-    """Training loss, validated metric and learning rate (the first group's) by update, as far as they were logged."""
+    """Training loss, validated metric and learning rate (the first group's) by update, as far as they were logged.
+
+    A log of the same size is not read again.
+    """
+    logs = sorted(folder.glob("events.out.tfevents.*"))
+    return _curves(folder, metric, points, tuple((path.name, path.lstat().st_size) for path in logs))
+
+
+@cache
+def _curves(folder: Path, metric: str, points: int, sizes: tuple[tuple[str, int], ...]) -> dict[str, Points]:
     watched = metric.replace("test/", "val/", 1)
     logged = scalars(folder, ("train/loss", watched, "lr/"))
     tags = {"loss": "train/loss", "metric": watched, "lr": next((tag for tag in logged if tag.startswith("lr/")), "")}
