@@ -11,13 +11,15 @@ from trainer.config.tensorboard_tabs import hparams_of
 
 def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     best: dict[str, Any] = {"value": 0.5, "scores": {"val/loss[x]": 0.5}, "update": 3, "metric": "val/loss[x]"}
-    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"})
+    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"}, "[x]")
     _print_table([("groups[a]", "layer[b]: 3 numbers")])
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         "best loss[x] 0.5000 after update 3, by val/loss[x]",
         "test there is nothing to test on",
         "updates 3 in 1.0 s",
         "folder /a [red]b/outputs/[x]",
+        "longer the same with name='[x]' resume=auto resume.policy=stretch",
+        "and another trainer.duration",
         "groups[a] layer[b]: 3 numbers",
     ]
 
@@ -35,12 +37,18 @@ def test_the_end_names_the_commands_that_follow(
     }
     (tmp_path / "outputs/a b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    _print_result(result)
+    _print_result(result, "a b", quiet=True)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["best", "test", "updates", "folder"]
+    _print_result(result, "a b")
     (tmp_path / "outputs/a b/events.out.tfevents.1").touch()
-    _print_result({**result, "test": {}})
+    _print_result({**result, "test": {}}, "a b")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[4] == "next cadence predict 'outputs/a b' predictions.csv"
-    assert lines[-2:] == ["next tensorboard --logdir outputs", "cadence doctor 'outputs/a b'"]
+    assert lines[-4:-2] == ["next tensorboard --logdir outputs", "cadence doctor 'outputs/a b'"]
+    assert lines[-2:] == [
+        "longer the same with name='a b' resume=auto resume.policy=stretch",
+        "and another trainer.duration",
+    ]
 
 
 def test_the_hparams_are_settings_that_say_something_and_the_scores() -> None:

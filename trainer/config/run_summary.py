@@ -128,7 +128,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         elif isinstance(logger, RunLogger):
             logger.end(outcome["status"])
     if outcome["status"] == "completed":
-        _print_result(result)
+        _print_result(result, settings.name, settings.trainer.quiet)
 
 
 def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
@@ -332,7 +332,7 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     Console(file=sys.stdout, highlight=False).print(table)
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], name: str, quiet: bool = False) -> None:
     best, seconds = result["best"], f"{result['seconds']:.1f} s"
     found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
     rows = {
@@ -341,7 +341,8 @@ def _print_result(result: dict[str, Any]) -> None:
         "updates": f"{result['updates']} in {seconds}",
         **({"stopped": f"early: {result['stopped_early']['reason']}"} if "stopped_early" in result else {}),
         "folder": result["folder"],
-        **_next_steps(Path(result["folder"]), bool(result["test"])),
+        **({} if quiet else _next_steps(Path(result["folder"]), bool(result["test"]))),
+        **({} if quiet else {"longer": _longer(name)}),
     }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for name, text in rows.items():
@@ -357,6 +358,12 @@ def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
     look = [("tensorboard", "--logdir", str(near.parent)), ("cadence", "doctor", str(near))] if logged else []
     use = [("cadence", "predict", str(near), "predictions.csv")] if tested else []
     return {"next": "\n         ".join(map(shlex.join, [*look, *use]))}
+
+
+def _longer(name: str) -> str:
+    """The settings by which a completed run is trained on."""
+    settings = f"name={shlex.quote(name)} resume=auto resume.policy=stretch"
+    return f"the same with {settings}\n         and another trainer.duration"
 
 
 def _scores(scores: dict[str, float]) -> str:
