@@ -22,6 +22,8 @@ COMMANDS = {
     "export": ("trainer.tools.trained.export_command", "write the net of a trained run for other programs"),
 }
 """The module of each command, and what the command does."""
+OF_RUNS = ("plan", "range-test", "tune", "noise-scale")
+"""Commands beside `train` whose words describe a run."""
 
 EXAMPLES = """\
 examples:
@@ -72,10 +74,19 @@ def run(name: str, words: list[str]) -> int:
     sys.argv = [f"cadence {name}", *words]
     try:
         from trainer.cli.run_cli import run_cli
+        from trainer.distributed.launch.launcher import ignore_other_ranks, tell_ignored_ranks
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return run_cli(lambda: importlib.import_module(module).main())
+
+    def command() -> None:
+        if name in OF_RUNS:
+            tell_ignored_ranks(trains=name != "plan")
+        else:
+            ignore_other_ranks(trains=False)
+        importlib.import_module(module).main()
+
+    return run_cli(command)
 
 
 def usage() -> str:

@@ -23,7 +23,7 @@ from trainer.cli.run_id import register_run_id, renew_run_id
 from trainer.cli.typed_program import resuming_words, typed_overrides
 from trainer.config.settings import settings_of
 from trainer.distributed.launch import signals
-from trainer.distributed.launch.launcher import ignore_other_ranks, rank
+from trainer.distributed.launch.launcher import rank, tell_ignored_ranks
 from trainer.lr import ConfigError
 from trainer.run import run_in
 from trainer.tools.trained.loading import Run, load
@@ -131,8 +131,7 @@ def _restored_process() -> Iterator[None]:
 
 def _check_process(job: Any) -> None:
     """As the command does; here Lightning has been imported before, and has then read the environment."""
-    if ignored := ignore_other_ranks():
-        print(ignored, file=sys.stderr, flush=True)
+    tell_ignored_ranks()
     rank_zero_only.rank = rank()  # type: ignore[attr-defined]
     check_command(job)
 

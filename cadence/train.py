@@ -21,7 +21,7 @@ from trainer.cli.dry_run import is_dry_run, take_flag  # noqa: E402
 from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
-from trainer.distributed.launch.launcher import ignore_other_ranks  # noqa: E402
+from trainer.distributed.launch.launcher import tell_ignored_ranks  # noqa: E402
 
 
 @hydra.main(**VERSION_BASE, config_path=str(CONF), config_name="train")
@@ -44,8 +44,7 @@ def train(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The command."""
-    if ignored := ignore_other_ranks():
-        print(ignored, file=sys.stderr, flush=True)
+    tell_ignored_ranks()
     find_own_packages()
     register_run_id()
     os.environ.setdefault(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,23 @@ def test_a_file_system_without_locks_is_told_once_and_the_run_goes_on(tmp_path, 
             assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path} lies on a file system without locks ({os.strerror(number)})")
+
+
+@pytest.mark.parametrize("record", ['{"pid": "x", "host": "HOST"}', '{"pid": null}', '{"pid": [1]}', "[]", "\x00"])
+def test_a_holder_that_writes_nothing_useful_about_itself_is_refused_in_one_line_too(holder, tmp_path, quick, record):
+    holder()
+    (tmp_path / "run" / LOCK).write_text(record.replace("HOST", socket.gethostname()))
+    with pytest.raises(ConfigError, match=r"^\S+ belongs to another process that still runs: .*: wait for its end"):
+        FolderLock(tmp_path / "run").acquire()
+
+
+def test_the_holder_names_its_command_as_one_types_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/there/cadence/train.py", "name=a b"])
+    for spec, command in ((ModuleSpec("cadence.train", None), "cadence train"), (None, "train.py")):
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+        with FolderLock(tmp_path) as lock:
+            lock.acquire()
+            assert lock.holder()["command"] == f"{command} 'name=a b'"
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -191,6 +191,23 @@ def test_processes_that_would_train_alone_are_refused(started, name):
         ignore_other_ranks()
 
 
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2", "RANK": "1"}, {"RANK": "x"}, BY_HAND, NODE])
+def test_a_command_that_does_not_train_is_no_rank(started, variables):
+    started(variables)
+    ignore_other_ranks(trains=False)
+    assert (started_by(), rank()) == ("", 0)
+    assert not {"RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(os.environ)
+
+
+def test_a_command_about_a_run_tells_of_a_stray_rank_and_another_does_not(started, tmp_path):
+    started({"RANK": "1", "OMP_NUM_THREADS": "1"})
+    for words, told in (("plan data=synthetic --no-files", True), ("runs .", False)):
+        command = [sys.executable, "-m", "cadence", *words.split()]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ("RANK=1 in the environment: ignored" in done.stderr) == told, done.stderr
+
+
 def test_a_rank_whose_parent_has_ended_before_it_began_does_not_train_alone(started):
     started({**CHILD, PARENT: "999999999 0"})
     with pytest.raises(SystemExit, match="process 999999999, which has started this rank, has ended"):

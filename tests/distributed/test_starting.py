@@ -43,3 +43,27 @@ def test_another_rank_says_nothing():
 def test_nothing_is_said_in_a_file():
     done = subprocess.run([sys.executable, TRAIN, "optimizer.lr=abc"], capture_output=True, text=True)
     assert done.stderr.startswith("optimizer.lr='abc'")
+
+
+SECOND = """
+import os, signal, time
+from trainer.distributed.launch import signals
+signals.handle_signals()
+signals.reported()
+signals.defer()
+for pause in (0, 0.7):
+    time.sleep(pause)
+    os.kill(os.getpid(), signal.SIGINT)
+time.sleep(30)
+"""
+
+
+def test_a_second_ctrl_c_gives_the_terminal_its_cursor_back():
+    here, there = os.openpty()
+    done = subprocess.run([sys.executable, "-c", SECOND], cwd=Path(TRAIN).parent, stdout=there, stderr=there)
+    assert done.returncode == 130
+    told = os.read(here, 65536).decode()
+    assert "press Ctrl-C again to end at once" in told
+    assert told.endswith("\x1b[?25h\r\n")
+    os.close(here)
+    os.close(there)

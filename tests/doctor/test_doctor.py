@@ -241,3 +241,21 @@ def test_every_experiment_is_tried():
 def test_no_experiment_on_digits_raises_an_alarm(name, tmp_path):
     healthy.train([f"experiment={name}", "trainer.threads=1"], 1, tmp_path)
     assert examine(read_log(tmp_path / "0")) == []
+
+
+def test_the_findings_replace_a_file_at_once_and_a_device_is_written_to(tmp_path, assembled, capfd):
+    from trainer.config.run_summary import announce
+
+    run = assembled(*SMALL)
+    announce(run, [])
+    fit(run)
+    (tmp_path / "found.json").write_text("before")
+    (tmp_path / "kept.json").hardlink_to(tmp_path / "found.json")
+    doctor.main([str(run.folder), "--json", str(tmp_path / "found.json")])
+    assert (tmp_path / "kept.json").read_text() == "before"
+    assert list(json.loads((tmp_path / "found.json").read_text())) == [str(run.folder)]
+    with pytest.raises(ConfigError, match=r"^\S+ cannot be written \(Is a directory\): choose another file"):
+        doctor.main([str(run.folder), "--json", str(tmp_path)])
+    capfd.readouterr()
+    doctor.main([str(run.folder), "--json", "/dev/stderr"])
+    assert json.loads(capfd.readouterr().err)

@@ -1,13 +1,17 @@
 """A run stopped anywhere and resumed ends with the same bits as one that was never stopped."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from trainer.checkpoint.io import BEST, checkpoint_path, checkpoints_in, read
+from trainer.config.run_summary import announce
 from trainer.lr import ConfigError
-from trainer.resume.resume_point import candidates, check_unused
+from trainer.resume.changes import print_changes
+from trainer.resume.curve_history import ResumeSettings
+from trainer.resume.resume_point import candidates, check_unused, resume_point
 from trainer.run import evaluate, fit
 
 DIGITS = (
@@ -292,3 +296,23 @@ def test_a_checkpoint_under_the_name_of_another_update_is_refused(assembled):
     other = other.rename(checkpoint_path(other.parent, 99))
     with pytest.raises(ConfigError, match=r"has another name than the run gave it: call it update-00000024\.ckpt"):
         assembled(*DIGITS, resumed=other)
+
+
+def test_a_run_says_where_it_goes_on_and_that_there_is_nothing_to_go_on_from(assembled, capsys):
+    first = assembled(*DIGITS, "trainer.checkpoint=10", "trainer.keep=0", folder="first")
+    fit(first)
+    middle = checkpoint_path(first.checkpointing.folder, 20)
+    announce(assembled(*DIGITS, folder="second", resumed=middle), [])
+    assert f"resumedfrom{middle},afterupdate20" in "".join(capsys.readouterr().out.split())
+    (first.folder / "config.yaml").touch()
+    shutil.rmtree(first.checkpointing.folder)
+    assert resume_point(ResumeSettings("auto", None, None, "linear", 0.0), first.folder) is None
+    assert capsys.readouterr().err == (
+        f"{first.folder} holds a run without a checkpoint: resume=auto starts it from the beginning\n"
+    )
+
+
+def test_another_progress_bar_is_no_change_of_a_resumed_run(capsys):
+    bar = {"callbacks": {"progress": {"lines_every": 10.0}, "mine": {"a": 1}}}
+    print_changes(20, bar, {"callbacks": {"mine": {"a": 2}}})
+    assert capsys.readouterr().err == "resumed at update 20, from there on callbacks.mine.a: 1 → 2\n"

@@ -238,3 +238,19 @@ def test_nothing_is_imported_from_the_folder_of_a_run_in_which_one_is(tmp_path, 
     with pytest.raises(ConfigError):
         cadence.load(folder)
     assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_report_writes_over_nothing_that_a_link_in_the_folder_leads_to(tmp_path):
+    run, other = write_run(tmp_path / "run", [], {"val/loss": 1.0}), tmp_path / "other"
+    other.mkdir()
+    (other / "notes").write_text("mine")
+    (run / "report").symlink_to(other)
+    with pytest.raises(ConfigError, match=r"run/report is a link: say where to write by --out="):
+        report.main([str(run)])
+    (run / "report").unlink()
+    (run / "report").mkdir()
+    for name in ("report.html", "results.csv", "results.parquet", "curves.png"):
+        (run / "report" / name).symlink_to(other / "notes")
+    report.main([str(run)])
+    assert [path.read_text() for path in other.iterdir()] == ["mine"]
+    assert not any(path.is_symlink() for path in (run / "report").iterdir())

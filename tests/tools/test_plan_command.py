@@ -9,10 +9,11 @@ import pytest
 
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
+from trainer.lr.backoff import Backoff
 from trainer.lr.trace import Values
 from trainer.tools.plan import command as plan
-from trainer.tools.plan import files
-from trainer.tools.plan.files import decimate
+from trainer.tools.plan import files, tables
+from trainer.tools.plan.files import decimate, draw
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "plan.py"
 PNG = b"\x89PNG"
@@ -113,7 +114,7 @@ def test_the_files_hold_the_curve(shown):
 
 def test_a_place_that_cannot_be_written_is_refused(shown):
     Path("file").write_text("")
-    with pytest.raises(ConfigError, match="--out=file/plan cannot be written"):
+    with pytest.raises(ConfigError, match=r"file/plan\.json cannot be written"):
         shown("--out", "file/plan")
 
 
@@ -244,3 +245,19 @@ def test_a_batch_that_grows_is_drawn_beside_one_that_stays(shown, monkeypatch):
     stays, grows = (list(values) for _, values in drawn[1])
     assert set(stays) == {32.0}
     assert sorted(set(grows)) == [32.0, 64.0]
+
+
+def test_the_plan_of_a_run_that_was_rolled_back_has_the_factors_that_it_used(compose, tmp_path):
+    made = plan.planned(settings_of(compose("data=synthetic", "trainer.duration=200", "schedule=constant")))
+    back = [Backoff(100, 0.5, 40), Backoff(120, 0.25, 0)]
+    lines = tables.format_factors(made, back)
+    backoffs = {int(line.split()[0]): float(line.split()[-1]) for line in lines[1:]}
+    assert [backoffs[t] for t in (0, 100, 120, 199)] == [1.0, 0.5, 0.25, 0.25]
+    assert float(lines[-1].split()[1]) == pytest.approx(0.25 * made.policy.lr(199), rel=1e-5)
+    assert tables.format_rollbacks(back) == [
+        "",
+        "  rollback  to update 100: from there on backoff 0.5, back at 1 after 40 updates",
+        "  rollback  to update 120: from there on backoff 0.25",
+    ]
+    drawn = draw({"planned": made}, {"lr": [(0, 0.1)], "loss": [(0, 1.0)]}, back)
+    assert [text.get_text() for text in drawn.axes[0].get_legend().get_texts()] == ["planned", "applied", "rollback"]

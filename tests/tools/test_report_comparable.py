@@ -10,6 +10,7 @@ from trainer.tools.report import command as report
 from trainer.tools.report.comparable import comparable
 from trainer.tools.report.runs import find_runs
 from trainer.tools.report.study import Study, format_command
+from trainer.tools.runs import command as runs
 
 DIGITS = {"_target_": "data.digits.Digits", "batch_size": 32, "folds": None}
 CHANGES = [{"policy": "stretch", "update": 20}]
@@ -98,3 +99,19 @@ def test_runs_of_another_task_are_left_out(tmp_path, other, metric, apart):
     if apart:
         assert study.why_left_out(runs[2]).startswith("of another task (")
         assert list(left) == [2]
+
+
+def test_a_rollback_makes_no_other_configuration_and_is_noted(tmp_path, capsys):
+    back = [{"policy": "rollback", "update": 20, "factor": 0.5, "rewarm": 10, "failed": 23}]
+    for seed in range(3):
+        folder = write_run(tmp_path / str(seed), ["optimizer.lr=0.1", f"seed={seed}"], {"val/loss": 0.6 + seed / 100})
+        resumed(folder, back if seed == 0 else [])
+    study = Study(find_runs(tmp_path), "val/loss")
+    (one,) = study.configurations
+    assert (one.repeats.n, one.values) == (3, ())
+    assert "#" not in format_command(one.runs[0])
+    report.main([str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "1 run has diverged, and the guard has rolled back: 0 to update 20, rate × 0.5." in told
+    runs.main(["show", str(tmp_path / "0")])
+    assert "\nrollbacks to update 20, rate × 0.5\n" in capsys.readouterr().out

@@ -173,3 +173,9 @@ def test_a_net_takes_its_own_parts_of_a_batch_that_has_more(tmp_path):
     export(net, {"id": list("abcdef"), **parts, "target": torch.zeros(6)}, tmp_path / "net.pt2")
     program = torch.export.load(tmp_path / "net.pt2").module()
     assert torch.allclose(program(**parts), net(**parts))
+
+
+def test_what_a_job_has_left_in_the_environment_does_not_end_a_score(run, monkeypatch):
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "3", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert load("outputs/run").test() == run.result["test"]

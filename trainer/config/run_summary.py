@@ -75,7 +75,7 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
 def show_start(parts: Parts) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Print the table at the start of a run, and the warnings; the summary and its rows."""
     summary = {**summary_of_run(parts.resolved), "lint": parts.warnings}
-    rows = [(name, without_secrets(text)) for name, text in format_run(summary)]
+    rows = [(name, without_secrets(text)) for name, text in [*format_run(summary), *_format_start(parts.resolved)]]
     if not parts.resolved.settings.trainer.quiet:
         _print_table(rows)
     for warning in parts.warnings:
@@ -228,6 +228,13 @@ def _format_order(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("order", summary["order"])] if "order" in summary else []
     batches = "the first batch alone" if count == 1 else f"the first {count} batches alone, in turn"
     return [(OVERFIT, f"{batches}, again and again (trainer.overfit={count})")]
+
+
+def _format_start(resolved: Resolved) -> list[tuple[str, str]]:
+    """Where a resumed run goes on from."""
+    if resolved.checkpoint is None or resolved.start is None:
+        return []
+    return [("resumed", f"from {resolved.checkpoint.path}, after update {resolved.start.updates}")]
 
 
 def _headed(name: str, texts: Sequence[str]) -> list[tuple[str, str]]:

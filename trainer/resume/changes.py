@@ -29,5 +29,7 @@ def print_changes(update: int, before: Mapping[str, Any], now: Mapping[str, Any]
         if key.startswith("init."):
             why = "the weights come from the checkpoint"
             print(shown(f"resumed at update {update}: {key}={new} (before: {old}) is not read, {why}"), file=sys.stderr)
-        elif key != "name" and not key.startswith("resume.") and not key.endswith("._partial_"):
+        elif (
+            key != "name" and not key.startswith(("resume.", "callbacks.progress.")) and not key.endswith("._partial_")
+        ):
             print(shown(f"resumed at update {update}, from there on {key}: {old} → {new}"), file=sys.stderr)

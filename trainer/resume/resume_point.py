@@ -94,6 +94,10 @@ def resume_point(resume: ResumeSettings, folder: Path) -> ResumePoint | None:
         found = _in_place("resume.snapshot", Path(str(resume.snapshot)))
     if rank() == 0 and not again:
         check_unused(folder, resume.path, found[0] if found else None)
+        if resume.path == "auto" and not found and _holds_run(folder):
+            print(
+                f"{folder} holds a run without a checkpoint: resume=auto starts it from the beginning", file=sys.stderr
+            )
     return newest_good(found, folder) if found else None
 
 
@@ -162,8 +166,12 @@ def put_aside(point: ResumePoint) -> None:
 def check_unused(folder: Path, resume: Any, resumed: Path | None) -> None:
     """Refuse a folder that holds a run already, unless this run resumes from it."""
     inside = resumed is not None and resumed.parent.resolve().is_relative_to(folder.resolve())
-    if resume != "auto" and not inside and any((folder / name).exists() for name in ("config.yaml", "result.json")):
+    if resume != "auto" and not inside and _holds_run(folder):
         raise ConfigError(f"{folder} holds a run already: give another name, or go on with resume=auto.")
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.yaml", "result.json"))
 
 
 def check_fits(checkpoint: ResumePoint, fitted: Fitted) -> None:

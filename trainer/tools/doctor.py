@@ -15,6 +15,7 @@ from trainer.cli.streams import shown
 from trainer.doctor.log import PLAN, Finding, read_log
 from trainer.doctor.signs import LEAST, SIGNS, examine
 from trainer.lr import ConfigError
+from trainer.tools.writable import write_new_file
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,12 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(shown(f"{run}: nothing to examine: {reason}"))
             found[str(run)] = None
     if options.json:
-        try:
-            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"--json={options.json} cannot be written ({error.strerror}): choose another file."
-            ) from error
+        text = json.dumps(found, indent=2) + "\n"
+        write_new_file(options.json, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def run_folders(given: list[Path]) -> list[Path]:

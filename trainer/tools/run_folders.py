@@ -17,6 +17,7 @@ from trainer.cli.command import COMMAND
 from trainer.cli.plain_yaml import LOADER, check_yaml
 from trainer.files.plain import check_regular, read_text
 from trainer.lr import ConfigError
+from trainer.lr.backoff import ROLLBACK
 
 RESULT, CONFIG, SWEEP, PLAN = "result.json", "config.yaml", "sweep.json", "plan.json"
 DECIDED = ("failed", "interrupted", "pruned")
@@ -122,18 +123,28 @@ def program_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def changes_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
-    """How resumes have changed a run, each in one line: the policy for the curve, or a setting; and the update."""
-    curve, edits = (
-        [one for one in found if isinstance(one, dict)] if isinstance(found := plan.get(key), list) else []
-        for key in ("changes", "edits")
-    )
+    """How resumes have changed a run, each in one line: the policy for the curve, or a setting; and the update.
+
+    A rollback of the guard is none of them: the same command makes it again.
+    """
+    curve = [one for one in _records(plan, "changes") if one.get("policy") != ROLLBACK]
     lines = [f"{one.get('policy')} at update {one.get('update')}" for one in curve]
-    for one in edits:
+    for one in _records(plan, "edits"):
         changed = one.get("changed")
         for key, pair in changed.items() if isinstance(changed, dict) else ():
             before, now = pair if isinstance(pair, list) and len(pair) == 2 else (None, pair)
             lines.append(f"{key} {before} → {now} at update {one.get('update')}")
     return tuple(" ".join(line.split()) for line in lines)
+
+
+def rollbacks_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rollbacks that the guard of a run has made, each in one line."""
+    found = [one for one in _records(plan, "changes") if one.get("policy") == ROLLBACK]
+    return tuple(" ".join(f"to update {one.get('update')}, rate × {one.get('factor')}".split()) for one in found)
+
+
+def _records(plan: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found := plan.get(key), list) else []
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str | None]:

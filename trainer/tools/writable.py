@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,12 @@ def save_numbers(stem: Path, text: str, figure: Any) -> str:
 
 
 def write_new_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file beside its place, and put it there when it is whole. ConfigError where it cannot be."""
+    """Let `write` make the file beside its place, and put it there when it is whole. ConfigError where it cannot be.
+
+    What lies in /dev, such as /dev/stderr, is written to and stays what it is.
+    """
     try:
-        with replaced(path) as aside:
-            write(aside)
+        with nullcontext(path) if path.is_relative_to("/dev") else replaced(path) as place:
+            write(place)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from error

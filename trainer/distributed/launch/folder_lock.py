@@ -157,7 +157,9 @@ class FolderLock:
             _tell(f"warning: {without}: start nothing else in it, since two runs would not notice each other")
 
     def _write_holder(self) -> None:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        spec = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m`, and of the command `cadence`
+        program = "cadence train" if spec and spec.name == "cadence.train" else Path(sys.argv[0]).name
+        command = f"{program} {shlex.join(sys.argv[1:])}".strip()
         mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         text = json.dumps({"what": self.what, **mine, "command": command, "job": job_id()}) + "\n"
         assert self.file is not None
@@ -273,7 +275,8 @@ def _patience(holder: dict[str, Any]) -> float:
 
 def _is_dead(holder: dict[str, Any]) -> bool:
     """Whether the holder is seen to be dead: a process that it started, or its own end, still holds the lock."""
-    return holder.get("host") == socket.gethostname() and not process_runs(int(holder.get("pid", 0)))
+    pid = holder.get("pid")
+    return isinstance(pid, int) and holder.get("host") == socket.gethostname() and not process_runs(pid)
 
 
 def _name(holder: dict[str, Any]) -> str:

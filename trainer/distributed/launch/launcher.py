@@ -91,10 +91,17 @@ def become_parent(own_rank: int) -> None:
     os.environ[PARENT] = f"{os.getpid()} {own_rank}"
 
 
-def ignore_other_ranks() -> str:
+def tell_ignored_ranks(trains: bool = True) -> None:
+    """Do what `ignore_other_ranks` does, and print its line."""
+    if ignored := ignore_other_ranks(trains):
+        print(ignored, file=sys.stderr, flush=True)
+
+
+def ignore_other_ranks(trains: bool = True) -> str:
     """Remove from the environment what would give this process a rank that no launcher has given it.
 
-    Lightning reads these variables while it is imported, so this comes first.
+    Lightning reads these variables while it is imported, so this comes first. A command that does not train is never
+    one of several ranks: nothing is refused, and ranks by hand are ignored, too.
 
     Returns:
         A line that names what is ignored; empty where it says nothing else than what holds.
@@ -103,7 +110,7 @@ def ignore_other_ranks() -> str:
         ConfigError: a variable is no number; or a program has started several processes, each of which would train
             alone.
     """
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if trains else ():
         number_of(name, 0)
     parent = _parent()[0]
     if parent and started_by() != "cadence" and parent != os.getpid():  # a program that a rank has started
@@ -112,11 +119,12 @@ def ignore_other_ranks() -> str:
         for name in (PARENT, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", *MEETING):
             os.environ.pop(name, None)
     by = started_by()
+    by = "" if by in ("hand", "nodes") and not trains else by
     if by not in ("", "slurm") or _parent()[0] == os.getpid():
         return ""
     world = world_size()
-    several = {name: size for name in SIZES if (size := _given(name)) > 1} if world == 1 else {}
-    for name, size in several.items():
+    several = {name: size for name in SIZES if (size := _given(name)) > 1}
+    for name, size in several.items() if trains and world == 1 else ():
         raise ConfigError(
             f"{name}={size}: each of {size} processes would train alone: start them with torchrun (trainer=torchrun) "
             "or srun (trainer=slurm), or one process with trainer=ddp; by hand, set RANK, LOCAL_RANK, WORLD_SIZE, "

@@ -23,6 +23,8 @@ TIME_IS_UP = signal.SIGALRM
 SECOND_AFTER = {signal.SIGTERM: 2.0, signal.SIGINT: 0.5}
 """Seconds after which a signal counts as a second one: launchers repeat a signal that their processes get as well."""
 AGAIN = "\ninterrupting at the end of the update; press Ctrl-C again to end at once\n"
+SHOW_CURSOR = b"\x1b[?25h\n"
+"""Ends what a progress bar has done to a terminal, which hides the cursor."""
 NAMES = {signal.SIGINT: "SIGINT (Ctrl-C)", TIME_IS_UP: "trainer.max_time"}
 
 _received: list[int] = []
@@ -220,4 +222,6 @@ def _exit_at_second(reader: int) -> None:
             if signum not in numbers or (signum == signal.SIGINT and signal.getsignal(signum) is not _handle):
                 continue
             if now - first.setdefault(signum, now) > seconds:
+                if os.isatty(1):
+                    os.write(1, SHOW_CURSOR)
                 os._exit(128 + signum)

@@ -12,7 +12,8 @@ Examples:
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from trainer.config.settings import Settings, settings_of
 from trainer.files.plain import read_text
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
+from trainer.lr.backoff import rollbacks
 from trainer.tools.plan import files, tables
 
 
@@ -46,12 +48,15 @@ def main(words: list[str] | None = None) -> None:
         settings, log = recorded(options.applied), applied(options.applied)
         groups, history = facts_of_run(options.applied)
         plan = planned(settings, groups, history)
+        with _reading(history):
+            back = rollbacks(history if groups else (), plan.horizon.batch_size)
     else:
-        settings, log, history = composed(options.overrides, options), {}, []
+        settings, log, back = composed(options.overrides, options), {}, []
         plan = planned(settings)
-    print(shown("\n".join([*tables.format_plan(plan, settings.lint_ignore), *tables.format_rollbacks(history)])))
+    lines = [*tables.format_plan(plan, settings.lint_ignore, back), *tables.format_rollbacks(back)]
+    print(shown("\n".join(lines)))
     if not options.no_files:
-        print(f"\n{files.save({'planned': plan}, options.out, options.csv, log)}")
+        print(f"\n{files.save({'planned': plan}, options.out, options.csv, log, back)}")
     return None
 
 
@@ -147,8 +152,15 @@ def planned(settings: Settings, groups: Groups | None = None, history: Sequence[
         scored = ["val/loss", *(f"val/{name}" for name in settings.task.get("metrics") or {})]
         for line in rules.unlogged(rule.monitor, scored):
             raise ConfigError(f"lint monitor: {line}")
-    try:
+    with _reading(history):
         return plan_of(settings, groups, history if groups else ())
+
+
+@contextmanager
+def _reading(history: Sequence[Any]) -> Iterator[None]:
+    """Refuse a curve history that is not as a run writes it."""
+    try:
+        yield
     except ConfigError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:

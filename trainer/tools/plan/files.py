@@ -4,15 +4,17 @@ import csv
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from trainer.lr import ConfigError, Plan
+from trainer.lr import Plan
+from trainer.lr.backoff import Backoff
 from trainer.lr.schedule import annotations
 from trainer.tools.drawing import COLORS, GREY, new_figure, series_color
-from trainer.tools.writable import plain_cell
+from trainer.tools.writable import plain_cell, save_numbers, write_new_file
 
 COLUMNS = 1200
 """Parts of a long curve, each drawn by its lowest and highest value."""
@@ -22,19 +24,24 @@ LINES = 24
 Curve = tuple[str, Sequence[float]]
 
 
-def save(plans: Mapping[str, Plan], stem: Path, table: bool = False, log: Mapping[str, list[Any]] = {}) -> str:  # noqa: B006
-    """Write the plans as a picture and as numbers. Returns their paths, to print."""
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        draw(plans, log).savefig(f"{stem}.png", dpi=120)
-        numbers = {name: {**plan.summary(), "lr": plan.curve.tolist()} for name, plan in plans.items()}
-        text = json.dumps(numbers if len(plans) > 1 else next(iter(numbers.values())))
-        Path(f"{stem}.json").write_text(text + "\n", encoding="utf-8")
-        if table:
-            write_table(plans, Path(f"{stem}.csv"))
-    except OSError as error:
-        raise ConfigError(f"--out={stem} cannot be written ({error.strerror}): name another place.") from error
-    return "  ".join(f"{stem}.{kind}" for kind in ("png", "json", *(["csv"] if table else [])))
+def save(
+    plans: Mapping[str, Plan],
+    stem: Path,
+    table: bool = False,
+    log: Mapping[str, list[Any]] = {},  # noqa: B006
+    rollbacks: Sequence[Backoff] = (),
+) -> str:
+    """Write the plans as a picture and as numbers. Returns their paths, to print.
+
+    `log` is what a run has applied, with these `rollbacks`.
+    """
+    numbers = {name: {**plan.summary(), "lr": plan.curve.tolist()} for name, plan in plans.items()}
+    text = json.dumps(numbers if len(plans) > 1 else next(iter(numbers.values())))
+    saved = save_numbers(stem, text, draw(plans, log, rollbacks))
+    if not table:
+        return saved
+    write_new_file(Path(f"{stem}.csv"), partial(write_table, plans))
+    return f"{saved}  {stem}.csv"
 
 
 def write_table(plans: Mapping[str, Plan], path: Path) -> None:
@@ -52,7 +59,7 @@ def write_table(plans: Mapping[str, Plan], path: Path) -> None:
         writer.writerows(zip_longest(updates, *columns.values(), fillvalue=""))
 
 
-def draw(plans: Mapping[str, Plan], log: Mapping[str, list[Any]]) -> Any:
+def draw(plans: Mapping[str, Plan], log: Mapping[str, list[Any]], rollbacks: Sequence[Backoff] = ()) -> Any:
     """A panel of learning rates, one for each scheduled setting of a plan, and one for the loss that a run has logged.
 
     Returns a matplotlib figure.
@@ -70,6 +77,8 @@ def draw(plans: Mapping[str, Plan], log: Mapping[str, list[Any]]) -> Any:
             panel.legend(frameon=False, fontsize=9)
     if log:
         _draw_log(panels[0], panels[-1], log)
+        for i, (begin, _, _) in enumerate(rollbacks):
+            panels[0].axvline(begin, color=COLORS[1], linewidth=0.9, linestyle="--", label="_" * (i > 0) + "rollback")
     if len(names) > 1 or log:
         side, columns = ("left", 1) if len(plans) > 1 else ("right", 4)
         panels[0].legend(

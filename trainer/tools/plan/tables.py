@@ -1,18 +1,21 @@
 """Plans for a terminal: tables, sketches, and the findings of lint."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from math import prod
 
 from trainer.lr import Plan, lint
+from trainer.lr.backoff import Backoff, backoff
 from trainer.lr.trace import RUN
-from trainer.resume.curve_history import summary_of_change
 
 SKETCH = 68
 """The characters of a sketch that fit beside its axis into 80."""
 
 
-def format_plan(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
-    """One plan: its length, its curves, the numbers of each group, milestones, factors and findings."""
+def format_plan(plan: Plan, ignore: Sequence[str] = (), rollbacks: Sequence[Backoff] = ()) -> list[str]:
+    """One plan: its length, its curves, the numbers of each group, milestones, factors and findings.
+
+    The factors are those of a run with these `rollbacks`, which lower the rate below its plan.
+    """
     return [
         format_head(plan),
         "",
@@ -22,7 +25,7 @@ def format_plan(plan: Plan, ignore: Sequence[str] = ()) -> list[str]:
         "",
         *format_milestones(plan),
         *format_batches(plan),
-        *format_factors(plan),
+        *format_factors(plan, rollbacks),
         "",
         *format_findings(plan, ignore),
     ]
@@ -106,27 +109,28 @@ def format_batches(plan: Plan) -> list[str]:
     return [head, *lines, ""]
 
 
-def format_factors(plan: Plan) -> list[str]:
+def format_factors(plan: Plan, rollbacks: Sequence[Backoff] = ()) -> list[str]:
     """The factors of the first group at the updates that matter, without those that are 1 at all of them."""
     policy = plan.policy
-    found = {t: policy.explain(t) for t in plan.landmarks()}
+    shown = sorted({*plan.landmarks(), *(begin for begin, _, _ in rollbacks if begin < plan.horizon.total)})
+    found = {t: policy.explain(t, backoff=backoff(t, rollbacks)) for t in shown}
     names = [name for name in policy.explain(0) if any(factors[name] != 1 for factors in found.values())]
     return [
         f"{'update':>10}  {'lr':>12}  " + "  ".join(f"{name:>10}" for name in names),
         *(
-            f"{t:>10}  {policy.lr(t):>12.6g}  " + "  ".join(f"{factors[name]:>10.6g}" for name in names)
+            f"{t:>10}  {prod(factors.values()):>12.6g}  " + "  ".join(f"{factors[name]:>10.6g}" for name in names)
             for t, factors in found.items()
         ),
     ]
 
 
-def format_rollbacks(history: Sequence[dict[str, Any]]) -> list[str]:
-    """The rollbacks of a run, which lower the rates below its plan; empty where there are none."""
-    lines = []
-    for change in map(summary_of_change, history[1:]):
-        if "factor" in change:
-            after = f", back at 1 after {change['rewarm']} updates" if change["rewarm"] else ""
-            lines.append(f"  rollback  to update {change['update']}: from there on backoff {change['factor']:g}{after}")
+def format_rollbacks(rollbacks: Sequence[Backoff]) -> list[str]:
+    """The rollbacks of a run; empty where there are none."""
+    lines = [
+        f"{'rollback':>10}  to update {begin}: from there on backoff {factor:g}"
+        + (f", back at 1 after {rewarm} updates" if rewarm else "")
+        for begin, factor, rewarm in rollbacks
+    ]
     return ["", *lines] if lines else []
 
 

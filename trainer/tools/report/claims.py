@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.instantiate import check_values
+from trainer.files.atomic import write_text
 from trainer.files.plain import read_text
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
@@ -97,7 +98,7 @@ def write_claims(folder: Path, claims: Claims) -> Path:
     """Write `claims.json` into the folder of the sweep; numbers that are not finite become words."""
     path = folder / CLAIMS
     text = json.dumps(_plain(asdict(claims)), indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path
 
 

@@ -13,6 +13,7 @@ import argparse
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from trainer.tools.report.live_page import waiting_page, write_while_running
 from trainer.tools.report.page import page
 from trainer.tools.report.runs import Run, find_runs
 from trainer.tools.report.study import RESUMED, NoResults, Study, format_command
-from trainer.tools.writable import plain_cell
+from trainer.tools.writable import plain_cell, write_new_file
 
 PAGE = "report.html"
 FROM_RESULT = ("updates", "total_updates", "seconds")
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     needed_for_report()
     script = needed("plotly.offline", "the page").get_plotlyjs()
     out = options.out or options.folder / "report"
+    if options.out is None and out.is_symlink():  # whoever has made the folder would choose what is written over
+        raise ConfigError(f"{out} is a link: say where to write by --out={out.resolve()}, or another folder.")
     try:
         if options.watch:
             print(f"{out / PAGE}: open it in a browser; Ctrl-C ends the watch", flush=True)
@@ -119,8 +122,8 @@ def save_tables(study: Study, folder: Path) -> list[str]:
     cells = table.rename(columns=plain_cell)
     for name in cells.select_dtypes("string"):
         cells[name] = cells[name].map(plain_cell, na_action="ignore")
-    cells.to_csv(folder / "results.csv", index=False)
-    table.to_parquet(folder / "results.parquet", index=False)
+    write_new_file(folder / "results.csv", partial(cells.to_csv, index=False))
+    write_new_file(folder / "results.parquet", partial(table.to_parquet, index=False))
     return ["results.csv", "results.parquet"]
 
 

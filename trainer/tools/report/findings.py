@@ -9,6 +9,7 @@ from trainer.tools.report.rates import Width, find_edge, refine
 from trainer.tools.report.response import RateCurve
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import BATCH_FACTORS, Study, format_command, format_value
+from trainer.tools.run_folders import rollbacks_of
 
 COARSE = 3.0
 """A finer grid is worth its runs where the neighbours of the best rate are at least this factor apart."""
@@ -29,7 +30,7 @@ class Finding(NamedTuple):
 def find_all(study: Study, curves: Sequence[RateCurve]) -> list[Finding]:
     """All findings of a study."""
     compared = [one for key in study.choices for one in _comparisons(study, key)]
-    return [*_duplicates(study), *_of_curves(study, curves), *_other_edges(study), *compared]
+    return [*_duplicates(study), *_rollbacks(study), *_of_curves(study, curves), *_other_edges(study), *compared]
 
 
 def leading_findings(study: Study, curves: Sequence[RateCurve], findings: Sequence[Finding]) -> list[Finding]:
@@ -45,6 +46,14 @@ def _duplicates(study: Study) -> Iterator[Finding]:
         subject = "1 run is" if more == 1 else f"{more} runs are"
         same = "the same seed" if study.repeated == "seeds" else "the same seed and fold"
         yield Finding("note", f"{subject} the same as another under {same}: they count by their mean.")
+
+
+def _rollbacks(study: Study) -> Iterator[Finding]:
+    back = [(run.name, lines) for run in study.scored if (lines := rollbacks_of(run.plan))]
+    if back:
+        subject = "1 run has" if len(back) == 1 else f"{len(back)} runs have"
+        some = [f"{name} {'; '.join(lines)}" for name, lines in back[:3]] + ["…"] * (len(back) > 3)
+        yield Finding("note", f"{subject} diverged, and the guard has rolled back: {', '.join(some)}.")
 
 
 def _of_curves(study: Study, curves: Sequence[RateCurve]) -> Iterator[Finding]:

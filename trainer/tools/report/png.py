@@ -4,11 +4,13 @@ It knows the properties of Plotly that `figures` uses, and no others.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer.tools.drawing import GREY, new_figure, plain
 from trainer.tools.report.figures import PALE, Figure, Section, Trace
+from trainer.tools.writable import write_new_file
 
 DASHES = {"solid": "-", "dot": ":", "dash": "--"}
 SHRUNK = 0.68
@@ -21,7 +23,7 @@ def save(sections: Sequence[Section], folder: Path) -> list[str]:
     """Write a picture for each section with a figure; their names."""
     drawn = {f"{one.name}.png": one.figure for one in sections if one.figure}
     for name, figure in drawn.items():
-        draw(figure).savefig(folder / name, dpi=120)
+        write_new_file(folder / name, partial(draw(figure).savefig, dpi=120))
     return list(drawn)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.launch.folder_lock import FolderLock
-from trainer.tools.run_folders import changes_of, finite, program_of, starting_command, with_changes
+from trainer.tools.run_folders import changes_of, finite, program_of, rollbacks_of, starting_command, with_changes
 from trainer.tools.runs.listed import RUNNING, ListedRun, one_run
 from trainer.tools.runs.table import format_bytes, format_seconds, one_line
 
@@ -22,6 +22,7 @@ def show(folder: Path) -> list[str]:
         ("updates", _updates(run)),
         ("rate", _rate(run.plan)),
         ("changed", ", ".join(changes)),
+        ("rollbacks", "; ".join(rollbacks_of(run.plan))),
         ("batch", _number(run.plan.get("global_batch"))),
         ("disk", f"{format_bytes(run.size)}, {_checkpoints(run)}"),
         ("versions", _versions(run)),

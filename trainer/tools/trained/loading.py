@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from torch.random import fork_rng
 
@@ -132,6 +133,7 @@ class Run:
                 **_accelerator(self._device, self.settings.trainer.accelerator),
                 precision=self.settings.trainer.precision,  # type: ignore[arg-type]
                 logger=False,
+                plugins=[LightningEnvironment()],  # else Lightning asks for what a job of Slurm has left
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
