@@ -8,7 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
-    "Start": ["docs/notebook", "docs/first_checks", "docs/examples", "docs/python"],
+    "Start": ["docs/notebook", "docs/first_checks", "docs/examples", "docs/python", "docs/comparison"],
     "Your own work": [
         "docs/own_work",
         "docs/own_data",

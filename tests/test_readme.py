@@ -34,7 +34,9 @@ def test_its_net_trains_by_its_commands(tmp_path):
     files = {"nets.py": "python", "conf/model/mine.yaml": "yaml"}
     for name, language in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(re.search(rf"`{name}`:\n\n```{language}\n(.*?)```", text, re.DOTALL)[1])
+        written = re.search(rf"`{name}`:\n\n```{language}\n(.*?)```", text, re.DOTALL)[1]
+        assert written == (README.parent / "benchmarks/first_hour/cadence" / name).read_text(), "docs/comparison.md"
+        (tmp_path / name).write_text(written)
     flats = (README.parent / "examples" / "tabular" / "flats.csv").read_text()
     (tmp_path / "houses.csv").write_text(flats.replace("let_fast", "sold", 1))
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if "model=mine" in line]
