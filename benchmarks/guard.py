@@ -29,6 +29,9 @@ import torch  # noqa: E402
 
 import cadence  # noqa: E402
 from benchmarks.report import machine  # noqa: E402
+from trainer.engine.clock import Clock as RunClock  # noqa: E402
+from trainer.engine.guard import Guard, check_finite  # noqa: E402
+from trainer.lr.guard import Stop  # noqa: E402
 
 BEGIN = 200
 GUARDS = ("none", "stop", "skip", "rollback")
@@ -75,6 +78,17 @@ def update_time(guard: str, updates: int, name: str) -> tuple[float, torch.Tenso
     return imported.Clock.found.pop(), weights
 
 
+def check_time(rule: Stop, updates: int = 5000) -> float:
+    """µs of the processor per update of the checks alone, as the loop calls them."""
+    guard, number = Guard(rule, RunClock()), random.Random(0)
+    rows = [(t, 2 + number.random(), 1 + number.random()) for t in range(updates)]
+    begun = process_time()
+    for row in rows:
+        check_finite(*row)
+        guard.check_spike(*row)
+    return 1e6 * (process_time() - begun) / updates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
@@ -97,6 +111,9 @@ def main() -> None:
             f"{guard:>8}  {median(each):.0f} µs ({min(each):.0f} to {max(each):.0f})  × {median(ratios):.3f} "
             f"({min(ratios):.3f} to {max(ratios):.3f})"
         )
+    for name, rule in {"without spikes": Stop(), "with spikes": Stop(threshold=20)}.items():
+        each = [check_time(rule) for _ in range(options.rounds)]
+        print(f"checks {name}: {median(each):.2f} µs ({min(each):.2f} to {max(each):.2f})")
     print(f"load {machine(1)['load']:.1f}")
 
 

@@ -278,3 +278,11 @@ def test_a_terminal_that_lacks_a_character_fails_no_run() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "kappa = 4\n", "")
+
+
+@pytest.mark.parametrize("last", ["d", "[d]"])
+def test_braces_that_a_shell_has_taken_apart_are_named(tmp_path, last):
+    words = [str(ROOT / "train.py"), "init.rename=a:b", f"init.rename=c:{last}"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"your shell has taken the braces apart: quote them: 'init.rename={{a: b, c: {last}}}'." in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from trainer.config.settings import settings_of
 from trainer.distributed.launch import time_limit
 from trainer.distributed.launch.requeue import wanted
-from trainer.distributed.launch.signals import TIME_IS_UP
+from trainer.distributed.launch.signals import TIME_IS_UP, Interrupted
 from trainer.distributed.launch.time_limit import LEAVING, TimeLimit, process_age, seconds_of
 from trainer.lr import ConfigError
 
@@ -101,3 +101,10 @@ def test_slurm_starts_a_job_again_whose_time_is_up_and_not_one_that_a_person_has
     assert wanted(TIME_IS_UP)
     assert not wanted(signal.SIGINT)
     assert not wanted(signal.SIGHUP)
+
+
+def test_a_time_that_is_over_before_the_first_update_says_to_raise_it():
+    over = Interrupted(TIME_IS_UP)
+    assert over.advice == "its start and a save take longer: raise trainer.max_time"
+    over.command = "cadence train resume=auto"
+    assert over.advice == "go on with: cadence train resume=auto"

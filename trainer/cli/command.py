@@ -11,7 +11,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.messages import config_groups, nearest, several_options
+from trainer.cli.messages import config_groups, nearest, several_options, taken_apart
 from trainer.distributed.launch.launcher import SIZES, number_of, started_by
 from trainer.lr import ConfigError
 
@@ -66,8 +66,11 @@ def check_command(job: Any) -> None:
 def _check_once(given: list[str]) -> None:
     first: dict[str, str] = {}
     for override in given:
-        other = first.setdefault(override.partition("=")[0].lstrip("+"), override)
+        key = override.partition("=")[0]
+        other = first.setdefault(key.lstrip("+"), override)
         if other is not override:
+            if line := taken_apart(given, key):
+                raise ConfigError(f"{other}: {line}")
             raise ConfigError(f"{other} and {override} set the same key: keep one.")
 
 

@@ -160,9 +160,25 @@ def setting_in_flags(message: str) -> str | None:
     return f"a setting has no dashes: {answer}" if answer else None
 
 
+def taken_apart(words: Sequence[str], key: str) -> str | None:
+    """How to write a setting whose braces a shell has expanded into several words; None where that is not so.
+
+    >>> taken_apart(["data.train=_target_:a.B", "seed=1", "data.train=n:[2]"], "data.train")
+    "your shell has taken the braces apart: quote them: 'data.train={_target_: a.B, n: [2]}'."
+    """
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{key}=")]
+    pairs = [re.fullmatch(r"(\w+):(.+)", value) for value in values]
+    if len(pairs) < 2 or not all(pairs):
+        return None
+    inner = ", ".join(f"{pair[1]}: {pair[2]}" for pair in pairs if pair)
+    return f"your shell has taken the braces apart: quote them: '{key}={{{inner}}}'."
+
+
 def _unreadable(override: str, message: str) -> str:
     """What is wrong with an override, and how it may be written."""
     key, equals, value = override.partition("=")
+    if line := taken_apart(sys.argv[1:], key):
+        return line
     if re.fullmatch(r"[\w.@/:~+-]+", override):
         return f"write KEY=VALUE without spaces: {_joined(sys.argv[1:], override)}."
     if equals and re.fullmatch(r"[\w.@/~+]+", key) and _to_quote(value):

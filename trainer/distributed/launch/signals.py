@@ -48,6 +48,8 @@ class Interrupted(SystemExit):
     @property
     def advice(self) -> str:
         """How to go on."""
+        if not self.command and self.signum == TIME_IS_UP:
+            return "its start and a save take longer: raise trainer.max_time"
         return f"go on with: {self.command}" if self.command else "there was nothing to save"
 
     @property
