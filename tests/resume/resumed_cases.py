@@ -43,7 +43,7 @@ ONE: dict[str, str] = {
     "early stopping 3": f"{SMALL} {STOPPING}3 average=ema",
     "early stopping and plateau": f"{SMALL} {PLATEAU} {STOPPING}4 optimizer=momentum",
     "early stopping of an accuracy": f"{DIGITS} {STOPPING}2 callbacks.early_stopping.monitor=val/accuracy",
-    "progress and doctor": f"{SMALL} callbacks=doctor",
+    "progress and doctor": f"{SMALL} callbacks=default",
     "adascale": f"{DIGITS} {ADASCALE}",
     "adascale in float64": f"{DIGITS} {ADASCALE} trainer.precision=64-true",
     "growing batch": f"{SMALL} {GROWING} average=ema",

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from trainer.doctor.log import Log, read_scalars
+from trainer.doctor.log import Log, read_scalars, weight_decay_of
 from trainer.doctor.signs import examine
 from trainer.engine.module import Module
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
 
+LARGEST = 100_000_000
+"""Bytes of a log that is examined at the end of a fit: reading them takes some 30 seconds."""
+
 
 class Doctor(pl.Callback):
     """Reads the TensorBoard log when a fit ends or fails, and prints a line on stderr for each finding.
 
-    It changes nothing in the run. `cadence doctor RUN` reports the same later.
+    It says nothing where nothing is found, or where there is no TensorBoard log. It changes nothing in the run.
+    `cadence doctor RUN` reports the same later.
     """
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not any(isinstance(logger, TensorBoard) for logger in trainer.loggers):
-            raise ConfigError("callbacks.doctor reads the TensorBoard log, and there is none: set logger=tensorboard.")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer, pl_module, "")
@@ -36,14 +36,22 @@ class Doctor(pl.Callback):
             module.flush(alone=True)
         for logger in trainer.loggers:
             logger.save()
-            if isinstance(logger, TensorBoard) and any(Path(logger.log_dir).glob("events.out.tfevents*")):
-                policy, length = module.spec.policy, module.horizon
-                try:
-                    series = read_scalars(Path(logger.log_dir))
-                except (ConfigError, OSError):  # it failed before its first update, or the disk does
-                    return
-                log = Log(series, length.total, policy.warmup.updates, length.batch_size, policy.base_lr, error)
-                for finding in examine(log):
-                    line = f"doctor: {finding.sign}: {finding.seen}. Try {finding.override}"
+            if isinstance(logger, TensorBoard):
+                for line in examined(Path(logger.log_dir), module, error):
                     print(line, file=sys.stderr, flush=True)
                 return
+
+
+def examined(folder: Path, module: Module, error: str) -> list[str]:
+    """A line for each finding in the log of a run; none where it cannot be read."""
+    files = list(folder.glob("events.out.tfevents*"))
+    try:
+        if sum(path.stat().st_size for path in files) > LARGEST:
+            return [f"doctor: the log is large: run cadence doctor {folder} to have it examined"]
+        series = read_scalars(folder)
+    except (ConfigError, OSError):  # it failed before its first update, or the disk does
+        return []
+    policy, length = module.spec.policy, module.horizon
+    decay = weight_decay_of(module.spec.origin["config"])
+    log = Log(series, length.total, policy.warmup.updates, length.batch_size, policy.base_lr, decay, error)
+    return [f"doctor: {one.sign}: {one.seen}. Try {one.override}" for one in examine(log)]

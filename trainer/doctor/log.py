@@ -4,19 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from trainer.cli.plain_yaml import read_yaml
 from trainer.files.plain import read_record
 from trainer.log.scalars import scalars
 from trainer.lr import ConfigError
 
 PLAN = "plan.json"
 PLAN_KEYS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
-BLOCKS = 20
-"""Number of parts of equal length that a run is divided into, each represented by its median."""
 
 
 class Finding(NamedTuple):
@@ -57,8 +55,8 @@ class Series:
 class Log:
     """A run so far: what was logged by tag, and what its plan says.
 
-    `total` is T, `warmup` W, `batch_size` the global batch, in the units of the plan; `error` is the line that a
-    failed run left.
+    `total` is T, `warmup` W, `batch_size` the global batch, in the units of the plan; `weight_decay` is that of the
+    optimizer, and `error` the line that a failed run left.
     """
 
     series: Mapping[str, Series]
@@ -66,6 +64,7 @@ class Log:
     warmup: int = 0
     batch_size: int = 1
     lr: float | None = None
+    weight_decay: float = 0.0
     error: str = ""
     _none: Series = field(default=Series(), repr=False)
 
@@ -103,12 +102,6 @@ class Log:
         updates = self["train/loss"].updates
         return updates[-1] + 1 if updates else 0
 
-    def blocks(self, series: Series) -> list[tuple[int, float]]:
-        """The median of each of `BLOCKS` parts of the run so far, with the update at which the part begins."""
-        edges = [round(self.made * i / BLOCKS) for i in range(BLOCKS + 1)]
-        found = [(a, series.middle(a, b)) for a, b in pairwise(edges)]
-        return [(a, value) for a, value in found if value is not None]
-
 
 def read_log(folder: Path) -> Log:
     """What a run has left in its folder, whether it is done, failed or still going on.
@@ -125,7 +118,15 @@ def read_log(folder: Path) -> Log:
         )
     total, warmup, batch, lr = (plan[key] for key in PLAN_KEYS)
     error = str(read_record(folder / "result.json").get("error", ""))
-    return Log(read_scalars(folder), total, warmup, batch, lr, error)
+    return Log(
+        read_scalars(folder), total, warmup, batch, lr, weight_decay_of(read_yaml(folder / "config.yaml")), error
+    )
+
+
+def weight_decay_of(config: Mapping[str, Any]) -> float:
+    """The weight decay that a config sets for its optimizer; 0 where it sets none."""
+    found = (config.get("optimizer") or {}).get("weight_decay")
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def read_scalars(folder: Path) -> dict[str, Series]:
