@@ -8,9 +8,11 @@ from contextlib import suppress
 import pytest
 import torch
 
+from experiments import doctor as judge
 from experiments import healthy
-from trainer.doctor import SIGNS, Log, Series, examine, read_log
+from trainer.doctor import NAMES, SIGNS, Log, Series, examine, read_log
 from trainer.doctor.callback import Doctor
+from trainer.doctor.statistics import noise, trend
 from trainer.engine.update import Diverged
 from trainer.lr import ConfigError
 from trainer.run import fit
@@ -152,7 +154,71 @@ def test_a_rate_that_falls_in_steps_is_not_too_low_for_what_little_of_it_is_left
 
     steps = log(loss, lambda t: 0.1 if t < 133 else 0.01 if t < 267 else 0.001)
     assert of(steps) == []
-    assert of(log(lambda t: 2.3 - 0.5 * t / 400)) == ["lr-too-low"]
+    assert of(log(lambda t: 2.3 - 0.2 * t / 400)) == ["lr-too-low"]
+
+
+def noisy(of, sigma, updates=400, seed=0):
+    """A loss with the noise of its batches."""
+    draws = random.Random(seed)
+    noise = [draws.gauss(0.0, sigma) for _ in range(updates)]
+    return lambda t: of(t) + noise[t]
+
+
+def cosine(t):
+    return 0.05 * (1 + math.cos(math.pi * t / 400))
+
+
+def test_one_noisy_batch_at_the_start_is_neither_a_fall_nor_a_rise():
+    for first in (0.5, 3.0):
+        still = noisy(lambda t, first=first: first if t == 0 else 1.0, 0.25)
+        assert of(log(still, cosine)) == ["not-learning"]
+
+
+def test_a_trend_that_goes_on_is_a_low_rate_and_one_that_has_ended_is_not():
+    spent = [sum(cosine(i) for i in range(t)) for t in range(401)]
+    assert of(log(noisy(lambda t: 2.3 - 0.1 * spent[t] / spent[-1], 0.02), cosine)) == ["lr-too-low"]
+    assert of(log(noisy(lambda t: 2.2 + 0.1 * math.exp(-t / 10), 0.02), cosine)) == ["not-learning"]
+
+
+def test_a_fall_that_is_undone_is_a_high_rate_or_weight_decay_where_that_is_large():
+    undone = noisy(lambda t: falling(t) + 1.2 * (t > 200) * (1 - math.exp(-(t - 200) / 60)), 0.05)
+    assert of(log(undone)) == ["lr-too-high"]
+    assert of(log(undone, weight_decay=0.5)) == ["weight-decay-too-high"]
+    assert of(log(noisy(falling, 0.05), cosine, weight_decay=0.1)) == []
+
+
+def test_a_loss_that_stays_while_the_gradient_vanishes_is_a_collapsed_net():
+    still = noisy(lambda t: 2.3, 0.02)
+    norms = {"train/grad_norm": curve(lambda t: 1.0 if t < 20 else 0.1)}
+    assert of(log(still, cosine, series=norms)) == ["lr-too-high"]
+    assert of(log(still, cosine, series={"train/grad_norm": curve(lambda t: 1.0)})) == ["not-learning"]
+    (found,) = examine(log(still, cosine, series={"train/grad_norm": curve(lambda t: 0.0)}))
+    assert (found.sign, found.measure) == ("zero-gradients", 1.0)
+
+
+def test_targets_of_another_scale_are_named():
+    assert of(log(noisy(lambda t: 5e5 - 100 * t, 1e3), cosine)) == ["target-scale"]
+
+
+def test_slope_and_noise_are_those_of_the_line_and_the_draws():
+    rates = [0.1] * 1000
+    line = noisy(lambda t: 3 - 2 * 0.1 * (t + 1), 0.5, 1000)
+    losses = [line(t) for t in range(1000)]
+    found = trend(losses, rates)
+    spread = math.sqrt(sum((0.1 * (t + 1) - 0.1 * 500.5) ** 2 for t in range(1000)))
+    assert found.slope == pytest.approx(-2, abs=4 * 0.5 / spread)
+    assert noise([line(t) + 0.2 * t for t in range(1000)]) == pytest.approx(0.5, rel=0.15)
+    assert found.score == pytest.approx(found.slope * spread / noise(losses))
+    assert trend(losses, [0.0] * 1000).slope == 0
+
+
+@pytest.mark.sample(0)
+def test_the_doctor_is_right_of_the_runs_of_a_family(capsys):
+    judge.main(["unseen", "--only", "BatchNorm1d"])
+    told = capsys.readouterr().out.splitlines()[-1]
+    counts = {name: int(count) for name, count in (one.split(": ") for one in told.split(", "))}
+    assert counts["bad right"] >= 0.8 * sum(count for name, count in counts.items() if name.startswith("bad"))
+    assert not {"bad opposite", "healthy false"} & counts.keys()
 
 
 def test_what_is_not_finite_in_the_middle_hides_nothing_else():
@@ -164,7 +230,8 @@ def test_what_is_not_finite_in_the_middle_hides_nothing_else():
 def test_every_sign_is_in_the_table():
     from trainer.doctor import signs
 
-    for sign in ("not-finite", *SIGNS):
+    assert len({*NAMES}) == len(NAMES) > len(SIGNS)
+    for sign in NAMES:
         assert f"| {sign} |" in signs.__doc__
 
 

@@ -61,7 +61,8 @@ def too_high(log: Log, course: Course) -> Finding | None:
     start, last, peak = course.start, course.last, course.peak
     thrown = peak > start + SURE * course.sigma and peak > THROWN * start and peak - start > (start - course.lowest) / 2
     late_only = course.early.score > -HINT  # it falls only where the rate is low
-    if thrown and (last > BACK * start or peak > EXPLODED * start or late_only):
+    exploded = peak > EXPLODED * start and course.peak_at >= max(2 * log.warmup, log.made / 5)  # else: the warm-up
+    if thrown and (last > BACK * start or exploded or late_only):
         seen = f"the loss, {start:.4g} at the start, is {peak:.4g} at update {course.peak_at} and ends at {last:.4g}"
         return Finding("lr-too-high", seen, peak / start, THROWN, STABLE, lower_lr(log, 10))
     if _undone(course) and course.forgotten <= FORGOTTEN:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer.cli.streams import shown
 from trainer.doctor.log import PLAN, Finding, read_log
-from trainer.doctor.signs import LEAST, SIGNS, examine
+from trainer.doctor.signs import LEAST, NAMES, examine
 from trainer.lr import ConfigError
 from trainer.tools.writable import write_new_file
 
@@ -58,7 +58,7 @@ def report(run: Path) -> list[dict[str, object]]:
     findings = examine(log)
     state = f"{log.made} of {log.total} updates"
     if not findings:
-        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f", {len(SIGNS) + 1} signs checked"
+        few = f"; below {LEAST} updates little can be seen" if log.made < LEAST else f", {len(NAMES)} signs checked"
         print(shown(f"{run}: {state}: nothing found{few}"))
     for finding in findings:
         print(shown(format_finding(run, state, finding)))
