@@ -53,7 +53,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def whole(seed: int, high: int, *shape: int) -> Tensor:
+def integers(seed: int, high: int, *shape: int) -> Tensor:
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -83,7 +83,7 @@ def text(length: int) -> Samples:
 
 def bars() -> Samples:
     """Images of 16 × 16 in three colours with a bar in one of ten places, under noise."""
-    images, targets = 1.2 * drawn(5, 3000, 3, 16, 16), whole(6, 10, 3000)
+    images, targets = 1.2 * drawn(5, 3000, 3, 16, 16), integers(6, 10, 3000)
     for image, target in zip(images, targets.tolist()):
         image[:, 3 * (target % 5) : 3 * (target % 5) + 2, 8 * (target // 5) : 8 * (target // 5) + 8] += 1.0
     return Samples(images, targets, 500)
@@ -91,7 +91,7 @@ def bars() -> Samples:
 
 def bags() -> Samples:
     """Bags of twelve of 200 tokens; the class follows from the mean of hidden vectors."""
-    tokens = whole(7, 200, 4000, 12)
+    tokens = integers(7, 200, 4000, 12)
     return Samples(tokens, drawn(8, 200, 4)[tokens].mean(1).argmax(1), 500)
 
 
@@ -103,7 +103,7 @@ def diabetes() -> Samples:
 
 def ratings() -> Samples:
     """Ratings by 300 users of 200 things: a product of hidden vectors, with noise."""
-    pairs = torch.stack([whole(9, 300, 9000), whole(10, 200, 9000)], 1)
+    pairs = torch.stack([integers(9, 300, 9000), integers(10, 200, 9000)], 1)
     products = (drawn(11, 300, 3)[pairs[:, 0]] * drawn(12, 200, 3)[pairs[:, 1]]).sum(1, keepdim=True)
     return Samples(pairs, products / math.sqrt(3) + 0.2 * drawn(13, 9000, 1), 1000)
 
@@ -214,7 +214,7 @@ def along_rows() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256, 10))
 
 
-def rows() -> Samples:
+def digit_rows() -> Samples:
     return digits(rows=True)
 
 
@@ -229,7 +229,9 @@ USED = {
     "regression": Family(teacher, lambda: perceptron([16, 64, 1], nn.ReLU), F.mse_loss, "adamw", 500),
     "gpt": Family(lambda: text(24), gpt, entropy, "adamw", 400),
     "BatchNorm": Family(bars, lambda: convolution(nn.BatchNorm2d), entropy, "momentum", 300),
-    "post-norm": Family(rows, lambda: Transformer(nn.Linear(8, 32), 8, 10, 4, False, False), entropy, "adamw", 400),
+    "post-norm": Family(
+        digit_rows, lambda: Transformer(nn.Linear(8, 32), 8, 10, 4, False, False), entropy, "adamw", 400
+    ),
     "autoencoder": Family(
         lambda: digits(own=True), lambda: perceptron([64, 32, 8, 32, 64], nn.ReLU), F.mse_loss, "adamw", 600
     ),
@@ -244,5 +246,5 @@ UNSEEN = {
     "BatchNorm1d": Family(
         digits, lambda: perceptron([64, 48, 48, 48, 10], nn.ReLU, nn.BatchNorm1d), entropy, "momentum", 400
     ),
-    "rows": Family(rows, along_rows, entropy, "lion", 400),
+    "rows": Family(digit_rows, along_rows, entropy, "lion", 400),
 }

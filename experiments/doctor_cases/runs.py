@@ -50,7 +50,7 @@ class Lion(Optimizer):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunSettings:
     """How a run is made. `scale` multiplies the targets; `shuffled` draws them anew; `dead` nets give constants."""
 
     lr: float
@@ -72,25 +72,27 @@ class Case(NamedTuple):
     log: Log
 
 
-def trained(family: Family, recipe: Recipe) -> Log:
+def trained(family: Family, settings: RunSettings) -> Log:
     """The log of a run, up to its first number that is not finite."""
     data, total = family.data(), family.updates
-    torch.manual_seed(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed + 100)
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed + 100)
     net = family.net()
-    if recipe.dead:
+    if settings.dead:
         _kill(net)
-    optimizer = OPTIMIZERS[family.optimizer][1](net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer = OPTIMIZERS[family.optimizer][1](net.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     rows: list[tuple[float, float, float]] = []
     scores: list[tuple[int, float]] = []
     for t in range(total):
-        rate = recipe.lr * min(1.0, (t + 1) / max(1.0, recipe.warmup * total)) * SHARES[recipe.schedule](t / total)
+        rate = (
+            settings.lr * min(1.0, (t + 1) / max(1.0, settings.warmup * total)) * SHARES[settings.schedule](t / total)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = data.batch(recipe.batch, generator)
-        if recipe.shuffled:
+        inputs, targets = data.batch(settings.batch, generator)
+        if settings.shuffled:
             targets = targets[torch.randperm(len(targets), generator=generator)]
-        loss = family.loss(net.train()(inputs), targets * recipe.scale if recipe.scale != 1 else targets)
+        loss = family.loss(net.train()(inputs), targets * settings.scale if settings.scale != 1 else targets)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.get_total_norm([one.grad for one in net.parameters() if one.grad is not None])
@@ -101,16 +103,18 @@ def trained(family: Family, recipe: Recipe) -> Log:
         if (t + 1) % (total // 10) == 0:
             inputs, targets = data.held_out
             with torch.no_grad():
-                targets = targets * recipe.scale if recipe.scale != 1 else targets
+                targets = targets * settings.scale if settings.scale != 1 else targets
                 scores.append((t, family.loss(net.eval()(inputs), targets).item()))
-    return _log(rows, scores, recipe, total)
+    return _log(rows, scores, settings, total)
 
 
-def _log(rows: list[tuple[float, float, float]], scores: list[tuple[int, float]], recipe: Recipe, total: int) -> Log:
+def _log(
+    rows: list[tuple[float, float, float]], scores: list[tuple[int, float]], settings: RunSettings, total: int
+) -> Log:
     columns = dict(zip(("train/loss", "train/grad_norm", "lr/all"), zip(*rows)))
     series = {tag: Series(range(len(rows)), values) for tag, values in columns.items()}
     series["val/loss"] = Series([t for t, _ in scores], [score for _, score in scores])
-    return Log(series, total, int(recipe.warmup * total), recipe.batch, recipe.lr, recipe.weight_decay)
+    return Log(series, total, int(settings.warmup * total), settings.batch, settings.lr, settings.weight_decay)
 
 
 def _kill(net: nn.Module) -> None:
@@ -131,18 +135,18 @@ def cases(family: Family) -> Iterator[Case]:
     A rate is too high or too low where at least half of the fall at the best rate, or seven tenths of it, is lost.
     """
     middle = OPTIMIZERS[family.optimizer][0]
-    logs = {middle * factor: trained(family, Recipe(middle * factor)) for factor in GRID}
+    logs = {middle * factor: trained(family, RunSettings(middle * factor)) for factor in GRID}
     best = min(logs, key=lambda lr: final(logs[lr]))
-    end, third = final(logs[best]), Recipe(best / 3)
+    end, third = final(logs[best]), RunSettings(best / 3)
     start = fmean(logs[best]["train/loss"].values[:2])
     yield Case("best rate", "healthy", logs[best])
-    for name, recipe in {
+    for name, settings in {
         "a third, linear": replace(third, schedule="linear", seed=1),
         "a third, constant": replace(third, schedule="constant", seed=2),
         "a third, batches of 8": replace(third, batch=8, seed=3),
         "half, in steps, no warm-up": replace(third, lr=best / 2, schedule="step", warmup=0.0, seed=4),
     }.items():
-        yield Case(name, "healthy", trained(family, recipe))
+        yield Case(name, "healthy", trained(family, settings))
     high = [lr for lr in logs if lr > best and final(logs[lr]) > end + 0.5 * (start - end)]
     low = [lr for lr in reversed(logs) if lr < best and final(logs[lr]) > start - 0.3 * (start - end)]
     yield from (Case(f"{lr / best:.0f} times the best rate", "too high", logs[lr]) for lr in (*high[:1], *high[2:3]))
@@ -151,7 +155,7 @@ def cases(family: Family) -> Iterator[Case]:
 
 
 def _made_bad(family: Family, best: float, high: list[float], low: list[float]) -> Iterator[Case]:
-    third, squares = Recipe(best / 3), family.loss is torch.nn.functional.mse_loss
+    third, squares = RunSettings(best / 3), family.loss is torch.nn.functional.mse_loss
     faults = {
         "too low": replace(third, lr=low[min(1, len(low) - 1)], batch=8, seed=5) if low else None,
         "too high": replace(third, lr=high[0], schedule="constant", seed=6) if high else None,
@@ -162,6 +166,6 @@ def _made_bad(family: Family, best: float, high: list[float], low: list[float]) 
             third, lr=best, schedule="constant", weight_decay=min(1 / best, 30 / (best * family.updates)), seed=10
         ) if family.optimizer == "adamw" else None,
     }  # fmt: skip
-    for fault, recipe in faults.items():
-        if recipe is not None:
-            yield Case(f"{fault}, seed {recipe.seed}", fault, trained(family, recipe))
+    for fault, settings in faults.items():
+        if settings is not None:
+            yield Case(f"{fault}, seed {settings.seed}", fault, trained(family, settings))
