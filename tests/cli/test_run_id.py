@@ -107,6 +107,7 @@ def test_ranks_that_cannot_agree_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         run_id.run_id()
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_ranks_and_restarts_under_torchrun_agree(tmp_path: Path) -> None:
     program = tmp_path / "ranks.py"

@@ -44,6 +44,7 @@ def compare(rank, folder, words):
     (folder / f"{rank}.json").write_text(json.dumps(long - short))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("trainer.clip=1", "average=ema", "measure=norms", "optimizer=adamw")])
 def test_an_update_makes_no_call_of_its_own(tmp_path, words):

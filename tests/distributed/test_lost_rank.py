@@ -99,6 +99,7 @@ def test_a_run_that_nobody_harms_completes_and_says_once_how_its_global_batch_co
     assert told(folder, "unharmed", 1) == []
 
 
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_a_child_that_is_stopped_while_it_starts_is_found_by_its_parent_and_killed(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in worlds.LAUNCHERS}

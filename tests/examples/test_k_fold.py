@@ -3,6 +3,8 @@
 import os
 import re
 
+import pytest
+
 from tests.distributed import worlds
 from tests.examples.projects import QUIET, Example
 from trainer.tools.report.build import build_report
@@ -11,6 +13,7 @@ from trainer.tools.report.runs import find_runs
 from trainer.tools.report.study import Study
 
 
+@pytest.mark.sample(0)
 def test_the_report_gives_the_mean_of_five_folds_with_its_interval(tmp_path):
     example = Example("k_fold", "val/f1/1", 0.7)
     (_, _, *words), (*_, named) = example.commands
