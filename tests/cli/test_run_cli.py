@@ -286,3 +286,10 @@ def test_braces_that_a_shell_has_taken_apart_are_named(tmp_path, last):
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert f"your shell has taken the braces apart: quote them: 'init.rename={{a: b, c: {last}}}'." in done.stderr
+
+
+def test_an_error_that_was_raised_from_itself_is_told() -> None:
+    error = ValueError("odd")
+    with pytest.raises(ValueError, match="odd"):
+        raise error from error
+    assert user_error_message(error) is None

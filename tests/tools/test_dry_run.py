@@ -114,6 +114,29 @@ def test_the_memory_is_that_of_weights_gradients_and_the_state_of_the_optimizer(
     assert found.total == sum(number for _, number in found.items())
 
 
+class FewInTraining(nn.Module):
+    """Has fewer classes in training mode, so that its error does not come again in evaluation mode."""
+
+    def __init__(self, in_features: int, classes: int, **of_the_mlp: object) -> None:
+        super().__init__()
+        self.last = nn.Linear(in_features, classes)
+
+    def forward(self, inputs):
+        outputs = self.last(inputs.flatten(1))
+        return outputs[:, :1] if self.training else outputs
+
+
+@pytest.mark.parametrize("flag", ["--dry-run", "name=run"])
+def test_an_error_that_comes_in_training_mode_only_ends_both(tmp_path, flag):
+    words = [*TINY, "model._target_=tests.tools.test_dry_run.FewInTraining", "allow=[tests]", flag]
+    environment = os.environ | {"CADENCE_RUN_ID": "", "PYTHONPATH": str(ROOT)}
+    process = worlds.Script(ROOT / "train.py", words, tmp_path, environment)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert re.search(r"^IndexError: Target \d is out of bounds", err.splitlines()[-1])
+    assert [path.name for path in tmp_path.iterdir()] == ([] if flag == "--dry-run" else ["outputs"])
+
+
 class Chain(nn.Module):
     """Keeps for the backward pass: the input of each layer, and the output of the sigmoid."""
 

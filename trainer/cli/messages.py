@@ -131,8 +131,11 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    """An error and what it was raised from, each once: `raise error from error` makes an error its own cause."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
         yield error
+        found.append(error)
         error = error.__cause__
 
 

@@ -152,7 +152,8 @@ class Module(pl.LightningModule):
         except Diverged as failure:
             raise explained_nan(failure, self, update) from None
         except OF_BATCHES as error:
-            raise explained_update(error, self, update) from error
+            found = explained_update(error, self, update)
+            raise found from (None if found is error else error)
 
     def first_failure(self, failure: Diverged) -> Diverged:
         """The first failure among the updates that were not flushed before this one; all ranks call it together."""

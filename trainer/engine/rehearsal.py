@@ -40,7 +40,8 @@ def rehearse(trainer: pl.Trainer, module: Any) -> None:
         try:
             values, arrays = _scored(trainer, module, stage, batch)
         except OF_BATCHES as error:
-            raise explained(error, f"a {stage} batch cannot be scored, before the first update") from error
+            found = explained(error, f"a {stage} batch cannot be scored, before the first update")
+            raise found from (None if found is error else error)
         _check_labels(trainer, module, batch)
     if stage == "val":
         watched = {"task.monitor": f"val/{module.task.monitor}", **module.monitors}

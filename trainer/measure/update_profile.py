@@ -146,7 +146,8 @@ def format_profile(events: list[FunctionEvent], seconds: float, updates: int, on
 
     times = {part: _time_of(events, word, updates) for part, word in PARTS.items()}
     for part, (cpu, gpu) in times.items():
-        row(part, cpu, gpu)
+        if cpu:  # a module that optimizes by hand calls no step
+            row(part, cpu, gpu)
     row("other", max(0.0, whole - sum(cpu for cpu, _ in times.values())), 0.0)
     row("an update", whole, sum(gpu for _, gpu in times.values()))
     for name, cpu, gpu in _operators(events, updates, on_gpu):

@@ -21,7 +21,7 @@ from trainer.config.resolve import resolve
 from trainer.config.run_summary import show_start
 from trainer.config.settings import Settings
 from trainer.distributed.consistency import ConsistencyCheck
-from trainer.distributed.launch.folder_lock import FolderLock
+from trainer.distributed.launch.folder_lock import FolderLock, remove_empty
 from trainer.engine.failed_batch import OF_BATCHES, explained_update
 from trainer.engine.module import Module
 from trainer.engine.plateau import PlateauControl
@@ -63,7 +63,8 @@ def dry_run(settings: Settings) -> None:
     Refuses what the training would refuse before its first update.
     """
     folder, trainer = Path(HydraConfig.get().runtime.output_dir), settings.trainer
-    with owned(FolderLock(folder), trainer.devices, trainer.nodes, trainer.timeout) as monitor:
+    lock = FolderLock(folder)
+    with owned(lock, trainer.devices, trainer.nodes, trainer.timeout) as monitor:
         parts = build(resolve(settings, resume_point(settings.resume, folder)), folder, monitor)
         if not parts.resolved.changed:
             check_not_completed(parts.resolved.checkpoint, folder, parts.trainer, settings.record["callbacks"])
@@ -75,6 +76,8 @@ def dry_run(settings: Settings) -> None:
         monitor.finish()
         if show:
             print(shown("\n".join(format_found(parts, found))), flush=True)
+    if lock.fresh:
+        remove_empty([folder])  # another rank may have made it
 
 
 class FirstBatch(pl.Callback):
@@ -106,7 +109,8 @@ class FirstBatch(pl.Callback):
                 module.hooks.begin_update()
                 output = module.run_step(module.hooks.begin_batch(0, update[0].batch))
             except OF_BATCHES as error:
-                raise explained_update(error, module, update) from error
+                found = explained_update(error, module, update)
+                raise found from (None if found is error else error)
         self.loss, self.layers = output.loss.item(), layers_of(module.net, shapes)
         return kept.total
 
