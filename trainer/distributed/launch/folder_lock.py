@@ -251,6 +251,8 @@ def remove_empty(folders: Sequence[Path]) -> None:
             for path in files if all(path.suffix == ".log" and not path.stat().st_size for path in files) else []:
                 path.unlink()
             folder.rmdir()
+        except FileNotFoundError:
+            continue
         except OSError:
             return
 
