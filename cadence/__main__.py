@@ -1,6 +1,7 @@
 """The command `cadence`, also `python -m cadence`: runs the command that its first argument names."""
 
 import importlib
+import os
 import runpy
 import sys
 
@@ -72,6 +73,7 @@ def run(name: str, words: list[str]) -> int:
         sys.argv[1:] = words
         runpy.run_module(module, run_name="__main__", alter_sys=True)  # leaves through sys.exit
     sys.argv = [f"cadence {name}", *words]
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     try:
         from trainer.cli.run_cli import run_cli
         from trainer.distributed.launch.launcher import ignore_other_ranks, tell_ignored_ranks
