@@ -79,7 +79,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/measure/",
-            "noise scale, micro-gradients, AdaScale, norms, sharpness",
+            "noise scale, micro-gradients, AdaScale, norms, sharpness; memory, and where the time of an update goes",
             TORCH | {"lightning_utilities"},
         ),
         ("trainer/distributed/", "ranks that watch each other; strategies", TORCH),
@@ -99,8 +99,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
     [
         (
             "trainer/tools/",
-            "what a person runs beside training: plan, range test, tune, report, list of runs, noise scale, doctor, "
-            "gallery, reference; with a trained run: predictions, scores, exports",
+            "what a person runs beside training: plan, dry run, range test, tune, report, list of runs, noise scale, "
+            "doctor, gallery, reference; with a trained run: predictions, scores, exports",
             HYDRA
             | TORCH
             | {
@@ -119,7 +119,13 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             },
         )
     ],
-    [("cadence/", "the public face: the command and its subcommands; fit, load and plan from Python", HYDRA | TORCH)],
+    [
+        (
+            "cadence/",
+            "the public face: the command, its subcommands and their completion; fit, load and plan from Python",
+            HYDRA | TORCH,
+        )
+    ],
     [("train.py", "the front door: one screen", HYDRA)],
 ]
 """Each level may import all levels before it, and no other room of its own level."""
