@@ -178,3 +178,11 @@ def test_a_training_process_is_listed_as_running_and_cannot_be_removed(tmp_path)
     assert run.error.startswith("interrupted by SIGTERM at update ")
     main(["rm", str(folder), "--yes"])
     assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_removed(outputs, monkeypatch):
+    writable = lambda path, mode: path != outputs / "one"  # noqa: E731
+    monkeypatch.setattr(os, "access", writable)
+    with pytest.raises(ConfigError, match=r"outputs/one is not removed: \S+outputs/one cannot be written: ask who"):
+        main(["rm", str(outputs / "sweep"), str(outputs / "one"), "--yes"])
+    assert (outputs / "sweep").exists()

@@ -56,6 +56,9 @@ def check_removable(folder: Path) -> list[ListedRun]:
     for place in dict.fromkeys([folder, *(run.folder for run in runs), folder.absolute().parent]):
         if is_held(place, ranks=True):
             raise ConfigError(f"{folder} is not removed: a run or sweep in {place} still goes on: wait for its end.")
+    for place in (folder, folder.absolute().parent):
+        if not os.access(place, os.W_OK):
+            raise ConfigError(f"{folder} is not removed: {place} cannot be written: ask who owns it.")
     return runs
 
 
