@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path):
     }
     assert [json.loads(line)["update"] for line in (folder / "validations.jsonl").read_text().splitlines()] == [1, 2]
     assert result["test"].keys() == {"loss", "accuracy"}
-    typed(overfit, tmp_path)
+    train, *_ = (line for line in typed(overfit, tmp_path).splitlines() if line.startswith("train"))
+    assert re.fullmatch(r"train    loss \d\.?\d*e-\d+ on the batches that it overfits", train)
     assert scalars(tmp_path / "outputs/one", ("train/loss",))["train/loss"][-1][1] < 1e-3
     assert "an update" in typed(profile, tmp_path)
     assert (tmp_path / "outputs/speed" / TRACE).exists()

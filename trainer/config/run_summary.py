@@ -106,6 +106,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         "arrays": arrays,
         "directions": {name: better for name in metrics if (better := module.task.better(name.partition("/")[2]))},
         "best": {"metric": parts.checkpointing.monitor, "mode": parts.checkpointing.mode, **best},
+        **({} if settings.trainer.overfit is None else {"overfit": settings.trainer.overfit}),
         "updates": module.clock.t,
         "total_updates": module.horizon.total,
         **({} if module.clock.tau is None else {"scale_invariant_iterations": module.clock.tau}),
@@ -342,7 +343,9 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
 def _print_result(result: dict[str, Any], name: str, quiet: bool = False) -> None:
     best, seconds = result["best"], f"{result['seconds']:.1f} s"
     found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
+    overfits = "overfit" in result and "loss" in result["recent"]
     rows = {
+        **({"train": f"loss {result['recent']['loss']:.4g} on the batches that it overfits"} if overfits else {}),
         **({} if best["value"] is None else {"best": found}),
         "test": _scores(result["test"]) or "there is nothing to test on",
         "updates": f"{result['updates']} in {seconds}",
