@@ -70,6 +70,8 @@ def begin(parts: Parts, overrides: list[str], program: Sequence[str], limit: Tim
     if not resolved.changed:
         callbacks = resolved.settings.record["callbacks"]
         check_not_completed(resolved.checkpoint, parts.folder, parts.trainer, callbacks)
+    if resolved.checkpoint is not None:
+        parts.checkpointing.check_best(resolved.checkpoint.path, resolved.checkpoint.content)
     signals.defer()
     parts.checkpointing.stop_signal.limit = limit
     if parts.trainer.is_global_zero:

@@ -17,12 +17,14 @@ from trainer.checkpoint.checkpointing import describe_newest
 from trainer.checkpoint.finite import nonfinite
 from trainer.checkpoint.io import BEST, DamagedCheckpoint, checkpoint_path, checkpoints_in, read
 from trainer.checkpoint.weights import read_weights
+from trainer.cli.command import COMMAND
 from trainer.config.components import _claims
+from trainer.distributed.launch.time_limit import TimeLimit
 from trainer.engine.update import Diverged
 from trainer.files.atomic import remove_orphans, replaced, write_text
 from trainer.lr import ConfigError
 from trainer.resume.resume_point import candidates, newest_good, put_aside
-from trainer.run import evaluate, fit
+from trainer.run import begin, evaluate, fit
 
 SMALL = (
     *("data=synthetic", "data.samples=64", "data.val_samples=32", "data.batch_size=8", "model.hidden=[4]"),
@@ -126,6 +128,11 @@ def test_a_damaged_best_checkpoint_is_refused_and_a_missing_one_is_told(run, ass
     again = assembled(*SMALL, "trainer.duration=16", "resume.policy=stretch", folder="again", resumed=newest)
     with pytest.raises(ConfigError, match=says):
         fit(again)
+    inside = assembled(*SMALL, "trainer.duration=16", "resume.policy=stretch", folder=run.folder.name, resumed=newest)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=says):
+        begin(inside, [], COMMAND, TimeLimit())
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     best.unlink()
     again = assembled(*SMALL, "trainer.duration=16", "resume.policy=stretch", folder="again", resumed=newest)
     fit(again)

@@ -19,6 +19,7 @@ class Best:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.found: dict[str, Any] = dict(NONE_YET)
         self._adopted: dict[str, Any] | None = None
+        self._checked: tuple[Path, dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.found, "monitor": self.monitor, "mode": self.mode}
@@ -48,18 +49,29 @@ class Best:
         """
         if self.found["update"] is None:
             return
-        for folder in dict.fromkeys([self.folder, *([source.parent] if source else [])]):
-            if not (folder / BEST).exists():
-                continue
-            checkpoint = self._read(folder)
-            if checkpoint["cadence"]["updates"] == self.found["update"]:
-                if folder != self.folder:
-                    copy_checkpoint(folder / BEST, self.folder / BEST)
-                self._adopted = checkpoint
-                return
+        found, self._checked = self._checked or self._find(source), None
+        if found is not None:
+            folder, self._adopted = found
+            if folder != self.folder:
+                copy_checkpoint(folder / BEST, self.folder / BEST)
+            return
         if rank() == 0:
             print(f"{self} is not there any more: the best is chosen anew from here on", file=sys.stderr)
         self.found = dict(NONE_YET)
+
+    def check(self, state_dict: dict[str, Any], source: Path) -> None:
+        """Read what `adopt` will take, before anything is written; raises as that does."""
+        self.load_state_dict(state_dict)
+        self._checked = None if self.found["update"] is None else self._find(source)
+
+    def _find(self, source: Path | None) -> tuple[Path, dict[str, Any]] | None:
+        """The folder that holds the best so far, and its checkpoint."""
+        for folder in dict.fromkeys([self.folder, *([source.parent] if source else [])]):
+            if (folder / BEST).exists():
+                checkpoint = self._read(folder)
+                if checkpoint["cadence"]["updates"] == self.found["update"]:
+                    return folder, checkpoint
+        return None
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The best so far, if there is any. One that was adopted is in memory already, one of this run is read."""

@@ -102,6 +102,11 @@ class Checkpointing(pl.Callback):
         """The best so far: its value, its update, its scores and arrays; None and empty where there is none."""
         return self._best.found
 
+    def check_best(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint to go on from whose best one is damaged."""
+        if state := checkpoint["callbacks"].get(self.state_key):
+            self._best.check(state, path)
+
     def adopt(self) -> None:
         """Take along the best of the run that this one resumes from."""
         self._best.adopt(self.source)
