@@ -58,7 +58,7 @@ time.sleep(30)
 """
 
 
-def test_a_second_ctrl_c_gives_the_terminal_its_cursor_back():
+def test_a_second_ctrl_c_gives_the_terminal_its_cursor_back(interruptible):
     here, there = os.openpty()
     done = subprocess.run([sys.executable, "-c", SECOND], cwd=Path(TRAIN).parent, stdout=there, stderr=there)
     assert done.returncode == 130
