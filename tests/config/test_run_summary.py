@@ -51,6 +51,12 @@ def test_the_end_names_the_commands_that_follow(
     ]
 
 
+def test_a_name_that_hydra_cannot_read_is_quoted_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    best = {"value": None, "scores": {}, "update": 3, "metric": "val/loss"}
+    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a"}, "für=1")
+    assert """ name='"für=1"' resume=auto""" in capsys.readouterr().out
+
+
 def test_the_hparams_are_settings_that_say_something_and_the_scores() -> None:
     config = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.0}, "plateau": {}, "init": None}
     assert hparams_of(config, {"val/loss": 0.5}) == {

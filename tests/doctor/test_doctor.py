@@ -329,3 +329,11 @@ def test_the_findings_replace_a_file_at_once_and_a_device_is_written_to(tmp_path
     capfd.readouterr()
     doctor.main([str(run.folder), "--json", "/dev/stderr"])
     assert json.loads(capfd.readouterr().err)
+
+
+def test_a_loss_that_is_missing_makes_no_other_sum_of_the_rates():
+    few = {t: 2 - t / 4000 for t in range(400) if t != 200}
+    loss = Series(list(few), list(few.values()))
+    whole = log(lambda t: 2 - t / 4000, rate=lambda t: 1e-3, weight_decay=0.1)
+    gap = log(lambda t: 2 - t / 4000, rate=lambda t: 1e-3, weight_decay=0.1, series={"train/loss": loss})
+    assert [one.sign for one in examine(gap)] == [one.sign for one in examine(whole)] == ["lr-too-low"]

@@ -25,7 +25,7 @@ def train(nets, optimizers, steps, each=lambda optimizer, t: None, inputs=None):
     quick = FusedStep(optimizers[1])
     for t in range(steps):
         batch = torch.randn(4, 5, generator=torch.Generator().manual_seed(t))
-        for net, optimizer, step in zip(nets, optimizers, (optimizers[0].step, quick)):
+        for net, optimizer, step in zip(nets, optimizers, (lambda: optimizers[0].step(), quick)):
             each(optimizer, t)
             for parameter in net.parameters():
                 parameter.grad = None
@@ -127,3 +127,38 @@ def test_the_step_has_its_name_in_a_profile():
         train(nets, optimizers, 3)
     (named,) = (one for one in profile.key_averages() if one.key.startswith("Optimizer.step#AdamW"))
     assert named.count == 6
+
+
+def cleared(optimizer):
+    optimizer.state.clear()
+
+
+def reset(optimizer):
+    for state in optimizer.state.values():
+        state["exp_avg"] = torch.zeros_like(state["exp_avg"])
+
+
+def unfused(optimizer):
+    optimizer.param_groups[0]["fused"] = False
+
+
+def wrapped(optimizer):
+    step = optimizer.step
+
+    def halved():
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad.mul_(0.5)
+        step()
+
+    optimizer.step = halved
+
+
+def scaled(optimizer):
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(0.0)
+
+
+@pytest.mark.parametrize("change", [cleared, reset, unfused, wrapped, scaled])
+def test_what_others_change_in_a_prepared_optimizer_is_seen(change):
+    nets, optimizers = made(fused=True)
+    train(nets, optimizers, 8, lambda optimizer, t: t == 4 and change(optimizer))
+    assert equal(nets, optimizers)

@@ -54,7 +54,10 @@ def test_the_page_follows_the_sweep_and_stops_reloading_when_it_is_over(quick, t
     assert "open it in a browser" in capsys.readouterr().out
 
 
-def test_without_a_run_that_goes_on_the_page_is_written_once(tmp_path):
+def test_without_a_run_that_goes_on_the_page_is_written_once(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        report.main([str(tmp_path / "missing"), "--watch"])
+    assert not capsys.readouterr().out
     report.main([str(write_sweep(tmp_path / "sweep")), "--watch"])
     assert "data-reload=" not in (tmp_path / "sweep/report/report.html").read_text().partition("<script")[0]
 

@@ -184,7 +184,7 @@ def _unreadable(override: str, message: str) -> str:
         return line
     if re.fullmatch(r"[\w.@/:~+-]+", override):
         return f"write KEY=VALUE without spaces: {_joined(sys.argv[1:], override)}."
-    if equals and re.fullmatch(r"[\w.@/~+]+", key) and _to_quote(value):
+    if equals and re.fullmatch(r"[\w.@/~+]+", key) and to_quote(value):
         quoted = shlex.quote(key + '="' + value + '"')
         return f"quote the value: {quoted}."
     return _grammar(message)
@@ -201,7 +201,7 @@ def _joined(words: Sequence[str], word: str) -> str:
     return f"{word}=VALUE"
 
 
-def _to_quote(value: str) -> bool:
+def to_quote(value: str) -> bool:
     """Whether quotes make a plain value of one that Hydra cannot read."""
     structured = value.startswith(("[", "{")) or any(sign in value for sign in ("'", '"', "${", "("))
     return not structured and bool(re.search(r"[^\x00-\x7f]|[=#&;!~<>^`]", value))

@@ -18,7 +18,7 @@ from trainer.checkpoint.io import checkpoints_in
 from trainer.checkpoint.saving import SaveFailed
 from trainer.cli.command import COMMAND
 from trainer.cli.environment import tree_without_secrets, without_secrets
-from trainer.cli.messages import RunFailed
+from trainer.cli.messages import RunFailed, to_quote
 from trainer.cli.plain_yaml import yaml_text
 from trainer.cli.version import version as running_version
 from trainer.config.batch_scaling import format_scaling, summary_of_scaling
@@ -372,7 +372,8 @@ def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
 
 def _longer(name: str) -> str:
     """The settings by which a completed run is trained on."""
-    settings = f"name={shlex.quote(name)} resume=auto resume.policy=stretch"
+    name = shlex.quote(f'"{name}"' if to_quote(name) else name)
+    settings = f"name={name} resume=auto resume.policy=stretch"
     return f"the same with {settings}\n         and another trainer.duration"
 
 

@@ -44,8 +44,9 @@ class Course:
     @classmethod
     def of(cls, log: Log) -> "Course":
         """From the finite losses of a log."""
-        losses, rates = log.loss.values, list(log.rate.values)
-        rates = rates if len(rates) == len(losses) else [1.0] * len(losses)
+        losses, known = log.loss.values, dict(zip(log.rate.updates, log.rate.values))
+        rates = [known.get(t, math.nan) for t in log.loss.updates]
+        rates = [1.0] * len(losses) if any(map(math.isnan, rates)) else rates
         parts, count = blocks(losses), len(losses)
         quiet = min(noise(losses[part.begin : part.end]) for part in parts)
         ends = noise(losses[: max(10, count // 20)]), noise(losses[-(count // 5) :])
@@ -57,7 +58,7 @@ class Course:
         return cls(
             losses, start, sigma, max(tops), log.loss.updates[tops.index(max(tops))], median(losses[-(count // 10) :]),
             parts, trend(losses, rates), trend(losses[:half], rates[:half]), trend(losses[half:], rates[half:]),
-            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), sum(rates) * log.weight_decay,
+            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), sum(known.values()) * log.weight_decay,
         )  # fmt: skip
 
     @property

@@ -17,9 +17,7 @@ class _Group:
     """The tensors of a group, as torch's kernel takes them."""
 
     parameters: list[nn.Parameter]
-    averages: list[Tensor]
-    squares: list[Tensor]
-    steps: list[Tensor]
+    states: list[dict[str, Tensor]]
     kernel: Callable[..., Any]
 
     @classmethod
@@ -29,12 +27,15 @@ class _Group:
         states = [optimizer.state.get(parameter) or {} for parameter in parameters]
         plain = all(type(parameter) is nn.Parameter for parameter in parameters)
         one_kind = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
-        asked = group["fused"] and not group["amsgrad"] and not group["capturable"] and not group["differentiable"]
-        if not (plain and one_kind and asked and all(states)) or parameters[0].is_complex():
+        if not (plain and one_kind and _asked(group) and all(states)) or parameters[0].is_complex():
             return None
-        averages, squares, steps = ([one[name] for one in states] for name in ("exp_avg", "exp_avg_sq", "step"))
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        return cls(parameters, averages, squares, steps, kernel)
+        return cls(parameters, states, kernel)
+
+    def is_of(self, group: dict[str, Any]) -> bool:
+        """Whether the group still has these parameters, and asks for this kernel."""
+        given = group["params"]
+        return _asked(group) and len(given) == len(self.parameters) and all(map(is_, given, self.parameters))
 
 
 class FusedStep:
@@ -49,6 +50,7 @@ class FusedStep:
         self.optimizer = optimizer
         self._groups: list[_Group] = []
         self._state: object = None
+        self._states: list[dict[str, Tensor]] = []
 
     def __call__(self) -> None:
         optimizer = self.optimizer
@@ -63,20 +65,25 @@ class FusedStep:
     def _prepare(self) -> None:
         """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""
         optimizer, self._state = self.optimizer, None
-        if type(optimizer) not in (Adam, AdamW) or "step" in vars(optimizer):
+        if type(optimizer) not in (Adam, AdamW):
             return
         found = [_Group.of(optimizer, group) for group in optimizer.param_groups]
         self._groups = [group for group in found if group is not None]
         if len(self._groups) == len(found):
-            self._state = optimizer.state
+            self._state, self._states = optimizer.state, list(optimizer.state.values())
 
     def _same(self) -> bool:
-        """Whether state, groups and parameters of the optimizer are those that were taken."""
-        groups = self.optimizer.param_groups
+        """Whether step, state, groups and parameters of the optimizer are those that were taken."""
+        optimizer = self.optimizer
+        state, groups = optimizer.state, optimizer.param_groups
         return (
-            self.optimizer.state is self._state
+            state is self._state
+            and len(state) == len(self._states)
+            and all(map(is_, state.values(), self._states))
             and len(groups) == len(self._groups)
-            and all(_same(group["params"], own.parameters) for group, own in zip(groups, self._groups))
+            and all(own.is_of(group) for group, own in zip(groups, self._groups))
+            and "step" not in vars(optimizer)
+            and getattr(optimizer, "grad_scale", None) is None
         )
 
     def _step(self) -> None:
@@ -95,20 +102,21 @@ class FusedStep:
                 raise RuntimeError(f"{hook} changes the arguments of the optimizer's step, which has none.")
 
 
-def _same(some: list[nn.Parameter], others: list[nn.Parameter]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
+def _asked(group: dict[str, Any]) -> bool:
+    return bool(group["fused"]) and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
 
 
 def _step(group: _Group, gradients: list[Tensor | None], settings: dict[str, Any], found_inf: Tensor | None) -> None:
     beta1, beta2 = settings["betas"]
-    torch._foreach_add_(group.steps, 1)
+    averages, squares, steps = ([one[name] for one in group.states] for name in ("exp_avg", "exp_avg_sq", "step"))
+    torch._foreach_add_(steps, 1)
     group.kernel(
         group.parameters,
         gradients,
-        group.averages,
-        group.squares,
+        averages,
+        squares,
         [],
-        group.steps,
+        steps,
         amsgrad=False,
         lr=settings["lr"],
         beta1=beta1,
@@ -120,4 +128,4 @@ def _step(group: _Group, gradients: list[Tensor | None], settings: dict[str, Any
         found_inf=found_inf,
     )
     if found_inf is not None:
-        torch._foreach_sub_(group.steps, [found_inf] * len(group.steps))
+        torch._foreach_sub_(steps, [found_inf] * len(steps))

@@ -45,8 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"{out} is a link: say where to write by --out={out.resolve()}, or another folder.")
     try:
         if options.watch:
-            print(f"{out / PAGE}: open it in a browser; Ctrl-C ends the watch", flush=True)
-            write_while_running(options.folder, lambda seconds: write_page(options, out, script, seconds))
+            write_and_tell(options, out, script)
         report = write_page(options, out, script)
         assert report is not None
         pictures = png.save([*report.claims, *report.sections], out)
@@ -55,6 +54,19 @@ def main(arguments: list[str] | None = None) -> None:
         raise ConfigError(f"--out={out} cannot be written ({error.strerror}): name another folder.") from error
     print(shown("\n".join(format_summary(report))))
     print(f"{out / PAGE}  {'  '.join([*tables, *pictures])}")
+
+
+def write_and_tell(options: argparse.Namespace, out: Path, script: str) -> None:
+    """Write the page again and again while runs go on, and say where it is once it is there."""
+    lines: list[str] = []
+
+    def written(seconds: int) -> None:
+        write_page(options, out, script, seconds)
+        if not lines:
+            lines.append(f"{out / PAGE}: open it in a browser; Ctrl-C ends the watch")
+            print(*lines, flush=True)
+
+    write_while_running(options.folder, written)
 
 
 def write_page(options: argparse.Namespace, out: Path, script: str, seconds: int = 0) -> Report | None:
