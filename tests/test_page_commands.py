@@ -53,6 +53,9 @@ RUN_BY = {
     ("docs/steps.md", "steps.confident"): (
         "tests/engine/test_steps_page.py::test_the_step_of_the_page_learns_and_is_scored_by_the_metrics_of_the_task"
     ),
+    ("docs/listing.md", "runs tensorboard"): (
+        "tests/tools/test_runs_tensorboard.py::test_runs_of_a_sweep_are_named_by_what_differs"
+    ),
     ("docs/steps.md", "task=distillation"): ("tests/engine/test_distillation.py::test_the_command_of_the_page_trains"),
 }
 """Which test runs the commands of a page that contain a text; the first that fits counts."""

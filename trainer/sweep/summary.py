@@ -86,8 +86,9 @@ def print_table(jobs: Sequence[Job], folder: Path) -> None:
         status = f"{job.status}, best" if best and job is ranked[0] else job.status
         table.add_row(str(job.number), job.label, status, *values)
     console.print(table)
-    report = shlex.join(["cadence", "report", str(folder)])
-    print(f"folders and all values: {folder / SUMMARY}; a page: {report}", flush=True)
+    place = shlex.quote(str(folder))
+    print(f"folders and all values: {folder / SUMMARY}; a page: cadence report {place}")
+    print(f"TensorBoard, each job named by its overrides: cadence runs tensorboard {place}", flush=True)
 
 
 def _ranked(jobs: Sequence[Job]) -> tuple[list[Job], str | None]:

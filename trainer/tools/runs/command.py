@@ -10,6 +10,7 @@ goes on, failed or was interrupted is listed with its state, and with the scores
     cadence runs show outputs/first                     # all about one run
     cadence runs diff outputs/first outputs/second      # configs, scores and curves
     cadence runs compare outputs/first outputs/second --out compare.png
+    cadence runs tensorboard outputs/grid               # each run named by what differs
     cadence runs rm outputs/first                       # asks before it removes the folder
 """
 
@@ -34,7 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     """List, or do what the first word says."""
     words = sys.argv[1:] if arguments is None else arguments
     if words and words[0] in SUBCOMMANDS:
-        print_lines(SUBCOMMANDS[words[0]](words[1:]))
+        if lines := SUBCOMMANDS[words[0]](words[1:]):
+            print_lines(lines)
         return
     options = parsed(words)
     roots = options.folders or [OUTPUTS]
@@ -147,6 +149,21 @@ def compare_command(words: Sequence[str]) -> list[str]:
     return compare(options.folders, options.out, options.metric, options.force)
 
 
+def tensorboard_command(words: Sequence[str]) -> list[str]:
+    """`cadence runs tensorboard`."""
+    parser = _parser(
+        "tensorboard",
+        "Start TensorBoard with each run named by the settings in which it differs from the others. A run that begins "
+        "later is not in it. Example:\n\n    cadence runs tensorboard outputs/grid",
+    )
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="where to look for runs: outputs")
+    parser.add_argument("--port", type=int, metavar="N", help="the port of the page: 6006")
+    options = parser.parse_args(words)
+    from trainer.tools.runs.tensorboard import open_tensorboard
+
+    return open_tensorboard(options.folders or [OUTPUTS], options.port)
+
+
 def remove_command(words: Sequence[str]) -> list[str]:
     """`cadence runs rm`."""
     from trainer.tools.runs.remove import remove
@@ -166,6 +183,7 @@ SUBCOMMANDS: dict[str, Callable[[Sequence[str]], list[str]]] = {
     "show": show_command,
     "diff": diff_command,
     "compare": compare_command,
+    "tensorboard": tensorboard_command,
     "rm": remove_command,
 }
 

@@ -26,7 +26,7 @@ def format_runs(runs: Sequence[ListedRun], asked: Sequence[str], total: int, wid
     """
     watched = [name for name, _ in Counter(run.watched for run in runs if run.watched).most_common(1)]
     metrics = list(dict.fromkeys([*watched, *asked]))
-    settings = _distinct_settings(runs)
+    settings = distinct_settings(runs)
     rows = [("run", "state", *map(one_line, metrics), "updates", "time", "disk", "settings")]
     for run, words in zip(runs, settings):
         scores = ("" if (value := run.scores.get(name)) is None else f"{value:.5g}" for name in metrics)
@@ -60,7 +60,7 @@ def _summary(runs: Sequence[ListedRun], total: int) -> str:
     return f"{listed}{': ' if states else ''}{states}; {format_bytes(sum(run.size for run in runs))} on the disk"
 
 
-def _distinct_settings(runs: Sequence[ListedRun]) -> list[str]:
+def distinct_settings(runs: Sequence[ListedRun]) -> list[str]:
     """The overrides of each run that it does not share with all the others, those of few runs first.
 
     They are without its name and place.

@@ -1,0 +1,76 @@
+"""TensorBoard is started on runs that are named by what differs between them."""
+
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+from tests.pages import DOCS
+from tests.tools.runs_on_disk import write_run
+from trainer.lr import ConfigError
+from trainer.tools.runs.command import main
+from trainer.tools.runs.listed import list_runs
+from trainer.tools.runs.tensorboard import LONGEST, names_of
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What TensorBoard is called with and finds, in place of a server that does not end."""
+    calls = []
+
+    def call(words):
+        place = words[words.index("--logdir") + 1]
+        calls.append((words[1:3] + words[5:], EventMultiplexer().AddRunsFromDirectory(place).Reload().Runs()))
+        return 0
+
+    monkeypatch.setattr(subprocess, "call", call)
+    return calls
+
+
+def test_runs_of_a_sweep_are_named_by_what_differs(tmp_path, started, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for i, lr in enumerate((0.01, 0.03)):
+        write_run(Path("outputs/grid", str(i)), [f"optimizer.lr={lr}", "schedule=cosine"])
+    write_run(Path("outputs/grid/2"), ["optimizer.lr=0.1", "schedule=cosine"], events=False)
+    before = sorted(tmp_path.rglob("*"))
+    page = (DOCS / "listing.md").read_text().splitlines()
+    (line,) = (line for line in page if line.startswith("cadence runs tensorboard"))
+    main([*shlex.split(line, comments=True)[2:], "--port", "7000"])
+    ((words, found),) = started
+    assert words == ["-m", "tensorboard.main", "--port", "7000"]
+    assert sorted(found) == ["optimizer.lr=0.01", "optimizer.lr=0.03"]
+    assert all("train/loss" in tags["scalars"] for tags in found.values())
+    assert capsys.readouterr().out == "2 runs, named by what differs; Ctrl-C ends TensorBoard\n"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["seed=0"], ['data.path="../../x/\\\\x1b[2J:a,b"'], [f"model.note={'é' * 300}"]])
+def test_alike_runs_and_foreign_words_give_names_that_a_folder_can_have(tmp_path, started, words):
+    for name, more in (("a", words), ("b", words), ("c", [])):
+        write_run(tmp_path / "s" / name, more)
+    runs = list_runs([tmp_path / "s"])
+    names = names_of(runs)
+    assert len(set(names)) == 3
+    assert all(Path(name).name == name and len(name) <= LONGEST and name.isprintable() for name in names)
+    main(["tensorboard", str(tmp_path / "s")])
+    assert len(started[0][1]) == 3
+
+
+def test_a_folder_without_a_log_and_a_tensorboard_that_fails_are_told(tmp_path, monkeypatch):
+    write_run(tmp_path / "s" / "0", [], events=False)
+    with pytest.raises(ConfigError, match="no run in these folders has a TensorBoard log"):
+        main(["tensorboard", str(tmp_path / "s")])
+    write_run(tmp_path / "s" / "1", [])
+    monkeypatch.setattr(subprocess, "call", lambda words: 1)
+    with pytest.raises(ConfigError, match="ended with code 1"):
+        main(["tensorboard", str(tmp_path / "s")])
+
+
+def test_ctrl_c_ends_it_in_silence(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "s" / "0", [])
+    monkeypatch.setattr(subprocess, "call", lambda words: signal.raise_signal(signal.SIGINT))
+    main(["tensorboard", str(tmp_path / "s")])
+    assert capsys.readouterr().out.count("\n") == 1
