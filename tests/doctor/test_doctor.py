@@ -10,8 +10,10 @@ import torch
 
 from experiments import doctor as judge
 from experiments import healthy
+from tests.engine.test_manual_update import GAN
 from trainer.doctor import NAMES, SIGNS, Log, Series, examine, read_log
 from trainer.doctor.callback import Doctor
+from trainer.doctor.log import read_scalars
 from trainer.doctor.statistics import noise, trend
 from trainer.engine.update import Diverged
 from trainer.lr import ConfigError
@@ -266,6 +268,15 @@ def test_what_is_no_run_and_a_run_without_a_log_are_refused(tmp_path, assembled)
     (tmp_path / "plan.json").write_text(json.dumps(damaged))
     with pytest.raises(ConfigError, match="lacks total_updates, base_lr, or has no number there"):
         doctor.main([str(tmp_path)])
+
+
+def test_of_nets_that_play_against_each_other_no_common_loss_is_judged(assembled, capsys):
+    long = ("trainer.duration=60", "trainer.validate=60", "callbacks=default")
+    words = [word for word in GAN if not word.startswith(("trainer.", "logger="))]
+    run = assembled(*words, *long)
+    fit(run)
+    assert len(read_scalars(run.folder)["train/loss"]) == 60
+    assert "doctor:" not in capsys.readouterr().err
 
 
 def test_without_a_log_the_callback_says_nothing(assembled, capsys):

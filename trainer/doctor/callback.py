@@ -6,7 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from trainer.doctor.log import Log, read_scalars, weight_decay_of
-from trainer.doctor.signs import examine
+from trainer.doctor.signs import examine, not_finite
 from trainer.engine.module import Module
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr import ConfigError
@@ -54,4 +54,6 @@ def examined(folder: Path, module: Module, error: str) -> list[str]:
     policy, length = module.spec.policy, module.horizon
     decay = weight_decay_of(module.spec.origin["config"])
     log = Log(series, length.total, policy.warmup.updates, length.batch_size, policy.base_lr, decay, error)
-    return [f"doctor: {one.sign}: {one.seen}. Try {one.override}" for one in examine(log)]
+    by_hand = module.hooks.optimizes_by_hand  # such as two nets that play against each other: no common loss falls
+    found = not_finite(log) if by_hand else examine(log)
+    return [f"doctor: {one.sign}: {one.seen}. Try {one.override}" for one in found]
