@@ -19,7 +19,7 @@ class Best:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.found: dict[str, Any] = dict(NONE_YET)
         self._adopted: dict[str, Any] | None = None
-        self._checked: tuple[Path, dict[str, Any]] | None = None
+        self._looked_for: tuple[tuple[Path, dict[str, Any]] | None] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.found, "monitor": self.monitor, "mode": self.mode}
@@ -49,7 +49,7 @@ class Best:
         """
         if self.found["update"] is None:
             return
-        found, self._checked = self._checked or self._find(source), None
+        (found,), self._looked_for = self._looked_for or (self._find(source),), None
         if found is not None:
             folder, self._adopted = found
             if folder != self.folder:
@@ -62,7 +62,7 @@ class Best:
     def check(self, state_dict: dict[str, Any], source: Path) -> None:
         """Read what `adopt` will take, before anything is written; raises as that does."""
         self.load_state_dict(state_dict)
-        self._checked = None if self.found["update"] is None else self._find(source)
+        self._looked_for = None if self.found["update"] is None else (self._find(source),)
 
     def _find(self, source: Path | None) -> tuple[Path, dict[str, Any]] | None:
         """The folder that holds the best so far, and its checkpoint."""
