@@ -72,7 +72,7 @@ def write_new_file(path: Path, write: Callable[[Path], object]) -> None:
     What lies in /dev, such as /dev/stderr, is written to and stays what it is.
     """
     try:
-        with nullcontext(path) if path.is_relative_to("/dev") else replaced(path) as place:
+        with nullcontext(path) if str(path.parent) in ("/dev", "/dev/fd") else replaced(path) as place:
             write(place)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror}): choose another file.") from error
