@@ -20,9 +20,9 @@ NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
 def executed(folder: Path) -> nbformat.NotebookNode:
     """The notebook after a run in a folder, without what differs from one machine to another."""
-    os.environ["PYTHONPATH"] = str(ROOT)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     for cell in notebook.cells:
         cell.metadata = {}
         if cell.cell_type == "code":

@@ -127,7 +127,8 @@ def build(place: Path) -> None:
     for name in asked_for("cadence", {"", "digits"}):
         link(name, site)
     (wheel,) = (place / "wheel").iterdir()
-    subprocess.run([venv / "bin/pip", "install", "--no-index", "--no-deps", "--quiet", wheel], check=True)
+    install = [venv / "bin/pip", "install", "--no-index", "--no-deps", "--quiet", wheel]
+    subprocess.run(install, check=True, env=environment())
     shutil.rmtree(place / "source")
 
 
