@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf, read_write
 
 from trainer.cli.dry_run import is_dry_run
 from trainer.cli.hydra_internals import store_option
@@ -65,7 +65,7 @@ class GridSweeper(BasicSweeper):
         self.config = deepcopy(own)
         assert self.config is not None
         with tempfile.TemporaryDirectory() as place:
-            with open_dict(self.config):
+            with read_write(self.config.hydra.sweep):
                 self.config.hydra.sweep.dir = place
             try:
                 return super().sweep(arguments)
