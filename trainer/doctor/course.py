@@ -19,9 +19,9 @@ class Course:
     tenth. `whole`, `early` and `late` are trends, and half of the rates is spent between the last two. `undone` is the
     part of the fall to the lowest block that is lost again at the end, and `undone_most` the largest part on the way,
     with its standard errors in `undone_score`. `risen` is the sum of the rises from block to block that are more than
-    noise, where the rate does not rise, as a share of the fall. `shrunk` is the gradient norm of the
-    last fifth as a multiple of the first five. `forgotten` is Σ ηλ, the rates times the weight decay: a weight keeps
-    exp(-Σ ηλ) of its first value.
+    noise, where the rate does not rise, as a share of the fall. `shrunk` is the gradient norm of the last fifth as a
+    multiple of the first five. `forgotten` is Σ ηλ, the rates times the weight decay: a weight keeps exp(-Σ ηλ) of its
+    first value.
     """
 
     losses: Sequence[float]

@@ -23,11 +23,13 @@ class _Group:
     @classmethod
     def of(cls, optimizer: Optimizer, group: dict[str, Any]) -> "_Group | None":
         """None where the kernel cannot take all tensors of the group at once."""
+        if not _asked(group):  # first: torch makes such a step each time, and the rest walks over all parameters
+            return None
         parameters = list(group["params"])
         states = [optimizer.state.get(parameter) or {} for parameter in parameters]
         plain = all(type(parameter) is nn.Parameter for parameter in parameters)
         one_kind = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
-        if not (plain and one_kind and _asked(group) and all(states)) or parameters[0].is_complex():
+        if not (plain and one_kind and all(states)) or parameters[0].is_complex():
             return None
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
         return cls(parameters, states, kernel)
