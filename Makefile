@@ -62,7 +62,7 @@ hydra-next: setup  ## the quick tests with the next Hydra, in an environment of 
 
 lint: setup
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 
 types: setup
 	$(BIN)/mypy

@@ -9,7 +9,7 @@ import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from tests.cli.test_extras import gone
-from tests.log.test_table import SMALL, end, killed_after
+from tests.log.test_metrics_table import SMALL, end, killed_after
 from trainer.config.run_summary import announce
 from trainer.lr import ConfigError
 from trainer.run import fit

@@ -9,8 +9,8 @@ import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from tests.cli.test_extras import gone
+from tests.log.test_metrics_table import SMALL, killed_after, rows_of
 from tests.log.test_mlflow_run import cut, trained
-from tests.log.test_table import SMALL, killed_after, rows_of
 from trainer.lr import ConfigError
 from trainer.run import fit
 
