@@ -1,4 +1,4 @@
-"""The quick step of a fused Adam leaves the bits of torch's own, calls the same hooks, and leaves the rest to torch."""
+"""The quick step of a fused Adam or SGD leaves the bits of torch's own, calls the same hooks, and leaves others to torch."""
 
 import copy
 
@@ -54,7 +54,35 @@ def test_settings_that_change_in_each_step_give_the_bits_of_torch(kind, settings
     assert (quick._state is None) == ("amsgrad" in settings)
 
 
-@pytest.mark.parametrize(("kind", "settings"), [(SGD, {"fused": True}), (AdamW, {"foreach": True})])
+SGDS = [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.9, "dampening": 0.5}]
+
+
+@pytest.mark.parametrize("settings", [*SGDS, {"momentum": 0.9, "weight_decay": 0.1, "maximize": True}])
+@pytest.mark.parametrize("moving", [False, True])
+def test_sgd_with_settings_that_change_in_each_step_gives_the_bits_of_torch(settings, moving):
+    """Momentum that moves also passes through zero, where no buffer is used, and starts at zero, without any."""
+    nets, optimizers = made(SGD, fused=True, **settings)
+
+    def each(optimizer, t):
+        for i, group in enumerate(optimizer.param_groups):
+            group["lr"], group["weight_decay"] = 0.01 / (t + i + 1), t / 1000
+            if moving:
+                group["momentum"] = 0.0 if t % 5 == i and not group["nesterov"] else 0.5 + t / 100
+
+    assert train(nets, optimizers, 30, each)._state is not None
+    assert equal(nets, optimizers)
+    for pair in zip(*(one.state.values() for one in optimizers)):
+        assert pair[0].keys() == pair[1].keys()
+
+
+def test_the_step_of_torch_is_not_called_again_once_sgd_has_its_state(monkeypatch):
+    nets, optimizers = made(SGD, fused=True, momentum=0.9)
+    quick = train(nets, optimizers, 2)
+    monkeypatch.setattr(optimizers[1], "_init_group", None)
+    quick()
+
+
+@pytest.mark.parametrize(("kind", "settings"), [(SGD, {"foreach": True}), (AdamW, {"foreach": True})])
 def test_other_optimizers_make_their_own_step(kind, settings):
     nets, optimizers = made(kind, **settings)
     assert train(nets, optimizers, 3)._state is None
@@ -110,15 +138,16 @@ def test_a_hook_that_gives_other_arguments_is_refused():
         quick()
 
 
-def test_updates_that_are_not_finite_are_left_out_as_by_torch():
-    nets, optimizers = made(fused=True)
+@pytest.mark.parametrize(("kind", "settings"), [(AdamW, {}), (SGD, {"momentum": 0.9})])
+def test_updates_that_are_not_finite_are_left_out_as_by_torch(kind, settings):
+    nets, optimizers = made(kind, fused=True, **settings)
 
     def each(optimizer, t):
         optimizer.found_inf = torch.tensor(float(t % 3 == 1))
 
     train(nets, optimizers, 9, each)
     assert equal(nets, optimizers)
-    assert next(iter(optimizers[1].state.values()))["step"] == 6
+    assert next(iter(optimizers[1].state.values())).get("step", 6) == 6
 
 
 def test_the_step_has_its_name_in_a_profile():
@@ -135,7 +164,8 @@ def cleared(optimizer):
 
 def reset(optimizer):
     for state in optimizer.state.values():
-        state["exp_avg"] = torch.zeros_like(state["exp_avg"])
+        for name in state.keys() - {"step"}:
+            state[name] = torch.zeros_like(state[name])
 
 
 def unfused(optimizer):
@@ -158,7 +188,8 @@ def scaled(optimizer):
 
 
 @pytest.mark.parametrize("change", [cleared, reset, unfused, wrapped, scaled])
-def test_what_others_change_in_a_prepared_optimizer_is_seen(change):
-    nets, optimizers = made(fused=True)
+@pytest.mark.parametrize(("kind", "settings"), [(AdamW, {}), (SGD, {"momentum": 0.9})])
+def test_what_others_change_in_a_prepared_optimizer_is_seen(change, kind, settings):
+    nets, optimizers = made(kind, fused=True, **settings)
     train(nets, optimizers, 8, lambda optimizer, t: t == 4 and change(optimizer))
     assert equal(nets, optimizers)

@@ -1,6 +1,6 @@
-"""A step of a fused Adam or AdamW without the walk over groups and state that torch makes in Python in each step."""
+"""A step of a fused Adam, AdamW or SGD without the walk over groups and state that torch makes in each step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
@@ -8,20 +8,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_all
+
+Parameters = list[nn.Parameter]
+Gradients = list[Tensor | None]
+Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Group:
     """The tensors of a group, as torch's kernel takes them."""
 
-    parameters: list[nn.Parameter]
+    parameters: Parameters
     states: list[dict[str, Tensor]]
-    kernel: Callable[..., Any]
 
     @classmethod
-    def of(cls, optimizer: Optimizer, group: dict[str, Any]) -> "_Group | None":
+    def of(cls, optimizer: Optimizer, group: Settings) -> "_Group | None":
         """None where the kernel cannot take all tensors of the group at once."""
         if not _asked(group):  # first: torch makes such a step each time, and the rest walks over all parameters
             return None
@@ -29,23 +32,27 @@ class _Group:
         states = [optimizer.state.get(parameter) or {} for parameter in parameters]
         plain = all(type(parameter) is nn.Parameter for parameter in parameters)
         one_kind = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
-        if not (plain and one_kind and all(states)) or parameters[0].is_complex():
+        whole = not any(value is None for state in states for value in state.values())
+        if not (plain and one_kind and whole) or parameters[0].is_complex():
             return None
-        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        return cls(parameters, states, kernel)
+        return cls(parameters, states)
 
-    def is_of(self, group: dict[str, Any]) -> bool:
-        """Whether the group still has these parameters, and asks for this kernel."""
+    def is_of(self, group: Settings) -> bool:
+        """Whether the group still has these parameters, and asks for a fused kernel."""
         given = group["params"]
         return _asked(group) and len(given) == len(self.parameters) and all(map(is_, given, self.parameters))
+
+    def tensors(self, names: Sequence[str]) -> list[list[Tensor]]:
+        """The state of each name, in the order of the parameters. Raises `KeyError` where a parameter has none yet."""
+        return [[state[name] for state in self.states] for name in names]
 
 
 class FusedStep:
     """`optimizer.step()` with the same hooks, kernel and bits, in less time; call it in place of `step`.
 
-    torch's own step is called where the optimizer is not a fused Adam or AdamW, has no state yet or another one than in
-    the step before, where a gradient is missing or sparse, and under torch's profiler, which looks for its name. The
-    settings of a group are read in each step, as torch reads them: after the hooks, right before the kernel.
+    torch's own step is called where the optimizer is not a fused Adam, AdamW or SGD, has no state yet or another one
+    than in the step before, where a gradient is missing or sparse, and under torch's profiler, which looks for its
+    name. The settings of a group are read in each step, as torch reads them: after the hooks, right before the kernel.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -67,7 +74,7 @@ class FusedStep:
     def _prepare(self) -> None:
         """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""
         optimizer, self._state = self.optimizer, None
-        if type(optimizer) not in (Adam, AdamW):
+        if type(optimizer) not in _KINDS:
             return
         found = [_Group.of(optimizer, group) for group in optimizer.param_groups]
         self._groups = [group for group in found if group is not None]
@@ -89,14 +96,23 @@ class FusedStep:
         )
 
     def _step(self) -> None:
+        optimizer = self.optimizer
+        names, kernel = _KINDS[type(optimizer)]
         gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups]
-        if any(gradient is None or gradient.is_sparse for own in gradients for gradient in own):
-            type(self.optimizer).step.__wrapped__(self.optimizer)  # type: ignore[attr-defined]  # without the hooks
+        try:
+            states = [
+                group.tensors(names(settings))
+                for group, settings in zip(self._groups, optimizer.param_groups, strict=True)
+            ]
+        except KeyError:
+            states = []
+        if not states or any(gradient is None or gradient.is_sparse for own in gradients for gradient in own):
+            type(optimizer).step.__wrapped__(optimizer)  # type: ignore[attr-defined]  # without the hooks
             return
-        found_inf: Tensor | None = getattr(self.optimizer, "found_inf", None)
+        found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
         with torch.no_grad():
-            for group, own, settings in zip(self._groups, gradients, self.optimizer.param_groups, strict=True):
-                _step(group, own, settings, found_inf)
+            for group, own, state, settings in zip(self._groups, gradients, states, optimizer.param_groups):
+                kernel(group.parameters, own, state, settings, found_inf)
 
     def _call(self, *hooks: dict[int, Callable[..., Any]]) -> None:
         for hook in chain(*(one.values() for one in hooks)):
@@ -104,16 +120,27 @@ class FusedStep:
                 raise RuntimeError(f"{hook} changes the arguments of the optimizer's step, which has none.")
 
 
-def _asked(group: dict[str, Any]) -> bool:
-    return bool(group["fused"]) and not (group["amsgrad"] or group["capturable"] or group["differentiable"])
+def _asked(group: Settings) -> bool:
+    return bool(group["fused"]) and not any(map(group.get, ("amsgrad", "capturable", "differentiable")))
 
 
-def _step(group: _Group, gradients: list[Tensor | None], settings: dict[str, Any], found_inf: Tensor | None) -> None:
+def _adam_names(settings: Settings) -> tuple[str, ...]:
+    return "exp_avg", "exp_avg_sq", "step"
+
+
+def _adam(
+    parameters: Parameters,
+    gradients: Gradients,
+    state: list[list[Tensor]],
+    settings: Settings,
+    found_inf: Tensor | None,
+) -> None:
+    averages, squares, steps = state
     beta1, beta2 = settings["betas"]
-    averages, squares, steps = ([one[name] for one in group.states] for name in ("exp_avg", "exp_avg_sq", "step"))
     torch._foreach_add_(steps, 1)
-    group.kernel(
-        group.parameters,
+    kernel: Callable[..., Any] = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
+    kernel(
+        parameters,
         gradients,
         averages,
         squares,
@@ -131,3 +158,39 @@ def _step(group: _Group, gradients: list[Tensor | None], settings: dict[str, Any
     )
     if found_inf is not None:
         torch._foreach_sub_(steps, [found_inf] * len(steps))
+
+
+def _sgd_names(settings: Settings) -> tuple[str, ...]:
+    return () if settings["momentum"] == 0 else ("momentum_buffer",)
+
+
+def _sgd(
+    parameters: Parameters,
+    gradients: Gradients,
+    state: list[list[Tensor]],
+    settings: Settings,
+    found_inf: Tensor | None,
+) -> None:
+    kernel: Callable[..., Any] = torch._fused_sgd_
+    kernel(
+        parameters,
+        gradients,
+        *(state or [[]]),
+        weight_decay=settings["weight_decay"],
+        momentum=settings["momentum"],
+        lr=settings["lr"],
+        dampening=settings["dampening"],
+        nesterov=settings["nesterov"],
+        maximize=settings["maximize"],
+        is_first_step=False,
+        grad_scale=None,
+        found_inf=found_inf,
+    )
+
+
+_KINDS: dict[type, tuple[Callable[..., tuple[str, ...]], Callable[..., None]]] = {
+    Adam: (_adam_names, _adam),
+    AdamW: (_adam_names, _adam),
+    SGD: (_sgd_names, _sgd),
+}
+"""Of each optimizer: the names of the state that its kernel takes with these settings, and the step of one group."""
