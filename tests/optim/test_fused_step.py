@@ -1,4 +1,4 @@
-"""The quick step of a fused Adam or SGD leaves the bits of torch's own, calls the same hooks, and leaves others to torch."""
+"""The quick step of a fused Adam or SGD leaves the bits of torch's own and calls the same hooks; others use theirs."""
 
 import copy
 
