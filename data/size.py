@@ -1,6 +1,11 @@
-"""The number of samples in a text file, counted without torch, for the plan."""
+"""The number of samples in a file of text or token ids, counted without torch, for the plan."""
+
+from pathlib import Path
 
 from data.bounds import existing, integer, share
+
+BYTES = {"uint8": 1, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8}
+"""The bytes of a token id in a file, by its type."""
 
 
 def text(path: str) -> str:
@@ -32,11 +37,11 @@ def cut(chars: int, val_fraction: float, test_fraction: float) -> tuple[int, int
     return chars - val - test, val, test
 
 
-def phased_windows(chars: int, context: int) -> int:
-    """Windows of `context` tokens that fit for any phase in [0, context): (chars - context) // context."""
-    count = (chars - integer("data.context", context)) // context
+def phased_windows(tokens: int, context: int, what: str = "characters") -> int:
+    """Windows of `context` tokens that fit for any phase in [0, context): (tokens - context) // context."""
+    count = (tokens - integer("data.context", context)) // context
     if count < 1:
-        raise ValueError(f"data.context={context} needs a text of at least {2 * context} characters, not {chars}.")
+        raise ValueError(f"data.context={context} needs at least {2 * context} {what} to train on, not {tokens}.")
     return count
 
 
@@ -44,3 +49,21 @@ def windows(path: str, context: int, val_fraction: float = 0.1, test_fraction: f
     """The training samples in an epoch of `data.text.Text` on this file."""
     train, _, _ = cut(len(text(path)), val_fraction, test_fraction)
     return phased_windows(train, context)
+
+
+def ids_in_file(name: str, path: str, dtype: str) -> tuple[Path, int]:
+    """A file of token ids, and how many it has. ValueError where its size is no whole number of them."""
+    if dtype not in BYTES:
+        raise ValueError(f"data.dtype={dtype!r} is unknown: use {', '.join(BYTES)}.")
+    file = existing(name, path, "a file of token ids")
+    count, rest = divmod(file.stat().st_size, BYTES[dtype])
+    if rest:
+        raise ValueError(
+            f"{name}={path} is no whole number of tokens of data.dtype={dtype}: its last has {rest} bytes."
+        )
+    return file, count
+
+
+def file_windows(path: str, context: int, dtype: str = "uint16") -> int:
+    """The training samples in an epoch of `data.token_file.TokenFile` on this file."""
+    return phased_windows(ids_in_file("data.path", path, dtype)[1], context, "tokens")

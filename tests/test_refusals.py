@@ -156,7 +156,7 @@ DATA = [
     (f"{TEXT} data.path={{inputs}}/empty_folder", "empty_folder is not a file"),
     (f"{TEXT} data.path={{inputs}}/empty.txt", "empty.txt is empty"),
     (f"{TEXT} data.path={{inputs}}/latin.txt", "latin.txt is not UTF-8 text (byte 3)"),
-    (f"{TEXT} data.path={{inputs}}/a_file", "data.context=16 needs a text of at least 32 characters"),
+    (f"{TEXT} data.path={{inputs}}/a_file", "data.context=16 needs at least 32 characters to train on"),
     (f"{TEXT} data.path={{inputs}}/words.txt data.val_fraction=0.001", "data.val_fraction leaves 2 characters"),
     (f"{TEXT} data.path={{inputs}}/words.txt data.val_fraction=1", "data.val_fraction=1"),
     (f"{TEXT} data.path={{inputs}}/words.txt model.heads=3", "model.width=16 must be a multiple of model.heads=3"),

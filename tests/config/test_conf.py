@@ -29,6 +29,7 @@ NEEDED = {
     "data=table": ["data.path=table.csv", "data.target=label"],
     "data=image_folder": ["data.path=photos"],
     "data=tokenized_text": ["data.path=text.txt", "data.tokenizer=words"],
+    "data=token_file": ["data.context=16"],
     "data=hub": ["data.path=rows.csv"],
     "task=distillation": ["+task.step.teacher._target_=models.mlp.MLP", "+task.step.teacher.hidden=[8]"],
     "optimizer=gd": ["data.batch_size=419"],
@@ -60,8 +61,8 @@ def text_file(tmp_path):
 def overrides_for(group, option, path):
     """What an option needs beside itself."""
     chosen = [f"{'+' if group == 'hydra' else ''}{group}={option}"]
-    if option in ("text", "gpt", "language_modelling", "shakespeare_char"):
-        chosen += ["data=text"] if group != "experiment" and option != "text" else []
+    if option in ("text", "token_file", "gpt", "language_modelling", "shakespeare_char"):
+        chosen += ["data=text"] if group not in ("data", "experiment") else []
         chosen += [f"data.path={path}"]
     if group == "scaling" and option != "none":
         chosen += ["scaling.base_batch_size=16"]

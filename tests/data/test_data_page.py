@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -31,6 +32,8 @@ def make_files(folder: Path) -> None:
             Image.new("RGB", (40, 36), (i, 90, 200 * (label == "a"))).save(folder / "photos" / label / f"{i}.png")
     make_tokenizer(folder / "words")
     (folder / "stories.txt").write_text("".join(f"{' '.join(WORDS[i % 5 : 5 + i % 9])}\n" for i in range(300)))
+    for name in ("train", "val"):
+        (np.arange(4000, dtype=np.uint16) % 65).tofile(folder / f"{name}.bin")
     reviews = "".join(f"{' '.join(WORDS[i % 3 : 4 + i % 9])},{i % 2}\n" for i in range(300))
     (folder / "reviews.csv").write_text("review,good\n" + reviews)
 
