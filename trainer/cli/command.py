@@ -16,6 +16,7 @@ from trainer.distributed.launch.launcher import SIZES, number_of, started_by
 from trainer.lr import ConfigError
 
 PROCESS = "hydra_plugins.process_launcher.ProcessLauncher"
+IN_PROCESS = "hydra_plugins.in_process_launcher.InProcessLauncher"
 SLURM = "hydra_plugins.slurm_launcher.SlurmLauncher"
 RAY = "hydra_plugins.ray_launcher.RayLauncher"
 COMMAND = ("cadence", "train")
@@ -34,7 +35,7 @@ def check_launcher(launcher: Any) -> None:
             "and let each job be distributed, as in cadence train -m trainer=ddp trainer.devices=2"
         )
     target = str(launcher.get("_target_"))
-    if target not in (PROCESS, SLURM, RAY):
+    if target not in (PROCESS, IN_PROCESS, SLURM, RAY):
         name = target.rpartition(".")[2]
         raise ConfigError(
             f"hydra/launcher: {name} runs jobs inside processes of its own, where trainer=ddp would start the whole "

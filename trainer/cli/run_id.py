@@ -49,6 +49,11 @@ def renew_run_id() -> None:
         os.environ[OF_RANK_ZERO] = _decided[0]
 
 
+def forget_run_id() -> None:
+    """Have the next run of this process decide its id anew, as the environment then says."""
+    _decided.clear()
+
+
 def _decide() -> str:
     env = os.environ
     if given := env.get(VARIABLE):

@@ -1,11 +1,13 @@
 """The data, the net, and the optimizer with its parameter groups, on which a plan may depend."""
 
 import inspect
+import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,9 @@ from trainer.optim.sgd import GradientDescent
 OF_DATA = ("shape", "train_samples", "follow", "claims", "check_run")
 """What a run needs of its data beside Lightning's methods; `data.module.DataModule` has it."""
 
+KNOWN = 4
+_known: dict[str, Any] = {}
+_sharing: list[bool] = []
 _MOMENTUM = "it is the share of the last step that is kept, from 0 to below 1."
 
 
@@ -78,8 +83,30 @@ def read_data(settings: Settings, saved: Mapping[str, Any] | None = None, purpos
     Where the checkpoint `saved` has what data of this class computed from the training samples, this is taken.
     `purpose` is train, test or predict, as `data.module.DataModule` has it.
     """
+    key = json.dumps([settings.data, settings.seed, settings.allow, purpose], default=str)
+    if key in _known and not saved:
+        return copy(_known[key])
     with isolate_rng(), _seeded(settings.seed):
-        return _read_data(settings, saved or {}, purpose)
+        made = _read_data(settings, saved or {}, purpose)
+    if _sharing and not saved and _in_memory(made):
+        _known[key] = copy(made)
+        while len(_known) > KNOWN:
+            del _known[next(iter(_known))]
+    return made
+
+
+def share_data() -> None:
+    """From now on runs of this process with equal data settings and seeds share the samples that they hold in memory.
+
+    Those of the last `KNOWN` settings are kept.
+    """
+    _sharing.append(True)
+
+
+def _in_memory(data: Any) -> bool:
+    """Whether no sample is read later, and none has a state."""
+    splits = [source for source in getattr(data, "splits", [None]) if source is not None]
+    return bool(splits) and all(hasattr(source, "has_target") for source in splits)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class AlikeJobs:
 
     def find(self, number: int, overrides: Sequence[str]) -> tuple[Path, Job, bool] | None:
         """The folder of this job, a job whose needs it has, and whether it may resume; None where that is not known."""
-        if (known := self._known.get(_kind(overrides))) is None:
+        if (known := self._known.get(kind_of(overrides))) is None:
             return None
         job, resumes = known
         return job.folder.parent / str(number), job, resumes
@@ -35,10 +35,11 @@ class AlikeJobs:
     def keep(self, overrides: Sequence[str], config: Any, job: Job, resumes: bool) -> None:
         """Take note of a job with its composed config, unless a number may decide where or how it runs."""
         if not any("${" in word for word in overrides) and _decided(config):
-            self._known[_kind(overrides)] = job, resumes
+            self._known[kind_of(overrides)] = job, resumes
 
 
-def _kind(overrides: Sequence[str]) -> tuple[str, ...]:
+def kind_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What jobs have in common that differ in numbers only: the choices, and the keys of the numbers."""
     return tuple(_kind_of(word) for word in overrides)
 
 

@@ -33,6 +33,8 @@ _deferred: list[bool] = []
 _ended: list[bool] = []
 _at_fork: list[bool] = []
 _reported: list[bool] = []
+_first: dict[int, float] = {}
+"""When the first signal of each number came."""
 
 
 class Interrupted(SystemExit):
@@ -90,6 +92,15 @@ def handle_signals() -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     _register_at_fork()
     threading.Thread(target=_exit_at_second, args=(reader,), name="signals", daemon=True).start()
+
+
+def begin_again() -> None:
+    """Handle the signals as at the start, for the next run of a process that makes several."""
+    for state in (_received, _deferred, _ended, _reported):
+        state.clear()
+    _first.clear()
+    for signum in SIGNALS:
+        signal.signal(signum, _handle)
 
 
 def end_cleanly() -> None:
@@ -217,13 +228,12 @@ def _write(text: str) -> None:
 
 def _exit_at_second(reader: int) -> None:
     """End the process at a second signal. Python's handlers wait for the main thread; this thread does not."""
-    first: dict[int, float] = {}
     while numbers := os.read(reader, 64):
         now = time.monotonic()
         for signum, seconds in SECOND_AFTER.items():
             if signum not in numbers or (signum == signal.SIGINT and signal.getsignal(signum) is not _handle):
                 continue
-            if now - first.setdefault(signum, now) > seconds:
+            if now - _first.setdefault(signum, now) > seconds:
                 if os.isatty(1):
                     os.write(1, SHOW_CURSOR)
                 os._exit(128 + signum)

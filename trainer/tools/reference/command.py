@@ -18,6 +18,7 @@ from trainer.tools.reference.options import options
 
 PLUGINS = {
     "hydra/launcher=process": "hydra_plugins.process_launcher.ProcessLauncherConf",
+    "hydra/launcher=in_process": "hydra_plugins.in_process_launcher.InProcessLauncherConf",
     "hydra/launcher=submitit_slurm": "hydra_plugins.slurm_launcher.SlurmLauncherConf",
     "hydra/launcher=ray": "hydra_plugins.ray_launcher.RayLauncherConf",
     "hydra/sweeper=grid": "hydra_plugins.grid_sweeper.GridSweeperConf",
