@@ -69,19 +69,24 @@ def clip_norms(
     Returns the norm of all gradients together before clipping. `ConfigError` where there is no gradient.
     """
     shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
-    for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
-        owned = [parameter.grad for parameter in group if parameter.grad is not None]
+    for i, (group, limit) in enumerate(zip(groups, limits)):
+        owned = [gradient for parameter in group if (gradient := parameter.grad) is not None]
         shares.setdefault(None if limit is None else i, []).extend(owned)
-    found = {key: torch.stack(list(norms(owned))) for key, owned in shares.items() if owned}
+    found = {key: torch.stack(tuple(norms(owned))) for key, owned in shares.items() if owned}
     for key, norm_of_each in found.items():
         limit = common if key is None else limits[key]
         if limit is not None:
-            norm = torch.linalg.vector_norm(norm_of_each)
-            parts = [local(gradient) for gradient in shares[key]]
-            torch._foreach_mul_(parts, torch.clamp(limit / (norm + 1e-6), max=1.0))
+            _clip(shares[key], torch.linalg.vector_norm(norm_of_each), limit)
     if not (every := list(found.values())):
         raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
     return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
+
+
+def _clip(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+    """g ← g · min(1, limit / (norm + 1e-6)); left alone on the CPU where that is surely g · 1."""
+    if norm.device.type == "cpu" and norm.item() < 0.999 * limit - 1e-6:
+        return
+    torch._foreach_mul_([local(gradient) for gradient in gradients], torch.clamp(limit / (norm + 1e-6), max=1.0))
 
 
 def add_noise(parameters: Sequence[nn.Parameter], sigma: float, seed: int, t: int) -> None:

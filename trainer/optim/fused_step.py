@@ -14,6 +14,7 @@ from torch.optim import optimizer as hooks_of_all
 Parameters = list[nn.Parameter]
 Gradients = list[Tensor | None]
 Settings = dict[str, Any]
+_ONE = torch.tensor(1.0, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _adam(
 ) -> None:
     averages, squares, steps = state
     beta1, beta2 = settings["betas"]
-    torch._foreach_add_(steps, 1)
+    _count(steps)
     kernel: Callable[..., Any] = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
     kernel(
         parameters,
@@ -158,6 +159,15 @@ def _adam(
     )
     if found_inf is not None:
         torch._foreach_sub_(steps, [found_inf] * len(steps))
+
+
+def _count(steps: list[Tensor]) -> None:
+    """Add 1 to each, as torch does: on the CPU one by one, where its kernel for lists takes three times as long."""
+    if steps[0].device.type == "cpu":
+        for step in steps:
+            step.add_(_ONE)
+    else:
+        torch._foreach_add_(steps, 1)
 
 
 def _sgd_names(settings: Settings) -> tuple[str, ...]:
