@@ -10,6 +10,7 @@ from torch.amp import GradScaler
 
 from trainer.engine.clock import Clock
 from trainer.engine.gradient_treatment import GradientTreatment
+from trainer.engine.gradients import clip_norms
 from trainer.engine.lr_control import LRControl
 from trainer.engine.step import PairStep
 from trainer.engine.update import Backward, Diverged, Updater, check_finite
@@ -89,6 +90,41 @@ def test_clipping_bounds_the_norm_of_all_gradients_together(clip):
     for a, b in zip(ours.parameters(), theirs.parameters()):
         assert torch.allclose(a, b - policy().lr(0) * b.grad, rtol=1e-12)
     assert update.metric_buffer.measures[1].item() == pytest.approx(norm.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9989, 0.9991, 0.9999999, 1.0, 1.0000001, 1.1, 100.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradients_near_the_limit_have_the_bits_of_the_formula(share, dtype):
+    weights = [nn.Parameter(torch.zeros(size, dtype=dtype)) for size in (5, 3)]
+    gradients = [torch.linspace(-1, 2, len(weight)).to(dtype) for weight in weights]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    limit = norm.item() / share
+    for weight, gradient in zip(weights, gradients):
+        weight.grad = gradient.clone()
+    clip_norms([weights], [None], limit)
+    for weight, gradient in zip(weights, gradients):
+        assert torch.equal(weight.grad, gradient * torch.clamp(limit / (norm + 1e-6), max=1.0))
+
+
+class Marked(torch.Tensor):
+    """A tensor of a class of its own, whose backward pass torch hands to the class."""
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, Marked])
+def test_gradients_are_those_of_torch_also_with_a_hook_that_changes_that_of_the_loss(kind):
+    weights = [torch.tensor([1.0, 2.0], requires_grad=True) for _ in range(2)]
+    for weight, backward in zip(weights, (torch.Tensor.backward, Backward(torch.device("cpu")))):
+        for _ in range(2):
+            loss = weight.square().sum().as_subclass(kind)
+            loss.register_hook(lambda gradient: gradient.mul_(3))
+            backward(loss)
+    assert torch.equal(weights[0].grad, weights[1].grad)
+    assert weights[0].grad.tolist() == [12.0, 24.0]
+
+
+def test_a_loss_without_gradient_is_refused_as_by_torch():
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        Backward(torch.device("cpu"))(torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
