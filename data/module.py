@@ -13,7 +13,6 @@ from torch import Tensor
 from data.bounds import integer
 from data.folds import check_apart, checked_fold, in_folds
 from data.label_check import check_labels
-from data.onward import Onward
 from data.order import Layout, Order, Pick, mix
 from data.per_sample import known_labels
 from data.same_data import check_same_data
@@ -22,6 +21,7 @@ from data.shard import Shard
 from data.source import Source, Workers
 from data.stream import Clock, Loop, MicroBatch, Stream, Transform, augmented
 from data.streamed import Position, Streamed
+from data.streamed_loader import StreamedLoader
 from data.tree import fingerprint, nonfinite_rows
 
 
@@ -83,7 +83,7 @@ class DataModule(LightningDataModule):
         self._splits: Splits | None = None
         self._clock: Clock | None = None
         self._loop = Loop(total=1, validation_interval=1)
-        self._stream: Onward | None = None
+        self._stream: StreamedLoader | None = None
         self._begins = Position()
         self._fitted: dict[str, Any] | None = None
 
@@ -201,22 +201,22 @@ class DataModule(LightningDataModule):
         if self._clock is None:
             raise RuntimeError("the training loader has no clock: call follow() first.")
         if isinstance(self.splits.train, Streamed):
-            return self._onward(self.splits.train, self._clock)
+            return self._streamed(self.splits.train, self._clock)
         source = self.splits.train.to(self._device)
         return Stream(source, self._order(source), self._clock, self._loop, self.augment)
 
-    def _onward(self, source: Streamed, clock: Clock) -> Onward:
+    def _streamed(self, source: Streamed, clock: Clock) -> StreamedLoader:
         layout = self._layout(self.batch_size, self._loop.accumulate)
         order = Order(layout.global_batch, self.seed, layout, stages=self._loop.stages)  # only seeds and sizes are used
         mine, seed = source.of_rank(layout.rank, layout.world), mix(self.seed, layout.rank)
         read = partial(mine.batches, self.batch_size, seed, device=self._device)
-        self._stream = Onward(read, self._begins, order, clock, self._loop, self.augment)
+        self._stream = StreamedLoader(read, self._begins, order, clock, self._loop, self.augment)
         return self._stream
 
     def teardown(self, stage: str) -> None:
         """End the processes that read samples."""
         for source in (*(self._splits or ()), self._stream):
-            if isinstance(source, Workers | Onward):
+            if isinstance(source, Workers | StreamedLoader):
                 source.close()
 
     def positions(self, t: int) -> list[int]:

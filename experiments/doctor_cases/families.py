@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -93,12 +93,6 @@ def bags() -> Samples:
     """Bags of twelve of 200 tokens; the class follows from the mean of hidden vectors."""
     tokens = integers(7, 200, 4000, 12)
     return Samples(tokens, drawn(8, 200, 4)[tokens].mean(1).argmax(1), 500)
-
-
-def diabetes() -> Samples:
-    """442 patients with ten measurements, and how far the illness has gone."""
-    inputs, targets = (torch.as_tensor(part).float() for part in load_diabetes(return_X_y=True))
-    return Samples(inputs * 20, ((targets - targets.mean()) / targets.std())[:, None], 82)
 
 
 def ratings() -> Samples:

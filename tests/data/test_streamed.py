@@ -9,11 +9,11 @@ import torch
 from datasets.distributed import split_dataset_by_node
 
 from data.dataset import Datasets
-from data.onward import Onward
 from data.order import Layout, Order
 from data.reader import SampleError
 from data.stream import Loop
 from data.streamed import Position, Streamed, is_streamed
+from data.streamed_loader import StreamedLoader
 from data.tree import fingerprint
 from tests.data import own_sets
 from tests.data.own_sets import Counting, CountingInSilence, Flow, NoState, Shuffled
@@ -178,7 +178,7 @@ def test_the_loader_knows_the_place_of_every_update_while_it_runs_ahead():
         return source.batches(4, 1, position, CPU)
 
     loop = Loop(total=12, validation_interval=4, steps_per_execution=3, accumulate=2)
-    loader = Onward(read_from, Position(0, 8, {"at": 8}), order, lambda: clock[0], loop)
+    loader = StreamedLoader(read_from, Position(0, 8, {"at": 8}), order, lambda: clock[0], loop)
     (chunk,) = list(loader)
     assert [batch.batch[0][0, 0].item() for batch in chunk[0]] == [own_sets.Rows()[i][0][0].item() for i in (8, 12)]
     assert [loader.position(t).read for t in (3, 4)] == [8, 16]

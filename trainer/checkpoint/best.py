@@ -3,13 +3,20 @@
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainer.checkpoint.io import BEST, DamagedCheckpoint, copy_checkpoint, read
 from trainer.distributed.launch.launcher import rank
 from trainer.lr import ConfigError
 
 NONE_YET: dict[str, Any] = {"value": None, "update": None, "scores": {}, "arrays": {}}
+
+
+class Found(NamedTuple):
+    """The folder whose `best.ckpt` is the best so far, and its content; None where it is in none."""
+
+    folder: Path | None = None
+    content: dict[str, Any] | None = None
 
 
 class Best:
@@ -19,7 +26,7 @@ class Best:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.found: dict[str, Any] = dict(NONE_YET)
         self._adopted: dict[str, Any] | None = None
-        self._looked_for: tuple[tuple[Path, dict[str, Any]] | None] | None = None
+        self._checked: Found | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.found, "monitor": self.monitor, "mode": self.mode}
@@ -49,9 +56,9 @@ class Best:
         """
         if self.found["update"] is None:
             return
-        (found,), self._looked_for = self._looked_for or (self._find(source),), None
-        if found is not None:
-            folder, self._adopted = found
+        folder, self._adopted = self._checked or self._find(source)
+        self._checked = None
+        if folder is not None:
             if folder != self.folder:
                 copy_checkpoint(folder / BEST, self.folder / BEST)
             return
@@ -62,16 +69,15 @@ class Best:
     def check(self, state_dict: dict[str, Any], source: Path) -> None:
         """Read what `adopt` will take, before anything is written; raises as that does."""
         self.load_state_dict(state_dict)
-        self._looked_for = None if self.found["update"] is None else (self._find(source),)
+        self._checked = None if self.found["update"] is None else self._find(source)
 
-    def _find(self, source: Path | None) -> tuple[Path, dict[str, Any]] | None:
-        """The folder that holds the best so far, and its checkpoint."""
+    def _find(self, source: Path | None) -> Found:
         for folder in dict.fromkeys([self.folder, *([source.parent] if source else [])]):
             if (folder / BEST).exists():
                 checkpoint = self._read(folder)
                 if checkpoint["cadence"]["updates"] == self.found["update"]:
-                    return folder, checkpoint
-        return None
+                    return Found(folder, checkpoint)
+        return Found()
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The best so far, if there is any. One that was adopted is in memory already, one of this run is read."""

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
+from trainer.cli.override import key_of
 from trainer.lr import ConfigError
 
 VARIABLE = "CADENCE_ALLOW"
@@ -59,7 +60,7 @@ def check_source(allow: Sequence[str], words: Sequence[str]) -> None:
     Raises:
         ConfigError: they come from a file of the config.
     """
-    given = [word.partition("=")[2] for word in words if word.lstrip("+").partition("=")[0] == "allow"]
+    given = [word.partition("=")[2] for word in words if key_of(word) == "allow"]
     typed = {*re.findall(r"[\w.]+", " ".join(given)), *allowed_by_environment()}
     if foreign := [name for name in allow if name not in typed]:
         raise ConfigError(

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.messages import config_groups, nearest, several_options, taken_apart
+from trainer.cli.override import key_of
 from trainer.distributed.launch.launcher import SIZES, number_of, started_by
 from trainer.lr import ConfigError
 
@@ -61,7 +62,7 @@ def check_command(job: Any) -> None:
         raise ConfigError(f"hydra.run.dir={job.run.dir} is not a folder: name one, or leave it out.")
     for override in of_hydra:
         if override.startswith(("+hydra.", "++hydra.")):
-            _check_key(job, override.partition("=")[0].lstrip("+"))
+            _check_key(job, key_of(override))
 
 
 def _check_once(given: list[str]) -> None:

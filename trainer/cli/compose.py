@@ -48,6 +48,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_file_options(parser: argparse.ArgumentParser, stem: str) -> None:
+    """Add where a command writes its picture and its numbers, and that it may leave them out."""
+    parser.add_argument(
+        "--out", type=Path, default=Path(stem), metavar="STEM", help=f"stem of the files to write ({stem})"
+    )
+    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+
+
 def compose_config(
     overrides: Iterable[str], options: argparse.Namespace | None = None, with_hydra: bool = False
 ) -> DictConfig:

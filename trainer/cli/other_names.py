@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from trainer.cli.override import key_of
+
 TABLE = """
 trainer.duration={}ep | 20 | the length is | epochs max_epochs num_epochs n_epochs num_train_epochs total_epochs
 trainer.duration={n} | 1000 | the length is | steps max_steps num_steps total_steps num_training_steps updates
@@ -212,7 +214,7 @@ def with_value(answer: Answer, value: str) -> str:
 
 def _needed(words: list[str], config: Mapping[str, Any]) -> list[str]:
     """The words of a command that a config needs; none where it lacks a key of them."""
-    keys = [word.lstrip("+~").partition("=")[0] for word in words]
+    keys = list(map(key_of, words))
     dotted = [key for key in keys if "." in key]
     chosen = {key for key in keys if "." not in key}
     if any(key.partition(".")[0] not in config for key in keys):

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.cli.command import COMMAND, hydra_overrides, overrides, program_shown
 from trainer.cli.hydra_internals import given_flags, hydra_raises
+from trainer.cli.override import key_of
 from trainer.distributed.launch.launcher import launcher
 from trainer.distributed.launch.requeue import NO_REQUEUE
 from trainer.lr import ConfigError
@@ -41,7 +42,7 @@ def resuming_words(job: Any, name: str) -> list[str]:
     """The overrides that continue the run of this name: those that were given, and `resume=auto`."""
     replaced = ("resume", "resume.path", "resume.snapshot")
     places = [word for word in hydra_overrides(job) if word.lstrip("+").startswith(("hydra.searchpath=", "hydra.run."))]
-    kept = [word for word in overrides(job) if word.partition("=")[0].lstrip("+") not in replaced]
+    kept = [word for word in overrides(job) if key_of(word) not in replaced]
     named = any(word.startswith("name=") for word in kept)
     return [*places, *kept, *([] if named else [f"name={name}"]), "resume=auto"]
 

@@ -56,13 +56,14 @@ def format_parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "seed", str(summary["seed"])
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: float, noun: str) -> str:
     """A number of things in words.
 
-    >>> counted(1, "process"), counted(2, "process"), counted(1200, "update")
-    ('1 process', '2 processes', '1,200 updates')
+    >>> counted(1, "process"), counted(2, "process"), counted(1200, "update"), counted(2.5, "epoch")
+    ('1 process', '2 processes', '1,200 updates', '2.5 epochs')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+    number = f"{count:.4g}" if isinstance(count, float) else f"{count:,}"
+    return f"{number} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def _target(node: Any) -> str:

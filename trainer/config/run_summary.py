@@ -259,14 +259,9 @@ def _format_rule(summary: Mapping[str, Any], scale: str) -> list[str]:
 
 
 def _format_warmup(summary: Mapping[str, Any]) -> str:
-    width = f"W = {_plural(summary['warmup_updates'], 'update')}"
+    width = f"W = {counted(summary['warmup_updates'], 'update')}"
     share = summary["warmup_share_below_one"]
-    return f"{width}: {share} of {_plural(summary['total_updates'], 'update')} is less than one" if share else width
-
-
-def _plural(count: float, noun: str) -> str:
-    number = f"{count:.4g}" if isinstance(count, float) else str(count)
-    return f"{number} {noun}" if count == 1 else f"{number} {noun}s"
+    return f"{width}: {share} of {counted(summary['total_updates'], 'update')} is less than one" if share else width
 
 
 def _share_below_one(settings: Settings, plan: Plan) -> str | None:
@@ -288,14 +283,14 @@ def _format_clock(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     """The scale, the update of the peak and the length in words; under AdaScale in scale-invariant iterations."""
     total, peak, epoch = summary["total_updates"], summary["peak_update"], summary["updates_per_epoch"]
     first = " with the first batch" if summary["batches"] else ""
-    length = f", {epoch} an epoch{first}, {_plural(summary['epochs'], 'epoch')}" if epoch else ""
+    length = f", {epoch:,} an epoch{first}, {counted(summary['epochs'], 'epoch')}" if epoch else ""
     if "most_gain" not in summary:
-        return f"scale {summary['scale']:g}", f"update {peak}", f"T = {total}{length}"
-    units = f"T = {total} scale-invariant iterations of {summary['base_batch_size']} samples"
+        return f"scale {summary['scale']:g}", f"update {peak}", f"T = {total:,}{length}"
+    units = f"T = {total:,} scale-invariant iterations of {summary['base_batch_size']} samples"
     return (
         f"S = {summary['most_gain']:g}, a gain from 1 to S at each update",
         f"iteration {peak}, times the gain",
-        f"between {summary['fewest_updates']} and {total}, until {units}{length.replace(',', ':', 1)}",
+        f"between {summary['fewest_updates']:,} and {total:,}, until {units}{length.replace(',', ':', 1)}",
     )
 
 

@@ -1,10 +1,11 @@
 """Optimizers of stacked nets: the same elementwise rule for every net, with settings of its own for each.
 
-Weights, gradients and states are (K, P): a row for each of K nets. Settings and rates are columns (K, 1).
+A call takes a step in place. Weights, gradients and states are (K, P): a row for each of K nets. Settings, and the
+learning rates of this update, are columns (K, 1).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,6 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 Settings = Mapping[str, Any]
 """A parameter group of an optimizer, as torch.optim has it."""
-
-
-class StackedRule(Protocol):
-    """Takes a step in place: `rates` (K, 1) are the learning rates of this update."""
-
-    def __call__(self, weights: Tensor, gradients: Tensor, rates: Tensor) -> None: ...
 
 
 class StackedSGD:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.override import key_of
 from trainer.cli.plain_yaml import read_yaml
 from trainer.cli.run_folder import removed_where_refused
 from trainer.distributed.launch.folder_lock import FolderLock
@@ -140,4 +141,4 @@ def _check_same(job: Job, record: dict[str, Any], root: Path) -> None:
 
 def _without_resume(overrides: Sequence[str]) -> list[str]:
     """The overrides without those of `resume`."""
-    return [override for override in overrides if override.partition("=")[0].lstrip("+~") not in RESUME_KEYS]
+    return [override for override in overrides if key_of(override) not in RESUME_KEYS]

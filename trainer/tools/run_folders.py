@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trainer.cli.command import COMMAND
+from trainer.cli.override import key_of
 from trainer.cli.plain_yaml import LOADER, check_yaml
 from trainer.files.plain import check_regular, read_text
 from trainer.lr import ConfigError
@@ -145,17 +146,6 @@ def rollbacks_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _records(plan: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return [one for one in found if isinstance(one, dict)] if isinstance(found := plan.get(key), list) else []
-
-
-def typed_values(overrides: Iterable[str]) -> dict[str, str | None]:
-    """The values of overrides by key, as typed: None for a key that is removed."""
-    pairs = (override.partition("=") for override in overrides)
-    return {key.lstrip("+~"): value if equals else None for key, equals, value in pairs}
-
-
-def key_of(override: str) -> str:
-    """The key that an override sets, adds or removes."""
-    return override.partition("=")[0].lstrip("+~")
 
 
 def is_bookkeeping(key: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from trainer.cli.override import key_of
 from trainer.lr import ConfigError
 from trainer.sweep.launcher import MakeJob, SweepLauncher
 from trainer.sweep.scheduler import Scheduler
@@ -43,7 +44,7 @@ class Question:
         return {
             "space": [str(parameter) for parameter in self.space.parameters],
             "metric": [f"{direction} {metric}" for metric, direction in zip(self.metrics, self.directions)],
-            "settings": sorted(word for word in self.fixed if word.partition("=")[0] not in NOT_OF_A_RUN),
+            "settings": sorted(word for word in self.fixed if key_of(word) not in NOT_OF_A_RUN),
         }
 
 
@@ -71,7 +72,7 @@ class Search:
         """
         self._announce(launcher.limits.slots)
         scheduler = launcher.search(self._roots(), self._start)
-        fixed = [word for word in self.question.fixed if word.partition("=")[0].lstrip("+") not in NOT_OF_A_RUN]
+        fixed = [word for word in self.question.fixed if key_of(word) not in NOT_OF_A_RUN]
         scheduler.search = search_summary(self.study, self.question.metrics, program, fixed)
         scheduler.write()
         print_table(scheduler.jobs, scheduler.root)

@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.compose import add_config_options, add_file_options, compose_config
 from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
@@ -71,14 +71,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--micro", type=int, metavar="b", help="samples of a micro-batch (data.batch_size)")
     parser.add_argument("--batch", type=int, metavar="B", help="samples of a batch, a multiple of b (16 b)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn (0)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("outputs/noise_scale"),
-        metavar="STEM",
-        help="stem of the files to write (outputs/noise_scale)",
-    )
-    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    add_file_options(parser, "outputs/noise_scale")
     return parser.parse_intermixed_args(words)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from trainer.cli.compose import add_config_options, compose_config, find_own_packages, with_length
+from trainer.cli.compose import add_config_options, add_file_options, compose_config, find_own_packages, with_length
 from trainer.cli.extras import needed_for_pictures
 from trainer.cli.messages import one_line
 from trainer.cli.plain_yaml import plain_yaml
@@ -64,15 +64,8 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_options(parser)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("outputs/plan"),
-        metavar="STEM",
-        help="stem of the files to write (outputs/plan)",
-    )
+    add_file_options(parser, "outputs/plan")
     parser.add_argument("--csv", action="store_true", help="write every value of every group and update, too")
-    parser.add_argument("--no-files", action="store_true", help="write nothing: no picture, no numbers")
     parser.add_argument("--updates", type=int, metavar="N", help="the length of the run, where it needs no data")
     parser.add_argument("--applied", type=Path, metavar="FOLDER", help="a run's folder: its plan, and what it applied")
     parser.add_argument(

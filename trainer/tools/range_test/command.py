@@ -12,12 +12,11 @@ checkpointed. Examples:
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from trainer.cli.compose import add_config_options, compose_config
+from trainer.cli.compose import add_config_options, add_file_options, compose_config
 from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
@@ -73,14 +72,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--confirm-seeds", type=int, default=1, metavar="K", help="seeds of each of these trainings (1)")
     add("--cyclic", action="store_true", help="then rise linearly and watch the score: base and highest for cycles")
     add("--cyclic-updates", type=int, default=400, metavar="N", help="updates of that rise (400)")
-    add(
-        "--out",
-        type=Path,
-        default=Path("outputs/range_test"),
-        metavar="STEM",
-        help="stem of the files to write (outputs/range_test)",
-    )
-    add("--no-files", action="store_true", help="write nothing: no picture, no numbers")
+    add_file_options(parser, "outputs/range_test")
     return parser.parse_intermixed_args(words)
 
 

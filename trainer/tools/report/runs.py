@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.command import COMMAND
+from trainer.cli.override import typed_values
 from trainer.log.scalars import Points, scalars
 from trainer.resume.changes import flat
 from trainer.tools.run_folders import (
@@ -23,7 +24,6 @@ from trainer.tools.run_folders import (
     program_of,
     read_tree,
     state_of,
-    typed_values,
 )
 
 FOLD = "data.fold"

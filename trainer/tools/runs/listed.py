@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.override import typed_values
 from trainer.distributed.launch.folder_lock import is_held
 from trainer.files.plain import read_text
 from trainer.log.validations import read_validations
@@ -28,7 +29,6 @@ from trainer.tools.run_folders import (
     parse_value,
     read_tree,
     state_of,
-    typed_values,
 )
 
 OVERRIDES = "overrides.yaml"

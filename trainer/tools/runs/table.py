@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from trainer.cli.override import key_of
 from trainer.cli.streams import shown
 from trainer.tools.plan.tables import align
-from trainer.tools.run_folders import finite, is_bookkeeping, key_of
+from trainer.tools.run_folders import finite, is_bookkeeping
 from trainer.tools.runs.listed import ListedRun
 from trainer.tools.writable import plain_cell
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from trainer.cli.allow import check_names
 from trainer.cli.compose import compose_config
 from trainer.cli.messages import mistakes_in_one_line, nearest
+from trainer.cli.override import key_of
 from trainer.config.model_data import read_data
 from trainer.config.settings import Settings
 from trainer.lr import ConfigError
@@ -36,7 +37,7 @@ def other_data(
             its labels stand for other classes.
     """
     for word in words:
-        key = word.partition("=")[0].lstrip("+~")
+        key = key_of(word)
         if key not in ("data", "allow") and not key.startswith("data."):
             raise ConfigError(f"{word} does not name data: give data=NAME or data.KEY=VALUE.")
     chosen = any(word.startswith("data=") for word in words)

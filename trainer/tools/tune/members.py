@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig
 
+from trainer.cli.override import key_of
 from trainer.config.components import Parts, build, task_of
 from trainer.config.resolve import Resolved, resolve
 from trainer.config.run_summary import announce, write_result
@@ -189,8 +190,8 @@ class Members:
 
     def _words(self, member: Member) -> list[str]:
         """All overrides of a member: those of the run that it does not replace, and its own."""
-        own = {_key(word) for word in member.overrides}
-        return [*(word for word in self.overrides if _key(word) not in own), *member.overrides]
+        own = {key_of(word) for word in member.overrides}
+        return [*(word for word in self.overrides if key_of(word) not in own), *member.overrides]
 
     def _earlier(self, folder: Path) -> Outcome | None:
         """The outcome of an earlier start, if it is final."""
@@ -218,10 +219,6 @@ def _ending(failure: Diverged | None) -> dict[str, Any]:
     if failure is None:
         return {"status": "completed", "test": {}}
     return {"status": "failed", "error": f"{BROKE}: {failure}"}
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+")
 
 
 def _outcome(result: Mapping[str, Any], reused: bool = False) -> Outcome:

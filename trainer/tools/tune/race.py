@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from trainer.measure.noise_interval import student
+
 Point = tuple[int, ...]
 Costs = Mapping[tuple[Point, int], float]
 """The cost of each training by point and seed; infinite where it broke."""
 
-STUDENT = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
+FEW = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
 """Student's t at 95 %, one-sided, for 1 to 10 degrees of freedom."""
 LEVEL = 0.001
 """Scores that differ by less than this share are level; the walk does not go on along level ground."""
@@ -23,14 +25,13 @@ REACH = 2.0
 """While the noise is not known, a point may win if its cost is less than this factor above the best one's."""
 
 
-def student(free: int) -> float:
-    """Student's t at 95 %, one-sided; above 10 degrees of freedom by z + (z³ + z) / (4 free).
+def one_sided(free: int) -> float:
+    """Student's t at 95 %, one-sided, which is that of a two-sided interval at 90 %.
 
-    >>> [round(student(free), 3) for free in (1, 10, 30)]
-    [6.314, 1.812, 1.696]
+    >>> [round(one_sided(free), 3) for free in (1, 10, 30)]
+    [6.314, 1.812, 1.697]
     """
-    z = 1.6449
-    return STUDENT[free - 1] if free <= len(STUDENT) else z + (z**3 + z) / (4 * free)
+    return FEW[free - 1] if free <= len(FEW) else student(0.9, free)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Table:
             return False
         if error is None:
             return excess < (REACH - 1) * abs(self.scores[self.best])
-        return excess <= student(self.free) * error
+        return excess <= one_sided(self.free) * error
 
 
 def table_of(costs: Costs) -> Table:

@@ -7,11 +7,11 @@ from data.order import Order
 from data.stream import Clock, Loop, Stream, Transform
 from data.streamed import Position
 
-From = Callable[[Position], Iterator[tuple[Any, Position]]]
+ReadFrom = Callable[[Position], Iterator[tuple[Any, Position]]]
 """Gives batches from a position on, each with the position after it."""
 
 
-class Onward(Stream):
+class StreamedLoader(Stream):
     """Iterating gives the batches from the update that the clock shows to the next validation.
 
     The loader may run ahead of the training; `position(t)` is where update `t` begins, from the clock's update on.
@@ -21,7 +21,7 @@ class Onward(Stream):
 
     def __init__(
         self,
-        read: From,
+        read: ReadFrom,
         begins: Position,
         order: Order,
         clock: Clock,
