@@ -126,8 +126,8 @@ class Workers:
     def close(self) -> None:
         """End the processes of this source and of those placed by `to`; the next iteration starts new ones.
 
-        Otherwise Python's garbage collector may end them, and torch then waits five seconds for each: by that time
-        their queues are closed, and they are not told.
+        Otherwise Python's garbage collector may end them, and torch then waits five seconds for each: their
+        queues are closed by then, so they do not notice the end.
         """
         for source in (self, *self._placed):
             iterator: Any = getattr(source._loader, "_iterator", None)

@@ -42,9 +42,10 @@ class Streamed:
     """An iterable data set, read by this process, or by one worker with `num_workers` 1.
 
     A batch has as many samples as asked for, in the order given. At the end of a pass an incomplete batch is left out,
-    and the next pass begins. A data set with `set_epoch` is put back to its first state and told the pass. Any other
-    goes on from its own state, so that a counter of its own counts; only one that then gives nothing is put back. Each
-    sample is read with the generators of torch, numpy and Python seeded from (seed, pass, position in the pass).
+    and the next pass begins. A data set with `set_epoch` is put back to its first state and given the number of the
+    pass. Any other goes on from its own state, so that a counter of its own counts; only one that then gives nothing is
+    put back. Each sample is read with the generators of torch, numpy and Python seeded from (seed, pass, position in
+    the pass).
 
     With `state_dict` and `load_state_dict` a data set can begin anywhere. Without them, or with a shuffle buffer,
     which is in no state, `reread` reads the pass again from its start; `SampleError` where it gives other samples then.

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 
 @dataclass(frozen=True)
 class Position:
-    """So many validation intervals are over; the present one has had `chunk` chunks of updates, the run `chunks`.
+    """`intervals` validation intervals are over. The present one has had `chunk` chunks of updates, the run `chunks`.
 
-    `due` is what the present interval still lacks after its last chunk: its "validation", or only what comes at its
-    "end", after the validation; None while chunks of it are left, and between two intervals.
+    `due` is what the present interval still lacks after its last chunk: its "validation", or only its "end", which
+    follows the validation. It is None while chunks of it are left, and between two intervals.
     """
 
     intervals: int = 0
@@ -49,9 +49,9 @@ class Position:
 
 
 def call_last(trainer: pl.Trainer, after_chunk: Callable[[], None], after_interval: Callable[[], None]) -> None:
-    """Call these in a fit, after all that callbacks, hooks and loggers do at the end of a chunk or an interval.
+    """Call both in a fit, each after all that callbacks, hooks and loggers do at the end of a chunk or an interval.
 
-    A validation belongs to the interval: it comes between the two.
+    The validation of an interval comes between its last chunk and its end.
     """
     loop: Any = trainer.fit_loop
     of_chunk, of_interval = loop.epoch_loop.on_advance_end, loop.on_advance_end

@@ -1,4 +1,4 @@
-"""stdout and stderr: no character that they lack ends a command, and no full disk or closed terminal ends a run."""
+"""stdout and stderr that end no command: not by a character that they lack, a full disk or a closed terminal."""
 
 import codecs
 import io
@@ -17,7 +17,10 @@ _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 class Lenient(io.RawIOBase):
-    """Writes to a file of the system, and drops what it cannot write, or only what no reader of a pipe waits for."""
+    """Writes to a file of the system, and drops what it cannot write.
+
+    `pipes_only`: only what goes to a pipe whose reader has ended, such as `head`.
+    """
 
     def __init__(self, file: io.FileIO, pipes_only: bool) -> None:
         self.name, self.mode, self._file, self._pipes_only = file.name, file.mode, file, pipes_only
@@ -45,7 +48,7 @@ class Lenient(io.RawIOBase):
 
 
 def shown(text: str) -> str:
-    """A text for a terminal: ? for each character that would steer it or turn its order, as others may have written.
+    """A text of others for a terminal, with ? for each character that would control it or turn the order of the text.
 
     >>> shown("loss\\x1b[2J 0.5")
     'loss?[2J 0.5'
@@ -70,7 +73,7 @@ def _by_name(error: UnicodeError) -> tuple[str, int]:
 def drop_unwritable(pipes_only: bool = False) -> None:
     """Let stdout and stderr drop what they cannot write, for a command whose result is not what it prints.
 
-    `pipes_only`: drop only what the reader of a pipe does not wait for, as `head` does not.
+    `pipes_only`: drop only what goes to a pipe whose reader has ended, such as `head`.
     """
     sys.stdout, sys.stderr = _lenient(sys.stdout, pipes_only), _lenient(sys.stderr, pipes_only)
 

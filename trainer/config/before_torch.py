@@ -1,6 +1,6 @@
 """What is refused before torch is imported, which takes seconds: keys, ranges, foreign targets, and the curve.
 
-A run checks again what it has built. The checks are made here first so that a mistake in the config is told at once,
+A run checks again what it has built. The checks are made here first so that a mistake in the config is reported at once,
 and the plan is handed on.
 """
 
@@ -15,7 +15,7 @@ from trainer.lr.bounds import positive
 
 NODES = "data model task optimizer groups plateau average adapter measure logger callbacks guard".split()
 LONG = 100_000
-"""A plan of more updates takes as long as what is won."""
+"""A plan of more updates takes longer to make than the import of torch, which the early check would save."""
 
 
 def checked(settings: Settings) -> Settings:
@@ -36,7 +36,7 @@ def checked(settings: Settings) -> Settings:
 
 
 def _planned(settings: Settings) -> Planned | None:
-    """The plan, so that what the run would refuse is told at once; None where more than the config decides."""
+    """The plan, which raises what the run would refuse; None where more than the config decides it."""
     if declared_samples(settings.data, settings.allow) is None:
         return None
     length, curve = horizon_of(settings), settings.curve

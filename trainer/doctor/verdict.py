@@ -29,7 +29,7 @@ PROPORTIONAL, HARDLY = 0.6, 0.3
 SURE, LIKELY, HINT = 6.0, 5.0, 2.5
 """Standard errors of what is counted as a fact, as likely, and as a hint that needs another."""
 FORGOTTEN, MOST = 2.0, 20.0
-"""Σ ηλ at which weight decay may undo a fall, and at which it rules in any run."""
+"""Σ ηλ at which weight decay may undo a fall, and at which it dominates in any run."""
 UPDATE_RATIO = 0.25
 """‖Δw‖/‖w‖ of an update: plain SGD on a small net has 0.14 at its best rate."""
 STABLE = "an update at a rate that is stable lowers the loss on the whole (Cohen et al. 2021, arXiv:2103.00065)"
@@ -117,7 +117,7 @@ def _undone(course: Course) -> bool:
 
 
 def weight_decay(log: Log, course: Course) -> Finding | None:
-    """The decay undoes a fall or prevents one; or it rules so much that nothing is learned any more."""
+    """The decay undoes a fall or prevents one; or it is so strong that nothing is learned any more."""
     stuck = course.fallen < MOVED or _undone(course)
     if not (course.forgotten > MOST and course.late.score > -LIKELY or course.forgotten > FORGOTTEN and stuck):
         return None

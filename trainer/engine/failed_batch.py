@@ -63,7 +63,7 @@ def explained_update(error: Exception, module: Any, update: Sequence[MicroBatch]
 
 
 def explained_nan(failure: Diverged, module: Any, update: Sequence[MicroBatch]) -> Diverged:
-    """The same failure; where no target of the update counts, a mean over none of them is told as the reason."""
+    """The same failure; where no target of the update counts, the reason given is a mean over none of them."""
     weight_of = getattr(module.step, "weight_of", None)
     if weight_of is None or module.trainer.world_size > 1:
         return failure

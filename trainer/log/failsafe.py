@@ -19,7 +19,7 @@ WRITES += ["finalize", "after_save_checkpoint", "end"]
 def failsafe(logger: Logger) -> Logger:
     """The same logger, which after its first error does nothing more.
 
-    Of TensorBoard and CSV here only errors of the system count, of other loggers all.
+    For the loggers of TensorBoard and CSV only errors of the system count, for the others all errors.
     """
     kind: Any = type(logger)
     errors = logger.failures if isinstance(logger, RunLogger) else Exception

@@ -34,7 +34,7 @@ from trainer.tools.stacked import Stack, score, why_alone
 RATE = "optimizer.lr="
 RESULT, LOG = "result.json", "job.log"
 BROKE = "Diverged"
-"""How the error of a training begins that broke by itself: repeating it would break it again."""
+"""How the error of a training begins that has diverged: it is not repeated, since it would diverge again."""
 
 
 @dataclass(frozen=True)
