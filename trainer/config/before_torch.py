@@ -1,7 +1,7 @@
 """What is refused before torch is imported, which takes seconds: keys, ranges, foreign targets, and the curve.
 
-A run checks again what it has built. The checks are made here first so that a mistake in the config is reported at once,
-and the plan is handed on.
+A run checks again what it has built. The checks are made here first so that a mistake in the config is reported at
+once, and the plan is handed on.
 """
 
 from collections.abc import Mapping
