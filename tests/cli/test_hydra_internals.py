@@ -19,6 +19,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser import overrides_parser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
@@ -28,6 +29,7 @@ from trainer.cli.compose import CONF
 from trainer.cli.hydra_internals import (
     RUN_JOB,
     VERSION_BASE,
+    add_override_functions,
     failed_key,
     given_flags,
     hydra_raises,
@@ -252,3 +254,16 @@ def test_a_copy_of_the_repository_shares_what_is_stored_and_may_have_other_sourc
     assert repository.sources is before
     assert other.get_sources() is not before
     del ConfigStore.instance().repo["hydra"]["test_of_options"]
+
+
+def test_a_function_is_added_to_those_of_overrides_also_again(monkeypatch):
+    monkeypatch.setattr(overrides_parser, "create_functions", overrides_parser.create_functions)
+    for factor in (2, 3):
+
+        def times(number: int, factor: int = factor) -> int:
+            return factor * number
+
+        add_override_functions({"times": times})
+    parsed = overrides_parser.OverridesParser.create().parse_overrides(["a=times(7)", "b=choice(1,2)"])
+    assert parsed[0].value() == 21
+    assert parsed[1].is_choice_sweep()

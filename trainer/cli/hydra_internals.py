@@ -8,7 +8,7 @@ import inspect
 import pickle
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -30,6 +30,7 @@ from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser import overrides_parser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import ConfigCompositionException
@@ -314,3 +315,20 @@ def store_option(group: str, name: str, node: Any) -> None:
     store = ConfigStore.instance().store
     more: dict[str, Any] = {"replace": True} if "replace" in inspect.signature(store).parameters else {}
     store(name, node, group=group, provider="cadence", **more)
+
+
+def add_override_functions(functions: Mapping[str, Callable[..., Any]]) -> None:
+    """Let overrides call these, as `key=name(1,2)`; a name that is there already is replaced.
+
+    Hydra has no way to add to its functions, such as `choice`: it makes the list for each parser.
+    """
+    make = overrides_parser.create_functions
+
+    def made() -> Any:
+        known = make()
+        for name, function in functions.items():
+            known.definitions.pop(name, None)
+            known.register(name, function)
+        return known
+
+    overrides_parser.create_functions = made

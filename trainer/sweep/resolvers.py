@@ -7,9 +7,9 @@ from collections.abc import Callable
 from decimal import Decimal, localcontext
 from math import isfinite
 
-from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser.types import ChoiceSweep
 
+from trainer.cli.hydra_internals import add_override_functions
 from trainer.lr import ConfigError
 
 PLACES = 40
@@ -47,17 +47,7 @@ def linspace(start: Number, stop: Number, num: int, digits: int = 0) -> list[Num
 
 def register_spacings() -> None:
     """Add both to the functions of Hydra's overrides, as a choice between their values."""
-    known = overrides_parser.create_functions
-    if known.__module__ == __name__:
-        return
-
-    def with_spacings():  # type: ignore[no-untyped-def]
-        functions = known()
-        functions.register("logspace", _choice_of(logspace))
-        functions.register("linspace", _choice_of(linspace))
-        return functions
-
-    overrides_parser.create_functions = with_spacings
+    add_override_functions({"logspace": _choice_of(logspace), "linspace": _choice_of(linspace)})
 
 
 def _choice_of(spacing: Callable[..., list[Number]]) -> Callable[..., ChoiceSweep]:
