@@ -1,5 +1,7 @@
 """Runs `train.py` with the words of the command, and counts calls of product code by a profile hook, as JSON.
 
+Beside the `calls` the JSON has `way`: the files of ours that were running when the learning rate was written.
+
 python tests/config/counted.py COUNTS.json optimizer=sgd …
 """
 
@@ -31,9 +33,12 @@ def main(out: Path, words: list[str]) -> None:
     import trainer.run  # noqa: F401
 
     counts: Counter[str] = Counter()
+    way: list[str] = []
 
     def hook(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
+        if event == "call" and code.co_qualname == "LRControl.write" and not way:
+            way.extend(running(frame))
         if event == "call" and code.co_filename.endswith(COUNTED.get(code.co_qualname, "none")):
             path = frame.f_locals.get("path" if code.co_name == "read" else "f")
             name = f" {Path(path).parent.parent.name}/{Path(path).name}" if isinstance(path, str | Path) else ""
@@ -46,7 +51,18 @@ def main(out: Path, words: list[str]) -> None:
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     finally:
         sys.setprofile(None)
-        out.write_text(json.dumps(counts))
+        out.write_text(json.dumps({"calls": counts, "way": way}))
+
+
+def running(frame: FrameType | None) -> list[str]:
+    """The files of this checkout that a frame was called through, the outermost first, and its own."""
+    found: list[str] = []
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT) and path != Path(__file__) and ".venv" not in path.parts:
+            found.append(str(path.relative_to(ROOT)))
+        frame = frame.f_back
+    return list(dict.fromkeys(reversed(found)))
 
 
 if __name__ == "__main__":

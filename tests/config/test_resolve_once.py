@@ -29,12 +29,20 @@ ROOMS = ("trainer/config", "trainer/run.py", "trainer/cli", "trainer/sweep/launc
 
 
 def counted(folder, *words):
-    """How often a real run has called what is counted."""
+    """How often a real run has called what is counted, and the files on its way to the learning rate."""
     out = folder.with_suffix(".json")
     command = [sys.executable, str(ROOT / "tests/config/counted.py"), str(out), *SMALL, f"hydra.run.dir={folder}"]
     done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text())
+    found = json.loads(out.read_text())
+    return found["calls"], found["way"]
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory):
+    """The folder of a new run with a checkpoint at every second update, its calls, and its way."""
+    folder = tmp_path_factory.mktemp("runs") / "new"
+    return folder, *counted(folder)
 
 
 def reads(*files):
@@ -42,10 +50,11 @@ def reads(*files):
     return {f"{name} {file}": 1 for name in ("read", "load") for file in files}
 
 
-def test_numbers_curve_and_plan_are_made_once_and_each_checkpoint_is_read_once(tmp_path):
-    assert counted(tmp_path / "new") == ONCE | reads("new/best.ckpt")
-    middle = tmp_path / "new" / "checkpoints" / "update-00000006.ckpt"
-    resumed = counted(tmp_path / "resumed", f"resume.path={middle}")
+def test_numbers_curve_and_plan_are_made_once_and_each_checkpoint_is_read_once(new, tmp_path):
+    folder, calls, _ = new
+    assert calls == ONCE | reads("new/best.ckpt")
+    middle = folder / "checkpoints" / "update-00000006.ckpt"
+    resumed, _ = counted(tmp_path / "resumed", f"resume.path={middle}")
     better = ["resumed/best.ckpt"] if "read resumed/best.ckpt" in resumed else []
     assert resumed == ONCE | reads(f"new/{middle.name}", "new/best.ckpt", *better)
 
@@ -55,8 +64,18 @@ def test_a_best_from_before_the_resume_is_read_once(tmp_path):
     worse = ("optimizer.lr=30", "schedule=constant", "optimizer.weight_decay=1e-9")
     counted(tmp_path / "new", *worse)
     newest = tmp_path / "new" / "checkpoints" / "update-00000008.ckpt"
-    resumed = counted(tmp_path / "resumed", *worse, f"resume.path={newest}")
+    resumed, _ = counted(tmp_path / "resumed", *worse, f"resume.path={newest}")
     assert resumed == ONCE | reads(f"new/{newest.name}", "new/best.ckpt")
+
+
+def test_the_files_on_the_way_to_the_rate_are_those_that_the_page_names(new):
+    page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    section = page.partition("## From the command to the rate")[2].partition("## ")[0]
+    steps, _, wrappers = section.partition("Each of them imports the next.")
+    listed = [line.split("`")[1] for line in steps.splitlines() if line[:1].isdigit()]
+    outside = [name for name in wrappers.split("`")[1::2] if name.endswith(".py")]
+    assert sorted(new[-1]) == sorted([*listed, *outside])
+    assert [name for name in new[-1] if name in listed] == listed
 
 
 def test_training_and_the_plan_command_have_the_same_plan(compose):

@@ -160,7 +160,5 @@ def explained(failure: Diverged, data: Any) -> Diverged:
 
 def check_finite(t: int, norm: float, loss: float | None = None) -> None:
     """Raise `Diverged` where the gradient norm or the loss of update `t` is not finite."""
-    if math.isfinite(norm) and math.isfinite(loss or 0.0):
-        return
-    found = describe(loss, norm)
-    raise Diverged(f"update {t} has {found}: the run stops, and this update is not applied. {ADVICE}", t)
+    if found := describe(loss, norm):
+        raise Diverged(f"update {t} has {found}: the run stops, and this update is not applied. {ADVICE}", t)
