@@ -65,7 +65,7 @@ def endure(app: Path, words: tuple[str, ...], kills: int, seed: int, longest: fl
             break
     seconds = round(time.monotonic() - begun, 1)
     folders = [Path(job["folder"]) for job in _jobs(app)]
-    ends = [len(_lines(folder / "completions")) for folder in folders]
+    ends = [len(_lines_of(folder / "completions")) for folder in folders]
     recorded = [
         job for job in _jobs(app) if job["status"] == "completed" and (Path(job["folder"]) / "result.json").exists()
     ]
@@ -97,7 +97,7 @@ def _jobs(app: Path) -> list[dict[str, str]]:
     return jobs
 
 
-def _lines(path: Path) -> list[str]:
+def _lines_of(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 

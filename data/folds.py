@@ -76,7 +76,7 @@ def in_folds(train: Source, val: Source | None, fold: Fold, seed: int) -> tuple[
         raise ValueError(f"data.folds={fold.folds} is more than the {len(pool)} samples: take fewer.")
     numbers = fold_numbers(len(pool), fold.folds, seed, known_labels(pool))
     mine = numbers == fold.fold
-    return _chosen(pool, (~mine).nonzero()[:, 0]), _chosen(pool, mine.nonzero()[:, 0])
+    return _subset(pool, (~mine).nonzero()[:, 0]), _subset(pool, mine.nonzero()[:, 0])
 
 
 def _same(one: Workers, other: Workers) -> bool:
@@ -108,7 +108,7 @@ def _over(source: Workers, dataset: Dataset) -> Workers:
     return Workers(dataset, source.num_workers, source.collate_fn, source.prepare, source.options)
 
 
-def _chosen(source: Source, indices: Tensor) -> Source:
+def _subset(source: Source, indices: Tensor) -> Source:
     if isinstance(source, Memory):
         return Memory(mapped(source.stored, lambda tensor: tensor.index_select(0, indices)), source.prepare)
     if isinstance(source, Workers):

@@ -40,7 +40,11 @@ class Loaders(Datasets):
         return note if isinstance(self.splits.train, Streamed) else f"{note}; the loader's own order is not used"
 
     def parts(self) -> Mapping[str, Given | None]:
-        loaders = {name: one(f"data.{name}", loader) for name, loader in self.loaders().items() if loader is not None}
+        loaders = {
+            name: checked_loader(f"data.{name}", loader)
+            for name, loader in self.loaders().items()
+            if loader is not None
+        }
         if "train" in loaders and (size := loaders["train"].batch_size) != self.batch_size:
             raise ValueError(
                 f"data.batch_size={self.batch_size}, but the loader of data.train has batches of {size}: "
@@ -49,14 +53,14 @@ class Loaders(Datasets):
         sizes = [int(loader.batch_size or 0) for name, loader in loaders.items() if name != "train"]
         if sizes and self._takes_eval_batch_size:
             self.eval_batch_size = min(sizes)
-        return {name: taken(loaders[name]) if name in loaders else None for name in ("train", "val", "test")}
+        return {name: as_given(loaders[name]) if name in loaders else None for name in ("train", "val", "test")}
 
     def loaders(self) -> dict[str, Any]:
         """The loaders by use; None where there is none."""
         return {name: made(f"data.{name}", given) for name, given in self.given.items()}
 
 
-def one(key: str, loader: Any) -> DataLoader:
+def checked_loader(key: str, loader: Any) -> DataLoader:
     """The loader. ValueError for several, and for one that chooses its samples in a way of its own."""
     if isinstance(loader, list | tuple) and len(loader) == 1:
         loader = loader[0]
@@ -107,7 +111,7 @@ def _takes_each_once(sampler: Any) -> bool:
     return type(sampler) in (SequentialSampler, DistributedSampler)
 
 
-def taken(loader: DataLoader) -> Given:
+def as_given(loader: DataLoader) -> Given:
     """The data set of a loader, and how it reads it."""
     options: dict[str, Any] = {}
     if loader.num_workers:

@@ -161,18 +161,18 @@ class Order:
 
     def positions(self, t: int) -> list[int]:
         """The positions that update `t` takes."""
-        return [self._place(t, micro)[0] for micro in range(0, self.micro_batches(t), self.layout.accumulate)]
+        return [self._micro_place(t, micro)[0] for micro in range(0, self.micro_batches(t), self.layout.accumulate)]
 
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` on this rank."""
         return self.layout.accumulate * self._stage(t)[2]
 
     def _batch(self, t: int, micro: int) -> tuple[int, int]:
-        """The same as `_place`, of the first batches alone where they are repeated."""
-        place, rest = self._place(t, micro)
+        """The same as `_micro_place`, of the first batches alone where they are repeated."""
+        place, rest = self._micro_place(t, micro)
         return place if self.repeated is None else place % self.repeated, rest
 
-    def _place(self, t: int, micro: int) -> tuple[int, int]:
+    def _micro_place(self, t: int, micro: int) -> tuple[int, int]:
         """The update of the layout, and the micro-batch in it, for micro-batch `micro` of update `t`."""
         begin, place, ratio = self._stage(t)
         update, rest = divmod(micro, self.layout.accumulate)

@@ -49,7 +49,7 @@ class Reader(Dataset):
         try:
             if self._holds_tensors:
                 with naming(f"data: samples {_few(request[2])} of {self.name} cannot be read"):
-                    return self._rows(request[2])
+                    return self._stored_rows(request[2])
             with restored_generators():
                 return self._batch(*request)
         except SampleError as error:
@@ -83,7 +83,7 @@ class Reader(Dataset):
         odd = min(found, key=len)
         return f", because of {_few(odd)}" if 0 < 2 * len(odd) < len(samples) else ""
 
-    def _rows(self, indices: list[int]) -> tuple[Any, ...]:
+    def _stored_rows(self, indices: list[int]) -> tuple[Any, ...]:
         dataset: Any = self.dataset
         while isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]

@@ -148,8 +148,10 @@ class Table(DataModule):
                 f"{rows} rows to train on: lower them."
             )
         parts = permutation(rows, self.split_seed, epoch=0).split([rows - sum(sizes), *sizes])
-        found = [stored["path"] if len(parts[0]) == rows else _rows(stored["path"], parts[0])]
-        found += [stored[key] if key in stored else _rows(stored["path"], part) for key, part in zip(keys, parts[1:])]
+        found = [stored["path"] if len(parts[0]) == rows else _rows_at(stored["path"], parts[0])]
+        found += [
+            stored[key] if key in stored else _rows_at(stored["path"], part) for key, part in zip(keys, parts[1:])
+        ]
         return Splits(*(Memory(part) if len(part[0][0]) else None for part in found))  # type: ignore[arg-type]
 
     def after_split(self, splits: Splits) -> Splits:
@@ -197,7 +199,7 @@ class Table(DataModule):
         return torch.cat([numbers, *(part.float() for part in hot)], 1)
 
 
-def _rows(stored: Stored, indices: Tensor) -> Stored:
+def _rows_at(stored: Stored, indices: Tensor) -> Stored:
     (numbers, codes), targets = stored
     return (numbers[indices], codes[indices]), None if targets is None else targets[indices]
 

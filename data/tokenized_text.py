@@ -52,7 +52,7 @@ class TokenizedText(DataModule):
         texts = [text(str(file)) for file in self._files()]
         tokenizer = load_tokenizer(self.tokenizer)
         self._words = len(tokenizer)
-        parts = self._windows(tokenizer, texts) if self.packed else self._lines(tokenizer, texts)
+        parts = self._windows(tokenizer, texts) if self.packed else self._line_samples(tokenizer, texts)
         if parts[0] is None:
             wanted = f"data.context={self.context} tokens" if self.packed else "a line with text"
             raise ValueError(f"data.path={self.path} is too short to train on: it needs {wanted}.")
@@ -77,7 +77,7 @@ class TokenizedText(DataModule):
             for part in parts
         ]
 
-    def _lines(self, tokenizer: Any, texts: list[str]) -> list[Any]:
+    def _line_samples(self, tokenizer: Any, texts: list[str]) -> list[Any]:
         lines = [line for one in texts for line in one.splitlines() if line.strip()]
         if not lines:
             return [None]

@@ -326,7 +326,8 @@ def banned_names(path: Path, source: str) -> Iterator[str]:
     if path.stem in {*BANNED_NAMES, *FORBIDDEN_FILES}:
         yield f"{path}: name the file by what it holds"
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name in BANNED_NAMES:
+        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if named and node.name.lstrip("_") in BANNED_NAMES:
             yield f"{path}:{node.lineno} {node.name}: name it by what it gives"
         name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
         if name in BANNED_VARIABLES:

@@ -1,4 +1,4 @@
-"""The engine: the learning-rate clock, the owned update, callbacks, checkpoints and the assembly."""
+"""Training with an explicit learning-rate curve: docs/house.md says what each package holds."""
 
 from trainer.cli.deferred_packages import defer_packages
 

@@ -24,9 +24,9 @@ def save(path: Path, found: Sequence[CriticalBatch], points: Sequence[Point]) ->
         name = f"to a loss of {one.target:.2f}"
         _law(steps, {b: best.steps for b, best in one.best.items()}, one.steps, color, name)
         _law(rates, {b: best.lr for b, best in one.best.items()}, one.rate, color, name)
-        _mark(steps, one.steps, color, (8, 4), "left")
+        _mark_critical(steps, one.steps, color, (8, 4), "left")
         low = one.target < found[0].target  # the curves of low losses overlap, so their numbers are moved apart
-        _mark(rates, one.rate, color, (9, -6 - 13 * place) if low else (-9, 4), "left" if low else "right")
+        _mark_critical(rates, one.rate, color, (9, -6 - 13 * place) if low else (-9, 4), "left" if low else "right")
     steps.set(title="updates: $S(B) = S_{min}\\,(1 + B_{crit}/B)$", ylabel="updates")
     rates.set(title="best rate: $\\eta(B) = \\eta_{max}\\,/\\,(1 + B_{noise}/B)$", ylabel="learning rate")
     for panel in (steps, rates):
@@ -51,7 +51,7 @@ def _law(panel: Any, points: dict[int, float], law: Callable[[float], float], co
     panel.plot(list(points), list(points.values()), "o", color=color, markersize=5, label=name)
 
 
-def _mark(panel: Any, law: Fit, color: str, shift: tuple[int, int], side: str) -> None:
+def _mark_critical(panel: Any, law: Fit, color: str, shift: tuple[int, int], side: str) -> None:
     """Mark the critical batch: twice the fewest updates, half the largest rate."""
     x, y = law.batch, law(law.batch)
     panel.plot([x], [y], "D", color="white", markeredgecolor=color, markeredgewidth=1.8, markersize=8, zorder=3)

@@ -391,6 +391,6 @@ def test_other_rows_of_a_table_are_treated_as_those_of_the_run(train, tmp_path):
         assert inputs.shape[1] == 4
     with pytest.raises(ConfigError, match="'high' is no class that the run was trained with"):
         run.other_data(write("other.csv", ["1,A,up", "2,A,high"] * 8))
-    run.__dict__["_facts"] = SimpleNamespace(shape={}, class_names=["up", "down"])
+    run.__dict__["_data_facts"] = SimpleNamespace(shape={}, class_names=["up", "down"])
     with pytest.raises(ConfigError, match="class down as label 0, and the run was trained with up there"):
         run.other_data(write("other.csv", rows))

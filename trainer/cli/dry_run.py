@@ -1,4 +1,4 @@
-"""The flag --dry-run: all checks of a training, which is then not begun."""
+"""The flag --dry-run: all checks of a training that is not begun."""
 
 import os
 from collections.abc import Sequence

@@ -255,7 +255,7 @@ def check_values(path: str, called: Callable[..., Any], given: Mapping[str, Any]
         value, hint = given[name], parameters[name].annotation
         by_default = value is None and parameters[name].default is None
         if not by_default and hint is not inspect.Parameter.empty and not fits(value, hint):
-            raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_words(hint)}.")
+            raise ConfigError(f"{path}.{name}={value!r} does not fit {called.__name__}: give {_allowed_values(hint)}.")
 
 
 def _parameters(called: Callable[..., Any], follow_wrapped: bool = True) -> Mapping[str, inspect.Parameter]:
@@ -298,22 +298,22 @@ def fits(value: Any, hint: Any, strict: bool = False) -> bool:
     return isinstance(value, kind) or (isinstance(value, str) and not strict and kind not in _WORDS)
 
 
-def _words(hint: Any) -> str:
+def _allowed_values(hint: Any) -> str:
     """The values that an annotation allows, in words."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        words = dict.fromkeys(_words(part) for part in inner if part is not int or float not in inner)
+        words = dict.fromkeys(_allowed_values(part) for part in inner if part is not int or float not in inner)
         return " or ".join(words)
     if kind is Literal:
         return " or ".join(map(str, inner))
     if kind is Callable:
         return "a function, as {_target_: module.name, _partial_: true}"
     if kind is tuple and inner and inner[-1] is not ...:
-        return f"a list of {len(inner)}: {', '.join(map(_words, inner))}"
+        return f"a list of {len(inner)}: {', '.join(map(_allowed_values, inner))}"
     if kind is tuple or kind in _LISTS:
-        return f"a list, each {_words(inner[0])}" if inner else "a list"
+        return f"a list, each {_allowed_values(inner[0])}" if inner else "a list"
     if _takes_tensor(kind):
         return "a list of numbers"
     if kind in (dict, Mapping):
-        return f"names, each for {_words(inner[1])}" if inner else "names and values"
+        return f"names, each for {_allowed_values(inner[1])}" if inner else "names and values"
     return _WORDS.get(kind) or f"a {getattr(kind, '__name__', kind)}"

@@ -72,7 +72,7 @@ def check_text(path: str, target: Any, allow: Sequence[str]) -> None:
     if not isinstance(target, str) or "." not in target or not all(map(str.isidentifier, target.split("."))):
         raise ConfigError(f"{path}._target_={target} names no class: write it as package.module.Class.")
     if not _allowed(path, target, allow):
-        raise ConfigError(_refusal(path, target, target, allow))
+        raise ConfigError(_why_refused(path, target, target, allow))
     if private := [part for part in target.split(".") if part.startswith("_") and part != "__main__"]:
         raise ConfigError(f"{path}._target_={target}: {private[0]} is private: name a public class or function.")
 
@@ -81,7 +81,7 @@ def check_found(path: str, target: str, found: Callable[..., Any], allow: Sequen
     """Refuse what a `_target_` has found where its home or its kind is not allowed there. Nothing is called."""
     home = f"{getattr(found, '__module__', None)}.{target.rpartition('.')[2]}"
     if not _allowed(path, home, allow):
-        raise ConfigError(_refusal(path, target, home, allow))
+        raise ConfigError(_why_refused(path, target, home, allow))
     owner = found.__self__ if inspect.ismethod(found) else found
     package = None if _within(home, allow) else next(one for one in _packages(path) if _within(home, [one.name]))
     if package is not None and not _of_package(package, home, owner):
@@ -144,7 +144,7 @@ def _within(name: str, packages: Sequence[str]) -> bool:
     return any(name.startswith(f"{package}.") for package in packages)
 
 
-def _refusal(path: str, target: str, home: str, allow: Sequence[str]) -> str:
+def _why_refused(path: str, target: str, home: str, allow: Sequence[str]) -> str:
     """Why a target is refused, and what to do; never the advice to allow a package that is never allowed."""
     said = f"{path}._target_={target}" + (f" (that is {home})" if home != target else "")
     root, group = home.partition(".")[0], path.partition(".")[0]

@@ -130,13 +130,13 @@ class ModelStep:
 
     def __call__(self, net: nn.Module, batch: Mapping[str, Any], *, t: int) -> StepOutput:
         found = net(**batch)
-        loss = _part(found, "loss")
+        loss = _field_of(found, "loss")
         if loss is None:
             raise ConfigError(
                 f"task.step: {type(net).__name__} gives no loss for a batch of {', '.join(batch)}: "
                 "add its labels to the batch, or take a step of your own."
             )
-        outputs, targets = _widened(_part(found, "logits")), batch.get("labels")
+        outputs, targets = _widened(_field_of(found, "logits")), batch.get("labels")
         if self.weight == "shifted_labels" and outputs is not None:
             outputs, targets = outputs[:, :-1], batch["labels"][:, 1:]
         if self.flatten and outputs is not None and targets is not None:
@@ -170,7 +170,7 @@ class ModelStep:
         first = torch.full_like(labels, self.ignore_index)
         first[:, 0] = counted.max()
         masks = {name: torch.ones_like(mask) for name, mask in batch.items() if name == "attention_mask"}
-        loss = _part(net(**{**batch, **masks, "labels": first}), "loss")
+        loss = _field_of(net(**{**batch, **masks, "labels": first}), "loss")
         right = "labels" if torch.isfinite(loss) and loss > 0 else "shifted_labels"
         if right != self.weight:
             leaves = "counts" if right == "labels" else "leaves out"
@@ -268,7 +268,7 @@ def _class_weight(loss: Any, targets: Tensor) -> Tensor | None:
     return (loss.weight[targets.where(counted, 0)] * counted).sum()
 
 
-def _part(found: Any, name: str) -> Any:
+def _field_of(found: Any, name: str) -> Any:
     return found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
 
 

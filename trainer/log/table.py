@@ -128,7 +128,7 @@ class CSV(RunLogger):
 
     def _rewrite(self, steps: list[int], new: list[str]) -> None:
         """Write the file anew, with more columns, and with what came late for rows in it."""
-        lines, commas = self._lines(self._columns or KEYS), b"," * len(new)
+        lines, commas = self._complete_rows(self._columns or KEYS), b"," * len(new)
         self._columns = [*(self._columns or KEYS), *new]
         late = [step for step in steps if step < self._last]
         with replaced(self._path) as temporary, temporary.open("wb") as file:
@@ -152,7 +152,7 @@ class CSV(RunLogger):
         cells = zip(self._columns[1:], line.decode().rstrip("\n").split(",")[1:])
         return {tag: float(cell) for tag, cell in cells if cell}
 
-    def _lines(self, columns: list[str]) -> Iterator[tuple[int, bytes]]:
+    def _complete_rows(self, columns: list[str]) -> Iterator[tuple[int, bytes]]:
         """The complete rows of the file, which has these columns, with their steps."""
         if not self._path.exists():
             return
@@ -174,7 +174,7 @@ class CSV(RunLogger):
         if self._columns[:2] != KEYS:
             raise ConfigError(f"{self._path} is no log of a run: move it, because the run writes this file.")
         end, final = len(_header(self._columns)), b""
-        for step, line in self._lines(self._columns):
+        for step, line in self._complete_rows(self._columns):
             if step >= before:
                 break
             self._last, self._last_at, final = step, end, line

@@ -153,7 +153,7 @@ class WandB(RunLogger):
         self._put_aside()
         self._run = self._opened(earlier["id"] if kept else None, appends)
         self._begun = True
-        for step, row in () if appends else self._rows():
+        for step, row in () if appends else self._rows_of_table():
             self._run.log(row, step=step)
         self._highest = int(min(self._highest, before - 1)) if earlier else -1
         self._write_note()
@@ -208,7 +208,7 @@ class WandB(RunLogger):
             if not any(path.glob("*.synced")):
                 path.rename(path.with_name(path.name.replace("offline", "replaced", 1)))
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, float]]]:
+    def _rows_of_table(self) -> Iterator[tuple[int, dict[str, float]]]:
         """The rows of the table."""
         self._table.save()
         if not (path := Path(self._table.save_dir, FILE)).exists():

@@ -85,8 +85,8 @@ class LRPolicy:
             return [self.lr(t, name, plateau, gain, backoff) for name in self.groups]
         warmup, common = self.warmup.factor(t), self.schedule(t)
         if not self.own:
-            return [peak * warmup * common * plateau for peak, _ in self._rows]
-        return [peak * warmup * (own(t) if own else common) * plateau for peak, own in self._rows]
+            return [peak * warmup * common * plateau for peak, _ in self._group_curves]
+        return [peak * warmup * (own(t) if own else common) * plateau for peak, own in self._group_curves]
 
     def values(self, t: int, plateau: float = 1.0) -> dict[str, list[float]]:
         """The other hyper-parameters of update `t`, each for all groups, or as one number for the whole run."""
@@ -99,6 +99,6 @@ class LRPolicy:
         }
 
     @cached_property
-    def _rows(self) -> list[tuple[float, Schedule | None]]:
+    def _group_curves(self) -> list[tuple[float, Schedule | None]]:
         """Each group's peak, and its own schedule where it has one."""
         return [(self.peak_lr * mult, self.own.get(name)) for name, mult in self.groups.items()]

@@ -60,7 +60,7 @@ def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:
 
 def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
     points: list[tuple[int, float]] = []
-    for i, row in enumerate(_rows(path), start=1):
+    for i, row in enumerate(_rows_of(path), start=1):
         if not isinstance(row, list) or len(row) != 2:
             raise ConfigError(f"path={path}: row {i} is {_short(row)}, not a pair of t and value: {FORM}")
         name = f"path={path}: in row {i}, t"
@@ -75,7 +75,7 @@ def _points(horizon: Horizon, path: str) -> list[tuple[int, float]]:
     return points
 
 
-def _rows(path: str) -> list[Any]:
+def _rows_of(path: str) -> list[Any]:
     """The rows of a file, not yet checked."""
     if not isinstance(path, str) or Path(path).suffix.lower() not in (".csv", ".json"):
         raise ConfigError(f"path={path!r} is not a table: {FORM}")

@@ -40,7 +40,9 @@ def traced(policy: LRPolicy, total: int) -> Trace:
     schedules = {id(made): made for made in map(policy.schedule_of, policy.groups)}
     home = {name: (policy.peak_lr * mult, id(policy.schedule_of(name))) for name, mult in policy.groups.items()}
     curves = {place: array("d") for place in home.values()}
-    hyper_schedules = {name: {group: array("d") for group in _owners(policy, name)} for name in policy.hyper_schedules}
+    hyper_schedules = {
+        name: {group: array("d") for group in _groups_with(policy, name)} for name in policy.hyper_schedules
+    }
     for begin in range(0, total, _CHUNK):
         ts = range(begin, min(begin + _CHUNK, total))
         rise = list(map(policy.warmup.factor, ts))
@@ -49,7 +51,7 @@ def traced(policy: LRPolicy, total: int) -> Trace:
             curve.fromlist([peak * w * m for w, m in zip(rise, falls[key])])
         if hyper_schedules:
             shares = {key: list(map(mul, rise, fall)) for key, fall in falls.items()}
-            _turn(policy, hyper_schedules, ts, [shares[key] for _, key in home.values()])
+            _extend(policy, hyper_schedules, ts, [shares[key] for _, key in home.values()])
     return Trace({name: curves[place] for name, place in home.items()}, hyper_schedules)
 
 
@@ -65,12 +67,12 @@ def course(group: str, curve: Values) -> Course:
     return Course(curve[0], high, curve.index(high), curve[-1], area)
 
 
-def _owners(policy: LRPolicy, name: str) -> list[str]:
+def _groups_with(policy: LRPolicy, name: str) -> list[str]:
     """The groups that have values of a hyper-parameter, or `RUN`."""
     return list(policy.groups) if len(policy.hyper_schedules[name].bases) >= len(policy.groups) else [RUN]
 
 
-def _turn(
+def _extend(
     policy: LRPolicy, hyper_schedules: dict[str, dict[str, Values]], ts: range, shares: list[list[float]]
 ) -> None:
     for name, (rule, bases) in policy.hyper_schedules.items():

@@ -49,11 +49,11 @@ class MicroGradients:
         else:
             squares = self._squares([parameter.grad for parameter in self.parameters])
             self.small = squares if number == 1 else self.small + squares
-            self._hold(back=number == of)
+            self._add_to_held(back=number == of)
         if number == of:
             self._conclude(of)
 
-    def _hold(self, back: bool) -> None:
+    def _add_to_held(self, back: bool) -> None:
         """Add the gradients of the parameters to `held` and clear them; with `back`, move the sums back instead."""
         for i, parameter in enumerate(self.parameters):
             held, gradient = self.held[i], parameter.grad

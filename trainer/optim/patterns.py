@@ -69,7 +69,7 @@ def pattern_groups(
     read = [_read(i, entry) for i, entry in enumerate(patterns)]
     if not read:
         return decay_groups(net, weight_decay, lr, bias=bias, norm=norm, embedding=embedding)
-    owner = _owners(net, read)
+    owner = _pattern_of_parameters(net, read)
     undecayed = no_decay(net, bias, norm, embedding)
     left = [parameter for parameter in trainable(net) if id(parameter) not in owner]
     groups = Group("decay", left, weight_decay).split_no_decay(undecayed) if left else []
@@ -110,7 +110,7 @@ def _read(i: int, entry: Mapping[str, Any]) -> Pattern:
     return Pattern(**entry)
 
 
-def _owners(net: nn.Module, patterns: list[Pattern]) -> dict[int, Pattern]:
+def _pattern_of_parameters(net: nn.Module, patterns: list[Pattern]) -> dict[int, Pattern]:
     """The pattern of each parameter, by its id; a tied parameter can match by any of its names."""
     named = [(name, p) for name, p in net.named_parameters(remove_duplicate=False) if p.requires_grad]
     owner: dict[int, Pattern] = {}

@@ -34,7 +34,7 @@ def roll_back(failure: Diverged, module: Module, checkpointing: Checkpointing) -
     if len(past) >= rule.limit:
         raise Diverged(f"{failure} The run has rolled back guard.limit={rule.limit} times.", failure.update)
     folder, trainer = checkpointing.folder, module.trainer
-    point = ResumePoint.read(Path(trainer.strategy.broadcast(_chosen(folder, past, module))), folder.parent)
+    point = ResumePoint.read(Path(trainer.strategy.broadcast(_file_to_return_to(folder, past, module))), folder.parent)
     positions = _offending(failure, module, point.saved["updates"]) if rule.leave_out else []
     left_out = sorted({*point.saved.get("left_out", []), *module.clock.left_out, *positions})
     now = module.control.rollbacks
@@ -71,7 +71,7 @@ def event(point: ResumePoint, failure: Diverged, limit: int) -> str:
     )
 
 
-def _chosen(folder: Path, past: list[Segment], module: Module) -> str:
+def _file_to_return_to(folder: Path, past: list[Segment], module: Module) -> str:
     """The file to return to, chosen on rank 0."""
     if not module.trainer.is_global_zero:
         return ""

@@ -74,7 +74,7 @@ class FolderLock:
             holder = self.holder()
             patience = _patience(holder) if wait else 0.0
             if time.monotonic() - begun > patience:
-                raise ConfigError(self._refusal(holder))
+                raise ConfigError(self._why_refused(holder))
             if patience > AT_ONCE and not announced:
                 announced = _tell(
                     f"{self.folder} still belongs to {_name(holder)}: waiting up to {patience:g} s for its end"
@@ -185,7 +185,7 @@ class FolderLock:
         finally:
             os.close(folder)
 
-    def _refusal(self, holder: dict[str, Any]) -> str:
+    def _why_refused(self, holder: dict[str, Any]) -> str:
         state = "whose processes are being ended" if _is_dead(holder) else "that still runs"
         return (
             f"{self.folder} belongs to {holder.get('what', 'another process')} {state}: {_name(holder)}: wait for its "

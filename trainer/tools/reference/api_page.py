@@ -57,11 +57,11 @@ def page() -> str:
             parts.append(_code(_signature(name.rpartition(".")[2], documented)))
             parts.append(_text(documented))
             for member in MEMBERS.get(name, []):
-                parts.append(_member(documented, member))
+                parts.append(_member_text(documented, member))
     return "\n".join(parts)
 
 
-def _member(owner: Any, name: str) -> str:
+def _member_text(owner: Any, name: str) -> str:
     found = inspect.getattr_static(owner, name)
     if inspect.isfunction(found):
         return f"#### {owner.__name__}.{name}\n\n{_code(_signature(name, found))}\n{_text(found)}"

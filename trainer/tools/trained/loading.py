@@ -109,7 +109,7 @@ class Run:
     @property
     def class_names(self) -> list[str]:
         """The names of the classes, in the order of the outputs; empty where the data has none."""
-        return list(getattr(self._facts, "class_names", None) or ())
+        return list(getattr(self._data_facts, "class_names", None) or ())
 
     @cached_property
     def settings(self) -> Settings:
@@ -152,7 +152,7 @@ class Run:
         with fork_rng():  # only below an adapter are the initial weights those of the run
             if adapted:
                 torch.manual_seed(settings.seed)
-            net, origin = prepared_net(build_net(settings, self._facts.shape), settings, read=adapted)
+            net, origin = prepared_net(build_net(settings, self._data_facts.shape), settings, read=adapted)
         if origin.base != self._saved.get("base"):
             raise ConfigError(
                 f"checkpoint={self.checkpoint} has an adapter for frozen weights with the hash "
@@ -168,10 +168,10 @@ class Run:
 
     @cached_property
     def _task(self) -> Task:
-        return task_of(self.settings, self._facts)
+        return task_of(self.settings, self._data_facts)
 
     @cached_property
-    def _facts(self) -> Any:
+    def _data_facts(self) -> Any:
         """What net and task need of the data of the run: its `shape` and `class_names`."""
         if "shape" not in self._saved:
             return self.data
@@ -191,7 +191,7 @@ class Run:
             ConfigError: the data cannot be read, or has another shape than that of the run.
         """
         folder = None if config_dir is None else Path(config_dir)
-        return other_data(self.settings, self._facts, self._content, overrides, folder, purpose)
+        return other_data(self.settings, self._data_facts, self._content, overrides, folder, purpose)
 
     def predict(self, data: Any, batch_size: int | None = None) -> Any:
         """The outputs of the net for all samples, on the CPU, in the order of the data.
@@ -236,7 +236,7 @@ class Run:
         target = Path(path)
         check_new_file(target, FORMATS, force)
         inputs = None if is_state(target) else self._sample(sample)
-        export(_whole(self.net), inputs, target)
+        export(_merged(self.net), inputs, target)
         return target
 
     def _batches(self, data: Any, batch_size: int | None, stage: str = "test") -> Iterator[Any]:
@@ -321,7 +321,7 @@ def _spec(updates: int, batch: int) -> TrainSpec:
     return TrainSpec(policy, Horizon(max(1, updates), batch), no_optimizer, (), observers)
 
 
-def _whole(net: nn.Module) -> nn.Module:
+def _merged(net: nn.Module) -> nn.Module:
     """The net to export: with the adapter in its weights, where peft has made one."""
     return copy.deepcopy(net).merge_and_unload() if hasattr(net, "merge_and_unload") else net  # type: ignore[operator]
 

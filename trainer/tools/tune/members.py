@@ -1,4 +1,4 @@
-"""Short trainings of one run that differ in a few numbers and the seed: one after another, in this process.
+"""Short trainings of one run that differ in a few numbers and the seed: one after another or as one, in this process.
 
 Imports and the composed config are shared. Each training has its own folder, with config, plan, log and result, as a
 run of `cadence train` has, but for checkpoints and the test.
@@ -116,7 +116,7 @@ class Members:
                 return
             seconds = (time.time() - started) / len(parts)
             for member, one, failure in zip(members, parts, failures):
-                announce(one, self._words(member), self.program)
+                announce(one, self._all_overrides(member), self.program)
                 conclude(one, _ending(failure), seconds)
 
     def _built(self, members: Sequence[Member], folders: Sequence[Path]) -> list[Parts]:
@@ -175,7 +175,7 @@ class Members:
     def _trained(self, settings: Settings, member: Member, folder: Path) -> Outcome:
         started = time.time()
         parts = build(resolve(settings), folder)
-        announce(parts, self._words(member), self.program)
+        announce(parts, self._all_overrides(member), self.program)
         outcome = _ending(None)
         try:
             fit(parts)
@@ -188,7 +188,7 @@ class Members:
             outcome = {"status": "failed", "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         return conclude(parts, outcome, time.time() - started)
 
-    def _words(self, member: Member) -> list[str]:
+    def _all_overrides(self, member: Member) -> list[str]:
         """All overrides of a member: those of the run that it does not replace, and its own."""
         own = {key_of(word) for word in member.overrides}
         return [*(word for word in self.overrides if key_of(word) not in own), *member.overrides]
