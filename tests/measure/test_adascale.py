@@ -160,7 +160,7 @@ def test_tau_ends_the_run_inside_a_block_after_a_validation_and_all_of_it_is_log
     assert [step for step, _ in log["adascale/gain"]] == steps
     assert gains == pytest.approx([gain for _, gain, *_ in seen], rel=1e-6)
     assert places == pytest.approx([tau for *_, tau in seen], rel=1e-6)
-    assert [value for _, value in log["lr_factors/decay/scale"]] == gains
+    assert [value for _, value in log["x_lr_factors/decay/scale"]] == gains
     assert [value for _, value in log["lr/decay"]] == pytest.approx([row[3][0] for row in seen], rel=1e-6)
     assert [step for step, _ in log["val/loss"]] == [*range(9, clock.t, 10), clock.t - 1]
     assert assembly.checkpointing.best["update"] is not None

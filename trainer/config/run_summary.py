@@ -30,7 +30,7 @@ from trainer.config.prepared_net import format_origin
 from trainer.config.resolve import Resolved
 from trainer.config.run_parts import counted, format_parts, summary_of_parts
 from trainer.config.settings import Settings
-from trainer.config.tensorboard_tabs import charts_of, hparams_of, text_of
+from trainer.config.tensorboard_tabs import charts_of, hparams_of, text_of, text_of_scores
 from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
@@ -124,6 +124,8 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             columns = hparams_of(settings.record, main_scores(metrics))
+            if metrics:
+                logger.log_text("scores", text_of_scores(metrics), module.clock.t)
             logger.log_hparams(columns, module.clock.t, outcome["status"] == "completed")
             logger.close()
         elif isinstance(logger, RunLogger):

@@ -9,14 +9,18 @@ from trainer.resume.changes import flat
 
 def charts_of(metrics: Sequence[str]) -> dict[str, list[str]]:
     """The charts of the Custom Scalars tab of TensorBoard: learning rates, losses, scores."""
-    scores = {name: [rf"^(val|test)/{re.escape(name)}(/|$)"] for name in metrics}
-    return {"learning rate": ["^lr/"], "loss": ["^(train|val|test)/loss$"], **scores}
+    scores = {name: [rf"^val/{re.escape(name)}(/|$)"] for name in metrics}
+    return {"learning rate": ["^lr/"], "loss": ["^(train|val)/loss$"], **scores}
 
 
 def text_of(rows: Sequence[tuple[str, str]], command: str, config: str) -> str:
     """The Text tab: the table at the start of the run, its command and its config."""
-    table = "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])
-    return f"{table}\n\n```sh\n{command}\n```\n\n```yaml\n{config}```"
+    return f"{_table(rows)}\n\n```sh\n{command}\n```\n\n```yaml\n{config}```"
+
+
+def text_of_scores(scores: Mapping[str, float]) -> str:
+    """The scores of the best checkpoint and of the test, in the Text tab."""
+    return _table([(name, f"{value:#.6g}") for name, value in scores.items()])
 
 
 def hparams_of(config: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
@@ -31,3 +35,7 @@ def hparams_of(config: Mapping[str, Any], scores: Mapping[str, float]) -> dict[s
     }
     plain = {key: value for key, value in settings.items() if not key.rpartition(".")[2].startswith("_")}
     return {**kinds, **plain, **{f"score {name}": value for name, value in scores.items()}}
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in [("", ""), ("---", "---"), *rows])

@@ -27,11 +27,10 @@ from trainer.engine.step import StepOutput, check_output
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater
-from trainer.log.metric_buffer import MetricBuffer, log_updates
+from trainer.log.metric_buffer import MetricBuffer, changing_factors, log_updates
 from trainer.log.pictures import matrix_picture
 from trainer.log.tensorboard import TensorBoard
 from trainer.lr.backoff import rollbacks
-from trainer.lr.guard import Rollback
 from trainer.optim.composite import keep_configured
 
 
@@ -59,7 +58,7 @@ class Module(pl.LightningModule):
         self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
         self.guard = Guard(spec.guard, self.clock)
         self.control.rollbacks = rollbacks(spec.origin.get("curve_history", ()), self.horizon.batch_size)
-        self.metric_buffer.backs_off = isinstance(spec.guard, Rollback)
+        self.metric_buffer.charted = changing_factors(spec.policy, spec.horizon.total)
         self.averaging, self.observers = Averaging(net, spec.average), spec.observers(self.clock, self.control)
         self.recent: dict[str, float] = {}
         self.arrays: dict[str, Numbers] = {}
@@ -178,14 +177,15 @@ class Module(pl.LightningModule):
         self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
 
     def log_event(self, t: int, event: str, name: str, count: int) -> None:
-        """Tell what the guard did before update `t`: on stderr, in the texts of the log, and as guard/`name`.
+        """Tell what the guard did before update `t`: on stderr, in TensorBoard's texts, as guard/`name` in other logs.
 
         It is logged at the last update before `t`, which a run resumed at `t` keeps.
         """
         for logger in self.trainer.loggers:
-            logger.log_metrics({f"guard/{name}": count}, max(t - 1, 0))
             if isinstance(logger, TensorBoard):
                 logger.log_text("events", event, max(t - 1, 0))
+            else:
+                logger.log_metrics({f"guard/{name}": count}, max(t - 1, 0))
         if self.trainer.is_global_zero:
             print(event, file=sys.stderr, flush=True)
 

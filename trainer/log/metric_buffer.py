@@ -14,8 +14,10 @@ from torch import Tensor
 from trainer.log.run_logger import RunLogger
 from trainer.lr import LRPolicy
 
-VARYING = ("warmup", "schedule", "plateau")
-"""The factors that change with the update; the table at the start of the run shows the others."""
+VARYING = ("scale", "warmup", "schedule", "plateau", "backoff")
+"""The factors that may change with the update; the table at the start of the run shows the others."""
+FACTORS = "x_lr_factors"
+"""The group of the factors. TensorBoard sorts its groups by name: this one comes after `lr`, `train` and `val`."""
 RESERVED = frozenset({"loss", "grad_norm", "samples_per_second"})
 """Names below `train/` that every run logs."""
 
@@ -55,8 +57,8 @@ class MetricBuffer:
     seen: list[Observation | None] = field(default_factory=list)
     logs: list[Mapping[str, Tensor]] = field(default_factory=list)
     since: float = 0.0
-    backs_off: bool = False
-    """Whether the factor `backoff` is logged where it is 1, too."""
+    charted: set[str] = field(default_factory=set)
+    """The factors that are logged where they are 1, too, by tag; others join at their first value that is not 1."""
 
     def __len__(self) -> int:
         return len(self.updates)
@@ -92,12 +94,11 @@ class MetricBuffer:
         """
         losses, norms = over_ranks(torch.stack(self.measures).view(-1, 2)).T.tolist()
         columns = {"train/loss": losses, "train/grad_norm": norms, **self._logged(over_ranks)}
-        varying = VARYING if policy.most_gain is None else ("scale", *VARYING)
-        if self.backs_off or any(factor != 1.0 for factor in self.backoffs):
-            varying = (*varying, "backoff")
+        varying = VARYING[1:] if policy.most_gain is None else VARYING
         for i, (name, factors) in enumerate(self._factors(policy)):
             columns[f"lr/{name}"] = [row[i] for row in self.lrs]
-            columns |= {f"lr_factors/{name}/{key}": [row[key] for row in factors] for key in varying}
+            series = {f"{FACTORS}/{name}/{key}": [row[key] for row in factors] for key in varying}
+            columns |= {tag: values for tag, values in series.items() if self._is_charted(tag, values)}
         for key, schedule in policy.hyper_schedules.items():
             names = (
                 [f"hyper_schedule/{name}/{key}" for name in policy.groups]
@@ -106,6 +107,11 @@ class MetricBuffer:
             )
             columns |= {name: [row[key][i] for row in self.values] for i, name in enumerate(names)}
         return columns | self._observed()
+
+    def _is_charted(self, tag: str, values: Iterable[float]) -> bool:
+        if tag not in self.charted and any(value != 1.0 for value in values):
+            self.charted.add(tag)
+        return tag in self.charted
 
     def _factors(self, policy: LRPolicy) -> Iterator[tuple[str, list[dict[str, float]]]]:
         """Each group with the varying factors of its rows; groups of one schedule and one clock share them."""
@@ -149,6 +155,18 @@ class MetricBuffer:
         self.lrs, self.plateaus, self.backoffs, self.places = [], [], [], []
         self.values, self.seen, self.logs = [], [], []
         self.since = time.time()
+
+
+def changing_factors(policy: LRPolicy, total: int) -> set[str]:
+    """The tags of the warm-ups and schedules that are not 1 in all of a run's `total` updates.
+
+    A long run is looked at in its first and last updates and in 10,000 others.
+    """
+    places = [total - 1, *range(min(total, 10_000)), *range(0, total, max(1, total // 10_000))]
+    warms = any(policy.warmup.factor(t) != 1.0 for t in places)
+    tags = {f"{FACTORS}/{name}/warmup" for name in policy.groups} if warms else set()
+    common = {id(rule): any(rule(t) != 1.0 for t in places) for rule in map(policy.schedule_of, policy.groups)}
+    return tags | {f"{FACTORS}/{name}/schedule" for name in policy.groups if common[id(policy.schedule_of(name))]}
 
 
 def log_updates(

@@ -74,10 +74,10 @@ class TensorBoard(RunLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write one event with all `metrics` at `step`; Lightning's own `epoch` is left out."""
+        """Write one event at `step` with all `metrics` but `epoch` and `test/…`, which would be charts of a point."""
         if step is None:
             raise ValueError(f"log_metrics({list(metrics)}) has no step: pass the number of the update.")
-        kept = {tag: value for tag, value in metrics.items() if tag != "epoch"}
+        kept = {tag: value for tag, value in metrics.items() if tag != "epoch" and not tag.startswith("test/")}
         if kept:
             self._open().write_scalars(tuple(kept), step, time.time(), float32(kept.values()))
             self._flush_if_due()
