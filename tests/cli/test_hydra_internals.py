@@ -93,8 +93,15 @@ def test_a_job_that_failed_raises_what_it_raised_with_the_folder_of_its_run() ->
 
 
 def test_a_flag_that_is_not_known_is_a_config_error() -> None:
-    with hydra_raises(), pytest.raises(ConfigError, match=r"--no-such.*: flags come first"):
+    with hydra_raises(), pytest.raises(ConfigError, match=r"--no-such.*: --help shows the flags"):
         ArgumentParser().parse_args(["--no-such"])
+
+
+def test_settings_behind_a_flag_that_follows_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "a=1", "--config-dir", "mine", "b=2", "-m", "c=3", "~d"])
+    with hydra_raises():
+        flags = given_flags()
+    assert (flags.config_dir, flags.multirun, flags.overrides) == ("mine", True, ["a=1", "b=2", "c=3", "~d"])
 
 
 def test_a_launcher_of_jobs_inside_processes_is_refused_before_it_is_made() -> None:

@@ -133,7 +133,7 @@ FLAGS = [
     (["--optimizer.lr=0.1"], "a setting has no dashes: write optimizer.lr=0.1"),
     (["--epochs=5"], "a setting has no dashes: the length is trainer.duration=5ep"),
     (["--learning-rate", "0.1"], "a setting has no dashes: the learning rate at its peak is optimizer.lr=0.1"),
-    (["--no-such", "3"], "flags come first, then all settings together; --help shows both."),
+    (["--no-such", "3"], "--help shows the flags; a setting is KEY=VALUE."),
 ]
 
 

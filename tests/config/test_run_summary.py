@@ -11,7 +11,9 @@ from trainer.config.tensorboard_tabs import hparams_of
 
 def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     best: dict[str, Any] = {"value": 0.5, "scores": {"val/loss[x]": 0.5}, "update": 3, "metric": "val/loss[x]"}
-    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"}, "[x]")
+    _print_result(
+        {"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"}, "[x]", "stretch"
+    )
     _print_table([("groups[a]", "layer[b]: 3 numbers")])
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         "best loss[x] 0.5000 after update 3, by val/loss[x]",
@@ -37,11 +39,11 @@ def test_the_end_names_the_commands_that_follow(
     }
     (tmp_path / "outputs/a b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    _print_result(result, "a b", quiet=True)
+    _print_result(result, "a b", None, quiet=True)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["best", "test", "updates", "folder"]
-    _print_result(result, "a b")
+    _print_result(result, "a b", "stretch")
     (tmp_path / "outputs/a b/events.out.tfevents.1").touch()
-    _print_result({**result, "test": {}}, "a b")
+    _print_result({**result, "test": {}}, "a b", "stretch")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[4] == "next cadence predict 'outputs/a b' predictions.csv"
     assert lines[-4:-2] == ["next tensorboard --logdir outputs", "cadence doctor 'outputs/a b'"]
@@ -53,7 +55,7 @@ def test_the_end_names_the_commands_that_follow(
 
 def test_a_name_that_hydra_cannot_read_is_quoted_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     best = {"value": None, "scores": {}, "update": 3, "metric": "val/loss"}
-    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a"}, "für=1")
+    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a"}, "für=1", "stretch")
     assert """ name='"für=1"' resume=auto""" in capsys.readouterr().out
 
 

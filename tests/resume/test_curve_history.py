@@ -8,7 +8,7 @@ import pytest
 
 from trainer.checkpoint.io import checkpoints_in, read
 from trainer.cli.hydra_internals import VERSION_BASE
-from trainer.config.resolve import horizon_of, plan_of
+from trainer.config.resolve import horizon_of, plan_of, policy_of_longer
 from trainer.config.run_summary import summary_of_run
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
@@ -268,6 +268,37 @@ def test_a_curve_that_counts_single_updates_cannot_be_stretched(tmp_path):
     longer = ("resume.path=x", *words, "trainer.duration=80", "resume.policy=stretch")
     with pytest.raises(ConfigError, match="counts in updates"):
         assemble(config(*longer), tmp_path / "longer", path)
+
+
+@pytest.mark.parametrize(
+    ("words", "policy"),
+    [
+        ((), "stretch"),
+        (("schedule=exponential", "schedule.gamma=0.9"), "rewarm"),
+        (
+            (
+                "schedule=step",
+                "schedule.every=16",
+                "schedule.gamma=0.5",
+                "warmup=hold",
+                "batch_schedule=grow",
+                "batch_schedule.max_batch_size=16",
+            ),
+            None,
+        ),
+        (("scaling=adascale", "scaling.base_batch_size=4", "trainer.accumulate=2"), None),
+    ],
+)
+def test_the_policy_for_a_longer_run_is_one_that_its_resume_takes(tmp_path, words, policy):
+    assert policy_of_longer(assemble(config(*words), tmp_path).resolved) == policy
+
+
+def test_a_run_that_was_resumed_with_another_curve_is_not_said_to_stretch(first, tmp_path):
+    assembly, _ = resumed(first, tmp_path, "optimizer.lr=0.05", "resume.policy=override")
+    assert policy_of_longer(assembly.resolved) == "rewarm"
+    path = checkpoints_in(tmp_path / "checkpoints")[-1]
+    longer = ("resume.path=x", "optimizer.lr=0.05", "trainer.duration=80", "resume.policy=rewarm")
+    assemble(config(*longer), tmp_path / "longer", path)
 
 
 def test_a_stretched_curve_is_stretched_again():

@@ -63,6 +63,7 @@ def hydra_raises() -> Iterator[None]:
     - `JobReturn.return_value` prints `Error executing job with overrides`: now it raises what the job has raised.
     - `ArgumentParser.error` prints the usage and exits: now it raises a `ConfigError`.
     - `ArgumentParser.parse_known_args` takes `--experimental-rerun`, which loads a pickle or trusts a folder: refused.
+      It leaves settings behind a flag that follows other settings: now they are settings, too.
     - `Plugins.instantiate_launcher` makes any launcher: now one whose jobs cannot be distributed is refused first.
     - `ConfigLoaderImpl._load_configuration_impl` gives any config: now one is refused that lets Hydra call what no
       training needs, and one that allows packages by a file. Hydra 1.4 calls `load_configuration` only for its compose
@@ -127,7 +128,7 @@ def _return_value(job: JobReturn) -> Any:
 
 
 def _raise_usage(parser: ArgumentParser, message: str) -> None:
-    hint = setting_in_flags(message) or "flags come first, then all settings together; --help shows both."
+    hint = setting_in_flags(message) or "--help shows the flags; a setting is KEY=VALUE."
     raise ConfigError(f"{message}: {hint}")
 
 
@@ -154,6 +155,8 @@ def _checked_flags(parse: Callable[..., Any]) -> Callable[..., Any]:
                 f"--experimental-rerun {file}: a run is not made again from a stored job, which may call any code: "
                 "give the words of its overrides.yaml, or go on with resume.path."
             )
+        if hasattr(given, "overrides") and not any(word.startswith("-") for word in rest):
+            given.overrides, rest = [*given.overrides, *rest], []
         return given, rest
 
     return checked

@@ -108,6 +108,22 @@ def resolve(settings: Settings, checkpoint: "ResumePoint | None" = None) -> Reso
     return Resolved(settings, numbers, groups, plan, horizon, history, data, model, checkpoint, start, changed)
 
 
+def policy_of_longer(resolved: Resolved) -> str | None:
+    """The policy by which the completed run can go on to twice its length: stretch or rewarm, None where none can."""
+    settings, length, history = resolved.settings, resolved.numbers.length, list(resolved.history)
+    saved = {"curve_history": history, "updates": length.total, "batch_size": length.batch_size}
+    curves = Curves(settings, resolved.numbers, resolved.groups)
+    for rule in ("stretch", "rewarm"):
+        resume = replace(settings.resume, policy=rule, snapshot=None)
+        try:
+            longer = curve_history(settings.record, resume, replace(length, total=2 * length.total), saved)
+            resumed_curve(longer, settings.record, curves)
+        except ConfigError:
+            continue
+        return rule
+    return None
+
+
 def plan_of(settings: Settings, groups: Groups | None = None, history: Sequence[Segment] = ()) -> Plan:
     """The plan of a run. `groups` and `history` are those of the run where it has been started before."""
     return planned(settings, groups, history).plan

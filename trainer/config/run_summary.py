@@ -27,10 +27,10 @@ from trainer.config.components import Parts
 from trainer.config.instantiate import Node
 from trainer.config.module_optimizer import summary_of_turns
 from trainer.config.prepared_net import format_origin
-from trainer.config.resolve import Resolved
+from trainer.config.resolve import Resolved, policy_of_longer
 from trainer.config.run_parts import counted, format_parts, summary_of_parts
 from trainer.config.settings import Settings
-from trainer.config.tensorboard_tabs import charts_of, hparams_of, text_of, text_of_scores
+from trainer.config.tensorboard_tabs import charts_of, log_end, text_of
 from trainer.distributed.launch import signals
 from trainer.engine.gradient_treatment import GradientTreatment
 from trainer.engine.lightning_kind import lightning_class, summary_of_replaced
@@ -123,15 +123,12 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
     _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
-            columns = hparams_of(settings.record, main_scores(metrics))
-            if metrics:
-                logger.log_text("scores", text_of_scores(metrics), module.clock.t)
-            logger.log_hparams(columns, module.clock.t, outcome["status"] == "completed")
-            logger.close()
+            log_end(logger, settings.record, metrics, module.clock.t, outcome["status"] == "completed")
         elif isinstance(logger, RunLogger):
             logger.end(outcome["status"])
     if outcome["status"] == "completed":
-        _print_result(result, settings.name, settings.trainer.quiet)
+        policy = None if settings.trainer.quiet else policy_of_longer(parts.resolved)
+        _print_result(result, settings.name, policy, settings.trainer.quiet)
 
 
 def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
@@ -337,7 +334,8 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     Console(file=sys.stdout, highlight=False).print(table)
 
 
-def _print_result(result: dict[str, Any], name: str, quiet: bool = False) -> None:
+def _print_result(result: dict[str, Any], name: str, policy: str | None, quiet: bool = False) -> None:
+    """Show the summary of a completed run; `policy` is the one by which it can be made longer."""
     best, seconds = result["best"], f"{result['seconds']:.1f} s"
     found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
     overfits = "overfit" in result and "loss" in result["recent"]
@@ -349,7 +347,7 @@ def _print_result(result: dict[str, Any], name: str, quiet: bool = False) -> Non
         **({"stopped": f"early: {result['stopped_early']['reason']}"} if "stopped_early" in result else {}),
         "folder": result["folder"],
         **({} if quiet else _next_steps(Path(result["folder"]), bool(result["test"]))),
-        **({} if quiet else {"longer": _longer(name)}),
+        **({} if policy is None else {"longer": _longer(name, policy)}),
     }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for name, text in rows.items():
@@ -367,10 +365,10 @@ def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
     return {"next": "\n         ".join(map(shlex.join, [*look, *use]))}
 
 
-def _longer(name: str) -> str:
+def _longer(name: str, policy: str) -> str:
     """The settings by which a completed run is trained on."""
     name = shlex.quote(f'"{name}"' if to_quote(name) else name)
-    settings = f"name={name} resume=auto resume.policy=stretch"
+    settings = f"name={name} resume=auto resume.policy={policy}"
     return f"the same with {settings}\n         and another trainer.duration"
 
 

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.log.tensorboard import TensorBoard
+from trainer.log.validations import main_scores
 from trainer.resume.changes import flat
 
 
@@ -18,9 +20,14 @@ def text_of(rows: Sequence[tuple[str, str]], command: str, config: str) -> str:
     return f"{_table(rows)}\n\n```sh\n{command}\n```\n\n```yaml\n{config}```"
 
 
-def text_of_scores(scores: Mapping[str, float]) -> str:
-    """The scores of the best checkpoint and of the test, in the Text tab."""
-    return _table([(name, f"{value:#.6g}") for name, value in scores.items()])
+def log_end(
+    logger: TensorBoard, config: Mapping[str, Any], scores: Mapping[str, float], step: int, completed: bool
+) -> None:
+    """Log the scores of the best checkpoint and of the test, as a text and in the HParams tab, and close the log."""
+    if scores:
+        logger.log_text("scores", _table([(name, f"{value:#.6g}") for name, value in scores.items()]), step)
+    logger.log_hparams(hparams_of(config, main_scores(scores)), step, completed)
+    logger.close()
 
 
 def hparams_of(config: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
