@@ -84,11 +84,6 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end."""
-        if is_dry_run():
-            raise ConfigError(
-                "--dry-run checks the jobs of a grid, and those of a search follow from results: give each key one "
-                "value, without -m."
-            )
         from trainer.sweep.search.driver import Question, Search
         from trainer.sweep.search.search_space import parse_space
 
@@ -98,6 +93,9 @@ class SearchSweeper(Sweeper):
         allow = [*(self.settings.get("allow") or ()), *allowed_by_environment()]
         question = Question(fixed, space, *objectives(self.conf.metric, self.conf.direction, task, allow))
         search = Search(question, self.rules, self.settings, self.conf.storage, self.conf.heartbeat)
+        if is_dry_run():
+            search.check_first(self.jobs)
+            return
         places = [word for word in hydra_overrides(self.settings.hydra) if word.lstrip("+").startswith(PLACES)]
         search.run(self.jobs, [*program_shown(given_flags()), *places])
 

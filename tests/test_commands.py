@@ -69,7 +69,8 @@ def test_the_default_run_learns_the_digits_and_leaves_everything_in_its_folder(c
     assert {"config.yaml", "overrides.yaml", "plan.json", "result.json", "checkpoints"} <= {
         path.name for path in folder.iterdir()
     }
-    assert "global batch   32\n" in re.sub(" +\n", "\n", done.stdout)
+    assert "global batch   32\n" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line != line.rstrip()]
     assert str(folder) in done.stdout
     assert read(folder / "checkpoints" / BEST)["cadence"]["updates"] == outcome["best"]["update"]
     events = scalars(folder)

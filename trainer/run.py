@@ -26,6 +26,7 @@ from trainer.distributed.launch.launcher import write_job
 from trainer.distributed.launch.requeue import requeue
 from trainer.distributed.launch.restart_limit import record_start
 from trainer.distributed.launch.time_limit import TimeLimit, process_age
+from trainer.distributed.peer import RankLost
 from trainer.distributed.rank_monitor import RankMonitor
 from trainer.engine.guard import Diverged, explained
 from trainer.engine.module import Module
@@ -52,9 +53,10 @@ def run_in(folder: Path, settings: Settings, overrides: list[str], program: Sequ
     """
     started, trainer = time.monotonic(), settings.trainer
     with (
-        _naming_the_command(folder, program, settings.name),
+        _naming_the_command(folder, program, settings.name) as advice,
         owned(FolderLock(folder), trainer.devices, trainer.nodes, trainer.timeout) as monitor,
     ):
+        monitor.advice = advice
         with writing_into(folder):
             record_start(folder, trainer.max_idle_restarts)
         checkpoint = resume_point(settings.resume, folder)
@@ -103,13 +105,24 @@ def train(parts: Parts, monitor: RankMonitor, started: float) -> None:
 
 
 @contextmanager
-def _naming_the_command(folder: Path, program: Sequence[str], name: str) -> Iterator[None]:
-    """Give an interruption the command that continues the run, where a checkpoint was saved."""
+def _naming_the_command(folder: Path, program: Sequence[str], name: str) -> Iterator[Callable[[], str]]:
+    """Give an interruption, and the loss of a rank, the command that continues the run, where there is a checkpoint."""
+
+    def command() -> str:
+        saved = checkpoints_in(folder / "checkpoints")
+        return resuming_command(HydraConfig.get(), program, name) if saved else ""
+
+    def advice() -> str:
+        return f"; go on with: {found}" if (found := command()) else ""
+
     try:
-        yield
+        yield advice
     except signals.Interrupted as interrupted:
-        if checkpoints_in(folder / "checkpoints"):
-            interrupted.command = resuming_command(HydraConfig.get(), program, name)
+        interrupted.command = command()
+        raise
+    except RankLost as lost:
+        if lost.is_gone:
+            lost.advice = advice()
         raise
 
 

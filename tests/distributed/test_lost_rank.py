@@ -88,6 +88,8 @@ def test_a_lost_rank_ends_all_and_the_last_line_and_the_result_name_it(folder, n
     for text in says:
         assert text in told(folder, name, teller)[-1]
         assert text in left["error"]
+    saved = any((folder / "outputs" / name / "checkpoints").iterdir())
+    assert told(folder, name, teller)[-1].endswith("resume=auto") == (saved and says[-1] in (GONE, SILENT))
 
 
 @pytest.mark.slow

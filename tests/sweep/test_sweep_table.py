@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trainer.sweep.job import Job
-from trainer.sweep.summary import print_table
+from trainer.sweep.resolvers import logspace
+from trainer.sweep.summary import print_table, set_labels
 
 
 def job(number: int, loss: float | None, metric: str = "val/loss", mode: str = "min") -> Job:
@@ -61,3 +62,10 @@ def test_jobs_that_another_score_decides_are_not_compared(printed: Callable[...,
     rows = printed([job(0, 0.3), job(1, 0.9, "val/accuracy", "max"), job(2, 0.1)])[1:]
     assert [row[0] for row in rows] == ["0", "1", "2"]
     assert not any("best" in row[2] for row in rows)
+
+
+def test_the_label_of_a_job_has_six_digits_of_a_number_and_the_job_has_all() -> None:
+    jobs = [Job(i, [f"optimizer.lr={lr}", "seed=1"], Path("there"), []) for i, lr in enumerate(logspace(1e-3, 1e-2, 3))]
+    set_labels(jobs)
+    assert [job.label for job in jobs] == ["optimizer.lr=0.001", "optimizer.lr=0.00316228", "optimizer.lr=0.01"]
+    assert jobs[1].overrides[0] == "optimizer.lr=0.0031622776601683794"

@@ -89,9 +89,12 @@ def test_each_job_of_a_sweep_is_checked_and_no_folder_is_made(dry, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_search_is_refused(dry, tmp_path):
+def test_the_first_trial_of_a_search_is_checked_and_no_folder_is_made(dry, tmp_path):
     words = ["-m", *TINY, "hydra/sweeper=search", "optimizer.lr=interval(0.01,0.1)"]
-    assert "--dry-run checks the jobs of a grid" in dry(*words, code=2)[1]
+    lines = dry(*words)[0].splitlines()
+    assert re.match(r"job 0 .*optimizer.lr=0\.0\d{1,7}: ready: 16 updates of 8 samples", lines[-2])
+    assert lines[-1].startswith("this was the first trial")
+    assert "refused: optimizer.lr=-" in dry(*words[:-1], "optimizer.lr=interval(-2,-1)", code=1)[1]
     assert list(tmp_path.iterdir()) == []
 
 

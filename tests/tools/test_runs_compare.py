@@ -114,3 +114,12 @@ def test_too_many_runs_for_a_picture_are_refused(tmp_path):
         write_run(tmp_path / str(i), [], {"val/loss": 1.0}, events=False)
     with pytest.raises(ConfigError, match="65 runs do not fit one picture: name at most 64"):
         main(["compare", str(tmp_path), "--out", str(tmp_path / "a.png")])
+
+
+def test_a_key_that_a_config_lacks_is_not_set_and_null_is_a_value(tmp_path, capsys):
+    write_run(tmp_path / "a", [], guard={"limit": None})
+    write_run(tmp_path / "b", ["model.width=3"], guard={"limit": 2})
+    main(["diff", str(tmp_path / "a"), str(tmp_path / "b")])
+    text = capsys.readouterr().out
+    assert re.search(r"^guard.limit +null +2$", text, re.MULTILINE)
+    assert re.search(r"^model.width +\(not set\) +3$", text, re.MULTILINE)

@@ -1,13 +1,16 @@
 """TensorBoard is started on runs that are named by what differs between them."""
 
+import os
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
+from tests.conftest import ROOT
 from tests.pages import DOCS
 from tests.tools.runs_on_disk import write_run
 from trainer.lr import ConfigError
@@ -74,3 +77,21 @@ def test_ctrl_c_ends_it_in_silence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "call", lambda words: signal.raise_signal(signal.SIGINT))
     main(["tensorboard", str(tmp_path / "s")])
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_sigterm_removes_the_temporary_folder(tmp_path):
+    write_run(tmp_path / "s" / "0", [])
+    stand_in = tmp_path / "tensorboard"
+    stand_in.mkdir()
+    (stand_in / "__init__.py").touch()
+    (stand_in / "main.py").write_text("import sys, time\nprint(sys.argv, flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "cadence", "runs", "tensorboard", "s"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert "--logdir" in lines[1]
+        assert len(list(tmp_path.glob("cadence-*"))) == 1
+        process.terminate()
+    assert process.returncode == 143
+    assert not list(tmp_path.glob("cadence-*"))

@@ -100,14 +100,14 @@ def _failed(error: Exception) -> int:
     folder = getattr(error, "run_folder", None)
     if folder is None or not Path(folder).is_dir():
         return _print(f"{text} (set {FULL_ERROR}=1 for the traceback)", FAILED)
-    short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    short, advice = text if len(text) <= LONGEST else f"{text[:LONGEST]} ...", getattr(error, "advice", "")
     path = Path(folder, "error.log")
     first = not path.exists()
     try:
         _append(path, error)
     except OSError as full:
-        return _print(f"{short} (no traceback is kept: {full.strerror}: {path})", FAILED, first)
-    return _print(f"{short} (traceback in {_relative(path)})", FAILED, first)
+        return _print(f"{short} (no traceback is kept: {full.strerror}: {path}){advice}", FAILED, first)
+    return _print(f"{short} (traceback in {_relative(path)}){advice}", FAILED, first)
 
 
 def _append(path: Path, error: Exception) -> None:

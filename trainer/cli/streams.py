@@ -4,6 +4,7 @@ import codecs
 import io
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,8 @@ _NAMES = {
     **dict.fromkeys("▄▅▆▇█", "#"),
 }  # fmt: skip
 """What is printed for a character that the encoding of stdout lacks."""
+_LONG = re.compile(r"(?<![\w.-])-?(?=[\d.]{11})\d+\.\d+(?:e[+-]?\d+)?(?![\w.-])", re.IGNORECASE)
+"""A number that is not whole, with ten digits or more."""
 _STEERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -54,6 +57,18 @@ def shown(text: str) -> str:
     'loss?[2J 0.5'
     """
     return _STEERS.sub("?", text)
+
+
+def short_numbers(texts: Sequence[str]) -> list[str]:
+    """The texts with six digits of each number that has more than nine, where the texts that differ still do.
+
+    >>> short_numbers(["lr=0.0031622776601683794", "lr=0.001 seed=1234567890"])
+    ['lr=0.00316228', 'lr=0.001 seed=1234567890']
+    >>> short_numbers(["lr=0.10000000001", "lr=0.10000000002"])
+    ['lr=0.10000000001', 'lr=0.10000000002']
+    """
+    short = [_LONG.sub(lambda found: f"{float(found[0]):.6g}", text) for text in texts]
+    return short if len(set(short)) == len(set(texts)) else list(texts)
 
 
 def replace_unknown_characters() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from trainer.checkpoint.io import checkpoints_in
@@ -127,8 +127,8 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         elif isinstance(logger, RunLogger):
             logger.end(outcome["status"])
     if outcome["status"] == "completed":
-        policy = None if settings.trainer.quiet else policy_of_longer(parts.resolved)
-        _print_result(result, settings.name, policy, settings.trainer.quiet)
+        quiet = settings.trainer.quiet
+        _print_result(result, settings.name, None if quiet else policy_of_longer(parts.resolved), quiet)
 
 
 def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
@@ -325,13 +325,14 @@ def _name(node: Node) -> str:
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(overflow="fold")  # so that long paths are shown whole
+    fold = Column(overflow="fold")  # so that long paths are shown whole
+    table = Table(Column(), fold, show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in rows:
         changed = name in (OVERFIT, "resumed", "rolled back") or " → " in text
         table.add_row(Text(name, "bold"), Text(text, "yellow" if changed else ""))
-    Console(file=sys.stdout, highlight=False).print(table)
+    with (console := Console(file=sys.stdout, highlight=False)).capture() as printed:
+        console.print(table)
+    print("\n".join(map(str.rstrip, printed.get().splitlines())))
 
 
 def _print_result(result: dict[str, Any], name: str, policy: str | None, quiet: bool = False) -> None:
@@ -368,8 +369,7 @@ def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
 def _longer(name: str, policy: str) -> str:
     """The settings by which a completed run is trained on."""
     name = shlex.quote(f'"{name}"' if to_quote(name) else name)
-    settings = f"name={name} resume=auto resume.policy={policy}"
-    return f"the same with {settings}\n         and another trainer.duration"
+    return f"the same with name={name} resume=auto resume.policy={policy}\n         and another trainer.duration"
 
 
 def _scores(scores: dict[str, float]) -> str:

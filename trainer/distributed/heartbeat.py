@@ -34,6 +34,7 @@ class Heartbeat(threading.Thread):
         super().__init__(name="heartbeat", daemon=True)
         self.me, self.silence, self.leave_result = me, silence, leave_result
         self.period = min(1.0, silence / 10)
+        self.advice: Callable[[], str] = str
         self.lost: LostPeer | None = None
         self.known = threading.Event()
         self.news = False  # whether a peer has said how it ends, or its connection is closed
@@ -113,7 +114,7 @@ class Heartbeat(threading.Thread):
         time.sleep(self.silence if lost.kind in (FAILED, LEFT) else self.silence / 3)
         try:
             if self.reports_loss:
-                print(lost.text, file=sys.stderr, flush=True)
+                print(lost.text + (self.advice() if lost.is_gone else ""), file=sys.stderr, flush=True)
                 self.leave_result(lost)
         finally:
             self.kill_children()

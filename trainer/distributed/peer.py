@@ -56,6 +56,11 @@ class LostPeer:
     text: str
     code: int = 1
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it died or hangs, in place of an error or a signal that it told of."""
+        return self.kind in (SILENT, DEAD)
+
     def to_dict(self) -> dict[str, Any]:
         """This value as plain data."""
         return asdict(self)
@@ -67,7 +72,12 @@ class LostPeer:
 
 
 class RankLost(RuntimeError):
-    """Another process of the run has failed, died or stopped answering."""
+    """Another process of the run has failed, died or stopped answering; `is_gone`: by no error of the run's code.
+
+    `advice` says how to go on.
+    """
+
+    is_gone, advice = False, ""
 
 
 def describe_exit(code: int) -> str:

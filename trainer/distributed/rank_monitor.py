@@ -35,12 +35,13 @@ class RankMonitor:
 
     A process that dies, fails or stops ends the whole run within `timeout` seconds. After half of them without a beat
     it counts as lost; the other half is for the others to end. `leave_result(lost)` is called once, in rank 0, or in
-    rank 1 where rank 0 is lost.
+    rank 1 where rank 0 is lost. `advice()` says how to go on after that.
     """
 
     def __init__(self, devices: int, nodes: int, timeout: float, leave_result: Callable[[LostPeer], None]) -> None:
         self.devices, self.nodes, self.timeout = devices, nodes, timeout
         self.leave_result = leave_result
+        self.advice: Callable[[], str] = str
         self.store: Store | None = None
         self.heartbeat: Heartbeat | None = None
 
@@ -76,6 +77,7 @@ class RankMonitor:
                 raise
             where = f"{address}:{environment.main_port}"
             raise RankLost(f"rank {rank} has not reached rank 0 at {where} within {self.timeout:g} s") from error
+        self.heartbeat.advice = lambda: self.advice()
         self.heartbeat.start()
 
     def let_others_begin(self) -> None:
@@ -169,4 +171,8 @@ def _of_exchange(error: Exception) -> bool:
 
 
 def _error(lost: LostPeer) -> Exception:
-    return ConfigError(lost.text) if lost.code == 2 else RankLost(lost.text)
+    if lost.code == 2:
+        return ConfigError(lost.text)
+    error = RankLost(lost.text)
+    error.is_gone = lost.is_gone
+    return error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.cli.messages import RunFailed
+from trainer.cli.streams import short_numbers
 from trainer.files.atomic import write_text
 from trainer.log.validations import main_scores
 from trainer.sweep.job import Job
@@ -22,8 +23,9 @@ class SweepFailed(RunFailed):
 def set_labels(jobs: Sequence[Job]) -> None:
     """Label each job with the overrides that it does not share with all the others."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    for job in jobs:
-        job.label = " ".join(override for override in job.overrides if override not in shared)
+    labels = [" ".join(override for override in job.overrides if override not in shared) for job in jobs]
+    for job, label in zip(jobs, short_numbers(labels)):
+        job.label = label
 
 
 def print_outcome(job: Job) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from optuna.storages import InMemoryStorage
 
 from trainer.cli.override import key_of
 from trainer.lr import ConfigError
@@ -18,7 +19,7 @@ from trainer.sweep.search.samplers import check_sampler, grid_points
 from trainer.sweep.search.search_space import Space
 from trainer.sweep.search.storage import database, journal, open_study
 from trainer.sweep.search.study import Study
-from trainer.sweep.search.trials import Trials, search_summary
+from trainer.sweep.search.trials import Trials, overrides_of, search_summary
 from trainer.sweep.summary import SUMMARY, SweepFailed, print_table
 
 JOURNAL = "study.journal"
@@ -83,6 +84,17 @@ class Search:
             names = ", ".join(f"trial {number}" for number in summary["failed"])
             count = f"{len(summary['failed'])} of {sum(summary['trials'].values())} trials failed"
             raise SweepFailed(f"{count}: {names}; see {scheduler.root / SUMMARY}")
+
+    def check_first(self, launcher: SweepLauncher) -> None:
+        """Make a dry run of the first trial alone: the values of later ones follow from results. Nothing is kept."""
+        self._announce(launcher.limits.slots)
+        storage, question = InMemoryStorage(), self.question
+        made = open_study(storage, "dry run", question.directions, question.identity())
+        study = Study(made, storage, question.space, self.rules, "")
+        trial = study.ask()
+        assert trial is not None
+        launcher.launch([[*question.fixed, *overrides_of(study.draw(trial))]], 0)
+        print("this was the first trial; the values of others follow from results, or from hydra.sweeper.sampler")
 
     def _roots(self) -> Iterator[Path]:
         """The folders that this driver may have; a shared study leaves room for other drivers."""

@@ -2,12 +2,13 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import Trial
 
+from trainer.cli.streams import short_numbers
 from trainer.log.validations import read_validations
 from trainer.sweep.job import Job
 from trainer.sweep.launcher import MakeJob
@@ -17,6 +18,11 @@ from trainer.sweep.search.study import Study
 LOOK = 0.5
 """Seconds between two checks of the running jobs, and between two requests for a trial after one without."""
 PRUNED, LOST = "pruned", "interrupted, because another driver has given up its trial as lost"
+
+
+def overrides_of(drawn: Mapping[str, float | int | str]) -> list[str]:
+    """The overrides that give a job the values of a trial."""
+    return [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in drawn.items()]
 
 
 @dataclass
@@ -78,9 +84,10 @@ class Trials:
 
     def _job(self, trial: Trial) -> Job | None:
         drawn = self.study.draw(trial)
-        overrides = [f"{key}={value if isinstance(value, str) else repr(value)}" for key, value in drawn.items()]
+        overrides = overrides_of(drawn)
         job, resumes = self.make_job(trial.number, [*self.fixed, *overrides])
-        job.label, job.parameters = " ".join(overrides), {key.lstrip("+"): value for key, value in drawn.items()}
+        (job.label,) = short_numbers([" ".join(overrides)])
+        job.parameters = {key.lstrip("+"): value for key, value in drawn.items()}
         trial.set_user_attr("overrides", overrides)
         self.scheduler.previous.take_up([job], [resumes], last=False)
         self._trials[trial.number] = trial

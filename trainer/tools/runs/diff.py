@@ -45,14 +45,10 @@ def format_configs(a: ListedRun, b: ListedRun) -> list[str]:
     one, other = (flat_values(run.planned_tree if planned else run.written_tree) for run in (a, b))
     if not one or not other:
         return [f"configs: {one_line((b if one else a).name)} has none that can be read"]
-    found = {
-        key: pair
-        for key, pair in differences(one, other).items()
-        if not is_bookkeeping(key) and not key.endswith("_partial_")
-    }
+    found = [key for key in differences(one, other) if not is_bookkeeping(key) and not key.endswith("_partial_")]
     if not found:
         return ["configs: they are the same"]
-    rows = [(one_line(key), *(_value(value) for value in pair)) for key, pair in found.items()]
+    rows = [(one_line(key), _value(one, key), _value(other, key)) for key in found]
     return align([("config", "first", "second"), *rows], words=3)
 
 
@@ -112,5 +108,5 @@ def _equal(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-def _value(value: Any) -> str:
-    return "none" if value is None else cut(one_line(as_text(value)), LONGEST)
+def _value(config: Mapping[str, Any], key: str) -> str:
+    return cut(one_line(as_text(config[key])), LONGEST) if key in config else "(not set)"

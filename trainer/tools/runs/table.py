@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.cli.override import key_of
-from trainer.cli.streams import shown
+from trainer.cli.streams import short_numbers, shown
 from trainer.tools.plan.tables import align
 from trainer.tools.run_folders import finite, is_bookkeeping
 from trainer.tools.runs.listed import ListedRun
@@ -68,7 +68,8 @@ def distinct_settings(runs: Sequence[ListedRun]) -> list[str]:
     """
     having = Counter(word for run in runs for word in set(run.overrides) if not is_bookkeeping(key_of(word)))
     distinct = {word: count for word, count in having.items() if count < len(runs) or len(runs) == 1}
-    return [" ".join(sorted(filter(distinct.__contains__, run.overrides), key=having.__getitem__)) for run in runs]
+    words = [" ".join(sorted(filter(distinct.__contains__, run.overrides), key=having.__getitem__)) for run in runs]
+    return short_numbers(words)
 
 
 def as_json(runs: Sequence[ListedRun]) -> str:
