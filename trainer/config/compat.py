@@ -1,6 +1,6 @@
 """Other tools' conventions for a curve: its ramp, milestones, floors and last update."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trainer.lr
@@ -15,10 +15,12 @@ from trainer.lr.schedule import annotate, annotations
 class Compat:
     """The `compat` config, checked: how the curve of `schedule` is read.
 
-    ramp, shift: see `Convention`. absolute, last, from_start: lists of schedules, or ["all"]. absolute: their floor is
-    a learning rate, not a share of the peak. last: they reach it at update T-1, not T. from_start: they count from the
-    start of the run, and the warm-up replaces their beginning. start: whether `warmup.start` is a "share" of the peak
-    or an "lr". every: "update", or "epoch" where the rate changes at the end of an epoch only.
+    ramp, shift: see `Convention`. absolute, last, from_start, exact: lists of schedules, or ["all"]. absolute: their
+    floor is a learning rate, not a share of the peak. last: they reach it at update T-1, not T. from_start: they count
+    from the start of the run, and the warm-up replaces their beginning. exact: they and the warm-up before them may
+    bend, turn or end between two updates. round: how durations elsewhere become whole updates, "nearest", "up" or
+    "down". start: whether `warmup.start` is a "share" of the peak or an "lr". every: "update", or "epoch" where the
+    rate changes at the end of an epoch only.
     """
 
     schedule: str
@@ -29,6 +31,8 @@ class Compat:
     shift: int
     start: str
     every: str
+    exact: list[str] = field(default_factory=list)
+    round: str = "nearest"
 
     def __post_init__(self) -> None:
         for name, known in (("start", ("share", "lr")), ("every", ("update", "epoch"))):
@@ -36,7 +40,7 @@ class Compat:
                 raise ConfigError(
                     f"compat.{name}={getattr(self, name)!r} is not known: choose one of {', '.join(known)}."
                 )
-        for name in ("absolute", "last", "from_start"):
+        for name in ("absolute", "last", "from_start", "exact"):
             if not isinstance(getattr(self, name), list):
                 raise ConfigError(f"compat.{name}={getattr(self, name)!r} is not a list: name schedules, or [all].")
             for word in getattr(self, name):
@@ -53,7 +57,8 @@ class Compat:
         """The same length, with this convention."""
         why = "it is how many updates, or epochs, after its milestone a stair falls."
         shift = integer("compat.shift", self.shift, why, low=-(10**9), high=10**9) * self._unit(length)
-        return replace(length, convention=Convention(self.ramp, int(self._among(self.last)), shift))
+        early, exact = int(self._among(self.last)), self._among(self.exact)
+        return replace(length, convention=Convention(self.ramp, early, shift, self.round, exact))
 
     def warmup_mode(self, given: str) -> str:
         """The warm-up mode, where the config says `given`."""

@@ -54,9 +54,7 @@ def lr_policy(numbers: ScaledNumbers, groups: Groups, most_gain: float | None = 
     rise = _warmup(curve, compat, read, scale, base * scale)
     _, common = compose(read, lambda _: rise, next(iter(made.values())), warmup_mode, cool)
     own = {
-        name: compose_schedule(read, rise.updates, one, warmup_mode, cool)
-        for name, one in list(made.items())[1:]
-        if one
+        name: compose_schedule(read, rise.length, one, warmup_mode, cool) for name, one in list(made.items())[1:] if one
     }
     policy = LRPolicy(
         base,

@@ -92,18 +92,18 @@ def polynomial(
         raise ConfigError(f"cycle={cycle!r} is not true or false: choose one.")
     q, low = _exponent("power", power, "the share 1 - x is raised to it"), fraction("floor", floor, FLOOR)
     span = horizon.span
-    width = span if decay is None else horizon.updates(decay, "decay", least=2 if cycle else 1)
+    width = span if decay is None else horizon.exact(decay, "decay", least=2 if cycle else 1)
     last = span if cycle else min(span, width)
 
-    def factor(t: int) -> float:
+    def factor(t: float) -> float:
         t = min(t, last)
         end = width * -(-t // width) if t > width else width
         return low + (1.0 - low) * (1.0 - t / end) ** q
 
     if cycle:
-        ends = range(width, width * -(-span // width) + 1, width)
-        return annotate(factor, jumps=[end + 1 for end in ends if end < span], ends=ends)
-    return annotate(factor, knots=[] if width == span else [width])
+        ends = [width * i for i in range(1, math.ceil(span / width) + 1)]
+        return annotate(factor, jumps=[math.floor(end) + 1 for end in ends if end < span], ends=map(math.ceil, ends))
+    return annotate(factor, knots=[] if width == span else [math.ceil(width)])
 
 
 def square_annealing(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
@@ -148,13 +148,13 @@ def rex(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
     return falling(0, horizon.span, lambda x: (1.0 - x) / (1.0 - 0.5 * x), floor)
 
 
-def _between(span: int, shape: Callable[[float], float], floor: float) -> Schedule:
+def _between(span: float, shape: Callable[[float], float], floor: float) -> Schedule:
     """From 1 towards `floor` along `shape`; from `span` on its last value."""
     low = fraction("floor", floor, FLOOR)
     return _over(span, lambda x: low + (1.0 - low) * shape(x))
 
 
-def _over(span: int, curve: Callable[[float], float]) -> Schedule:
+def _over(span: float, curve: Callable[[float], float]) -> Schedule:
     """`curve` over x = t / span, and its last value from `span` on."""
     held = curve(1.0)
     return lambda t: curve(t / span) if t < span else held

@@ -18,7 +18,7 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     >>> [round(chebyshev(Horizon(8, 1), steps=4)(t), 3) for t in (0, 2, 4, 6)]
     [1.0, 0.139, 0.355, 0.186]
     """
-    left = horizon.left
+    left = int(horizon.left)
     count = integer("steps", steps, f"each stair has at least one of the {left} updates of the schedule.", 1, left)
     if count & (count - 1):
         raise ConfigError(f"steps={steps} is not a power of two: give 4, 8, 16, …")
@@ -30,7 +30,7 @@ def chebyshev(horizon: Horizon, *, steps: int = 8, condition: float = 0.1) -> Sc
     roots = [low + (1.0 - low) * math.sin((i - 0.5) * math.pi / (2 * count)) ** 2 for i in range(1, count + 1)]
     values, last = [roots[0] / roots[i - 1] for i in fractal(count)], left - 1
     jumps = [-(-i * left // count) for i in range(1, count)]
-    return annotate(lambda t: values[min(t, last) * count // left], jumps=jumps)
+    return annotate(lambda t: values[min(int(t), last) * count // left], jumps=jumps)
 
 
 def fractal(count: int) -> list[int]:

@@ -33,7 +33,7 @@ def sequence(horizon: Horizon, *, parts: Sequence[Mapping[str, Any]]) -> Schedul
         raise ConfigError(f"parts={parts!r} is empty: give a list of {{of: SCHEDULE, duration: UPDATES}}.")
     begins, made, begin = [], [], 0
     for i, entry in enumerate(parts):
-        of, length, scale = _entry(horizon, i, entry, rest=horizon.span - begin, last=i == len(parts) - 1)
+        of, length, scale = _entry(horizon, i, entry, rest=int(horizon.span) - begin, last=i == len(parts) - 1)
         made.append(_scaled(of(sub_horizon(horizon, length)), scale))
         begins.append(begin)
         begin += length
@@ -67,12 +67,12 @@ def repeat(
     integer("cycles", cycles, "give the number of repetitions.", low=1)
     positive("length_mult", length_mult, "it multiplies the length from cycle to cycle.")
     positive("peak_mult", peak_mult, "it multiplies the peak from cycle to cycle.")
-    bounds = geometric(horizon.span, cycles, length_mult)
+    bounds = geometric(int(horizon.span), cycles, length_mult)
     made = [
         _scaled(of(sub_horizon(horizon, later - earlier)), peak_mult**i)
         for i, (earlier, later) in enumerate(zip(bounds, bounds[1:]))
     ]
-    return _joined(bounds[:-1], made, horizon.span, ends=bounds[1:])
+    return _joined(bounds[:-1], made, int(horizon.span), ends=bounds[1:])
 
 
 def stretch(horizon: Horizon, *, of: Factory, ratio: float = 1.0) -> Schedule:
@@ -93,7 +93,9 @@ def _entry(horizon: Horizon, i: int, entry: Any, rest: int, last: bool) -> tuple
     if entry.get("duration") is None and not last:
         raise ConfigError(f"{name}.duration is not set: give one, only the last part may leave it out.")
     given = entry.get("duration")
-    length = rest if given is None else sub_horizon(horizon, horizon.span).updates(given, f"{name}.duration", least=1)
+    length = (
+        rest if given is None else sub_horizon(horizon, int(horizon.span)).updates(given, f"{name}.duration", least=1)
+    )
     if length < 1:
         raise ConfigError(
             f"{name} has no update left: shorten the parts before it, they take all {horizon.span} updates."

@@ -1,5 +1,6 @@
 """Warm-up, schedule and cooldown over one run."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,19 +22,20 @@ def compose(
 ) -> tuple[Warmup, Schedule]:
     """Warm-up and schedule of a run, as functions of the run's `t`; `compose_schedule` describes `warmup_mode`."""
     rise = warmup(horizon)
-    if horizon.span < 1:
+    joined = _joined(horizon, warmup_mode)
+    if horizon.after(joined).span < 1:
         raise ConfigError(f"a run of {horizon.total} updates is too short for a decay: lengthen trainer.duration.")
-    if rise.updates >= horizon.span:
+    if rise.updates + joined >= horizon.span:
         raise ConfigError(
             f"the warm-up of {rise.updates} updates leaves none of the run of {horizon.span} for the schedule: "
             "shorten warmup.duration or lengthen trainer.duration."
         )
-    return rise, compose_schedule(horizon, rise.updates, schedule, warmup_mode, cooldown)
+    return rise, compose_schedule(horizon, rise.length, schedule, warmup_mode, cooldown)
 
 
 def compose_schedule(
     horizon: Horizon,
-    width: int,
+    width: float,
     schedule: Callable[[Horizon], Schedule],
     warmup_mode: str = "prefix",
     cooldown: Cooldown | None = None,
@@ -47,16 +49,17 @@ def compose_schedule(
     if warmup_mode not in WARMUP_MODES:
         raise ConfigError(f"warmup_mode={warmup_mode!r} is not known: choose one of {', '.join(WARMUP_MODES)}.")
     rise_end = width
-    if warmup_mode == "prefix" and width and horizon.convention.joins_early:
-        width -= 1
-    fall = schedule(horizon.after(width if warmup_mode == "prefix" else 0))
-    if width and warmup_mode == "prefix":
-        moved = {kind: tuple(t + width for t in updates) for kind, updates in annotations(fall).items()}
-        local, fall = fall, lambda t: local(t - width if t > width else 0)
-        annotate(fall, **moved)
+    width += _joined(horizon, warmup_mode)
+    moved = width if warmup_mode == "prefix" else 0
+    local: Callable[[float], float] = schedule(horizon.after(moved))  # type: ignore[assignment]  # W may be a fraction
+    places = {kind: [math.ceil(t + moved) for t in updates] for kind, updates in annotations(local).items()}
+    fall: Schedule = local
+    if moved:
+        fall = lambda t: local(t - width if t > width else 0)  # noqa: E731
     elif width and warmup_mode == "replace":
-        whole = fall
-        fall = annotate(lambda t: 1.0 if t < width else whole(t), **annotations(whole))
+        fall = lambda t: 1.0 if t < width else local(t)  # noqa: E731
+    if fall is not local or places:
+        annotate(fall, **places)
     if cooldown is None:
         return fall
     cooled_down = cooldown(horizon, fall)
@@ -66,6 +69,11 @@ def compose_schedule(
             "shorten one of them."
         )
     return cooled_down
+
+
+def _joined(horizon: Horizon, warmup_mode: str) -> int:
+    """-1 where the schedule begins one update before the end of the warm-up, else 0."""
+    return -1 if warmup_mode == "prefix" and horizon.convention.joins_early else 0
 
 
 def no_cooldown(horizon: Horizon, schedule: Schedule) -> Schedule:

@@ -3,13 +3,14 @@
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trainer.lr.bounds import ConfigError, fraction, integer, number, positive_share
 from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, one_of
 
 _WAVES = {name: SHAPES[name] for name in ("linear", "cosine")}
+_SNAP = 1e-12
 MODES = ("triangular", "triangular2", "exp_range")
 _cosine = SHAPES["cosine"]
 
@@ -45,7 +46,7 @@ def restarts(
     lead, extent = horizon.convention.progress(width)
     span = horizon.span
 
-    def factor(t: int) -> float:
+    def factor(t: float) -> float:
         t = min(t, span)
         i = bisect_right(starts, t) - 1
         done = t - starts[i]
@@ -111,8 +112,10 @@ def cyclic(
     if (period is None) == (cycles is None):
         raise ConfigError(f"period={period} and cycles={cycles}: give one of them, and null for the other.")
     low, up = fraction("floor", floor, FLOOR), fraction("rise", rise, "it is the share of a cycle that goes up.")
-    wave, scale, span = one_of("shape", shape, _WAVES), _scale(mode, gamma), horizon.span
-    many, over = (_cycles(horizon, cycles), span) if period is None else (1, horizon.updates(period, "period", 2))
+    wave, scale, span = one_of("shape", shape, _WAVES), _scale(mode, gamma), int(horizon.span)
+    over, many = span, _cycles(horizon, cycles) if period is None else 1
+    if period is not None:
+        over, many = horizon.ratio(period, "period", 2).as_integer_ratio()
 
     def value(t: int, cycle: int, x: float) -> float:
         away = 1.0 - x / up if x < up else (x - up) / (1.0 - up) if x > up else 0.0
@@ -129,18 +132,34 @@ def cyclic(
     return annotate(factor, jumps=ends[:-1] if up in (0.0, 1.0) else [], knots=tops, ends=ends)
 
 
-def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> list[int]:
+def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: float) -> Sequence[float]:
     """Where the cycles begin, and the end of the last one: at the end of the schedule, or after it."""
     mult = number("length_mult", length_mult, "it multiplies the length from cycle to cycle: 1 or more.", 1.0)
+    read = horizon.convention
     if first is None:
-        return geometric(horizon.span, _cycles(horizon, cycles), mult)
-    length = float(horizon.updates(first, "first", least=1))
-    bounds, end = [0], 0.0
+        count = _cycles(horizon, cycles)
+        if not read.exact:
+            return geometric(int(horizon.span), count, mult)
+        sums = _sums(count, mult)
+        return [_place(horizon.span * share / sums[-1], exact=True) for share in sums]
+    length, end = float(horizon.exact(first, "first", least=1)), 0.0
+    bounds: list[float] = [0]
     while bounds[-1] < horizon.span:
-        end += length
-        length *= mult
-        bounds.append(math.floor(end + 0.5))
+        end = length * len(bounds) if mult == 1.0 else end + length
+        bounds.append(_place(end, read.exact))
+        length = float(math.floor(length * mult)) if read.rounding == "down" else length * mult
     return bounds
+
+
+def _place(end: float, exact: bool) -> float:
+    """A bound: rounded, or with `exact` only if a whole update is so near that rounding is all that lies between."""
+    near = math.floor(end + 0.5)
+    return end if exact and abs(end - near) > _SNAP * end else near
+
+
+def _sums(cycles: int, mult: float) -> list[float]:
+    """The bounds of `cycles` cycles, each `mult` times as long as the one before, in lengths of the first."""
+    return list(itertools.accumulate((mult**i for i in range(cycles)), initial=0.0))
 
 
 def geometric(span: int, cycles: int, mult: float) -> list[int]:
@@ -151,7 +170,7 @@ def geometric(span: int, cycles: int, mult: float) -> list[int]:
     """
     if cycles > span:
         raise ConfigError(f"cycles={cycles} do not fit into {span} updates: take fewer.")
-    sums = list(itertools.accumulate((mult**i for i in range(cycles)), initial=0.0))
+    sums = _sums(cycles, mult)
     bounds = [round(span * share / sums[-1]) for share in sums]
     if any(later <= earlier for earlier, later in itertools.pairwise(bounds)):
         raise ConfigError(f"cycles={cycles} do not fit into {span} updates: take fewer.")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, positive, positive_share
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, Schedule, annotate
+from trainer.lr.schedule import FLOOR, Schedule, annotate, annotations
+from trainer.lr.stairs import stairs_of
 
 Curve = Callable[[float], float]
 """A decay from 1 at 0, as a function of the time gone."""
@@ -90,16 +91,15 @@ def _paced(curve: Curve, horizon: Horizon, every: Duration, staircase: bool, flo
     """max(floor, curve(n)), where n = t / every, or ⌊t / every⌋ in a staircase."""
     if not isinstance(staircase, bool):
         raise ConfigError(f"staircase={staircase!r} is not true or false: choose one.")
-    width = horizon.updates(every, "every", least=1)
     if not staircase:
+        width = horizon.exact(every, "every", least=1)
         return _floored(lambda t: curve(t / width), horizon.span, floor)
-    low, last = fraction("floor", floor, FLOOR), (horizon.left - 1) // width
-    jumps = range(width, max(last, 1) * width + 1, width)
-    return annotate(lambda t: max(low, curve(min(t // width, last))), jumps=jumps)
+    low, stair = fraction("floor", floor, FLOOR), stairs_of(horizon, every)
+    return annotate(lambda t: max(low, curve(stair(t))), **annotations(stair))
 
 
-def _floored(curve: Curve, span: int, floor: float) -> Schedule:
+def _floored(curve: Curve, span: float, floor: float) -> Schedule:
     """max(floor, curve(t)), constant from `span` on; a knot where it reaches the floor."""
     low = fraction("floor", floor, FLOOR)
-    reached = bisect_left(range(span), True, key=lambda t: curve(t) <= low)
+    reached = bisect_left(range(math.ceil(span)), True, key=lambda t: curve(t) <= low)
     return annotate(lambda t: max(low, curve(min(t, span))), knots=[reached] if low and 0 < reached < span else [])

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from trainer.lr.bounds import ConfigError, integer
-from trainer.lr.convention import OURS, Convention
+from trainer.lr.convention import OURS, ROUNDING, Convention
 from trainer.lr.growth import STEADY, Growth
 
 Duration = int | float | str
@@ -34,7 +34,7 @@ class Horizon:
     batch_size: int
     updates_per_epoch: int | None = None
     tokens_per_sample: int | None = None
-    start: int = 0
+    start: float = 0
     convention: Convention = OURS
     stretch: Fraction = Fraction(1)
     growth: Growth = STEADY
@@ -66,12 +66,12 @@ class Horizon:
         return replace(unit, total=unit.updates(duration, name, least=1))
 
     @property
-    def left(self) -> int:
+    def left(self) -> float:
         """Updates from `start` to the end of the run."""
         return self.total - self.start
 
     @property
-    def span(self) -> int:
+    def span(self) -> float:
         """Updates from `start` to the end of a decay: to T, or to T-1 where the convention says so."""
         return self.left - self.convention.early
 
@@ -93,13 +93,14 @@ class Horizon:
         """The samples of update `t`."""
         return self.batch_size * self.growth.ratio(t)
 
-    def after(self, updates: int) -> "Horizon":
+    def after(self, updates: float) -> "Horizon":
         """The horizon that begins `updates` updates later."""
         return replace(self, start=self.start + updates)
 
     def updates(self, duration: Duration, name: str = "duration", least: int = 0) -> int:
-        """`duration` in updates, rounded to the nearest; percentages are of the whole run, and at least one update.
+        """`duration` in whole updates; percentages are of the whole run, and at least one update.
 
+        They are rounded to the nearest, or as the convention says.
         Where the batch grows, these are the updates from the start of the run until `duration` has passed.
         Raises `ConfigError` for what is not a duration, for a unit this run cannot count, and for a duration
         above zero in another unit that is less than half an update.
@@ -107,13 +108,34 @@ class Horizon:
         if self.growth.grows:
             return self.growth.first(self.reference.updates(duration, name, least))
         amount, unit = _parse(duration, name)
-        exact = amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
-        count = (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+        exact = self._unrounded(amount, unit, duration, name)
+        if unit == "%" and self.convention.rounding != "nearest":
+            share = float(amount / 100)  # the product of floats that the tools round, which may lie above a whole one
+            count = ROUNDING[self.convention.rounding](self.total * share)
+        else:
+            count = ROUNDING[self.convention.rounding](exact)
         if unit == "%" and exact > 0:
             count = max(count, 1)
         if count < least or (count == 0 and exact > 0):
             raise ConfigError(f"{name}={duration} is {count} updates of {self.batch_size} samples: make it longer.")
         return count
+
+    def exact(self, duration: Duration, name: str = "duration", least: int = 0) -> float:
+        """`duration` in updates, a fraction where the convention has boundaries between updates; else `updates`."""
+        ratio = self.ratio(duration, name, least)
+        return ratio.numerator if ratio.denominator == 1 else float(ratio)
+
+    def ratio(self, duration: Duration, name: str = "duration", least: int = 0) -> Fraction:
+        """`exact` without the rounding of a float."""
+        if self.growth.grows or not self.convention.exact:
+            return Fraction(self.updates(duration, name, least))
+        exact = self._unrounded(*_parse(duration, name, whole=False), duration, name)
+        if exact < least:
+            raise ConfigError(f"{name}={duration} is {float(exact):g} updates, below {least}: make it longer.")
+        return exact
+
+    def _unrounded(self, amount: Fraction, unit: str, duration: Duration, name: str) -> Fraction:
+        return amount * self._worth(unit, duration, name) * (1 if unit == "%" else self.stretch)
 
     def _worth(self, unit: str, duration: Duration, name: str) -> Fraction:
         """Updates in one `unit`."""
@@ -132,14 +154,14 @@ class Horizon:
         return Fraction(1, self.batch_size if unit == "samples" else 1)
 
 
-def _parse(duration: Duration, name: str) -> tuple[Fraction, str]:
+def _parse(duration: Duration, name: str, whole: bool = True) -> tuple[Fraction, str]:
     match = None if isinstance(duration, bool) else _FORM.fullmatch(str(duration).strip())
     if not match:
         raise ConfigError(f"{name}={duration!r} is not a duration: give {UNITS}.")
     amount, unit = Fraction(match[1]), match[2]
     if amount > 10**15:
         raise ConfigError(f"{name}={duration} is above 1e15: make it shorter.")
-    if not unit and amount.denominator != 1:
+    if whole and not unit and amount.denominator != 1:
         raise ConfigError(f"{name}={duration!r} is not a whole number of updates: give {UNITS}.")
     return amount, unit
 

@@ -84,10 +84,10 @@ def noam_hold(
     return _hill(horizon, warmup, horizon.updates(hold, "hold"), exponent, low, 1.0)
 
 
-def _timescale(horizon: Horizon, timescale: Duration | None) -> int:
-    if timescale is None and horizon.start:
+def _timescale(horizon: Horizon, timescale: Duration | None) -> float:
+    if timescale is None and horizon.start > 0:
         return horizon.start
-    return horizon.updates("10%" if timescale is None else timescale, "timescale", least=1)
+    return horizon.exact("10%" if timescale is None else timescale, "timescale", least=1)
 
 
 def _hill(horizon: Horizon, warmup: Duration, hold: int, rate: float, low: float, peak: float) -> Schedule:
@@ -95,7 +95,7 @@ def _hill(horizon: Horizon, warmup: Duration, hold: int, rate: float, low: float
     lead, extent = horizon.convention.progress(horizon.updates(warmup, "warmup", least=1))
     span, top = horizon.span, extent - lead
 
-    def factor(t: int) -> float:
+    def factor(t: float) -> float:
         t = min(t, span)
         if t < top:
             return peak * ((t + lead) / extent)

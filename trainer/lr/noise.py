@@ -47,7 +47,7 @@ def noisy(
         value = schedule(t)
         if not begin <= t < end:
             return value
-        return value * (1.0 + law(((_mixed(key + t * _STEP) >> 12) + 0.5) * 2.0**-52))
+        return value * (1.0 + law(((_mixed(key + int(t) * _STEP) >> 12) + 0.5) * 2.0**-52))
 
     return annotate(factor, **{**annotations(schedule), "noise": (begin,)})
 

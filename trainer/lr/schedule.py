@@ -16,8 +16,10 @@ FLOOR = "it is a share of the peak learning rate, from 0 to 1."
 START = "it is the share of the peak at which the curve starts, from 0 to 1."
 
 
-def annotate(schedule: Schedule, **places: Iterable[int]) -> Schedule:
+def annotate(schedule: Schedule, **places: Iterable[float]) -> Schedule:
     """`schedule`, annotated with updates that the plan lists and the lint rules use.
+
+    `compose_schedule` makes a place between two updates the second of them.
 
     Args:
         schedule: a share of the peak at update t.
@@ -56,7 +58,7 @@ def one_of(name: str, value: str, known: Mapping[str, Callable[[float], float]])
     return known[value]
 
 
-def falling(begin: int, end: int, shape: Callable[[float], float], floor: float) -> Schedule:
+def falling(begin: float, end: float, shape: Callable[[float], float], floor: float) -> Schedule:
     """1 until update `begin`, then down along `shape` to `floor` at update `end`, then constant.
 
     m(t) = floor + (1 - floor) d(x), x = (t - begin) / (end - begin).

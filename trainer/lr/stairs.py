@@ -3,6 +3,7 @@
 The convention's `early`, which moves the end of a decay, does not apply to them.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
@@ -22,14 +23,9 @@ def step(horizon: Horizon, *, every: Duration = "30%", gamma: float = 0.1, floor
     >>> [step(Horizon(9, 1), every=3)(t) for t in (0, 2, 3)]
     [1.0, 1.0, 0.1]
     """
-    width = horizon.updates(every, "every", least=1)
+    stair = stairs_of(horizon, every)
     low, ratio = fraction("floor", floor, FLOOR), positive_share("gamma", gamma, _GAMMA)
-    last = (horizon.left - 1) // width
-
-    def factor(t: int) -> float:
-        return max(low, ratio ** min(t // width, last))
-
-    return annotate(factor, jumps=range(width, max(last, 1) * width + 1, width))
+    return annotate(lambda t: max(low, ratio ** stair(t)), **annotations(stair))
 
 
 def multi_step(
@@ -48,12 +44,11 @@ def multi_step(
     [1.0, 0.5, 0.25]
     """
     times = [
-        horizon.updates(given, f"milestones[{i}]", least=1) for i, given in enumerate(_list("milestones", milestones))
+        horizon.exact(given, f"milestones[{i}]", least=1) for i, given in enumerate(_list("milestones", milestones))
     ]
     _increasing("milestones", milestones, times)
-    low, shift = fraction("floor", floor, FLOOR), horizon.convention.shift
-    values = [max(low, value) for value in _powers(gamma, len(times))]
-    return _table([time + shift for time in times], values, horizon.left - 1)
+    low, values = fraction("floor", floor, FLOOR), _powers(gamma, len(times))
+    return _table(_falls(horizon, times), [max(low, value) for value in values], horizon.left - 1)
 
 
 def piecewise(
@@ -76,7 +71,7 @@ def piecewise(
     table = _points(horizon, points)
     if interpolation != "constant":
         return annotate(joined(table, SHAPES[interpolation], horizon.left), knots=[time for time, _ in table[1:]])
-    times = [time + horizon.convention.shift for time, _ in table[1:]]
+    times = _falls(horizon, [time for time, _ in table[1:]])
     values = [value for _, value in table]
     zeros = next((i for i, value in enumerate(values) if value), len(values))
     frozen = [times[zeros - 1]] if 0 < zeros < len(values) else []
@@ -84,19 +79,19 @@ def piecewise(
     return annotate(stairs, **annotations(stairs), unfreezes=frozen) if frozen else stairs
 
 
-def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float], last: int) -> Schedule:
+def joined(points: Sequence[tuple[float, float]], shape: Callable[[float], float], last: float) -> Schedule:
     """Through `points`, from each to the next along `shape`; constant before the first, after the final one and `last`.
 
     m(t) = low + (high - low) d(x), where x runs from 0 at the higher of two neighbours to 1 at the lower one.
     """
     times = [time for time, _ in points]
-    pieces = [(0, 1, points[0][1], 0.0)]
+    pieces: list[tuple[float, float, float, float]] = [(0, 1, points[0][1], 0.0)]
     for (begin, first), (end, second) in pairwise(points):
         top = begin if first > second else end
         pieces.append((top, end - begin, min(first, second), abs(first - second)))
     pieces.append((0, 1, points[-1][1], 0.0))
 
-    def factor(t: int) -> float:
+    def factor(t: float) -> float:
         t = min(t, last)
         top, width, low, gap = pieces[bisect_right(times, t)]
         return low + gap * shape(abs(t - top) / width) if gap else low
@@ -104,7 +99,21 @@ def joined(points: Sequence[tuple[int, float]], shape: Callable[[float], float],
     return factor
 
 
-def _table(times: list[int], values: list[float], last: int) -> Schedule:
+def stairs_of(horizon: Horizon, every: Duration) -> Schedule:
+    """⌊t / every⌋, annotated with its jumps; nothing changes after the last update."""
+    over, many = horizon.ratio(every, "every", least=1).as_integer_ratio()
+    last = (horizon.left - 1) * many // over
+    jumps = [-(-i * over // many) for i in range(1, int(max(last, 1)) + 1)]
+    return annotate(lambda t: min(t * many // over, last), jumps=jumps)
+
+
+def _falls(horizon: Horizon, times: Sequence[float]) -> list[float]:
+    """Where the stairs of `times` fall; a stair that falls late has its time on the stair before."""
+    shift = horizon.convention.shift
+    return [(math.floor(time) if shift > 0 else time) + shift for time in times]
+
+
+def _table(times: list[float], values: list[float], last: float) -> Schedule:
     """values[n] at update t, n the number of `times` that are reached; nothing changes after update `last`."""
     return annotate(lambda t: values[bisect_right(times, min(t, last))], jumps=times)
 
@@ -120,16 +129,16 @@ def _powers(gamma: float | Sequence[float], count: int) -> list[float]:
     return list(accumulate(ratios, lambda product, ratio: product * ratio, initial=1.0))
 
 
-def _points(horizon: Horizon, points: Sequence[Sequence[Duration]]) -> list[tuple[int, float]]:
-    table = []
+def _points(horizon: Horizon, points: Sequence[Sequence[Duration]]) -> list[tuple[float, float]]:
+    table: list[tuple[float, float]] = []
     for i, pair in enumerate(_list("points", points)):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise ConfigError(f"points[{i}]={pair!r} is not a pair: give [duration, share of the peak].")
         value = number(f"points[{i}]", pair[1], "it is a share of the peak learning rate, from 0 on.", 0.0, HIGHEST)
-        table.append((horizon.updates(pair[0], f"points[{i}]"), value))
+        table.append((horizon.exact(pair[0], f"points[{i}]"), value))
     times = [time for time, _ in table]
     if times[0] != 0:
-        raise ConfigError(f"points[0]={points[0]!r} is at update {times[0]}: the first point is at 0.")
+        raise ConfigError(f"points[0]={points[0]!r} is at update {times[0]:g}: the first point is at 0.")
     _increasing("points", points, times)
     return table
 
@@ -140,9 +149,9 @@ def _list(name: str, given: Sequence[object]) -> Sequence:
     return given
 
 
-def _increasing(name: str, given: Sequence[object], times: list[int]) -> None:
+def _increasing(name: str, given: Sequence[object], times: Sequence[float]) -> None:
     for i, (earlier, later) in enumerate(pairwise(times), start=1):
         if later <= earlier:
             raise ConfigError(
-                f"{name}[{i}]={given[i]!r} is at update {later}, not after {earlier}: give them in order."
+                f"{name}[{i}]={given[i]!r} is at update {later:g}, not after {earlier:g}: give them in order."
             )

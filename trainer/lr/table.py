@@ -49,10 +49,10 @@ def function(horizon: Horizon, *, of: Callable[[int], float]) -> Schedule:
     """
     if not callable(of):
         raise ConfigError(f"of={of!r} cannot be called: give a function of the update t.")
-    last = horizon.left - 1
+    last = int(horizon.left) - 1
 
     def factor(t: int) -> float:
-        t = min(t, last)
+        t = min(int(t), last)
         return number(f"of({t})", of(t), SHARE, 0.0, HIGHEST)
 
     return factor

@@ -18,10 +18,16 @@ STEEPEST = 1000.0
 
 
 class Warmup(NamedTuple):
-    """A warm-up of `updates` (W) updates, and its factor of `t`."""
+    """A warm-up of `updates` (W) updates, and its factor of `t`; `exact` is W where that is no whole number."""
 
     updates: int
     factor: Schedule
+    exact: float | None = None
+
+    @property
+    def length(self) -> float:
+        """W, not rounded."""
+        return self.updates if self.exact is None else self.exact
 
 
 def no_warmup(horizon: Horizon) -> Warmup:
@@ -49,7 +55,7 @@ def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: floa
     >>> [constant_warmup(Horizon(100, 1), duration=4).factor(t) for t in (0, 3, 4)]
     [0.01, 0.01, 1.0]
     """
-    length = horizon.updates(duration, "duration")
+    length = horizon.updates(duration, "duration")  # also where a ramp may end between two updates
     low = positive("factor", factor, "it is the share of the peak during the warm-up, up to 1.")
     if low > 1:
         raise ConfigError(f"factor={factor!r} lies above the peak: give the share of it during the warm-up, up to 1.")
@@ -66,7 +72,7 @@ def linear_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float =
     """
     length, lead, end = _ramp(horizon, duration)
     low = fraction("start", start, START)
-    return Warmup(length, lambda t: low + (1.0 - low) * (t + lead) / end if t + lead < end else 1.0)
+    return _warmup(length, lambda t: low + (1.0 - low) * (t + lead) / end if t + lead < end else 1.0)
 
 
 def exponential_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.01) -> Warmup:
@@ -80,7 +86,7 @@ def exponential_warmup(horizon: Horizon, *, duration: Duration = "5%", start: fl
     length, lead, end = _ramp(horizon, duration)
     low = fraction("start", start, START)
     positive("start", start, "the rate is multiplied at each update, and 0 stays 0; try 0.01.")
-    return Warmup(length, lambda t: low ** (1.0 - (t + lead) / end) if t + lead < end else 1.0)
+    return _warmup(length, lambda t: low ** (1.0 - (t + lead) / end) if t + lead < end else 1.0)
 
 
 def cosine_warmup(horizon: Horizon, *, duration: Duration = "5%", start: float = 0.0) -> Warmup:
@@ -139,10 +145,15 @@ def polynomial_warmup(horizon: Horizon, *, duration: Duration = "5%", power: flo
     return _shaped(horizon, duration, start, lambda u: u**steep)
 
 
-def _ramp(horizon: Horizon, duration: Duration) -> tuple[int, int, int]:
+def _ramp(horizon: Horizon, duration: Duration) -> tuple[float, int, float]:
     """W, and a and b of the ramp u = (t + a) / b."""
-    length = horizon.updates(duration, "duration")
+    length = horizon.exact(duration, "duration")
     return length, *horizon.convention.progress(length)
+
+
+def _warmup(length: float, factor: Schedule) -> Warmup:
+    whole = math.ceil(length)
+    return Warmup(whole, factor, None if whole == length else length)
 
 
 def _shaped(horizon: Horizon, duration: Duration, start: float, shape: Callable[[float], float]) -> Warmup:
@@ -150,4 +161,4 @@ def _shaped(horizon: Horizon, duration: Duration, start: float, shape: Callable[
     length, lead, end = _ramp(horizon, duration)
     low = fraction("start", start, START)
     rest = 1.0 - low
-    return Warmup(length, lambda t: low + rest * shape((t + lead) / end) if t + lead < end else 1.0)
+    return _warmup(length, lambda t: low + rest * shape((t + lead) / end) if t + lead < end else 1.0)

@@ -29,9 +29,9 @@ def wsd(
     >>> [wsd(Horizon(10, 1), decay=4, shape="linear")(t) for t in (0, 6, 8)]
     [1.0, 1.0, 0.5]
     """
-    width = horizon.updates(decay, "decay", least=1)
+    width = horizon.exact(decay, "decay", least=1)
     if width > horizon.span:
-        raise ConfigError(f"decay={decay} is {width} updates, but the schedule has {horizon.span}: shorten it.")
+        raise ConfigError(f"decay={decay} is {width:g} updates, but the schedule has {horizon.span}: shorten it.")
     begin = horizon.span - width
     return annotate(falling(begin, horizon.span, _shape(shape, power, ratio), floor), knots=[begin])
 
@@ -61,7 +61,7 @@ def wsd_s(
     falls = [end - width for end, width in zip(bounds[1:], widths)]
     starts, span = bounds[:-1], horizon.span
 
-    def factor(t: int) -> float:
+    def factor(t: float) -> float:
         t = min(t, span)
         i = bisect_right(starts, t) - 1
         if t <= falls[i]:
@@ -122,7 +122,7 @@ def _shape(shape: str, power: float, ratio: float) -> Callable[[float], float]:
 
 def _bounds(horizon: Horizon, periods: int | Sequence[Duration]) -> list[int]:
     """The updates at which the periods begin, and the end of the last one: at the end of the schedule, or after it."""
-    span = horizon.span
+    span = int(horizon.span)
     if isinstance(periods, str) or not isinstance(periods, Sequence) or not periods:
         count = integer("periods", periods, f"give how many, up to the {span} updates of the schedule.", 1, span)
         return [-(-i * span // count) for i in range(count + 1)]
