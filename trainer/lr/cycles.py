@@ -4,6 +4,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from trainer.lr.bounds import ConfigError, fraction, integer, number, positive_share
 from trainer.lr.horizon import Duration, Horizon
@@ -113,9 +114,8 @@ def cyclic(
         raise ConfigError(f"period={period} and cycles={cycles}: give one of them, and null for the other.")
     low, up = fraction("floor", floor, FLOOR), fraction("rise", rise, "it is the share of a cycle that goes up.")
     wave, scale, span = one_of("shape", shape, _WAVES), _scale(mode, gamma), int(horizon.span)
-    over, many = span, _cycles(horizon, cycles) if period is None else 1
-    if period is not None:
-        over, many = horizon.ratio(period, "period", 2).as_integer_ratio()
+    length = Fraction(span, _cycles(horizon, cycles)) if period is None else horizon.ratio(period, "period", 2)
+    over, many = length.as_integer_ratio()
 
     def value(t: int, cycle: int, x: float) -> float:
         away = 1.0 - x / up if x < up else (x - up) / (1.0 - up) if x > up else 0.0
