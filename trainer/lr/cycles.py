@@ -141,17 +141,17 @@ def _bounds(horizon: Horizon, first: Duration | None, cycles: int, length_mult: 
         if not read.exact:
             return geometric(int(horizon.span), count, mult)
         sums = _sums(count, mult)
-        return [_place(horizon.span * share / sums[-1], exact=True) for share in sums]
+        return [_bound(horizon.span * share / sums[-1], exact=True) for share in sums]
     length, end = float(horizon.exact(first, "first", least=1)), 0.0
     bounds: list[float] = [0]
     while bounds[-1] < horizon.span:
         end = length * len(bounds) if mult == 1.0 else end + length
-        bounds.append(_place(end, read.exact))
+        bounds.append(_bound(end, read.exact))
         length = float(math.floor(length * mult)) if read.rounding == "down" else length * mult
     return bounds
 
 
-def _place(end: float, exact: bool) -> float:
+def _bound(end: float, exact: bool) -> float:
     """A bound: rounded, or with `exact` only if a whole update is so near that rounding is all that lies between."""
     near = math.floor(end + 0.5)
     return end if exact and abs(end - near) > _SNAP * end else near
