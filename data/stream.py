@@ -1,5 +1,6 @@
 """The training loader: the batches from the clock's update on, in chunks of updates."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ Transform = Callable[[Any, int], Any]
 Clock = Callable[[], int]
 Ends = int | Callable[[int], int]
 """An interval in updates, or a function that gives the next end after update `t`."""
+_RETURN = 0.1
+"""Seconds within which control returns to the trainer."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class Loop:
     """When control returns to the trainer, and how many micro-batches an update has.
 
     In updates: `total`, the length of the run; `validation_interval`, between two validations; `pauses`, other
-    intervals at which a chunk ends (checkpoints); `steps_per_execution`, the most in a chunk. Where an interval varies,
-    it is a function that gives its next end. `accumulate`: micro-batches of an update in each process. `stages`:
+    intervals at which a chunk ends (checkpoints); `steps_per_execution`, the most in a chunk, and with `longest` up to
+    that many while control returns within 0.1 s. Where an interval varies, it is a function that gives its next end.
+    `accumulate`: micro-batches of an update in each process. `stages`:
     (first update, ratio) for each size of a growing batch, `left_out`: positions that no update takes, and `repeated`:
     how many batches are taken again and again, None for all; see `Order`.
     """
@@ -41,6 +45,7 @@ class Loop:
     validation_interval: Ends
     pauses: tuple[Ends, ...] = ()
     steps_per_execution: int = 1
+    longest: int | None = None
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
@@ -60,10 +65,21 @@ class Loop:
 
     def chunks(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The chunks [t, stop) that cover [start, end)."""
+        length, chunks = self.steps_per_execution, 0
         while start < end:
-            stop = min(end, start + self.steps_per_execution, *(_next(ends, start) for ends in self.pauses))
+            stop = min(end, start + length, *(_next(ends, start) for ends in self.pauses))
+            asked = time.perf_counter()
             yield start, stop
+            chunks += 1
+            if self.longest is not None and chunks > 1:  # Lightning asks for the second before it trains on the first
+                length = self._paced(length, (time.perf_counter() - asked) / (stop - start))
             start = stop
+
+    def _paced(self, length: int, seconds: float) -> int:
+        """The updates of the next chunk, where one of `length` took so many seconds for each: at most twice as many."""
+        assert self.longest is not None
+        quick = int(min(_RETURN / max(seconds, 1e-9), 2 * length, self.longest))
+        return max(self.steps_per_execution, quick)
 
 
 class Stream:

@@ -114,3 +114,19 @@ def test_a_users_own_callback_is_called_after_each_chunk(assembled):
     run = assembled(*words)
     fit(run)
     assert run.trainer.callbacks[0].calls == 4  # of 4, 2, 4 and 2 updates
+
+
+@pytest.mark.parametrize(
+    ("words", "chunk"),
+    [
+        (RUN, (10, 50)),
+        ((*RUN, "trainer.steps_per_execution=10"), (10, None)),
+        ((*RUN, "trainer.devices=2"), (10, None)),
+        ((*RUN, "schedule=multi_step", "batch_schedule=grow", "batch_schedule.max_batch_size=64"), (10, None)),
+        ((*RUN, "+callbacks.x._target_=pytorch_lightning.callbacks.ModelSummary"), (10, 50)),
+        (callback("tests.config.test_callbacks.Counting", "allow=[tests]"), (10, None)),
+    ],
+)
+def test_chunks_grow_where_one_process_trains_and_no_callback_of_the_user_sees_them(assembled, words, chunk):
+    loop = assembled(*words).data._loop
+    assert (loop.steps_per_execution, loop.longest) == chunk

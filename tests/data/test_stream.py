@@ -63,6 +63,26 @@ def test_no_chunk_steps_over_a_multiple_of_any_interval() -> None:
     assert {multiple for every in (12, 5, 9) for multiple in range(0, 97, every)} | {97} <= set(edges)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "sizes"),
+    [
+        (0.0001, [10, 10, 20, 40, 50, 50, 20]),
+        (0.004, [10, 10, 20, 25, 25, 25, 25, 25, 25, 10]),
+        (0.03, [10] * 20),
+        (None, [10, 10, 20, 25, *[10] * 13, 5]),
+    ],
+)
+def test_chunks_of_quick_updates_grow_until_they_take_a_tenth_of_a_second(monkeypatch, seconds, sizes) -> None:
+    """None: the first 40 updates are quick, all others slow."""
+    now = 0.0
+    monkeypatch.setattr("data.stream.time.perf_counter", lambda: now)
+    found = []
+    for start, stop in Loop(total=200, validation_interval=200, steps_per_execution=10, longest=50).chunks(0, 200):
+        found.append(stop - start)
+        now += (stop - start) * (seconds or (0.004 if stop <= 40 else 1.0))
+    assert found == sizes
+
+
 @pytest.mark.parametrize("steps_per_execution", [1, 2, 7, 100])
 def test_the_batches_do_not_depend_on_how_many_updates_a_chunk_has(steps_per_execution: int) -> None:
     assert same(whole_run(steps_per_execution=steps_per_execution), whole_run(steps_per_execution=3))

@@ -38,6 +38,7 @@ REPLACED: Mapping[str, str] = {
 Those that are built on them are refused, too."""
 NEVER_CALLED = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 """Hooks inside an update: a run calls its callbacks between two chunks of updates."""
+_CHUNKS = ("on_train_batch_start", "on_train_batch_end")
 
 
 def callbacks_of(settings: Settings) -> list[pl.Callback]:
@@ -62,6 +63,14 @@ def callbacks_of(settings: Settings) -> list[pl.Callback]:
 def is_foreign(callback: pl.Callback) -> bool:
     """Whether a callback is not of our own, and may log by Lightning's loggers."""
     return not type(callback).__module__.startswith("trainer.")
+
+
+def sees_chunks(callback: pl.Callback) -> bool:
+    """Whether a callback that is not of our own acts at the ends of chunks."""
+    own = (
+        getattr(type(callback), hook) is not getattr(pl.Callback, hook) or hook in vars(callback) for hook in _CHUNKS
+    )
+    return is_foreign(callback) and any(own)
 
 
 def check_kind(key: str, kind: type) -> None:

@@ -23,7 +23,7 @@ from trainer.checkpoint.io import AtomicCheckpointIO
 from trainer.cli.other_names import key_of_others
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
-from trainer.config.callbacks import callbacks_of, connect, is_foreign
+from trainer.config.callbacks import callbacks_of, connect, is_foreign, sees_chunks
 from trainer.config.guard import guard_of
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.metrics import with_shape
@@ -61,6 +61,8 @@ OURS = (
     "log_every_n_steps reload_dataloaders_every_n_epochs"
 ).split()
 """Options of Lightning's trainer that Cadence sets."""
+_CHUNK, _LONGEST = 10, 50
+"""Updates of a chunk with `trainer.steps_per_execution=null`: of any, and of one whose end nothing sees."""
 MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
 """Settings that may differ between hosts: the paths of the data and the run, and the threads."""
 ROOMS = ("trainer", "models", "data")
@@ -95,7 +97,6 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     every = None if duration is None else interval(horizon, duration, "trainer.checkpoint")
     profile = _profile(resolved, folder)
     pauses = [*([every] if every else []), *snapshot_ends(snapshots, horizon.total), *(one.next_end for one in profile)]
-    _follow(resolved, module, pauses)
     best_by = f"val/{task.monitor}"
     better, keep = task.direction, settings.trainer.keep
     checkpointing = Checkpointing(folder / "checkpoints", best_by, better, every, keep, snapshots)
@@ -103,6 +104,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     callbacks = [*_plateau(resolved), *profile, Validations(folder), checkpointing, claims]
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
+    _follow(resolved, module, pauses, trainer.callbacks)  # type: ignore[attr-defined]
     disable_lightning_signals(trainer)
     watching = [one for one in trainer.callbacks if one is not checkpointing]  # type: ignore[attr-defined]
     module.monitors = connect(watching, task, not logs_scores, fresh=resolved.changed)
@@ -136,16 +138,19 @@ def train_spec(resolved: Resolved) -> TrainSpec:
     )
 
 
-def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends]) -> None:
+def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends], callbacks: Sequence[pl.Callback]) -> None:
     """Connect the data to the module's clock; its chunks end at `pauses`, and get shorter as the batch grows."""
     run, horizon = resolved.settings.trainer, resolved.horizon
     if run.overfit is not None and horizon.growth.grows:
         raise ConfigError(f"trainer.overfit={run.overfit} repeats batches of one size: take batch_schedule=none.")
+    alone = run.devices * run.nodes == 1 and not horizon.growth.grows and not any(map(sees_chunks, callbacks))
+    steps = run.steps_per_execution or _CHUNK
     loop = Loop(
         total=horizon.total,
         validation_interval=interval(horizon, run.validate, "trainer.validate"),
-        pauses=(*pauses, *chunk_ends(horizon, run.steps_per_execution)),
-        steps_per_execution=run.steps_per_execution,
+        pauses=(*pauses, *chunk_ends(horizon, steps)),
+        steps_per_execution=steps,
+        longest=_LONGEST if alone and run.steps_per_execution is None else None,
         accumulate=run.accumulate,
         stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
         left_out=module.clock.left_out,

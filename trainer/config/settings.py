@@ -81,7 +81,7 @@ class TrainerSettings:
     checkpoint: int | float | str | None
     keep: int
     accumulate: int
-    steps_per_execution: int
+    steps_per_execution: int | None
     log_every: int
     compile: bool
     channels_last: bool
@@ -100,8 +100,10 @@ class TrainerSettings:
     max_time: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("devices", "nodes", "accumulate", "steps_per_execution", "log_every"):
+        for name in ("devices", "nodes", "accumulate", "log_every"):
             integer(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
+        if self.steps_per_execution is not None:
+            integer("trainer.steps_per_execution", self.steps_per_execution, "give a number of at least 1, or null.")
         integer("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
         if self.overfit is not None:
             integer("trainer.overfit", self.overfit, "it is how many batches are trained on again and again, or null.")

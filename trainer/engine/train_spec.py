@@ -58,6 +58,7 @@ class Loop:
     validation_interval: int | Callable[[int], int]
     pauses: tuple[int | Callable[[int], int], ...] = ()
     steps_per_execution: int = 1
+    longest: int | None = None
     accumulate: int = 1
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
