@@ -102,11 +102,7 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "log_every"):
             integer(f"trainer.{name}", getattr(self, name), "give a number of at least 1.")
-        if self.steps_per_execution is not None:
-            integer("trainer.steps_per_execution", self.steps_per_execution, "give a number of at least 1, or null.")
         integer("trainer.keep", self.keep, "give the number of checkpoints, 0 for all.", low=0)
-        if self.overfit is not None:
-            integer("trainer.overfit", self.overfit, "it is how many batches are trained on again and again, or null.")
         if self.threads is not None:
             cores = os.cpu_count() or 1
             integer(
@@ -117,12 +113,14 @@ class TrainerSettings:
         positive("trainer.timeout", self.timeout, why)
         if self.max_time is not None:
             seconds_of("trainer.max_time", self.max_time)
-        if self.max_idle_restarts is not None:
-            integer(
-                "trainer.max_idle_restarts",
-                self.max_idle_restarts,
-                "it is how many starts in a row without a new update end a Slurm job, or null for no limit.",
-            )
+        counts = {
+            "overfit": "it is how many batches are trained on again and again, or null.",
+            "steps_per_execution": "it is how many updates a chunk has, or null.",
+            "max_idle_restarts": "it is how many starts in a row without a new update end a Slurm job; null: no limit.",
+        }
+        for name, why in counts.items():
+            if getattr(self, name) is not None:
+                integer(f"trainer.{name}", getattr(self, name), why)
         for name in ("compile", "channels_last", "deterministic", "sync_batchnorm", "profile", "quiet"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
