@@ -11,6 +11,7 @@ import pytest
 
 from trainer.cli.compose import ROOT, absolute_config_path, add_config_options, compose_config, find_own_packages
 from trainer.cli.run_cli import run_cli
+from trainer.lr import ConfigError
 from trainer.tools.noise_scale import command as noise_scale
 from trainer.tools.plan import command as plan
 from trainer.tools.range_test import command as range_test
@@ -124,3 +125,12 @@ def test_a_config_that_is_no_yaml_is_one_line(project: Path, capsys: pytest.Capt
     assert run_cli(lambda: plan.main(["schedule=broken", "--config-dir", f"{project}/conf", "--no-files"])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{project}/conf/schedule/broken.yaml, line 3: ")
+
+
+def test_several_options_are_taken_by_the_groups_that_add_entries_and_by_no_other() -> None:
+    chosen = ["hyper_schedule=[weight_decay_tied,label_smoothing_linear]", "logger=[csv,tensorboard]"]
+    cfg = compose_config(chosen)
+    assert [*cfg.hyper_schedule] == ["weight_decay", "label_smoothing"]
+    assert [*cfg.logger] == ["csv", "tensorboard"]
+    with pytest.raises(ConfigError, match="^schedule=\\[linear,cosine\\]: schedule takes one option"):
+        compose_config([*chosen, "schedule=[linear,cosine]"])

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from trainer.cli.messages import config_groups, nearest, several_options, taken_apart
+from trainer.cli.messages import check_options, nearest, taken_apart
 from trainer.cli.override import key_of
 from trainer.distributed.launch.launcher import SIZES, number_of, started_by
 from trainer.lr import ConfigError
@@ -50,9 +50,7 @@ def check_command(job: Any) -> None:
         raise ConfigError(
             f"hydra/launcher={job.launcher._target_} would run all jobs in one process: take hydra/launcher=process."
         )
-    listed = [word for word in overrides(job) if "=[" in word]
-    if listed and (line := several_options(listed, config_groups())):
-        raise ConfigError(line)
+    check_options(overrides(job))
     of_hydra = hydra_overrides(job)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         number_of(name, 0)

@@ -12,6 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.hydra_internals import check_composed, initialized
+from trainer.cli.messages import check_options
 from trainer.cli.run_id import register_run_id
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
@@ -67,7 +68,8 @@ def compose_config(
         with_hydra: with the settings of Hydra, as `hydra`.
 
     Raises:
-        ConfigError: the folder of --config-dir does not exist, or a file allows packages that no override allows.
+        ConfigError: the folder of --config-dir does not exist, a group has several options that takes one, or a file
+            allows packages that no override allows.
         HydraException: what the overrides ask for does not exist; `run_cli` reports it in one line.
     """
     config_dir: Path | None = options.config_dir if options else None
@@ -78,6 +80,7 @@ def compose_config(
     with initialized(CONF, config_dir):
         name, words = options.config_name if options else "train", list(overrides)
         cfg = compose(name, words, return_hydra_config=with_hydra)
+        check_options(words)
         keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     return check_composed(cfg, words)
 

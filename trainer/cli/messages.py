@@ -30,6 +30,8 @@ from trainer.cli.other_names import key_of_others, option_of_others
 from trainer.lr import ConfigError
 
 NOTHING = ";"
+OF_SEVERAL = ("callbacks", "logger", "hyper_schedule", "experiment")
+"""The groups that take several options, `group=[a,b]`: each option adds entries of its own, or changes keys."""
 
 
 class RunFailed(RuntimeError):
@@ -99,11 +101,18 @@ def _groups_in(repository: Any, parent: str) -> list[str]:
     return found
 
 
+def check_options(words: Sequence[str]) -> None:
+    """Refuse several options for a group that takes one; while Hydra composes the config, it knows the groups."""
+    listed = [word for word in words if "=[" in word]
+    if listed and (line := several_options(listed, config_groups())):
+        raise ConfigError(line)
+
+
 def several_options(overrides: Sequence[str], groups: Collection[str]) -> str | None:
     """What is wrong with an override that gives several options to a group of the given ones; None without such."""
     for word in overrides:
         group, _, value = word.partition("=")
-        if group in groups and group not in ("callbacks", "logger", "experiment") and value.startswith("["):
+        if group in groups and group not in OF_SEVERAL and value.startswith("["):
             each = value.strip("[]").replace(" ", "")
             return f"{word}: {group} takes one option: give one, or compare them in a sweep by -m {group}={each}."
     return None
