@@ -7,16 +7,75 @@ adam_debias=True.
 
 Cautious AdamW: pytorch_optimizer has the mask as an option of other optimizers, such as Lion and LaProp, but its AdamW
 is torch's, which has no mask.
+
+ADOPT: that of pytorch_optimizer 4.1.0 counts its first call, which moves no weight, as an update. So it clips update t
+at (t + 1)^¼, where the paper has t^¼, and the weight decay of the first call does move the weights.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from trainer.lr.bounds import positive
-from trainer.optim.moments import adam_steps, check_adam, closure_loss
+from trainer.optim.moments import adam_steps, check_adam, closure_loss, with_gradients
+
+
+class ADOPT(Optimizer):
+    """m ← β₁m + (1-β₁) clip(g / max(√v, ε), ±t^¼), x ← x - η(m + λx), then v ← β₂v + (1-β₂) g².
+
+    The first call only sets v to g² and moves no weight; t = 1, 2, … counts those after it. Without `weight_decouple`,
+    λx is added to g instead. Source: Taniguchi et al. 2024, arXiv:2411.02853, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.9999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        weight_decouple: bool = True,
+    ) -> None:
+        check_adam(lr, betas, eps, weight_decay)
+        settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, settings | {"weight_decouple": weight_decouple})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure_loss(closure)
+        for group in self.param_groups:
+            params, grads = with_gradients(group)
+            group["step"] = t = group.get("step", -1) + bool(params)
+            decay, decoupled, (first, second) = group["weight_decay"], group["weight_decouple"], group["betas"]
+            if decay and not decoupled:
+                grads = [grad.add(parameter, alpha=decay) for parameter, grad in zip(params, grads)]
+            known = [(parameter, grad) for parameter, grad in zip(params, grads) if self.state[parameter]]
+            for parameter, grad in zip(params, grads):
+                if not self.state[parameter]:
+                    self.state[parameter] |= {"mean": torch.zeros_like(parameter), "square": grad.square()}
+            if known:
+                params, grads = [parameter for parameter, _ in known], [grad for _, grad in known]
+                means = [self.state[parameter]["mean"] for parameter in params]
+                squares = [self.state[parameter]["square"] for parameter in params]
+                torch._foreach_lerp_(means, _bounded(grads, squares, group["eps"], t**0.25), 1 - first)
+                torch._foreach_mul_(params, 1 - group["lr"] * decay * decoupled)
+                torch._foreach_add_(params, means, alpha=-group["lr"])
+                torch._foreach_mul_(squares, second)
+                torch._foreach_addcmul_(squares, grads, grads, 1 - second)
+        return loss
+
+
+def _bounded(grads: list[Tensor], squares: list[Tensor], eps: float, limit: float) -> list[Tensor]:
+    """g / max(√v, ε), between ±`limit`."""
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_clamp_min_(roots, eps)
+    ratios = list(torch._foreach_div(grads, roots))
+    torch._foreach_clamp_min_(ratios, -limit)
+    torch._foreach_clamp_max_(ratios, limit)
+    return ratios
 
 
 class CautiousAdamW(Optimizer):
