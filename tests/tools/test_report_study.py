@@ -8,6 +8,8 @@ import pytest
 
 from tests.tools.runs_on_disk import all_findings, loss, page_of, write_run, write_sweep
 from trainer.tools.report import command as report
+from trainer.tools.report.figures import rates_figure
+from trainer.tools.report.png import draw
 from trainer.tools.report.response import heat_map_of_batch, heat_map_of_momentum, rate_curves
 from trainer.tools.report.runs import find_runs
 from trainer.tools.report.study import Study
@@ -198,3 +200,19 @@ def test_accuracy_is_better_where_it_is_more(sweep):
     study = Study(find_runs(sweep), "val/accuracy")
     assert study.sign == -1
     assert dict(study.configurations[0].values)["optimizer.lr"] == 0.1
+
+
+def test_the_parabola_is_not_drawn_far_below_the_runs_beside_a_rate_that_breaks(tmp_path):
+    for lr, value in [(0.003, 0.9), (0.01, 0.5), (0.03, 0.4), (0.1, 0.35), (0.3, 5.0)]:
+        for seed in (0, 1, 2):
+            words = [f"optimizer.lr={lr}", f"seed={seed}"]
+            write_run(tmp_path / f"{lr}-{seed}", words, {"val/loss": value * (1 + 0.01 * seed)}, events=False)
+    study = Study(find_runs(tmp_path))
+    (curve,) = rate_curves(study)
+    assert min(map(curve.fit.cost, (0.03, 0.05, 0.1))) < -0.2
+    figure = rates_figure(study, [curve])
+    (drawn,) = (trace["y"] for trace in figure["data"] if trace.get("line", {}).get("dash") == "dot")
+    shown = [value for value in drawn if value is not None]
+    assert 0 < len(shown) < len(drawn)
+    assert min(shown) > 0.35 - 0.5
+    assert draw(figure) is not None

@@ -32,6 +32,8 @@ GAP = 0.06
 """The share of the height between two panels."""
 CLOSE, FEW = 0.035, 0.2
 """Ticks nearer to each other than this share of the axis would overlap; the least share where values are no grid."""
+BESIDE = 0.1
+"""A fitted parabola is drawn so far below and above the runs of its curve, as a share of their range."""
 LETTERS = 24
 """The most letters of a value beside an axis."""
 FAILED = "failed, pruned or not finite"
@@ -194,8 +196,16 @@ def _rate_traces(study: Study, curve: RateCurve, color: str) -> list[Trace]:
         low, high = map(math.log10, fit.window)
         rates = [10 ** (low + (high - low) * i / 40) for i in range(41)]
         parabola = [(rate, study.sign * fit.cost(rate)) for rate in rates]
-        traces.append(line_trace(parabola, color, 1.4, "dot", name=curve.name))
+        traces.append(line_trace(_near_runs(parabola, curve), color, 1.4, "dot", name=curve.name))
     return traces
+
+
+def _near_runs(parabola: Sequence[Point], curve: RateCurve) -> list[Any]:
+    """The parabola with a gap where it is far from all runs, as beside a rate at which training breaks."""
+    values = [value for _, value in curve.points]
+    margin = BESIDE * (max(values) - min(values))
+    low, high = min(values) - margin, max(values) + margin
+    return [(rate, value if low <= value <= high else None) for rate, value in parabola]
 
 
 def heat_figure(study: Study, heat: HeatMap) -> Figure:
