@@ -24,7 +24,7 @@ MORE = {
     "restarts from a ramp": {"first": 20, "warmup": 5},
     "cyclic": {"period": 11, "cycles": None, "mode": "exp_range", "gamma": 0.99},
     "cyclic by number": {"cycles": 3, "mode": "triangular2"},
-    "constant_until": {"until": 3 * T, "factor": 0.5},
+    "constant_until": {"until": T - 5, "factor": 0.5},
     "exponential": {"gamma": 0.9},
     "natural_exponential": {"rate": 0.1},
     "linear_rate": {"rate": 0.5},
@@ -33,8 +33,21 @@ MORE = {
     "inverse_sqrt above a floor": {"clip": True, "floor": 0.01},
     "wsd_s": {"periods": [20, 90]},
     "sequence": {"parts": STEEP},
+    "restarts by number": {"cycles": 3},
+    "repeat": {"of": partial(trainer.lr.exponential, gamma=0.9), "cycles": 3},
+    "hard_restarts": {"cycles": 3, "floor": 0.1},
+    "one_cycle": {"rise": 10, "floor": 0.1},
+    "one_cycle of three": {"rise": 10, "phases": 3},
+    "one_cycle_stairs": {"rise": 10},
+    "flat_cosine": {"flat": 10},
+    "wsd": {"decay": 20},
+    "wsd_s by number": {"periods": 3},
+    "tri_stage": {"warmup": 5, "hold": 10},
+    "noam_hold": {"warmup": 5, "hold": 10},
+    "noisy": {"of": trainer.lr.linear, "start": 3},
+    "chebyshev": {"steps": 8},
 }
-"""Settings with which a schedule would go on changing after the end."""
+"""Settings with which a schedule could go on changing after the end, or take the warm-up for a part of itself."""
 
 
 def factories(folder):
