@@ -44,7 +44,7 @@ MORE = {
     "wsd_s by number": {"periods": 3},
     "tri_stage": {"warmup": 5, "hold": 10},
     "noam_hold": {"warmup": 5, "hold": 10},
-    "noisy": {"of": trainer.lr.linear, "start": 3},
+    "noisy": {"of": trainer.lr.constant, "start": 3},
     "chebyshev": {"steps": 8},
 }
 """Settings with which a schedule could go on changing after the end, or take the warm-up for a part of itself."""

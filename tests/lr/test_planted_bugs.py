@@ -103,6 +103,9 @@ def test_a_floor_above_the_peak_is_refused_by_the_schedule_and_caught_by_lint_fo
 def test_a_curve_that_rises_after_the_end_is_caught_by_lint():
     wave = lambda t: 0.5 * (1.0 + math.cos(math.pi * max(0, t - W) / (T - W)))  # noqa: E731
     assert found(plan(wave)) == ["rises-after-end"]
+    drift = lambda t: 0.1 + 0.9 * fall(t) if t < T else 0.1045 * (1.05 if t > T else 1.0)  # noqa: E731
+    assert found(plan(lambda t: drift(min(t, T - 1)))) == []
+    assert found(plan(drift)) == ["rises-after-end"]  # by 5 %
     assert found(made_of(cosine)) == []
 
 
