@@ -117,9 +117,10 @@ def test_too_many_runs_for_a_picture_are_refused(tmp_path):
 
 
 def test_a_key_that_a_config_lacks_is_not_set_and_null_is_a_value(tmp_path, capsys):
-    write_run(tmp_path / "a", [], guard={"limit": None})
-    write_run(tmp_path / "b", ["model.width=3"], guard={"limit": 2})
+    write_run(tmp_path / "a", ["optimizer.lr=0.001"], guard={"limit": None})
+    write_run(tmp_path / "b", ["model.width=3", "optimizer.lr=0.0031622776601683794"], guard={"limit": 2})
     main(["diff", str(tmp_path / "a"), str(tmp_path / "b")])
     text = capsys.readouterr().out
+    assert re.search(r"^optimizer.lr +0.001 +0.00316228$", text, re.MULTILINE)
     assert re.search(r"^guard.limit +null +2$", text, re.MULTILINE)
     assert re.search(r"^model.width +\(not set\) +3$", text, re.MULTILINE)

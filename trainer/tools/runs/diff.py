@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.streams import short_numbers
 from trainer.log.scalars import Points, scalars
 from trainer.resume.changes import differences
 from trainer.tools.plan.tables import align
@@ -48,7 +49,7 @@ def format_configs(a: ListedRun, b: ListedRun) -> list[str]:
     found = [key for key in differences(one, other) if not is_bookkeeping(key) and not key.endswith("_partial_")]
     if not found:
         return ["configs: they are the same"]
-    rows = [(one_line(key), _value(one, key), _value(other, key)) for key in found]
+    rows = [(one_line(key), *short_numbers([_value(one, key), _value(other, key)])) for key in found]
     return align([("config", "first", "second"), *rows], words=3)
 
 
