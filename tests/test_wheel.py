@@ -200,7 +200,9 @@ def test_it_trains_the_digits_and_tells_what_is_missing(cadence, tmp_path: Path)
     cadence("train", "optimizer=adamw", "schedule=cosine_warmup", "name=first", "trainer.duration=5ep", *QUICK)
     assert result(tmp_path / "outputs/first")["test"]["accuracy"] > 0.85
     told = cadence("train", "optimizer=lars", code=2).stderr
-    assert told.endswith("needs pytorch_optimizer, which is not installed: pip install 'pytorch-optimizer>=4.1'.\n")
+    assert told.endswith(
+        "needs pytorch_optimizer, which is not installed (extra optimizers): pip install 'pytorch-optimizer>=4.1'.\n"
+    )
     assert cadence("plan", code=2).stderr.endswith("pip install 'matplotlib>=3.10'.\n")
     assert cadence("report", "outputs", code=2).stderr.endswith("'pyarrow>=18' 'optuna>=5'.\n")
     assert "first" in cadence("doctor", "outputs/first").stdout

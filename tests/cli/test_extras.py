@@ -66,7 +66,7 @@ def test_what_is_installed_is_imported_and_other_failures_stay() -> None:
 def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
     error = RuntimeError("in a callback")
     error.__cause__ = ModuleNotFoundError("No module named 'scipy.stats'", name="scipy.stats")
-    told = f"this needs scipy, which is not installed: {install_command('report')}."
+    told = f"this needs scipy, which is not installed (extra report): {install_command('report')}."
     assert user_error_message(error) == told
 
 
@@ -77,21 +77,21 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
             "matplotlib",
             plan,
             [],
-            "the picture (--no-files leaves it out) needs matplotlib, which is not installed: "
+            "the picture (--no-files leaves it out) needs matplotlib, which is not installed (extra plots): "
             "pip install 'matplotlib>=3.10'.",
         ),
         (
             "matplotlib",
             range_test,
             [],
-            "the picture (--no-files leaves it out) needs matplotlib, which is not installed: pip install",
+            "the picture (--no-files leaves it out) needs matplotlib, which is not installed (extra plots): pip ",
         ),
         *(
             (
                 package,
                 report,
                 ["outputs"],
-                f"the report needs {package}, which is not installed: {install_command('report')}.",
+                f"the report needs {package}, which is not installed (extra report): {install_command('report')}.",
             )
             for package in ("plotly", "matplotlib", "pandas")
         ),
@@ -99,14 +99,14 @@ def test_a_late_import_that_fails_is_told_wherever_it_stands() -> None:
             "sklearn",
             range_test,
             ["--no-files"],
-            "data needs sklearn, which is not installed: pip install 'scikit-learn>=1.5'.",
+            "data needs sklearn, which is not installed (extra digits): pip install 'scikit-learn>=1.5'.",
         ),
         (
             "pytorch_optimizer",
             range_test,
             ["optimizer=lars", "--no-files"],
-            "optimizer._target_=pytorch_optimizer.LARS needs pytorch_optimizer, which is not installed: "
-            "pip install 'pytorch-optimizer>=4.1'.",
+            "optimizer._target_=pytorch_optimizer.LARS needs pytorch_optimizer, which is not installed "
+            "(extra optimizers): pip install 'pytorch-optimizer>=4.1'.",
         ),
     ],
 )

@@ -179,7 +179,9 @@ def test_without_the_package_it_is_refused(assembled, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("trainer.log.mlflow_run")]:
         monkeypatch.delitem(sys.modules, name)
     gone(monkeypatch, "mlflow")
-    with pytest.raises(ConfigError, match=r"logger\.mlflow needs mlflow, which is not installed: pip install"):
+    with pytest.raises(
+        ConfigError, match=r"logger\.mlflow needs mlflow, which is not installed \(extra mlflow\): pip install"
+    ):
         assembled(*MLFLOW)
 
 

@@ -168,5 +168,7 @@ def test_without_the_package_it_is_refused(assembled, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("trainer.log.wandb_run")]:
         monkeypatch.delitem(sys.modules, name)
     gone(monkeypatch, "wandb")
-    with pytest.raises(ConfigError, match=r"logger\.wandb needs wandb, which is not installed: pip install"):
+    with pytest.raises(
+        ConfigError, match=r"logger\.wandb needs wandb, which is not installed \(extra wandb\): pip install"
+    ):
         assembled(*WANDB)

@@ -41,7 +41,10 @@ with_ray = pytest.mark.skipif(not THERE, reason="ray is not installed: pip insta
 @pytest.mark.skipif(THERE, reason="ray is installed")
 def test_without_ray_the_launcher_says_in_one_line_what_to_install(app: Path) -> None:
     code, _, err = sweep(app, "x=1,2", *RAY)
-    assert (code, err) == (2, "hydra/launcher=ray needs ray, which is not installed: pip install 'ray>=2.60'.\n")
+    assert (code, err) == (
+        2,
+        "hydra/launcher=ray needs ray, which is not installed (extra ray): pip install 'ray>=2.60'.\n",
+    )
     assert not (app / "outputs/s/0").exists()
 
 

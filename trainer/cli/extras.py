@@ -68,7 +68,8 @@ def missing_extra(error: ModuleNotFoundError, what: str = "", extra: str | None 
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return f"{what or 'this'} needs {package}, which is not installed: {install_command(extra or EXTRAS[package])}."
+    extra = extra or EXTRAS[package]
+    return f"{what or 'this'} needs {package}, which is not installed (extra {extra}): {install_command(extra)}."
 
 
 def install_command(extra: str) -> str:
