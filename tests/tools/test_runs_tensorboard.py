@@ -62,6 +62,14 @@ def test_alike_runs_and_foreign_words_give_names_that_a_folder_can_have(tmp_path
     assert len(started[0][1]) == 3
 
 
+def test_a_name_that_is_cut_does_not_end_in_a_part_of_a_number(tmp_path):
+    for name, length in (("a", 180), ("b", 60)):
+        words = ["schedule=exponential", "schedule.gamma=0.99", f"trainer.duration={length}"]
+        write_run(tmp_path / name, [f"model.note={'x' * 20}{name}", *words])
+    for name in names_of(list_runs([tmp_path])):
+        assert name.endswith((" ...", "=180", "=60"))
+
+
 def test_a_folder_without_a_log_and_a_tensorboard_that_fails_are_told(tmp_path, monkeypatch):
     write_run(tmp_path / "s" / "0", [], events=False)
     with pytest.raises(ConfigError, match="no run in these folders has a TensorBoard log"):

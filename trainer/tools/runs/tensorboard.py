@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.lr import ConfigError
 from trainer.tools.runs.listed import ListedRun, list_runs
-from trainer.tools.runs.table import count_runs, distinct_settings, one_line
+from trainer.tools.runs.table import count_runs, cut, distinct_settings, one_line
 
 LONGEST = 60
 """The most characters of a name: its bytes, at most four for each, are within the 255 that a file system takes."""
@@ -50,4 +50,4 @@ def names_of(runs: Sequence[ListedRun]) -> list[str]:
 
 
 def _as_name(text: str) -> str:
-    return re.sub(r"^\.+|[/\\\0]", "_", one_line(text))[:LONGEST].strip()
+    return cut(re.sub(r"^\.+|[/\\\0]", "_", one_line(text)), LONGEST)
