@@ -38,6 +38,15 @@ torch._dynamo.trace_rules.clear_lru_cache()
 update(net)
 """
 
+SUBMODULE = """
+from torch._dynamo.utils import counters
+import torch._dynamo.convert_frame
+assert torch._dynamo.convert_frame.counters is torch._dynamo.utils.counters is counters
+assert torch._dynamo.utils.__spec__.loader.__class__.__name__ == "SourceFileLoader"
+torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1))
+assert counters["stats"]["unique_graphs"] == 1, counters
+"""
+
 
 def run(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -51,3 +60,8 @@ def test_optimizers_step_without_it_and_a_net_can_be_compiled_afterwards() -> No
 @pytest.mark.sample(0)
 def test_its_names_are_its_own_once_a_submodule_is_imported() -> None:
     run(START + NAMES)
+
+
+@pytest.mark.sample(0)
+def test_a_submodule_is_imported_once() -> None:
+    run(START + SUBMODULE)

@@ -111,7 +111,7 @@ class _Imported(importlib.abc.Loader):
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.spec
+        vars(module)["__spec__"] = self.spec  # `torch._dynamo.config` lets nobody set what is no setting
 
 
 class DynamoFinder(importlib.abc.MetaPathFinder):
@@ -128,6 +128,8 @@ class DynamoFinder(importlib.abc.MetaPathFinder):
         parent = sys.modules.get(DYNAMO)
         if fullname.startswith(f"{DYNAMO}.") and isinstance(parent, DeferredDynamo):
             loaded()
-            if fullname in sys.modules:
-                return importlib.util.spec_from_loader(fullname, _Imported(sys.modules[fullname]))
+            if (module := sys.modules.get(fullname)) is not None:
+                spec = importlib.util.spec_from_loader(fullname, _Imported(module))
+                vars(module)["__spec__"] = spec  # else the import takes the module's own, and runs its code again
+                return spec
         return None
