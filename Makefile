@@ -67,8 +67,8 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-bench: setup  ## measure the update against the bare loop and the peers
-	$(BIN)/python benchmarks/benchmark.py
+bench: setup  ## measure everything beside its peers, in a quarter of an hour
+	$(BIN)/python benchmarks/bench.py
 
 gallery: setup  ## draw docs/gallery.md again, after a schedule has changed
 	$(BIN)/python scripts/gallery.py

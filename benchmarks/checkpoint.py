@@ -1,21 +1,25 @@
-"""Time the save and the read of a checkpoint: Cadence beside plain `torch.save`, in shuffled order in each round.
+"""Time the save and the read of a checkpoint: Cadence beside torch's savers, in shuffled order in each round.
 
     python benchmarks/checkpoint.py --megabytes 500 --rounds 9
 
-The state is that of AdamW: weights and two moments, in float32 tensors of 4 MB. All saves write under another name,
-sync the file and the folder, and rename. The training thread waits for all of it. Beside the time of the
-clock the table has that of the processor, which other programs on the machine change less.
+The state is that of AdamW: weights and two moments, in float32 tensors of 4 MB. Cadence and `torch.save` write under
+another name, sync the file and the folder, and rename; the training thread waits for all of it. The asynchronous saver,
+`torch.distributed.checkpoint.async_save`, returns when it has copied the state; it writes in a thread, without a
+checksum, and the table has the time until it is done, too. Beside the time of the clock the table has that of the
+processor, which other programs on the machine change less.
 """
 
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +32,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
+from benchmarks.lines import Line, keep, line, show_lines  # noqa: E402
 from benchmarks.report import machine  # noqa: E402
 from trainer.checkpoint.finite import nonfinite  # noqa: E402
 from trainer.checkpoint.io import FORMAT, read  # noqa: E402
@@ -98,6 +103,8 @@ def measured(megabytes: float, rounds: int, folder: Path) -> dict[str, list[Time
     """The times of each action in each round."""
     state, path, plain = state_of(megabytes), folder / "a.ckpt", folder / "b.ckpt"
     checksums: list[Times] = []
+    blank = copied(state)
+    in_background(state, folder / "c")
     tensors = {f"{i}": leaf for i, leaf in enumerate(tree_leaves(state)) if isinstance(leaf, torch.Tensor)}
     actions: dict[str, Callable[[], Any]] = {
         "torch.save": lambda: plainly(state, plain),
@@ -107,15 +114,61 @@ def measured(megabytes: float, rounds: int, folder: Path) -> dict[str, list[Time
         "read by torch.load": lambda: used(torch.load(plain, weights_only=True, mmap=True)),
         "read by Cadence": lambda: used(read(path)),
         "verify": lambda: verify(path),
+        "read by torch.distributed.checkpoint": lambda: loaded(blank, folder / "c"),
     }
     found: dict[str, list[Times]] = {name: [] for name in actions}
     for action in actions.values():
         action()
     checksums.clear()
+    in_thread: dict[str, list[Times]] = {"async_save, until it returns": [], "async_save, until it is done": []}
+    others = ["async_save", *actions]
     for _ in range(rounds):
-        for name in random.sample(list(actions), len(actions)):
-            found[name].append(timed(actions[name]))
-    return {**found, "checksum": checksums}
+        for name in random.sample(others, len(others)):
+            if name in actions:
+                found[name].append(timed(actions[name]))
+            else:
+                for times, one in zip(in_thread.values(), in_background(state, folder / "c"), strict=True):
+                    times.append(one)
+    return {**found, **in_thread, "checksum": checksums}
+
+
+def in_background(state: dict[str, Any], path: Path) -> tuple[Times, Times]:
+    """Save by torch's asynchronous saver: the time that the training thread waits, and the time until it is saved."""
+    from torch.distributed.checkpoint import async_save
+
+    shutil.rmtree(path, ignore_errors=True)
+    begun, pending = (perf_counter(), process_time()), list[Any]()
+    with warnings.catch_warnings(action="ignore"):  # that there is one process
+        waited = timed(lambda: pending.append(async_save(state, checkpoint_id=path)))
+        pending[0].result()
+    return waited, (perf_counter() - begun[0], process_time() - begun[1])
+
+
+def loaded(blank: dict[str, Any], path: Path) -> None:
+    """Read what the asynchronous saver wrote into tensors that are there."""
+    from torch.distributed.checkpoint import load
+
+    with warnings.catch_warnings(action="ignore"):
+        load(blank, checkpoint_id=path)
+
+
+def lines_of(found: dict[str, list[Times]], size: int) -> list[Line]:
+    """The save and the read of Cadence beside torch's, by the clock."""
+    clock = {name: [one[0] for one in times] for name, times in found.items()}
+    saved = [sum(both) for both in zip(clock["Cadence"], clock["check that it is finite"], strict=True)]
+    what = f"{size / 1e6:.0f} MB"
+    return [
+        line(f"save, {what}: the wait", saved, "torch.save", clock["torch.save"]),
+        line(f"save, {what}: the wait", saved, "async_save, its wait", clock["async_save, until it returns"]),
+        line(f"save, {what}: until it is on disk", saved, "async_save", clock["async_save, until it is done"]),
+        line(f"read, {what}", clock["read by Cadence"], "torch.load, mapped", clock["read by torch.load"]),
+        line(
+            f"read, {what}",
+            clock["read by Cadence"],
+            "torch.distributed.checkpoint",
+            clock["read by torch.distributed.checkpoint"],
+        ),
+    ]
 
 
 def show(found: dict[str, list[Times]], size: int) -> None:
@@ -145,11 +198,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to write; by default the folder for temporary files")
+    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found = measured(options.megabytes, options.rounds, Path(folder))
-        show(found, (Path(folder) / "a.ckpt").stat().st_size)
+        size = (Path(folder) / "a.ckpt").stat().st_size
+    show(found, size)
+    lines = lines_of(found, size)
+    show_lines(lines)
+    keep(options.out, {"lines": lines, "machine": machine(options.threads), "rounds": found})
 
 
 if __name__ == "__main__":

@@ -1,15 +1,10 @@
 """Data parallelism on two processes: Cadence, a bare DDP loop, and one process at their global batch, in turn."""
 
-import json
-import multiprocessing
-import os
 import random
-import socket
 import tempfile
-import threading
-import time
 import warnings
 from argparse import Namespace
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.loops import Spent, batches
+from benchmarks.world import together
 from data.module import DataModule, Splits
 from data.order import Layout
 from data.source import Memory
@@ -34,6 +30,7 @@ from trainer.run import Parts, assemble, fit
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
 """Updates per call of Lightning's loop."""
+LINE = "update, 2 processes with DDP, ResNet-9", "bare DDP", ">= 0.98"
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
     f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."
@@ -85,17 +82,16 @@ class Bare:
 class Turns(pl.Callback):
     """After each block of updates of the fit, runs a block of every other loop, all processes together; times each.
 
-    The order of the others is drawn for each block, the same in all processes.
+    `loops` gives the loops of all processes, and those of rank 0 alone. Their order is drawn for each block, the same
+    in all processes.
     """
 
-    def __init__(self, assembly: Parts, rank: int, block: int) -> None:
-        self.assembly, self.rank = assembly, rank
+    def __init__(self, rank: int, block: int, loops: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        self.rank, self.loops = rank, loops
         self.block, self.blocks = block, list[dict[str, Spent]]()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.everywhere = {"bare": Bare(self.assembly, Layout(BATCH, 1, WORLD, self.rank), 1)}
-        cores = {"alone, 1 core": 1, "alone, 2 cores": 2}
-        self.alone = {name: Bare(self.assembly, Layout(WORLD * BATCH), threads) for name, threads in cores.items()}
+        self.everywhere, self.alone = self.loops()
         dist.barrier()
         self.begun = Spent.now()
 
@@ -115,6 +111,10 @@ class Turns(pl.Callback):
         self.blocks.append(times)
         self.begun = Spent.now()
 
+    def report(self, updates: int) -> dict[str, Any]:
+        """What rank 0 hands over."""
+        return {"updates": updates, "unit": f"blocks of {self.block}", "times": self.blocks}
+
 
 def measured(options: Namespace) -> dict[str, Any]:
     """The time of an update in each block of every loop.
@@ -123,50 +123,41 @@ def measured(options: Namespace) -> dict[str, Any]:
         ConfigError: the blocks do not fit the updates.
         RuntimeError: a process fails, or ends with other weights.
     """
+    check_blocks(options)
+    return {**times_of(together(WORLD, _rank, options)), "note": NOTE}
+
+
+def times_of(report: dict[str, Any]) -> dict[str, Any]:
+    """The report of the processes without its first block, which warms up."""
+    times = [{name: Spent(*spent) for name, spent in block.items()} for block in report["times"]]
+    return {**report, "times": times[1:]}
+
+
+def check_blocks(options: Namespace) -> None:
+    """ConfigError where the blocks do not fit the updates."""
     updates = planned(options)
     if options.block % CALL or updates % options.block or updates < 2 * options.block:
         raise ConfigError(
             f"--block={options.block} does not fit: take a multiple of {CALL} that goes into {updates} updates twice."
         )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fresh = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        processes = [fresh.Process(target=_rank, args=(rank, port, options, Path(folder))) for rank in range(WORLD)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
-            raise RuntimeError("a process of the benchmark failed: its message is above.")
-        report = json.loads(Path(folder, "times.json").read_text())
-    times = [{name: Spent(*spent) for name, spent in block.items()} for block in report.pop("times")]
-    return {**report, "times": times[1:], "note": NOTE}  # the first block warms up
 
 
-def _rank(rank: int, port: int, options: Namespace, folder: Path) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": WORLD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()} | {"OMP_NUM_THREADS": "1"}
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def _rank(rank: int, options: Namespace) -> dict[str, Any]:
     warnings.filterwarnings("ignore", message=".*broadcast_buffers")
-    assembly = assembled(options, folder)
-    turns = Turns(assembly, rank, options.block)
-    assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
-    fit(assembly)
+    with tempfile.TemporaryDirectory() as folder:
+        assembly = assembled(options, Path(folder))
+
+        def loops() -> tuple[dict[str, Any], dict[str, Any]]:
+            cores = {"alone, 1 core": 1, "alone, 2 cores": 2}
+            alone = {name: Bare(assembly, Layout(WORLD * BATCH), threads) for name, threads in cores.items()}
+            return {"bare": Bare(assembly, Layout(BATCH, 1, WORLD, rank), 1)}, alone
+
+        turns = Turns(rank, options.block, loops)
+        assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
+        fit(assembly)
     if not all(map(torch.equal, turns.everywhere["bare"].net.parameters(), assembly.module.net.parameters())):
         raise RuntimeError("Cadence ends with other weights than the bare DDP loop: it did not do the same work.")
-    if rank == 0:
-        updates, unit = assembly.module.horizon.total, f"blocks of {options.block}"
-        (folder / "times.json").write_text(json.dumps({"updates": updates, "unit": unit, "times": turns.blocks}))
-
-
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    return turns.report(assembly.module.horizon.total)
 
 
 def planned(options: Namespace) -> int:

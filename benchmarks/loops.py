@@ -86,6 +86,9 @@ class Spent(NamedTuple):
 
     @classmethod
     def now(cls) -> "Spent":
+        """The times when a GPU, if one is in use, has done what it was given."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return cls(time.perf_counter(), time.process_time())
 
     def __sub__(self, begun: "Spent") -> "Spent":
@@ -164,8 +167,8 @@ def prove(work: Work, folder: Path) -> None:
             raise RuntimeError(f"{tag} in the event file is not the rate of the formula.")
 
 
-def batches(assembly: Parts, layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(assembly: Parts, layout: Layout, device: str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of the run's training data in a layout, in the order of the run."""
-    source = assembly.data.splits.train  # type: ignore[attr-defined]
-    order = Order(len(source), assembly.data.seed, layout)  # type: ignore[attr-defined]
+    source = assembly.data.splits.train.to(torch.device(device))  # type: ignore[attr-defined]
+    order = Order(len(source), assembly.data.seed, layout, source.home)  # type: ignore[attr-defined]
     return source.batches(order.picks(0, assembly.module.horizon.total))

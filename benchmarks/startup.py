@@ -17,6 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.lines import Line, keep, line, show_lines  # noqa: E402
+from benchmarks.report import machine  # noqa: E402
+
 TRAIN, PLAN = str(ROOT / "train.py"), str(ROOT / "scripts/plan.py")
 FIRST = ("+callbacks.first._target_=benchmarks.bare_start.ExitAtFirstUpdate", "allow=[benchmarks]")
 ALONE = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.steps_per_execution=1")
@@ -34,6 +39,13 @@ COMMANDS = {
 }
 BASES = {"first update, train.py": BARE}
 """What a command is compared with, where it is not `import hydra`."""
+TARGETS = {
+    "train.py --cfg job": "<= 2",
+    "train.py --help": "<= 4",
+    "scripts/plan.py --no-files": "<= 4",
+    "scripts/plan.py": "<= 4",
+    "first update, train.py": "<= 1.25",
+}
 REFUSED = 2
 
 
@@ -41,7 +53,9 @@ def main() -> None:
     """Print, for each command, the medians of both times, their spread, and their ratios to its base."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="processes per command, at least 1")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    options = parser.parse_args()
+    rounds = options.rounds
     if rounds < 1:
         parser.error(f"--rounds={rounds} measures nothing: give at least 1")
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
@@ -56,6 +70,15 @@ def main() -> None:
     for name, times in spent.items():
         base = spent[BASES.get(name, HYDRA)]
         print(f"{name:27}", *(column(times, base, which) for which in (0, 1)), sep="  ")
+    lines = [compared(name, target, spent) for name, target in TARGETS.items()]
+    show_lines(lines, "Seconds of the processor.")
+    keep(options.out, {"lines": lines, "machine": machine(1), "rounds": spent})
+
+
+def compared(name: str, target: str, spent: dict[str, list[tuple[float, float]]]) -> Line:
+    """The processor's time of a command beside that of its base."""
+    base = BASES.get(name, HYDRA)
+    return line(f"start: {name}", [one[1] for one in spent[name]], base, [one[1] for one in spent[base]], target)
 
 
 def column(times: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]], which: int) -> str:
