@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.lines import Line, line
-from benchmarks.lines import show_lines as lines_shown
+from benchmarks.compared import Line, line
+from benchmarks.compared import show_lines as lines_shown
 from data.order import Layout, Order, permutation
 from data.source import Memory, Source, Workers
 from data.stream import Loop, Stream

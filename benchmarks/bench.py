@@ -19,18 +19,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lines import markdown, show_lines  # noqa: E402
+from benchmarks.compared import markdown, show_lines  # noqa: E402
 
 BENCHMARK = "benchmark.py"
 QUICK: dict[str, list[str]] = {
-    "updates": [BENCHMARK, "updates", "--rounds", "5"],
+    "updates": [BENCHMARK, "updates", "--rounds", "5", "--variants", "bare", "cadence", "lightning"],
     "lr": [BENCHMARK, "lr", "--rounds", "3"],
     "data": [BENCHMARK, "data", "--rounds", "5"],
     "checkpoint": ["checkpoint.py", "--rounds", "3"],
     "start": ["startup.py", "--rounds", "3"],
     "ddp": [BENCHMARK, "ddp", "--block", "5", "--updates", "60"],
     "fsdp": [BENCHMARK, "fsdp", "--block", "5", "--updates", "100"],
-    "processes": [BENCHMARK, "processes", "--rounds", "1"],
+    "processes": [BENCHMARK, "processes", "--rounds", "1", "--updates", "10"],
     "compile": [BENCHMARK, "compile", "--rounds", "4", "--updates", "10"],
     "growth": [BENCHMARK, "growth", "--rounds", "3"],
 }

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from benchmarks.lines import keep, line  # noqa: E402
+from benchmarks.compared import keep, line  # noqa: E402
 from benchmarks.report import NAMES, machine, show, summary  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402

@@ -32,7 +32,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from benchmarks.lines import Line, keep, line, show_lines  # noqa: E402
+from benchmarks.compared import Line, keep, line, show_lines  # noqa: E402
 from benchmarks.report import machine  # noqa: E402
 from trainer.checkpoint.finite import nonfinite  # noqa: E402
 from trainer.checkpoint.io import FORMAT, read  # noqa: E402

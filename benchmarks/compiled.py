@@ -14,9 +14,9 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.compared import Line, line
+from benchmarks.compared import show_lines as lines_shown
 from benchmarks.gpt import CALL, Turns
-from benchmarks.lines import Line, line
-from benchmarks.lines import show_lines as lines_shown
 from benchmarks.loops import batches
 from data.module import DataModule, Splits
 from data.order import Layout

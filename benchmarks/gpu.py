@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lines import Line, keep, show_lines  # noqa: E402
+from benchmarks.compared import Line, keep, show_lines  # noqa: E402
 from benchmarks.report import machine  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402

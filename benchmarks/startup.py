@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lines import Line, keep, line, show_lines  # noqa: E402
+from benchmarks.compared import Line, keep, line, show_lines  # noqa: E402
 from benchmarks.report import machine  # noqa: E402
 
 TRAIN, PLAN = str(ROOT / "train.py"), str(ROOT / "scripts/plan.py")

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import bench, benchmark
 from benchmarks.benchmark import MODULES
+from benchmarks.compared import is_met, line, markdown, ratios
 from benchmarks.growth import COSTS, exponents
-from benchmarks.lines import is_met, line, markdown, ratios
 
 READ = ["torch.load, mapped", "torch.distributed.checkpoint"]
 
