@@ -1,7 +1,6 @@
 """Ends a run when a metric has stopped improving, and says so."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from trainer.engine.task import Task
-from trainer.log.tensorboard import TensorBoard
+from trainer.engine.watched_metric import never_validates, tell_event, watched_value
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number
 
@@ -98,8 +97,7 @@ class EarlyStopping(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a run that never validates."""
-        loaded = trainer.val_dataloaders is not None
-        if not trainer.enable_validation or (loaded and not sum(trainer.num_val_batches)):
+        if never_validates(trainer):
             raise ConfigError(
                 f"EarlyStopping.monitor={self.monitor}, but the run never validates: leave it out, or give validation "
                 "data."
@@ -107,23 +105,10 @@ class EarlyStopping(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, and stop the run if it has waited long enough."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        value, t = watched_value(trainer, "EarlyStopping.monitor", self.monitor), trainer.global_step
+        if value is None:
             return
-        known = trainer.callback_metrics
-        if self.monitor not in known:
-            raise ConfigError(
-                f"EarlyStopping.monitor={self.monitor} is not computed: choose one of {', '.join(known)}."
-            )
-        t = trainer.global_step
-        value = trainer.strategy.broadcast(known[self.monitor].item())
         self.measured = [*(one for one in self.measured if one[0] < t), (t, value)]  # later ones were rolled back
         if reason := self.reason:
             trainer.should_stop = True
-            self._tell(trainer, f"update {t}: early stopping: {reason}", max(t - 1, 0))
-
-    def _tell(self, trainer: pl.Trainer, line: str, step: int) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.log_text("events", line, step)
-        if trainer.is_global_zero:
-            print(line, file=sys.stderr, flush=True)
+            tell_event(trainer, f"update {t}: early stopping: {reason}", t)

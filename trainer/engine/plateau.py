@@ -1,12 +1,11 @@
 """Lowers the learning rate when a metric stops improving, and logs it."""
 
-import sys
 from typing import Any
 
 import pytorch_lightning as pl
 
 from trainer.engine.lr_control import LRControl
-from trainer.log.tensorboard import TensorBoard
+from trainer.engine.watched_metric import never_validates, tell_event, watched_value
 from trainer.lr import ConfigError, Plateau
 
 
@@ -44,30 +43,20 @@ class PlateauControl(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a run that never validates."""
-        loaded = trainer.val_dataloaders is not None
-        if not trainer.enable_validation or (loaded and not sum(trainer.num_val_batches)):
+        if never_validates(trainer):
             raise ConfigError(f"plateau watches {self.monitor}, but the run never validates: take plateau=none.")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the rule the metric; its factor holds from the next update on."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        value, t = watched_value(trainer, "plateau.monitor", self.monitor), trainer.global_step
+        if value is None:
             return
-        known = trainer.callback_metrics
-        if self.monitor not in known:
-            raise ConfigError(f"plateau.monitor={self.monitor} is not computed: choose one of {', '.join(known)}.")
-        t = trainer.global_step
-        event = self.rule.observe(trainer.strategy.broadcast(known[self.monitor].item()), t)
+        event = self.rule.observe(value, t)
         _control(trainer, pl_module).plateau = self.rule.value
-        self._log(trainer, t, event)
-
-    def _log(self, trainer: pl.Trainer, t: int, event: str | None) -> None:
-        """Log at the last update before `t`, which a run resumed at `t` keeps."""
         for logger in trainer.loggers:
             logger.log_metrics({"plateau/factor": self.rule.value}, max(t - 1, 0))
-            if event and isinstance(logger, TensorBoard):
-                logger.log_text("events", f"update {t}: {event}", max(t - 1, 0))
-        if event and trainer.is_global_zero:
-            print(f"update {t}: {event}", file=sys.stderr, flush=True)
+        if event:
+            tell_event(trainer, f"update {t}: {event}", t)
 
 
 def _control(trainer: pl.Trainer, module: pl.LightningModule) -> LRControl:
