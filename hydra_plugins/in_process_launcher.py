@@ -21,13 +21,15 @@ class InProcessLauncherConf:
     """The settings of `hydra.launcher`.
 
     `jobs`: how many the process is given at once; a search learns only from those that have ended. `timeout`: seconds
-    after which a job that trains is ended, null for never. `fail_fast`: the first failure ends the sweep.
+    after which a job that trains is ended, null for never. `fail_fast`: the first failure ends the sweep. `stack`: jobs
+    that differ in numbers only train as one, where a net can.
     """
 
     _target_: str = "hydra_plugins.in_process_launcher.InProcessLauncher"
     jobs: int = 64
     timeout: float | None = None
     fail_fast: bool = False
+    stack: bool = True
 
 
 store_option("hydra/launcher", "in_process", InProcessLauncherConf)
@@ -36,8 +38,9 @@ store_option("hydra/launcher", "in_process", InProcessLauncherConf)
 class InProcessLauncher(SweepLauncher):
     """Gives all jobs to one process."""
 
-    def __init__(self, jobs: int, timeout: float | None, fail_fast: bool) -> None:
+    def __init__(self, jobs: int, timeout: float | None, fail_fast: bool, stack: bool = True) -> None:
         super().__init__(Limits(jobs, (), timeout, fail_fast))
+        self.stack = stack
 
     @contextmanager
     def connected(self, root: Path) -> Iterator[Spawn]:
@@ -47,7 +50,7 @@ class InProcessLauncher(SweepLauncher):
             with own_folder(root) as files:
                 return list(files)
 
-        worker = Worker(held, stack=False)
+        worker = Worker(held, self.stack)
         try:
             yield worker
         finally:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,29 @@ from trainer.resume.rollback import event, roll_back
 from trainer.resume.stopped_early import check_not_completed, restored_reason, stopped_early
 
 
+@dataclass(frozen=True)
+class Start:
+    """A run that is to start: its folder and settings, and the command that starts it."""
+
+    folder: Path
+    settings: Settings
+    overrides: list[str]
+    program: Sequence[str]
+
+
+takers: list[Callable[[Start], None]] = []
+"""What takes the runs of this process in place of training them, as a worker does that trains several as one."""
+
+
 def run(settings: Settings) -> None:
     """Train as the settings say; the run's folder then has its config, plan, log, checkpoints and result."""
     job = HydraConfig.get()
     age, folder = process_age(), Path(job.runtime.output_dir)
-    run_in(folder, settings, typed_overrides(job), typed_program(job), age)
+    overrides, program = typed_overrides(job), typed_program(job)
+    if takers:
+        takers[-1](Start(folder, settings, overrides, program))
+    else:
+        run_in(folder, settings, overrides, program, age)
 
 
 def run_in(folder: Path, settings: Settings, overrides: list[str], program: Sequence[str], age: float = 0.0) -> None:
@@ -51,19 +70,26 @@ def run_in(folder: Path, settings: Settings, overrides: list[str], program: Sequ
 
     `age`: seconds that count for `trainer.max_time` already.
     """
-    started, trainer = time.monotonic(), settings.trainer
+    started = time.monotonic()
+    with holding(Start(folder, settings, overrides, program)) as monitor:
+        checkpoint = resume_point(settings.resume, folder)
+        parts = build(resolve(settings, checkpoint), folder, monitor)
+        begin(parts, overrides, program, TimeLimit(settings.trainer.longest, started - age))
+        train(parts, monitor, started)
+
+
+@contextmanager
+def holding(start: Start) -> Iterator[RankMonitor]:
+    """The folder of a run, held and with its start noted, and the monitor of its processes."""
+    trainer, folder = start.settings.trainer, start.folder
     with (
-        _naming_the_command(folder, program, settings.name) as advice,
+        _naming_the_command(folder, start.program, start.settings.name) as advice,
         owned(FolderLock(folder), trainer.devices, trainer.nodes, trainer.timeout) as monitor,
     ):
         monitor.advice = advice
         with writing_into(folder):
             record_start(folder, trainer.max_idle_restarts)
-        checkpoint = resume_point(settings.resume, folder)
-        resolved = resolve(settings, checkpoint)
-        parts = build(resolved, folder, monitor)
-        begin(parts, overrides, program, TimeLimit(trainer.longest, started - age))
-        train(parts, monitor, started)
+        yield monitor
 
 
 def begin(parts: Parts, overrides: list[str], program: Sequence[str], limit: TimeLimit) -> None:

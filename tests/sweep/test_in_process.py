@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.sweep.test_sweep import (
     alive,
     app,
     check_deaths,
+    environment,
     hanging,
     results,
     start,
@@ -19,7 +22,7 @@ from tests.sweep.test_sweep import (
     sweep,
     wait_until_free,
 )
-from tests.test_every_launch import TINY, jobs, result, train
+from tests.test_every_launch import ROOT, TINY, jobs, result, train
 
 __all__ = ["app"]
 
@@ -62,7 +65,7 @@ def test_a_killed_driver_leaves_no_orphan_and_its_sweep_goes_on_with_what_is_not
     same = ("act=complete,once,complete", LAUNCHER, "resume.path=auto")
     driver = start(app, "-m", "name=s", *same)
     pids = _hanging(app, 1)
-    assert list(results(app)) == [0]
+    assert sorted(results(app)) == [0, 2]  # alike jobs come together
     first = results(app)[0]
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate(timeout=60)
@@ -79,6 +82,53 @@ def test_a_job_of_several_processes_is_refused(app: Path) -> None:
     code, _, err = sweep(app, "x=1,2", "trainer.devices=2", LAUNCHER)
     assert (code, len(err.splitlines())) == (2, 1)
     assert "trainer.devices=2: hydra/launcher=in_process trains all jobs in one process" in err
+
+
+@pytest.mark.slow
+def test_jobs_that_differ_in_numbers_train_as_one_and_one_that_breaks_or_is_refused_harms_no_other(
+    tmp_path: Path,
+) -> None:
+    words = (
+        "optimizer=sgd",
+        "optimizer.lr=0.01,1e30,0.1,-1",
+        "lint.ignore=[huge-lr]",
+        "trainer.duration=20",
+        *TINY[:4],
+    )
+    words += ("trainer.validate=5", "warmup=none", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none")
+    for name, launcher in (("one", LAUNCHER), ("each", "hydra/launcher=process")):
+        done = train(tmp_path, "-m", f"name={name}", launcher, *words)
+        assert done.returncode == 1, done.stderr
+        statuses = [job["status"] for job in jobs(tmp_path / f"outputs/{name}")]
+        assert statuses == ["completed", "failed", "completed", "failed"]
+        assert ("3 jobs have trained as one in " in done.stdout) == (name == "one")
+        assert ("s; 1 of them broke, and train alone to say where\n" in done.stdout) == (name == "one")
+    for i in (0, 2):
+        one, each = (result(tmp_path / f"outputs/{name}/{i}") for name in ("one", "each"))
+        assert one["metrics"].keys() == each["metrics"].keys()
+        assert all(abs(one["metrics"][key] - value) < 1e-6 for key, value in each["metrics"].items())
+    errors = [[job["error"] for job in jobs(tmp_path / f"outputs/{name}")] for name in ("one", "each")]
+    assert [text.replace("/one/", "/each/") for text in errors[0]] == errors[1]
+    again = train(tmp_path, "-m", "name=one", LAUNCHER, "resume=auto", *words)
+    assert "job 0 was completed before" in again.stdout
+    assert "job 2 was completed before" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_killed_while_jobs_train_as_one_goes_on(tmp_path: Path) -> None:
+    words = (*TINY[:4], "optimizer.lr=0.01,0.02,0.03", "trainer.duration=4000", "trainer.validate=4000", "logger=none")
+    words += ("warmup=none", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none", LAUNCHER, "name=s")
+    driver = subprocess.Popen([sys.executable, str(ROOT / "train.py"), "-m", *words], cwd=tmp_path, env=environment())
+    until = time.monotonic() + 90
+    while not (tmp_path / "outputs/s/2/job.log").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(8)
+    driver.kill()
+    driver.communicate(timeout=60)
+    wait_until_free(tmp_path / "outputs/s")
+    done = train(tmp_path, "-m", "resume=auto", *words)
+    assert done.returncode == 0, done.stderr
+    assert [job["status"] for job in jobs(tmp_path / "outputs/s")] == ["completed"] * 3
 
 
 @pytest.mark.slow

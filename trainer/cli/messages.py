@@ -103,7 +103,7 @@ def _groups_in(repository: Any, parent: str) -> list[str]:
 
 def check_options(words: Sequence[str]) -> None:
     """Refuse several options for a group that takes one; while Hydra composes the config, it knows the groups."""
-    listed = [word for word in words if "=[" in word]
+    listed = [word for word in words if "=[" in word and "." not in word.partition("=")[0]]
     if listed and (line := several_options(listed, config_groups())):
         raise ConfigError(line)
 

@@ -6,7 +6,7 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -367,11 +367,18 @@ def _code_hash() -> str:
 
     Of a user's `models` and `data` folders it covers only the imported files, because they may hold real data.
     """
+    root, found = Path(__file__).parents[2], _own_code().copy()
+    for name in sorted(name for name in sys.modules if name.startswith(("models.", "data."))):
+        file = Path(getattr(sys.modules[name], "__file__", None) or root)
+        if root not in file.parents and file.suffix == ".py":
+            found.update(f"{name}\n".encode() + file.read_bytes())
+    return found.hexdigest()[:12]
+
+
+@cache
+def _own_code() -> Any:
+    """The hash of our own source files so far, as they were when this process first asked."""
     root, found = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
         found.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    for name, module in sorted(sys.modules.items()):
-        file = Path(getattr(module, "__file__", None) or root)
-        if name.startswith(("models.", "data.")) and root not in file.parents and file.suffix == ".py":
-            found.update(f"{name}\n".encode() + file.read_bytes())
-    return found.hexdigest()[:12]
+    return found

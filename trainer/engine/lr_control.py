@@ -84,9 +84,10 @@ class LRControl(pl.Callback):
 
     def attach(self, optimizer: Optimizer) -> None:
         """Verify the values of `optimizer` before each of its steps from now on."""
-        optimizer.register_step_pre_hook(self._verify)
+        optimizer.register_step_pre_hook(self.verify)
 
-    def _verify(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def verify(self, optimizer: Optimizer, args: Any = (), kwargs: Any = None) -> None:
+        """Note the rates in the parameter groups as applied. RuntimeError where a value is not that of the policy."""
         self.applied = [group["lr"] for group in optimizer.param_groups]
         if self.applied != self._planned:
             raise RuntimeError(self._mismatch("lr", self.applied, self._planned))
@@ -112,7 +113,7 @@ class LRControl(pl.Callback):
         self.names = list(self.policy.groups)
         check_settings(self.policy, optimizer, self.setters)
         # Under automatic optimization the rate is written inside the step, after the backward pass.
-        optimizer.register_step_post_hook(self._verify)
+        optimizer.register_step_post_hook(self.verify)
         if trainer.is_global_zero:
             _warn_of_schedulers(trainer, pl_module)
         if self.plan is not None and trainer.loggers:

@@ -160,7 +160,7 @@ class ManualUpdater(Updater):
             loss = torch.stack([one.float() for one in self.losses]).sum() if self.losses else zero
         norm = torch.linalg.vector_norm(torch.stack(self.norms)) if self.norms else zero.to(loss)
         self._show_rates()
-        self._conclude(loss, norm.to(loss), {})
+        self.conclude(loss, norm.to(loss), {})
         return True
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -36,6 +36,9 @@ class StackedSGD:
             gradients = gradients.addcmul(self.buffer, self.momentum) if self.nesterov else self.buffer
         weights.addcmul_(gradients, rates, value=-1)
 
+    def states(self) -> dict[str, Tensor]:
+        return {} if self.buffer is None else {"momentum_buffer": self.buffer}
+
 
 class StackedAdam:
     """torch.optim.Adam and AdamW: m and v are the running means of g and g², w ← w - η m̂ / (√v̂ + ε).
@@ -66,6 +69,9 @@ class StackedAdam:
         root = self.square.sqrt().div_(debias2.sqrt().to(weights.dtype)).add_(self.epsilon)
         weights.addcdiv_(self.mean * (rates / debias1.to(weights.dtype)), root, value=-1)
 
+    def states(self) -> dict[str, Tensor]:
+        return {"exp_avg": self.mean, "exp_avg_sq": self.square}
+
 
 RULES: dict[type[Optimizer], type[StackedSGD] | type[StackedAdam]] = {
     SGD: StackedSGD,
@@ -79,6 +85,16 @@ SAME = ("nesterov", "amsgrad", "maximize", "decoupled_weight_decay")
 def column(settings: Sequence[Settings], name: str, like: Tensor) -> Tensor:
     """A setting of every net, (K, 1)."""
     return torch.tensor([float(one[name]) for one in settings], dtype=like.dtype, device=like.device)[:, None]
+
+
+def state_of(group: Settings, rows: dict[str, Tensor], updates: int, parameter: Tensor) -> dict[str, Any]:
+    """The state of a parameter as its own optimizer has it after so many updates. `rows`: its part of the states."""
+    if "betas" not in group:
+        return rows if group["momentum"] else {}
+    on_device = group.get("fused") or group.get("capturable")
+    dtype = torch.float32 if group.get("fused") else torch.get_default_dtype()
+    step = torch.tensor(float(updates), dtype=dtype, device=parameter.device if on_device else "cpu")
+    return {"step": step, **rows}
 
 
 def why_no_rule(optimizers: Sequence[Optimizer]) -> str:

@@ -198,7 +198,7 @@ class Updater:
                 applied = self._apply(loss, norm)
             self._clear()
             if applied:
-                self._conclude(loss, norm, logs)
+                self.conclude(loss, norm, logs)
                 return True
         self._clear()
         if self.guard.skips:
@@ -320,7 +320,7 @@ class Updater:
         self.make_step()
         return True
 
-    def _conclude(self, loss: Tensor, norm: Tensor, logs: Logs) -> None:
+    def conclude(self, loss: Tensor, norm: Tensor, logs: Logs) -> None:
         """Log the applied update, advance the clock, average the weights."""
         observation = self.observer.after(self.clock.t) if self.observer is not None else None
         logs = self.hooks.with_logs(logs, loss)

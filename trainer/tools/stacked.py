@@ -6,27 +6,31 @@ The loss agrees with that of the lone run to 1e-6, where training is stable: sum
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from trainer.config.components import Parts
 from trainer.engine.guard import Diverged, check_finite
 from trainer.engine.run_hooks import RunHooks
 from trainer.engine.stacked import StackedNets, clipped, why_not_stacked
-from trainer.engine.stacked_optimizers import RULES, why_no_rule
+from trainer.engine.stacked_optimizers import RULES, state_of, why_no_rule
 from trainer.engine.step import PairStep
 from trainer.lr.growth import STEADY
+from trainer.lr.guard import Stop
 
 FREE = "name seed optimizer schedule warmup cooldown scaling warmup_mode group_schedule compat lint resume".split()
 """Parts of the config in which the runs of a stack may differ."""
 LARGEST = 100_000
 """Nets with more weights fill a processor alone, and gain nothing in a stack: benchmarks/stacked.py."""
+Kept = tuple[Tensor, dict[str, Tensor]]
+"""The weights of a group, (K, P), and the states of its optimizer."""
 LOOK = 50
 """Updates between two looks at whether all runs have broken."""
 
@@ -61,21 +65,35 @@ class Stack:
         self.rates = _rates(parts, self.nets.weights[0])
         self.losses: list[Tensor] = []
         self.norms: list[Tensor] = []
+        self.times: list[float] = []
+        self.kept: dict[int, list[Kept]] = {}
 
     def fit(self) -> list[Diverged | None]:
         """Train all runs to their end; the failure of each, or None. The nets then have the trained weights.
 
         Raises UserWarning where an operation is not batched: torch would run it for one net after another.
         """
+        begun = time.time()
+        self.train()
+        self.nets.write_back()
+        for one in self.parts:
+            one.module.metric_buffer.since = begun
+        return self._logged()
+
+    def train(self, keep: Collection[int] = ()) -> None:
+        """Make the updates of all runs, as long as one is left that has not broken; the nets of the runs stay.
+
+        `keep`: numbers of updates after which weights and states of the optimizers are kept, for `load`.
+        Raises UserWarning as `fit` does.
+        """
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")
-            return self._fit()
+            self._train(keep)
 
-    def _fit(self) -> list[Diverged | None]:
+    def _train(self, keep: Collection[int]) -> None:
         for one in self.parts:
             one.module.net.train()
         total, limit = self.first.module.horizon.total, self.first.module.spec.gradients.clip
-        begun = time.time()
         batches, shared = _batches(self.parts)
         convert = self.first.trainer.precision_plugin.convert_input
         for t in range(total):
@@ -85,12 +103,33 @@ class Stack:
             with torch.no_grad():
                 for i, (rule, weights) in enumerate(zip(self.rules, self.nets.weights)):
                     rule(weights, gradients[i], self.rates[t, i])
+            self.times.append(time.time())
+            if t + 1 in keep:
+                self.kept[t + 1] = [
+                    (weights.clone(), {name: state.clone() for name, state in rule.states().items()})
+                    for weights, rule in zip(self.nets.weights, self.rules)
+                ]
             if t % LOOK == 0 and not (losses.isfinite() & self.norms[-1].isfinite()).any():
                 break
-        self.nets.write_back()
-        for one in self.parts:
-            one.module.metric_buffer.since = begun
-        return self._logged()
+
+    def broke(self) -> list[bool]:
+        """Whether each run has had a loss or a gradient that is not finite."""
+        losses, norms = torch.stack(self.losses), torch.stack(self.norms)
+        finite: list[bool] = (losses.isfinite() & norms.isfinite()).all(0).tolist()
+        return [not one for one in finite]
+
+    @torch.no_grad()
+    def load(self, i: int, t: int, optimizer: Optimizer) -> None:
+        """Put what was kept of run `i` after `t` updates into its net and its optimizer."""
+        own = dict(self.parts[i].module.net.named_parameters())
+        for names, (weights, states), group in zip(self.nets.names, self.kept[t], optimizer.param_groups):
+            at = 0
+            for name in names:
+                parameter = own[name]
+                here = slice(at, at := at + parameter.numel())
+                parameter.copy_(weights[i, here].view_as(parameter))
+                rows = {key: state[i, here].view_as(parameter).clone() for key, state in states.items()}
+                optimizer.state[parameter] = state_of(group, rows, t, parameter)
 
     def _logged(self) -> list[Diverged | None]:
         """Log the updates of each run, up to the one that broke it."""
@@ -156,6 +195,7 @@ def why_alone(parts: Sequence[Parts]) -> str:
             "the step is not the loss of pairs": not isinstance(module.step, PairStep)
             or type(module.hooks) is not RunHooks,
             "trainer.compile=true": bool(settings.record["trainer"].get("compile")),
+            "guard is not stop": type(spec.guard) is not Stop,
             "the data is streamed": not hasattr(one.data.splits.train, "batches"),
             "the runs differ in more than numbers of the optimizer and its curve": _fixed(one) != _fixed(parts[0]),
             "the runs differ in length": module.horizon.total != parts[0].module.horizon.total,

@@ -39,8 +39,18 @@ def seconds_of(name: str, text: object) -> float:
     return seconds
 
 
+_begun: list[float] = []
+
+
+def count_from_now() -> None:
+    """Have `process_age` count from now on, in a process that makes several runs."""
+    _begun[:] = [time.monotonic()]
+
+
 def process_age() -> float:
-    """Seconds since this process started; 0 where the system does not say."""
+    """Seconds since this process started, or since `count_from_now`; 0 where the system does not say."""
+    if _begun:
+        return time.monotonic() - _begun[0]
     with suppress(OSError, ValueError, IndexError):
         up = float(Path("/proc/uptime").read_text().split()[0])
         if started := process_start(os.getpid()):

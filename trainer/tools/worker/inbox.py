@@ -4,9 +4,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from trainer.distributed.launch import signals
 from trainer.sweep.alike_jobs import kind_of
 from trainer.sweep.watchdog import GRACE
 from trainer.sweep.worker import Order
@@ -21,7 +23,9 @@ class Inbox:
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._change = pipe, threading.Condition()
         self._waiting: list[Order] = []
-        self._running: set[int] = set()
+        self.running: set[int] = set()
+        self._stopped: dict[int, int] = {}
+        self._separate: set[tuple[str, ...]] = set()
         self._closed = False
         self._signalled: dict[int, float] = {}
         threading.Thread(target=self._read, name="inbox", daemon=True).start()
@@ -38,7 +42,7 @@ class Inbox:
             )
             taken = alike or [first]
             self._waiting = [one for one in self._waiting if one not in taken]
-            self._running = {one.number for one in taken}
+            self.running = {one.number for one in taken}
             self._tell(("begun", [one.number for one in taken]))
             return taken
 
@@ -46,13 +50,26 @@ class Inbox:
         """Put jobs that were taken together back in front of all others, each to be trained alone."""
         with self._change:
             self._waiting = [one._replace(alone=True) for one in orders] + self._waiting
-            self._running = set()
+            self.running = set()
             self._tell(("waits", [one.number for one in orders]))
+
+    def separate(self, order: Order) -> None:
+        """Give out the jobs of this kind one by one from now on."""
+        self._separate.add(_kind(order))
+
+    def stopped(self, order: Order) -> int:
+        """The signal that has stopped a job which was taken; 0 where none has."""
+        return self._stopped.get(order.number, 0)
+
+    def check(self, orders: Sequence[Order]) -> None:
+        """Raise `Interrupted` where all jobs were stopped before signals were handled; call it once they are."""
+        if all(map(self.stopped, orders)):
+            raise signals.Interrupted(self.stopped(orders[0]))
 
     def ended(self, order: Order, code: int, seconds: float) -> None:
         """Tell the driver how a job has ended."""
         with self._change:
-            self._running.discard(order.number)
+            self.running.discard(order.number)
             self._tell(("ended", order.number, code, seconds))
 
     def note(self, line: str) -> None:
@@ -78,9 +95,10 @@ class Inbox:
             self._end()
 
     def _stop(self, number: int, signum: int) -> None:
-        """Take a waiting job back; send the signal to this process group for the one that runs."""
-        if number in self._running:
-            if time.monotonic() - self._signalled.get(signum, -SAME) > SAME:
+        """Take a waiting job back; send the signal to this process group once all jobs that run are to stop."""
+        if number in self.running:
+            self._stopped[number] = signum
+            if self.running <= self._stopped.keys() and time.monotonic() - self._signalled.get(signum, -SAME) > SAME:
                 self._signalled[signum] = time.monotonic()
                 os.killpg(os.getpid(), signum)
         elif any(one.number == number for one in self._waiting):
@@ -90,7 +108,8 @@ class Inbox:
     def _end(self) -> None:
         with self._change:
             self._closed, self._waiting = True, []
-            running = bool(self._running)
+            self._stopped |= dict.fromkeys(self.running, signal.SIGTERM)
+            running = bool(self.running)
             self._change.notify()
         if running:
             os.killpg(os.getpid(), signal.SIGTERM)
@@ -99,5 +118,6 @@ class Inbox:
 
 
 def _kind(order: Order) -> tuple[str, ...]:
-    """What jobs of one kind have in common: their choices, and the keys of their numbers."""
-    return kind_of([word for word in order.words if not word.startswith("hydra.run.dir=")])
+    """What jobs of one kind have in common: their choices, and the keys of their numbers, whole or not."""
+    words = kind_of([word for word in order.words if not word.startswith("hydra.run.dir=")])
+    return tuple(word.replace("=int ", "=float ") for word in words)

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from trainer.cli.run_id import forget_run_id
 from trainer.distributed.launch import signals
+from trainer.distributed.launch.time_limit import count_from_now
 from trainer.sweep.worker import Order
 
 
@@ -46,6 +47,7 @@ def isolated(order: Order) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(order.environment)
         forget_run_id()
+        count_from_now()
         try:
             signals.begin_again()
             yield

@@ -20,6 +20,7 @@ from trainer.config.model_data import share_data  # noqa: E402
 from trainer.sweep.worker import Order  # noqa: E402
 from trainer.tools.worker.inbox import Inbox  # noqa: E402
 from trainer.tools.worker.isolation import exit_code, isolated  # noqa: E402
+from trainer.tools.worker.together import train_together  # noqa: E402
 
 
 def main() -> None:
@@ -30,16 +31,23 @@ def main() -> None:
     gc.freeze()  # what is imported stays, and is not looked at again
     with composed_once():
         while orders := inbox.take():
-            for order in orders:
-                train_alone(order, inbox)
+            if len(orders) > 1:
+                train_together(orders, inbox)
+            else:
+                train_alone(orders[0], inbox)
+            gc.collect()
 
 
 def train_alone(order: Order, inbox: Inbox) -> None:
     """Run the program of a job, as an interpreter of its own would."""
     started = time.monotonic()
+
+    def job() -> None:
+        inbox.check([order])
+        run_program(order.words)
+
     with isolated(order):
-        code = exit_code(lambda: run_program(order.words))
-    gc.collect()
+        code = exit_code(job)
     inbox.ended(order, code, time.monotonic() - started)
 
 
