@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES, FUNCTION_LINES, PARAMETERS, FRONT_DOOR_LINES = 400, 40, 6, 40
 PAGE, BEGIN, END = ROOT / "docs" / "house.md", "<!-- rooms -->", "<!-- end of rooms -->"
 FORBIDDEN_FILES = {"utils", "common", "helpers", "misc", "base"}
-TORCH = {"torch", "pytorch_lightning", "lightning_fabric"}
+TORCH = {"torch", "pytorch_lightning"}
+FABRIC = {"lightning_fabric"}
 HYDRA = {"hydra", "omegaconf"}
 
 
@@ -61,7 +62,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         ),
     ],
     [
-        ("trainer/optim/", "parameter groups, composite optimizer, what no library has", TORCH | {"pytorch_optimizer"}),
+        ("trainer/optim/", "parameter groups, composite optimizer, what no library has", {"torch"}),
         (
             "trainer/log/",
             "metric buffer, TensorBoard, CSV, MLflow, W&B, console, validations",
@@ -82,9 +83,15 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             "noise scale, micro-gradients, AdaScale, norms, sharpness; memory, and where the time of an update goes",
             TORCH | {"lightning_utilities"},
         ),
-        ("trainer/distributed/", "ranks that watch each other; strategies", TORCH),
+        ("trainer/distributed/", "ranks that watch each other; strategies", TORCH | FABRIC),
     ],
-    [("trainer/checkpoint/", "atomic files, the callback that writes them, snapshots, weights to start from", TORCH)],
+    [
+        (
+            "trainer/checkpoint/",
+            "atomic files, the callback that writes them, snapshots, weights to start from",
+            TORCH | FABRIC | {"safetensors"},
+        )
+    ],
     [("trainer/resume/", "which checkpoint, does it fit, the history of the curve and its policies", TORCH)],
     [("trainer/config/", "from YAML to values and objects; resolve", HYDRA | TORCH | {"rich"})],
     [
@@ -93,9 +100,9 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             "jobs as processes, device pool, scheduler, watchdog, shared prefix, search",
             HYDRA | {"rich", "optuna", "sqlalchemy", "scipy", "submitit", "ray"},
         ),
-        ("trainer/doctor/", "what a run's log says to be wrong", TORCH | {"tensorboard"}),
+        ("trainer/doctor/", "what a run's log says to be wrong", {"pytorch_lightning"}),
     ],
-    [("trainer/run.py", "the whole way: resolve, build, fit, evaluate, result", HYDRA | TORCH)],
+    [("trainer/run.py", "the whole way: resolve, build, fit, evaluate, result", HYDRA)],
     [
         (
             "trainer/tools/",
@@ -103,19 +110,20 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             "doctor, gallery, reference; with a trained run: predictions, scores, exports",
             HYDRA
             | TORCH
+            | FABRIC
             | {
                 "numpy",
                 "scipy",
                 "sklearn",
                 "pandas",
-                "pyarrow",
                 "matplotlib",
                 "plotly",
                 "jinja2",
                 "optuna",
                 "rich",
-                "tensorboard",
                 "yaml",
+                "onnxruntime",
+                "safetensors",
             },
         )
     ],
@@ -126,7 +134,7 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
             HYDRA | TORCH,
         )
     ],
-    [("train.py", "the front door: one screen", HYDRA)],
+    [("train.py", "the front door: one screen", set())],
 ]
 """Each level may import all levels before it, and no other room of its own level."""
 
@@ -136,13 +144,15 @@ OTHERS = [
         "data/",
         "data sets; order and augmentation are functions of (seed, update)",
         frozenset(),
-        frozenset(TORCH | {"lightning_utilities", "numpy", "sklearn", "datasets", "PIL", "pyarrow", "transformers"}),
+        frozenset(
+            TORCH | FABRIC | {"lightning_utilities", "numpy", "sklearn", "datasets", "PIL", "pyarrow", "transformers"}
+        ),
     ),
     Room(
         "hydra_plugins/",
         "launchers and sweepers: Hydra finds them only here",
         frozenset({"trainer.lr", "trainer.cli", "trainer.distributed.launch", "trainer.config", "trainer.sweep"}),
-        frozenset(HYDRA | {"rich", "submitit", "ray"}),
+        frozenset(HYDRA | {"optuna"}),
     ),
 ]
 ROOMS = [*_rooms(), *OTHERS]
@@ -197,7 +207,8 @@ def module_of(path: Path) -> str:
 def imports(source: str) -> Iterator[tuple[str, int]]:
     """Every module that a source imports, with its line; in the house, `from a import b` counts as `a.b`.
 
-    Of what `import_module` imports, the modules of the house that are named in place are found.
+    Of what `import_module` imports, the modules of the house that are named in place are found, and of `needed`, which
+    imports a package that may be missing, all that are.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -208,9 +219,9 @@ def imports(source: str) -> Iterator[tuple[str, int]]:
             inside = (node.module or "").split(".")[0] in TOP
             for alias in node.names:
                 yield (f"{node.module}.{alias.name}" if inside else str(node.module)), node.lineno
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and (called := ast.unparse(node.func)).endswith(("import_module", "needed")):
             named = [str(one.value) for one in node.args[:1] if isinstance(one, ast.Constant)]
-            yield from ((name, node.lineno) for name in named if name.split(".")[0] in TOP)
+            yield from ((name, node.lineno) for name in named if called == "needed" or name.split(".")[0] in TOP)
 
 
 def room_of_module(module: str) -> str:

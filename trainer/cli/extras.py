@@ -52,17 +52,6 @@ def needed(module: str, what: str, extra: str | None = None) -> Any:
         raise ConfigError(line) from error
 
 
-def needed_for_pictures() -> None:
-    """Refuse, before anything is trained, a command that cannot draw its picture at the end."""
-    needed("matplotlib", "the picture (--no-files leaves it out)")
-
-
-def needed_for_report() -> None:
-    """Refuse, before any run is read, a report that cannot be written at the end."""
-    for module in ("plotly", "matplotlib", "pandas"):
-        needed(module, "the report", "report")
-
-
 def missing_extra(error: ModuleNotFoundError, what: str = "", extra: str | None = None) -> str | None:
     """The line that names the extra with the missing package; None where no extra has it."""
     package = (error.name or "").partition(".")[0]

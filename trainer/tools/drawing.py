@@ -10,6 +10,11 @@ COLORS = ("#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f
 GREY = "#8a8a8a"
 
 
+def needed_for_pictures() -> None:
+    """Refuse, before anything is trained, a command that cannot draw its picture at the end."""
+    needed("matplotlib", "the picture (--no-files leaves it out)")
+
+
 def series_color(i: int) -> str:
     """The colour of the series number `i`."""
     return COLORS[i % len(COLORS)]

@@ -21,10 +21,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trainer.cli.compose import add_config_options, add_file_options, compose_config
-from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError, Horizon
 from trainer.lr.bounds import integer
+from trainer.tools.drawing import needed_for_pictures
 from trainer.tools.writable import check_writable, save_numbers
 
 

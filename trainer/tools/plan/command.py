@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from trainer.cli.compose import add_config_options, add_file_options, compose_config, find_own_packages, with_length
-from trainer.cli.extras import needed_for_pictures
 from trainer.cli.messages import one_line
 from trainer.cli.plain_yaml import plain_yaml
 from trainer.cli.run_id import register_run_id
@@ -34,6 +33,7 @@ from trainer.files.plain import read_text
 from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
 from trainer.lr.backoff import rollbacks
+from trainer.tools.drawing import needed_for_pictures
 from trainer.tools.plan import files, tables
 
 

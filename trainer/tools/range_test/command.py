@@ -17,11 +17,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from trainer.cli.compose import add_config_options, add_file_options, compose_config
-from trainer.cli.extras import needed_for_pictures
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number
 from trainer.lr.range_test import SPACINGS, rates
+from trainer.tools.drawing import needed_for_pictures
 from trainer.tools.writable import check_writable
 
 RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0.999)}

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainer.cli.extras import needed, needed_for_report
+from trainer.cli.extras import needed
 from trainer.cli.streams import shown
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     if not math.isfinite(options.within) or options.within <= 0:
         raise ConfigError(f"--within={options.within} is not a percentage above zero: give one, as 5.")
-    needed_for_report()
+    for module in ("plotly", "matplotlib", "pandas"):  # before any run is read
+        needed(module, "the report", "report")
     script = needed("plotly.offline", "the page").get_plotlyjs()
     out = options.out or options.folder / "report"
     if options.out is None and out.is_symlink():  # whoever has made the folder would choose what is written over

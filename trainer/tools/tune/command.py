@@ -26,13 +26,13 @@ from omegaconf import OmegaConf
 from trainer.cli.command import COMMAND
 from trainer.cli.compose import add_config_options, compose_config
 from trainer.cli.environment import tree_without_secrets
-from trainer.cli.extras import needed_for_pictures
 from trainer.cli.run_folder import removed_where_refused
 from trainer.distributed.launch.folder_lock import FolderLock
 from trainer.files.atomic import write_text
 from trainer.files.plain import read_record
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
+from trainer.tools.drawing import needed_for_pictures
 from trainer.tools.tune.axes import AXES, axes_of
 from trainer.tools.writable import write_new_file
 
