@@ -107,8 +107,8 @@ LEVELS: list[list[tuple[str, str, set[str]]]] = [
         (
             "trainer/tools/",
             "what a person runs beside training: plan, dry run, range test, tune, report, list of runs, noise scale, "
-            "doctor, gallery, reference; with a trained run: predictions, scores, exports; the worker that trains jobs of a "
-            "sweep in one process",
+            "doctor, gallery, reference; with a trained run: predictions, scores, exports; the worker that trains jobs "
+            "of a sweep in one process",
             HYDRA
             | TORCH
             | FABRIC

@@ -1,4 +1,4 @@
-"""Whether the state of a run is finite: nothing else takes the place of a checkpoint that is."""
+"""Checks that the state of a run is finite before it is saved in place of an earlier checkpoint."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
