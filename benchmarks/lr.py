@@ -22,7 +22,7 @@ from trainer.lr import Horizon, LRPolicy, Plan, compose, compose_schedule, coold
 from trainer.lr.lint import lint
 
 PEAK_LR, GROUPS = 1e-3, {"matrices": 1.0, "embeddings": 0.5, "vectors": 1.0, "head": 0.1}
-TARGET_US, TARGET_S, PLANS = 3.0, 2.0, 3
+TARGET_SHARE, TARGET_S, PLANS = 0.25, 0.4, 3
 LINE = "rates of four groups, written", "torch's SequentialLR", "<= 1.00"
 NAMES = {
     "cadence": "Cadence",
@@ -162,7 +162,7 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"{report['updates']:,} updates; {len(rows['cadence']['rounds_us'])} rounds; load {where['load']:.1f}. "
-        f"Target: at most {TARGET_US:g} µs."
+        f"Target: at most {TARGET_SHARE:g} of torch's step."
     )
     planned = report["planned"]
     spread = [

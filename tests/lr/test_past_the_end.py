@@ -1,11 +1,13 @@
 """Past the end of the run, behind a warm-up or none, every schedule holds the value that it had reached."""
 
+import itertools
 import json
 from functools import partial
 
 import trainer.lr
 from tests.lr.test_pairs import SCHEDULES
-from trainer.lr import Horizon, compose, linear_warmup, no_warmup
+from trainer.lr import ConfigError, Horizon, compose, linear_warmup, no_warmup
+from trainer.lr.schedule import values
 
 T, W = 60, 13
 STEEP = [{"of": trainer.lr.constant, "duration": 9}, {"of": partial(trainer.lr.exponential, gamma=0.9)}]
@@ -75,6 +77,21 @@ def test_a_schedule_behind_a_warm_up_is_that_of_a_run_without_it_that_is_so_much
         _, late = compose(Horizon(T, 1), partial(linear_warmup, duration=W), schedule)
         _, alone = compose(Horizon(T - W, 1), no_warmup, schedule)
         assert [late(t + W) for t in range(2 * T)] == [alone(t) for t in range(2 * T)], name
+
+
+def test_a_range_of_a_curve_has_the_bits_of_its_updates_one_by_one(tmp_path):
+    cools = [None, partial(trainer.lr.cooldown, duration=11), partial(trainer.lr.cooldown, duration=20, floor=1e-6)]
+    rises = [no_warmup, partial(linear_warmup, duration=W), partial(trainer.lr.hold_warmup, duration=W)]
+    floored = {"cosine.yaml": partial(trainer.lr.cosine, floor=0.1), "linear": partial(trainer.lr.linear, floor=0.3)}
+    ranges = [range(0, T), range(W, W + 3), range(W - 1, T - 5), range(T - 15, T + 9), range(T, T + 4), range(30, 30)]
+    for name, schedule in {**factories(tmp_path), **floored}.items():
+        for rise, cool in itertools.product(rises, cools):
+            try:
+                warmup, fall = compose(Horizon(T, 1, updates_per_epoch=10), rise, schedule, cooldown=cool)
+            except ConfigError:
+                continue  # the schedule is at 0, or below the floor, where the cooldown begins
+            for made, ts in itertools.product((warmup.factor, fall), ranges):
+                assert values(made, ts) == [made(t) for t in ts], (name, ts)
 
 
 JUMPS = ("exponential_decay", "inverse_time", "step", "multi_step", "piecewise", "constant", "function")

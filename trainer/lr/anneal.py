@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling
+from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, falling, with_range
 
 STEEPEST = 1000.0
 """The largest exponent: (1 - x)^1000 is down to 1 / e after a thousandth of the schedule."""
@@ -53,9 +53,10 @@ def cosine(
         raise ConfigError(f"cycles={cycles!r} is more than half of the {span} updates of the schedule: lower it.")
     turn = 2.0 * waves * math.pi
     plain = waves == 0.5 and sharp == late == 1.0
-    shape = SHAPES["cosine"] if plain else lambda x: (0.5 * (1.0 + math.cos(turn * x**late))) ** sharp
+    if plain:
+        return _half_wave(span, floor)
     ends = [math.ceil(span * (i / waves) ** (1.0 / late)) for i in range(1, math.floor(waves) + 1)]
-    curve = _between(span, shape, floor)
+    curve = _between(span, lambda x: (0.5 * (1.0 + math.cos(turn * x**late))) ** sharp, floor)
     return annotate(curve, ends=ends) if ends else curve
 
 
@@ -146,6 +147,23 @@ def rex(horizon: Horizon, *, floor: float = 0.0) -> Schedule:
     True
     """
     return falling(0, horizon.span, lambda x: (1.0 - x) / (1.0 - 0.5 * x), floor)
+
+
+def _half_wave(span: float, floor: float) -> Schedule:
+    """Half a cosine in one function, which takes half the time of `_between`: the usual schedule of long runs."""
+    low, cos, pi = fraction("floor", floor, FLOOR), math.cos, math.pi
+    rest = 1.0 - low
+
+    def over(ts: range) -> list[float]:
+        if ts.stop > span:
+            return list(map(factor, ts))
+        shares = [0.5 * (1.0 + cos(pi * (t / span))) for t in ts]
+        return [low + rest * share for share in shares] if low else shares
+
+    def factor(t: int) -> float:
+        return low + rest * (0.5 * (1.0 + cos(pi * (t / span)))) if t < span else low
+
+    return with_range(factor, over)
 
 
 def _between(span: float, shape: Callable[[float], float], floor: float) -> Schedule:

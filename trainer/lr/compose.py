@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from trainer.lr.bounds import ConfigError
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import SHAPES, Schedule, annotate, annotations, falling, one_of
+from trainer.lr.schedule import SHAPES, Schedule, annotate, annotations, falling, one_of, values, with_range
 from trainer.lr.warmup import Warmup
 
 WARMUP_MODES = ("prefix", "overlay", "replace")
@@ -55,7 +55,7 @@ def compose_schedule(
     places = {kind: [math.ceil(t + moved) for t in updates] for kind, updates in annotations(local).items()}
     fall: Schedule = local
     if moved:
-        fall = lambda t: local(t - width if t > width else 0)  # noqa: E731
+        fall = _later(local, moved)
     elif width and warmup_mode == "replace":
         fall = lambda t: 1.0 if t < width else local(t)  # noqa: E731
     if fall is not local or places:
@@ -69,6 +69,20 @@ def compose_schedule(
             "shorten one of them."
         )
     return cooled_down
+
+
+def _later(local: Callable[[float], float], width: float) -> Schedule:
+    """A schedule that begins `width` updates later, and is at its first value until then."""
+
+    def over(ts: range) -> list[float]:
+        if ts.start <= width or not isinstance(width, int):
+            return list(map(fall, ts))
+        return values(local, range(ts.start - width, ts.stop - width))
+
+    def fall(t: int) -> float:
+        return local(t - width if t > width else 0)
+
+    return with_range(fall, over)
 
 
 def _joined(horizon: Horizon, warmup_mode: str) -> int:
@@ -118,7 +132,14 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
     tail = falling(begin, end, curve, floor / high)
     kept = {kind: tuple(t for t in updates if t <= begin) for kind, updates in annotations(schedule).items()}
     kept["knots"], kept["begin"] = (*kept.get("knots", ()), begin), (begin,)
-    return annotate(lambda t: schedule(t) if t <= begin else high * tail(t), **kept)
+
+    def over(ts: range) -> list[float]:
+        cut = min(max(ts.start, begin + 1), ts.stop)
+        fallen = values(tail, range(cut, ts.stop))
+        return values(schedule, range(ts.start, cut)) + [high * share for share in fallen]
+
+    fall = with_range(lambda t: schedule(t) if t <= begin else high * tail(t), over)
+    return annotate(fall, **kept)
 
 
 def sub_horizon(horizon: Horizon, length: int) -> Horizon:

@@ -69,7 +69,7 @@ class Plan:
         known: dict[int, Course] = {}
         for group, curve in self.curves.items():
             if id(curve) not in known:
-                known[id(curve)] = course(group, curve)
+                known[id(curve)] = course(group, curve, *self._trace.bounds[group])
         return {group: known[id(curve)] for group, curve in self.curves.items()}
 
     def alike(self) -> list[list[str]]:

@@ -84,9 +84,11 @@ class LRPolicy:
         if gain != 1.0 or backoff != 1.0:
             return [self.lr(t, name, plateau, gain, backoff) for name in self.groups]
         warmup, common = self.warmup.factor(t), self.schedule(t)
-        if not self.own:
-            return [peak * warmup * common * plateau for peak, _ in self._group_curves]
-        return [peak * warmup * (own(t) if own else common) * plateau for peak, own in self._group_curves]
+        if self.own:
+            return [peak * warmup * (own(t) if own else common) * plateau for peak, own in self._group_curves]
+        if warmup == plateau == 1.0:  # which change no product
+            return [peak * common for peak, _ in self._group_curves]
+        return [peak * warmup * common * plateau for peak, _ in self._group_curves]
 
     def values(self, t: int, plateau: float = 1.0) -> dict[str, list[float]]:
         """The other hyper-parameters of update `t`, each for all groups, or as one number for the whole run."""

@@ -39,6 +39,18 @@ def annotations(schedule: Schedule) -> Mapping[str, tuple[int, ...]]:
     return getattr(schedule, "annotations", {})
 
 
+def with_range(schedule: Schedule, over: Callable[[range], list[float]]) -> Schedule:
+    """`schedule` with `over`, which gives its values at all updates of a range in one call, the same to the bit."""
+    schedule.over = over  # type: ignore[attr-defined]
+    return schedule
+
+
+def values(schedule: Schedule, ts: range) -> list[float]:
+    """The value of a schedule at each update of a range."""
+    over = getattr(schedule, "over", None)
+    return list(map(schedule, ts)) if over is None else over(ts)
+
+
 _STEEP = 0.01
 SHAPES: dict[str, Callable[[float], float]] = {
     "linear": lambda x: 1.0 - x,
@@ -64,12 +76,18 @@ def falling(begin: float, end: float, shape: Callable[[float], float], floor: fl
     m(t) = floor + (1 - floor) d(x), x = (t - begin) / (end - begin).
     """
     low, width = fraction("floor", floor, FLOOR), end - begin
+    rest = 1.0 - low
 
     def factor(t: int) -> float:
         if t <= begin:
             return 1.0
         if t >= end:
             return low
-        return low + (1.0 - low) * shape((t - begin) / width)
+        return low + rest * shape((t - begin) / width)
 
-    return factor
+    def over(ts: range) -> list[float]:
+        if ts.start <= begin or ts.stop > end:
+            return list(map(factor, ts))
+        return [low + rest * shape((t - begin) / width) for t in ts]
+
+    return with_range(factor, over)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from trainer.lr.bounds import ConfigError, fraction, number, positive
 from trainer.lr.horizon import Duration, Horizon
-from trainer.lr.schedule import START, Schedule, annotate
+from trainer.lr.schedule import START, Schedule, annotate, with_range
 
 STEEPEST = 1000.0
 """The largest power: half-way through the warm-up the rate is then 2^-1000 of the peak."""
@@ -32,7 +32,7 @@ class Warmup(NamedTuple):
 
 def no_warmup(horizon: Horizon) -> Warmup:
     """w(t) = 1, W = 0."""
-    return Warmup(0, lambda t: 1.0)
+    return _warmup(0, lambda t: 1.0)
 
 
 def hold_warmup(horizon: Horizon, *, duration: Duration = "5%") -> Warmup:
@@ -44,7 +44,7 @@ def hold_warmup(horizon: Horizon, *, duration: Duration = "5%") -> Warmup:
     >>> hold.updates, hold.factor(0)
     (4, 1.0)
     """
-    return Warmup(horizon.updates(duration, "duration"), lambda t: 1.0)
+    return _warmup(horizon.updates(duration, "duration"), lambda t: 1.0)
 
 
 def constant_warmup(horizon: Horizon, *, duration: Duration = "5%", factor: float = 0.01) -> Warmup:
@@ -152,8 +152,10 @@ def _ramp(horizon: Horizon, duration: Duration) -> tuple[float, int, float]:
 
 
 def _warmup(length: float, factor: Schedule) -> Warmup:
+    """W = `length`, rounded up, and a factor that is 1 from then on."""
     whole = math.ceil(length)
-    return Warmup(whole, factor, None if whole == length else length)
+    over = lambda ts: [1.0] * len(ts) if ts.start >= whole else list(map(factor, ts))  # noqa: E731
+    return Warmup(whole, with_range(factor, over), None if whole == length else length)
 
 
 def _shaped(horizon: Horizon, duration: Duration, start: float, shape: Callable[[float], float]) -> Warmup:
