@@ -13,7 +13,7 @@ help:  ## list the commands
 
 setup: $(STAMP)  ## make .venv and install what constraints.txt pins
 
-# Compiled once and by all cores, not by each test that is the first to import a package; but for what few ones need.
+# Compiled once and by all cores, not by each test that is the first to import a package, except for what few of them need.
 $(STAMP): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(TORCH) -e '.[all,dev]'

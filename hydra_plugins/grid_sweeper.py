@@ -1,4 +1,4 @@
-"""Hydra sweeper `grid`, the default: every combination of the values, but for keys that are zipped.
+"""Hydra sweeper `grid`, the default: every combination of the values, except for keys that are zipped.
 
 `-m a=1,2 b=3,4 seed=0,1 hydra.sweeper.zip=[a,b]` runs (a, b) = (1, 3) and (2, 4), each with both seeds. The plugin also
 makes `logspace` and `linspace` known to the overrides of any sweeper.

@@ -33,7 +33,7 @@ Rename = Mapping[str, str | None]
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a net got from a file: so many of its tensors, and the names that fit nothing on either side."""
+    """What a net got from a file: how many tensors, and the names that fit nothing on either side."""
 
     path: str
     tensors: int

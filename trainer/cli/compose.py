@@ -100,7 +100,7 @@ def config_folders() -> list[Path]:
 
 
 def with_length(cfg: DictConfig, updates: int, name: str) -> DictConfig:
-    """The config of a run of so many updates, `name` in messages; what its data lacks becomes null."""
+    """The config of a run of `updates` updates, `name` in messages; what its data lacks becomes null."""
     cfg = deepcopy(cfg)
     cfg.trainer.duration = integer(name, updates, "a run has at least one update.")
     data: Any = OmegaConf.to_container(cfg.data)

@@ -113,7 +113,7 @@ def check_by_hand(settings: Settings, net: nn.Module) -> None:
 
 
 def turns_of(settings: Settings, count: int) -> dict[str, Turn]:
-    """The names of so many optimizers of a module, and how often each steps."""
+    """The names of `count` optimizers of a module, and how often each steps."""
     given = _step(settings).get("optimizers") or {}
     return named_turns({name: Turn.of(f"task.step.optimizers.{name}", one) for name, one in given.items()}, count)
 

@@ -47,7 +47,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
 
 @dataclass(frozen=True)
 class DDPOptions:
-    """Options of torch's DistributedDataParallel, by its names and with its defaults but for the last one."""
+    """Options of torch's DistributedDataParallel, by its names and with its defaults except for the last one."""
 
     find_unused_parameters: bool = False
     static_graph: bool = False
@@ -211,7 +211,7 @@ class Settings:
     """The whole config, checked. Groups with a `_target_` stay plain mappings, which must not be changed.
 
     `global_batch` is B = per-device batch × devices × nodes × accumulation, with `full_batch` the whole training set.
-    `record` is the resolved config that checkpoints keep, but for what comes from the environment; `source` is the
+    `record` is the resolved config that checkpoints keep, except for what comes from the environment; `source` is the
     config as written, with interpolations. `planned` is the plan that was made of them before torch was imported, a
     `Planned` of `trainer.config.resolve`; None where there is none.
     """

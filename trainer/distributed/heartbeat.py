@@ -131,7 +131,7 @@ class Heartbeat(threading.Thread):
             self.leave_result(self.lost)
 
     def kill_children(self, seconds: float = 0.0) -> None:
-        """Kill the processes that this one started, if they do not end within so many seconds; a client has none."""
+        """Kill the processes that this one started, if they do not end within `seconds`; a client has none."""
 
 
 class Client(Heartbeat):

@@ -200,7 +200,7 @@ class LightningStep(RunHooks):
         return not self.net.automatic_optimization
 
     def turns(self, count: int) -> dict[str, Turn]:
-        """The names of so many optimizers of the module, and how often each steps."""
+        """The names of `count` optimizers of the module, and how often each steps."""
         found = named_turns(self.given, count)
         self.clocks = {name: self.clocks.get(name, 0) for name in found}
         return found

@@ -51,7 +51,7 @@ class Turn:
         return math.floor(step * self.every)
 
     def steps(self, batches: int) -> int:
-        """The steps that are due in so many batches."""
+        """The steps that are due in `batches` batches."""
         return math.ceil(batches / self.every)
 
 

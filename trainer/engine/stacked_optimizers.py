@@ -88,7 +88,7 @@ def column(settings: Sequence[Settings], name: str, like: Tensor) -> Tensor:
 
 
 def state_of(group: Settings, rows: dict[str, Tensor], updates: int, parameter: Tensor) -> dict[str, Any]:
-    """The state of a parameter as its own optimizer has it after so many updates. `rows`: its part of the states."""
+    """The state of a parameter as its own optimizer has it after `updates` updates. `rows`: its part of the states."""
     if "betas" not in group:
         return rows if group["momentum"] else {}
     on_device = group.get("fused") or group.get("capturable")

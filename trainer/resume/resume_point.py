@@ -56,7 +56,7 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a resumed run begins: after so many updates of its own, and `reached` on the clock of its curve."""
+    """Where a resumed run begins: after `updates` updates of its own, and `reached` on the clock of its curve."""
 
     updates: int
     reached: int

@@ -139,7 +139,7 @@ class Job:
             return list(dict.fromkeys(shown(line.rstrip()) for line in log if line.startswith("warning: ")))
 
     def remove_refused(self) -> None:
-        """Remove the folder of a job that is refused, where it is new and empty but for its log; `error` says why."""
+        """Remove the folder of a refused job, where it is new and empty except for its log; `error` says why."""
         if self.code == REFUSED and self._made and all(path.suffix == ".log" for path in self.folder.iterdir()):
             (self.folder / LOG).unlink()
             remove_empty(self._made)

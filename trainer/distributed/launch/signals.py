@@ -180,7 +180,7 @@ def received() -> int:
 
 
 def ignore() -> None:
-    """The process ends anyway: from here on no signal changes its exit code, but for a second SIGINT if it hangs."""
+    """The process ends anyway: from here on no signal changes its exit code, except for a second SIGINT if it hangs."""
     if not _pipe:
         return
     _ended.append(True)

@@ -85,7 +85,7 @@ class TimeLimit:
         return now + (self._longest or self._first) + self._save + self._leaving >= self.end
 
     def expect_save(self, size: int) -> None:
-        """Assume the time of a save of so many bytes, until one is measured."""
+        """Assume the time of a save of `size` bytes, until one is measured."""
         self._save = size / BYTES_PER_SECOND
 
     @contextmanager

@@ -58,7 +58,7 @@ def fields(text: str) -> dict[str, str]:
 
 
 def escaped(text: str) -> str:
-    """A text as Markdown: words such as _target_ as code, and `*` and `<` escaped, but for what is in backticks."""
+    """A text as Markdown: words such as _target_ as code, and `*` and `<` escaped, except for what is in backticks."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"\S+", _word, part) for part in parts)
 

@@ -11,7 +11,7 @@ from trainer.tools.run_folders import find_folders
 EVERY = 10
 """Seconds between two pages, at least."""
 SHARE = 5
-"""Writing a page takes at most one part in so many of the time."""
+"""Writing pages takes at most 1 / SHARE of the time."""
 WAITING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{refresh}<title>{title}</title></head>
 <body><h1>{title}</h1><p>{text}</p></body></html>

@@ -15,9 +15,9 @@ from trainer.tools.report.rates import mean_costs
 RATES_TO_FIT = 4
 """A fit needs one learning rate more than a parabola has coefficients."""
 NEAR, STEPS, LOPSIDED = 0.6, 2, 8.0
-"""A fit takes the rates within so many decades of the best one, and so many steps of the grid to each side.
+"""A fit takes the rates within `NEAR` decades of the best one, and `STEPS` steps of the grid to each side.
 
-An end that rises so many times as high as the other end is left out: there training begins to break.
+An end that rises more than `LOPSIDED` times as high as the other end is left out: there training begins to break.
 """
 DRAWS = 4000
 """Draws of the noise for an interval."""

@@ -1,7 +1,7 @@
 """Short trainings of one run that differ in a few numbers and the seed: one after another or as one, in this process.
 
 Imports and the composed config are shared. Each training has its own folder, with config, plan, log and result, as a
-run of `cadence train` has, but for checkpoints and the test.
+run of `cadence train` has, except for checkpoints and the test.
 """
 
 import contextlib

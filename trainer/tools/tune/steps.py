@@ -25,7 +25,7 @@ from trainer.tools.tune.start import Start, start_of_rate
 COARSE, FINE = 2, 1
 """Steps of the lattice: half a decade, a quarter of a decade."""
 LONGER = 10**0.5
-"""The fine stage, and a stage that could not tell, trains for so many times as many updates."""
+"""The factor of the updates in the fine stage, and after a stage that could not tell the points apart."""
 FEWEST = 20
 """The fewest updates of a training, where the run has as many."""
 CLIP = "trainer.clip=1.0"
