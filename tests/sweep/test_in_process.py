@@ -31,9 +31,9 @@ LAUNCHER = "hydra/launcher=in_process"
 
 @pytest.mark.slow
 def test_jobs_die_alone_each_with_its_exit_code_and_leave_nothing_behind(app: Path) -> None:
-    code, _, err = sweep(app, DEATHS, "hydra.launcher.timeout=6", LAUNCHER)
+    code, _, err = sweep(app, DEATHS, "hydra.launcher.timeout=15", LAUNCHER)
     assert code == 1, err
-    check_deaths(app, timeout=6)
+    check_deaths(app, timeout=15)
 
 
 def test_jobs_share_a_process_and_nothing_else(app: Path) -> None:

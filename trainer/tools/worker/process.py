@@ -14,6 +14,8 @@ if __name__ == "__main__":
     signals.handle_signals()
     signals.ignore()  # until a job runs
 
+from hydra.core.plugins import Plugins  # noqa: E402
+
 from trainer.cli.command import run_program  # noqa: E402
 from trainer.cli.hydra_internals import composed_once  # noqa: E402
 from trainer.config.model_data import share_data  # noqa: E402
@@ -27,6 +29,7 @@ def main() -> None:
     """Train jobs as they come."""
     inbox = Inbox(Connection(int(sys.argv[1])))
     share_data()
+    Plugins.instance()  # reads all plugins, before the time of a job counts
     gc.collect()
     gc.freeze()  # what is imported stays, and is not looked at again
     with composed_once():
