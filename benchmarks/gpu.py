@@ -29,8 +29,9 @@ from benchmarks.report import machine  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 
+EAGER = "trainer.compile=false"
 KINDS = {
-    "eager": ["trainer.compile=false"],
+    "eager": [EAGER],
     "compiled": [],
     "compiled, bf16": ["trainer.precision=bf16-mixed"],
 }
@@ -137,7 +138,7 @@ def cifar(session: Session) -> None:
     if session.options.cifar is None:
         session.results["CIFAR-10"] = "left out: --cifar names no folder"
         return
-    tiny = ["model.width=4", "trainer.duration=2", "trainer.validate=2"] if session.options.tiny else []
+    tiny = ["model.width=4", "trainer.duration=2", "trainer.validate=2", EAGER] if session.options.tiny else []
     words = [*CIFAR, f"data.path={session.options.cifar.resolve()}", *tiny]
     session.train("CIFAR-10", words, "val/accuracy", "0.94")
 
@@ -147,7 +148,14 @@ def nanogpt(session: Session) -> None:
     if session.options.text is None:
         session.results["nanoGPT"] = "left out: --text names no file"
         return
-    tiny = ["data.context=16", "model.layers=1", "trainer.duration=20", "trainer.validate=20", "warmup.duration=2"]
+    tiny = [
+        "data.context=16",
+        "model.layers=1",
+        "trainer.duration=20",
+        "trainer.validate=20",
+        "warmup.duration=2",
+        EAGER,
+    ]
     words = [*NANOGPT, f"data.path={session.options.text.resolve()}", *(tiny if session.options.tiny else [])]
     session.train("nanoGPT", words, "val/loss", "1.47")
 

@@ -67,3 +67,20 @@ def ids_in_file(name: str, path: str, dtype: str) -> tuple[Path, int]:
 def file_windows(path: str, context: int, dtype: str = "uint16") -> int:
     """The training samples in an epoch of `data.token_file.TokenFile` on this file."""
     return phased_windows(ids_in_file("data.path", path, dtype)[1], context, "tokens")
+
+
+def parquet_files(name: str, path: str) -> list[Path]:
+    """A Parquet file, or those of a folder in the order of their names. FileNotFoundError where there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [existing(name, path, "a Parquet file, or a folder of some")]
+    if not (found := sorted(folder.glob("*.parquet"))):
+        raise FileNotFoundError(f"{name}={path} holds no .parquet file: set {name} to a file, or a folder of some.")
+    return found
+
+
+def parquet_rows(path: str) -> int:
+    """The training samples in an epoch of `data.parquet_rows.ParquetRows` on these files."""
+    from pyarrow import parquet
+
+    return sum(parquet.ParquetFile(file).metadata.num_rows for file in parquet_files("data.path", path))

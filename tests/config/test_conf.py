@@ -26,6 +26,7 @@ NEEDED = {
     "data=loaders": ["+data.train._target_=tests.data.own_sets.train_loader", "data.batch_size=8", "allow=[tests]"],
     "data=lightning": ["+data.module._target_=tests.data.own_sets.LitRows", "data.batch_size=8", "allow=[tests]"],
     "schedule=function": ["schedule.of._target_=tests.config.test_every_option.falling", "allow=[tests]"],
+    "data=parquet": ["data.path=rows.parquet", "data.samples=600"],
     "data=table": ["data.path=table.csv", "data.target=label"],
     "data=image_folder": ["data.path=photos"],
     "data=tokenized_text": ["data.path=text.txt", "data.tokenizer=words"],

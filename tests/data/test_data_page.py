@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -34,6 +36,10 @@ def make_files(folder: Path) -> None:
     (folder / "stories.txt").write_text("".join(f"{' '.join(WORDS[i % 5 : 5 + i % 9])}\n" for i in range(300)))
     for name in ("train", "val"):
         (np.arange(4000, dtype=np.uint16) % 65).tofile(folder / f"{name}.bin")
+    (folder / "rows").mkdir()
+    for number in range(2):
+        rows = {"inputs": np.random.default_rng(number).normal(size=(200, 4)).tolist(), "kind": np.arange(200) % 3}
+        pq.write_table(pyarrow.table(rows), folder / "rows" / f"{number}.parquet", row_group_size=50)
     reviews = "".join(f"{' '.join(WORDS[i % 3 : 4 + i % 9])},{i % 2}\n" for i in range(300))
     (folder / "reviews.csv").write_text("review,good\n" + reviews)
 
