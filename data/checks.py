@@ -69,6 +69,8 @@ def _whole_numbers(values: Any, wanted: str, where: str) -> np.ndarray:
     if found.dtype.kind == "b":
         return found.astype(np.int64)
     row = next((i for i, value in enumerate(found) if not _is_whole(value)), 0)
+    if found[row] is None:
+        raise ValueError(f"{where}: row {row} has no label: give one, or leave the row out.")
     raise ValueError(f"{where}: row {row} has the label {_shown(found[row])}: give {wanted}.")
 
 

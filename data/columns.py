@@ -35,7 +35,11 @@ def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
                 raise ValueError(f"{key}={path}: column {bad[0]} is not UTF-8 text: convert the file to UTF-8.")
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
+        if "Expected 1 columns" in reason:
+            reason += ": separate the columns by commas."
         raise ValueError(f"{key}={path} cannot be read as a table: {reason}") from error
+    if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ";\t"):
+        raise ValueError(f"{key}={path} has one column {table.column_names[0]!r}: separate the columns by commas.")
     if not table.num_rows:
         raise ValueError(f"{key}={path} has no rows: give a file with some.")
     return table
@@ -146,6 +150,15 @@ def check_classes(column: Any, where: str) -> None:
                     f"{where}: row {row} has {value}, which is no class: give whole numbers or texts, or set "
                     "data.kind=regression task=regression to predict numbers."
                 )
+
+
+def check_spaces(classes: Sequence[Any], where: str) -> None:
+    """ValueError for two classes that differ only in the spaces around them."""
+    bare: dict[str, str] = {}
+    for value in classes:
+        if isinstance(value, str) and bare.setdefault(value.strip(), value) != value:
+            pair = f"{bare[value.strip()]!r} and {value!r}"
+            raise ValueError(f"{where}: the classes {pair} differ only in spaces: write them in one way.")
 
 
 def number_columns(table: Any, names: Sequence[str], where: str, fill: bool) -> Tensor:

@@ -9,7 +9,17 @@ from torch.nn import functional
 
 from data.bounds import share
 from data.checks import class_labels, finite_numbers
-from data.columns import Columns, Values, alike, category_codes, check_classes, kind_of, number_columns, read_table
+from data.columns import (
+    Columns,
+    Values,
+    alike,
+    category_codes,
+    check_classes,
+    check_spaces,
+    kind_of,
+    number_columns,
+    read_table,
+)
 from data.module import DataModule, Splits
 from data.order import permutation
 from data.source import Memory
@@ -117,6 +127,7 @@ class Table(DataModule):
         for key, column in columns.items():
             check_classes(column, places[key])
         values = sorted({value for column in columns.values() for value in column.to_pylist() if value is not None})
+        check_spaces(values, next(iter(places.values()), ""))
         if self._fitted is not None:
             if new := [value for value in values if value not in self._fitted["classes"]]:
                 first = next(iter(places.values()))

@@ -25,8 +25,8 @@ def test_labels_of_every_kind_of_column_are_the_same_numbers(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ([0, 1, None], "row 2 has the label no value: give whole numbers from 0 to 9"),
-        (pyarrow.array([0, None, 1]), "row 1 has the label no value"),
+        ([0, 1, None], "row 2 has no label: give one, or leave the row out"),
+        (pyarrow.array([0, None, 1]), "row 1 has no label"),
         ([0, -100, 1], "row 1 has the label -100: give 0 to 9"),
         (list(range(1, 11)), "row 9 has the label 10: give 0 to 9, since classes are counted from 0"),
         ([0, 12], "row 1 has the label 12: give 0 to 9."),

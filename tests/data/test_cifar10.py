@@ -145,7 +145,7 @@ def test_grey_images_of_16_bits_keep_their_levels(tmp_path: Path, in_memory: boo
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        ([0, None, 2], "column label of t.*: row 1 has the label no value"),
+        ([0, None, 2], "column label of t.*: row 1 has no label"),
         ([0, 1, -100], "row 2 has the label -100: give 0 to 9"),
         ([1, 2, 10], "row 2 has the label 10: give 0 to 9, since classes are counted from 0"),
         ([0.5, 1.5, 2.0], "row 0 has the label 0.5: give whole numbers"),

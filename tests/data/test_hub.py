@@ -110,7 +110,7 @@ def test_texts_of_similar_length_make_a_batch(tmp_path: Path, tokenizer: str) ->
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        ([0, 1, None, 0, 1, 0], "column y of train: row 2 has the label no value"),
+        ([0, 1, None, 0, 1, 0], "column y of train: row 2 has no label"),
         ([1, 2, 3, 1, 2, 3], "row 2 has the label 3: give 0 to 2, since classes are counted from 0"),
         ([0, 1, -100, 0, 1, 0], "row 2 has the label -100"),
         ([0.0, 1.0] * 3, "row 0 has the label 0.0: give whole numbers"),

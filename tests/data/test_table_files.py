@@ -192,7 +192,8 @@ def refused(told: str, path: str, **settings: Any) -> None:
         ({"height": "inf"}, "column height: row 7 has inf: give finite"),
         ({"height": "tall"}, "column height: row 7 has 'tall': give numbers, or name the column in data.categories"),
         ({"colour": None}, "column colour: row 7 has no value"),
-        ({"kind": None}, "column kind: row 7 has the label no value"),
+        ({"kind": None}, "column kind: row 7 has no label"),
+        ({"kind": "a "}, "column kind: the classes 'a' and 'a ' differ only in spaces: write them in one way"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_row(tmp_path: Path, change: dict, told: str) -> None:
@@ -236,6 +237,9 @@ def test_a_file_that_is_none_and_columns_that_are_not_there_are_refused(tmp_path
     refused("bad.parquet cannot be read as a table", str(tmp_path / "bad.parquet"))
     (tmp_path / "uneven.csv").write_text("a,kind\n1,2\n1,2,3\n")
     refused("uneven.csv cannot be read as a table", str(tmp_path / "uneven.csv"))
+    for text, told in (("a;b\n1;2\n", "has one column 'a;b'"), ("a;b\n1,5;2\n", "Expected 1 columns, got 2: 1,5;2")):
+        (tmp_path / "other.csv").write_text(text)
+        refused(f"other.csv .*{told}: separate the columns by commas", str(tmp_path / "other.csv"))
     parquet.write_table(pyarrow.table({"kind": ["a"], "list": [[1, 2]]}), tmp_path / "list.parquet")
     refused("column list has the type list", str(tmp_path / "list.parquet"))
     arrow_csv.write_csv(pyarrow.table({"kind": ["a", "b"]}), tmp_path / "alone.csv")
