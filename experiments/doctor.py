@@ -47,8 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
     counts: Counter[str] = Counter()
     for name in options.only or families:
         for case in cases(families[name]):
-            found = [one.sign for one in examine(case.log)]
-            outcome = judged(case.fault, found)
+            findings = examine(case.log)
+            found = [one.heading for one in findings]
+            outcome = judged(case.fault, [one.sign for one in findings if not one.note])
+            counts["notes"] += sum(one.note for one in findings)
             counts[f"{'healthy' if case.fault == 'healthy' else 'bad'} {outcome}"] += 1
             print(f"{outcome:8} {name:12} {case.name:32} {', '.join(found) or '-'}", flush=True)
     print(", ".join(f"{what}: {count}" for what, count in sorted(counts.items())))

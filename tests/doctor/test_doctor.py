@@ -51,7 +51,7 @@ def signs(assembled, capsys):
         ("optimizer=sgd optimizer.lr=0.002", "lr-too-low"),
         ("optimizer=adamw schedule=step schedule.every=10%", "floor-too-early"),
         ("optimizer=adamw data=synthetic data.samples=200 trainer.duration=100ep trainer.validate=5ep "
-         "data.batch_size=32 task.loss.label_smoothing=0", "over-fitting"),
+         "data.batch_size=32 task.loss.label_smoothing=0", "over-fitting (a note)"),
     ],
 )  # fmt: skip
 def test_a_run_that_was_made_bad_shows_it(signs, overrides, sign):
@@ -216,7 +216,7 @@ def test_slope_and_noise_are_those_of_the_line_and_the_draws():
 
 @pytest.mark.sample(0)
 def test_the_doctor_is_right_of_the_runs_of_a_family(capsys):
-    judge.main(["unseen", "--only", "BatchNorm1d"])
+    judge.main(["used", "--only", "perceptron"])
     told = capsys.readouterr().out.splitlines()[-1]
     counts = {name: int(count) for name, count in (one.split(": ") for one in told.split(", "))}
     assert counts["bad right"] >= 0.8 * sum(count for name, count in counts.items() if name.startswith("bad"))

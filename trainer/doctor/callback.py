@@ -56,4 +56,4 @@ def examined(folder: Path, module: Module, error: str) -> list[str]:
     log = Log(series, length.total, policy.warmup.updates, length.batch_size, policy.base_lr, decay, error)
     by_hand = module.hooks.optimizes_by_hand  # such as two nets that play against each other: no common loss falls
     found = not_finite(log) if by_hand else examine(log)
-    return [f"doctor: {one.sign}: {one.seen}. Try {one.override}" for one in found]
+    return [f"doctor: {one.heading}: {one.seen}. Try {one.override}" for one in found]

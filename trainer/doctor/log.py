@@ -20,7 +20,8 @@ PLAN_KEYS = ("total_updates", "warmup_updates", "global_batch", "base_lr")
 class Finding(NamedTuple):
     """What is wrong with a run: the `sign`, the evidence in words, the `measure` and the `threshold` that it passed.
 
-    `source` says where the threshold comes from; `override` is what to try, as an argument of `cadence train`.
+    `source` says where the threshold comes from; `override` is what to try, as an argument of `cadence train`. A `note`
+    tells of a run that learns as it should, and whose best checkpoint is from before.
     """
 
     sign: str
@@ -29,6 +30,12 @@ class Finding(NamedTuple):
     threshold: float
     source: str
     override: str
+    note: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The sign, and whether it is a note."""
+        return f"{self.sign} (a note)" if self.note else self.sign
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def over_fitting(log: Log) -> Iterator[Finding]:
         )
         source = "the gap between the losses grows"
         override = f"trainer.duration={at + 1}"
-        yield Finding("over-fitting", seen, last / least, RISEN, source, override)
+        yield Finding("over-fitting", seen, last / least, RISEN, source, override, note=True)
 
 
 SIGNS: dict[str, Callable[[Log], Iterator[Finding]]] = {

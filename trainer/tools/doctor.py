@@ -68,7 +68,7 @@ def report(run: Path) -> list[dict[str, object]]:
 def format_finding(run: Path, state: str, finding: Finding) -> str:
     """A finding in four lines."""
     return (
-        f"{run}: {state}: {finding.sign}\n"
+        f"{run}: {state}: {finding.heading}\n"
         f"    seen       {finding.seen}\n"
         f"    measure    {finding.measure:.4g}, threshold {finding.threshold:.4g}: {finding.source}\n"
         f"    try        {finding.override}"
