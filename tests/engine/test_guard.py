@@ -244,3 +244,24 @@ def test_a_planted_cause_ends_as_expected_under_each_guard(tmp_path):
 def test_every_cause_has_a_plant():
     assert Plant("bad batch").t > 0
     assert isinstance(Rollback(), Stop)
+
+
+@pytest.mark.parametrize("cause", [math.inf, math.nan])
+def test_a_loss_that_is_not_finite_stops_a_run_that_looks_when_it_logs(assembled, monkeypatch, cause):
+    """As on a GPU, where no update waits for its loss; the gradient is finite."""
+    module = (assembly := assembled(*TINY, "trainer.log_every=4", "callbacks=none")).module
+    begin = module.on_train_start
+
+    def unchecked():
+        begin()
+        module.updater.checks_each, forward = False, module.updater._forward
+
+        def poisoned(batch):
+            loss, *rest = forward(batch)
+            return (loss + cause if module.clock.t == 5 else loss, *rest)
+
+        monkeypatch.setattr(module.updater, "_forward", poisoned)
+
+    monkeypatch.setattr(module, "on_train_start", unchecked)
+    with pytest.raises(Diverged, match=rf"update 5 has loss {cause} and gradient norm \d"):
+        fit(assembly)
