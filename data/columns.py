@@ -33,6 +33,9 @@ def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
             table = csv.read_csv(file, convert_options=options)
             if bad := [field.name for field in table.schema if pyarrow.types.is_binary(field.type)]:
                 raise ValueError(f"{key}={path}: column {bad[0]} is not UTF-8 text: convert the file to UTF-8.")
+            head = table.column_names[0]
+            if table.num_columns == 1 and (other := next((sign for sign in ";\t|" if sign in head), None)):
+                raise ValueError(f"{key}={path} has {other!r} between its columns: write it with commas.")
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         if "Expected 1 columns" in reason:

@@ -133,6 +133,8 @@ class Table(DataModule):
                 first = next(iter(places.values()))
                 raise ValueError(f"{first}: {new[0]!r} is no class that the run was trained with: leave it out.")
             values = self._fitted["classes"]
+        elif len(values) == 1:
+            raise ValueError(f"{next(iter(places.values()))}: all rows have the class {values[0]!r}: give two or more.")
         self._known_classes, self._classes = values, len(values)
         texts = all(column.type in ("string", "large_string") for column in columns.values())
         texts = texts and all(isinstance(value, str) for value in values)

@@ -29,6 +29,7 @@ KEYS = [
     ("trainer.fast_dev_run=true", "trainer=debug"),
     ("trainer.overfit_batches=3", "trainer.overfit=3"),
     ("trainer.profiler=simple", "trainer.profile=true"),
+    ("trainer.verbose=true", "hydra.verbose=true"),
     ("trainer.val_check_interval=0.25", "trainer.validate=0.25ep"),
     ("trainer.val_check_interval=100", "trainer.validate=100"),
     ("eval_steps=200", "trainer.validate=200"),

@@ -208,6 +208,8 @@ def test_a_value_that_does_not_fit_is_refused_with_its_row(tmp_path: Path, chang
     [
         (lambda i: i % 3 + 1, "the label 3: give 0 to 2, since classes are counted from 0"),
         (lambda i: -100 if i == 7 else i % 2, "row 7 has the label -100"),
+        (lambda i: 1, "t.csv, column kind: all rows have the class 1: give two or more."),
+        (lambda i: "cat", "t.csv, column kind: all rows have the class 'cat': give two or more."),
         (lambda i: i % 2 + 0.5, "row 0 has 0.5, which is no class: .* set data.kind=regression task=regression"),
     ],
 )
@@ -227,6 +229,8 @@ def test_a_file_that_is_none_and_columns_that_are_not_there_are_refused(tmp_path
         numbers=["count"],
         categories=["count"],
     )
+    (tmp_path / "semicolons.csv").write_text("a;kind\n1;x\n")
+    refused("has ';' between its columns: write it with commas", str(tmp_path / "semicolons.csv"))
     (tmp_path / "twice.csv").write_text("a,a,kind\n1,2,x\n")
     refused("has several columns a: rename them", str(tmp_path / "twice.csv"))
     refused("leave nothing of 60 rows to train on", path, val_fraction=0.5, test_fraction=0.5)

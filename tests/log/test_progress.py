@@ -105,6 +105,15 @@ def test_a_resumed_run_reckons_its_pace_from_its_own_updates_only(time):
     ]
 
 
+def test_the_speed_of_a_narrow_bar_has_its_unit_while_it_counts_updates(time):
+    callback, out = shown(terminal=True, width=80)
+    run = fake_run()
+    callback.on_train_start(*run)
+    time.now += 2
+    step(callback, run, 10)
+    assert "5.00 updates/s" in out.getvalue()
+
+
 def test_the_bar_shows_everything_at_80_and_at_120_columns(time):
     wanted = {
         80: "440/1000  loss 0.2131  lr 3.21e-03  48.1k/s  01:05 < 01:23",

@@ -97,6 +97,12 @@ def test_a_run_is_listed_with_its_state_however_it_ended(outputs, capsys):
     assert (outputs / "killed" / ".lock").read_text() == "{}"
 
 
+def test_a_result_of_another_program_is_not_said_to_be_missing(outputs, capsys):
+    (outputs / "foreign").mkdir()
+    (outputs / "foreign" / "result.json").write_text('{"status": "done"}')
+    assert re.search(r"outputs/foreign +unfinished .* result.json has no status that is known", listed(capsys))
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [

@@ -15,6 +15,7 @@ trainer=debug | | a short run that checks a config is | fast_dev_run debug dry_r
 trainer.overfit={} | 1 | the batches that are trained on again and again are | overfit overfit_batches
 trainer.profile=true | | to see where the time of an update goes write | profiler profile
 trainer.quiet=true | | a run that prints less is | quiet silent
+hydra.verbose=true | | a run that prints more is | verbose
 trainer.validate={n} | 500 | validation comes every | val_check_interval eval_steps eval_interval eval_every
     val_interval eval_freq
 trainer.validate={}ep | 1 | validation comes every | check_val_every_n_epoch val_every_n_epochs eval_epochs
@@ -214,7 +215,7 @@ def with_value(answer: Answer, value: str) -> str:
 
 def _needed(words: list[str], config: Mapping[str, Any]) -> list[str]:
     """The words of a command that a config needs; none where it lacks a key of them."""
-    keys = list(map(key_of, words))
+    keys = [key for key in map(key_of, words) if not key.startswith("hydra.")]
     dotted = [key for key in keys if "." in key]
     chosen = {key for key in keys if "." not in key}
     if any(key.partition(".")[0] not in config for key in keys):

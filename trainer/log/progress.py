@@ -117,7 +117,7 @@ class StatusColumn(progress.ProgressColumn):
             elapsed, remaining = format_time(stage.elapsed), format_time(stage.remaining)
             speed, times = f"{format_number(value)} {unit}", f"{elapsed}  {remaining} left"
             if not self._wide:
-                speed = f"{format_short(value)}/s"
+                speed = f"{format_short(value)}/s" if unit == "samples/s" else speed
                 times = f"{elapsed.removeprefix('0:')} < {remaining.removeprefix('0:')}"
             parts += [*((measure, "") for measure in stage.measures), (speed, "dim"), (times, "cyan")]
         return Text(" ") + Text("  ").join(Text(text, style) for text, style in parts)

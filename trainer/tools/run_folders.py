@@ -94,19 +94,20 @@ def error_of(place: Path, state: str, result: Mapping[str, Any] | None, record: 
     error = str(record.get("error") or (result or {}).get("error") or "")
     if not error and state != "completed":
         unreadable = result is None and (place / RESULT).exists()
-        error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place)
+        error = f"{RESULT} cannot be read: half-written?" if unreadable else _last_line(place, result)
     return " ".join(error.split())[:500]
 
 
-def _last_line(place: Path) -> str:
+def _last_line(place: Path, result: Mapping[str, Any] | None) -> str:
+    missing = f"no {RESULT}" if result is None else f"{RESULT} has no status that is known"
     try:
         check_regular(place / "job.log")
         with (place / "job.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
-        return f"no {RESULT}"
-    return next((line.strip() for line in reversed(lines) if line.strip()), f"no {RESULT}")
+        return missing
+    return next((line.strip() for line in reversed(lines) if line.strip()), missing)
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float | None]:
