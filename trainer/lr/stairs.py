@@ -13,6 +13,8 @@ from trainer.lr.horizon import Duration, Horizon
 from trainer.lr.schedule import FLOOR, SHAPES, Schedule, annotate, annotations
 
 HIGHEST = 1000.0
+_ROUNDING = 1e-9
+"""How far below a time between two updates an update may lie, by rounding, and have reached it."""
 _GAMMA = "each step multiplies the learning rate by it."
 INTERPOLATIONS = ("constant", "linear", "cosine")
 
@@ -110,7 +112,9 @@ def stairs_of(horizon: Horizon, every: Duration) -> Schedule:
 def _falls(horizon: Horizon, times: Sequence[float]) -> list[float]:
     """Where the stairs of `times` fall; a stair that falls late has its time on the stair before."""
     shift = horizon.convention.shift
-    return [(math.floor(time) if shift > 0 else time) + shift for time in times]
+    if shift > 0:
+        return [math.floor(time) + shift for time in times]
+    return [time + shift - (0 if time % 1 == 0 else _ROUNDING) for time in times]
 
 
 def _table(times: list[float], values: list[float], last: float) -> Schedule:
