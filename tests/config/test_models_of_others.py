@@ -29,6 +29,10 @@ def strict(width: int = 3):
     return width
 
 
+def bare():
+    return None
+
+
 def open_ended(width: int = 3, **more):
     return width, more
 
@@ -40,6 +44,8 @@ def test_where_a_call_takes_any_name_the_call_decides():
     assert make("wrapped", width=2, more=1) == (2, {"width": 2, "more": 1})
     with pytest.raises(ConfigError, match=r"model\.widht is not known to strict: did you mean width"):
         make("strict", widht=2)
+    with pytest.raises(ConfigError, match=r"model\.width is not known to bare: it takes no settings\.$"):
+        make("bare", width=2)
     with pytest.raises(ConfigError, match="widht"):
         make("wrapped", widht=2)
     with pytest.raises(ConfigError, match=r"model\.width='x' does not fit"):

@@ -56,3 +56,13 @@ def a_vector(net, batch, *, t):
 def a_vector_in_logs(net, batch, *, t):
     outputs = net(batch[0])
     return StepOutput(outputs.mean(), logs={"means": outputs.mean(0)})
+
+
+def detached(net, batch, *, t):
+    outputs = net(batch[0]).detach()
+    return StepOutput(outputs.square().mean(), outputs=outputs, targets=batch[1])
+
+
+def negative(net, batch, *, t):
+    outputs = net(batch[0])
+    return StepOutput(outputs.square().mean(), -2, outputs=outputs, targets=batch[1])

@@ -238,6 +238,8 @@ def test_a_bad_setting_is_refused_in_one_line(assembled, words, told):
         ("a_tensor", r"returns a Tensor: return trainer.engine.step.StepOutput\(loss\)"),
         ("a_vector", r"gives loss with shape \(90,\): give one number for a batch"),
         ("a_vector_in_logs", r"gives means with shape \(10,\): give one number"),
+        ("negative", "task.step gives batches the weight -2 in all: give each batch 0 or more"),
+        ("detached", "update 0 cannot be computed: its loss depends on no parameter that trains. Compute it from what"),
     ],
 )
 def test_a_step_that_is_none_is_refused_before_the_first_update(assembled, name, says):

@@ -219,7 +219,9 @@ def check_names(
     if not _takes_any_name(called, parameters):
         for name in given:
             if name not in OF_HYDRA and name not in known:
-                hint = key_of_others(f"{path}.{name}", given[name]) or nearest(name, known)
+                hint = key_of_others(f"{path}.{name}", given[name]) or (
+                    nearest(name, known) if known else "it takes no settings."
+                )
                 raise ConfigError(f"{path}.{name} is not known to {called.__name__}: {hint}")
     if given.get("_partial_") or given.get("_args_"):
         return

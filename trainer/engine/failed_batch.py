@@ -19,6 +19,8 @@ _FIT = "Choose data, a net, a loss and metrics that fit each other."
 _NAMED = 4
 ONE_SAMPLE = "Expected more than 1 value per channel when training"
 """What torch says of BatchNorm over one number for each channel."""
+NO_GRADIENT = "does not require grad and does not have a grad_fn"
+"""What torch says of the gradient of a loss that depends on no parameter that trains."""
 
 
 def explained(error: Exception, what: str) -> Exception:
@@ -47,6 +49,11 @@ def explained_update(error: Exception, module: Any, update: Sequence[MicroBatch]
         return ConfigError(
             f"update {t} cannot be computed: BatchNorm needs more than one sample in a micro-batch: take "
             "data.batch_size=2 or more, or a net without it."
+        )
+    if NO_GRADIENT in str(error):
+        return ConfigError(
+            f"update {t} cannot be computed: its loss depends on no parameter that trains. Compute it from what "
+            "the net gives, without detach(), item() and no_grad()."
         )
     with torch.no_grad():
         module.eval()

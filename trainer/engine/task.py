@@ -172,8 +172,11 @@ class Mean(nn.Module):
             self.count.set_dtype(torch.float64)
 
     def compute(self) -> float:
-        """The mean; resets it."""
-        found = (self.total.compute() / self.count.compute()).item()
+        """The mean; resets it. `ConfigError` where the weights are below 0 in all."""
+        count = self.count.compute()
+        if (found := count.item()) < 0:
+            raise ConfigError(f"task.step gives batches the weight {found:g} in all: give each batch 0 or more.")
+        found = (self.total.compute() / count).item()
         self.total.reset()
         self.count.reset()
         return found
