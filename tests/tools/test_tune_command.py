@@ -127,6 +127,17 @@ def test_a_failed_training_harms_no_other(tuned, monkeypatch):
     assert all(losses(numbers)[key] == losses(alone)[key] for key in both)
 
 
+def test_a_tune_that_ends_before_its_first_training_does_not_say_that_it_keeps_one(tuned, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(*SMALL)
+    assert "keeps" not in capsys.readouterr().err
+    assert not Path("tuned").exists()
+
+
 def test_a_full_disk_ends_a_tune_and_is_no_score_of_a_rate(tuned, monkeypatch, capsys):
     monkeypatch.setattr(Members, "together", False)
     begun = []

@@ -55,7 +55,8 @@ def main(words: list[str] | None = None) -> None:
         try:
             _tune(options, partial(for_tuning, cfg), root)
         except (OSError, KeyboardInterrupt, SystemExit):
-            print(f"{root} keeps what was trained: the same command goes on", file=sys.stderr, flush=True)
+            if any(root.glob("*/**/result.json")):
+                print(f"{root} keeps what was trained: the same command goes on", file=sys.stderr, flush=True)
             raise
 
 
