@@ -64,6 +64,7 @@ class Session:
 
     def train(self, name: str, words: list[str], metric: str, aim: str) -> None:
         """A run of `cadence train` in a process of its own; keeps its best score and the time it took."""
+        words = list({word.partition("=")[0]: word for word in words}.values())  # of a key, the last
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "cadence.train", *words, *self.device, "name=run", "callbacks=none"]
             path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

@@ -87,7 +87,8 @@ class RowGroups:
         for pick in picks:
             self._begin(pick)
             found = self._picked(pick.indices)
-            yield moved(found if self.named else tuple(found[name] for name in self.columns), self._device)
+            batch = found if self.named else tuple(found[name] for name in self.columns)
+            yield batch if self._device.type == "cpu" else moved(batch, self._device)
 
     def _begin(self, pick: Pick) -> None:
         """Take the sets of the epoch of a pick, where it is another than before."""
@@ -209,9 +210,9 @@ def numbers(column: Any, name: str) -> np.ndarray:
             raise SampleError(f"data: the lists of the column {name} differ in length: pad them.")
         return flat.reshape(count, -1)
     if types.is_integer(kind) or types.is_boolean(kind):
-        return column.to_numpy(**_copied(column)).astype(np.int64)
+        return column.to_numpy(**_copied(column)).astype(np.int64, copy=False)
     if types.is_floating(kind):
-        return column.to_numpy(**_copied(column)).astype(np.float32)
+        return column.to_numpy(**_copied(column)).astype(np.float32, copy=False)
     raise SampleError(f"data: the column {name} has the type {kind}: numbers, or lists of numbers, are needed.")
 
 
