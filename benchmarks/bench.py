@@ -32,7 +32,7 @@ QUICK: dict[str, list[str]] = {
     "fsdp": [BENCHMARK, "fsdp", "--block", "5", "--updates", "100"],
     "processes": [BENCHMARK, "processes", "--rounds", "1", "--updates", "10"],
     "compile": [BENCHMARK, "compile", "--rounds", "4", "--updates", "10"],
-    "growth": [BENCHMARK, "growth", "--rounds", "3"],
+    "growth": [BENCHMARK, "growth", "--rounds", "2"],
 }
 """The command of each measurement, of a few rounds."""
 FULL: dict[str, list[str]] = {

@@ -29,6 +29,8 @@ from trainer.tools.drawing import COLORS, new_figure
 Action = Callable[[], Any]
 LEAST = 0.02
 """Seconds that a measurement repeats an action at least."""
+LONG = 1.0
+"""Seconds of an action that is not repeated."""
 LARGEST = 1_000_000
 """Numbers in the largest tensor: larger nets have more of them."""
 
@@ -104,9 +106,12 @@ def measured(options: Namespace) -> dict[str, Any]:
 
 
 def timed(action: Action) -> float:
-    """Seconds of an action, repeated for `LEAST` seconds, after one to warm up."""
+    """Seconds of an action, repeated for `LEAST` seconds, after one to warm up; of one that takes `LONG`, the first."""
     gc.collect()
+    begun = perf_counter()
     action()
+    if (spent := perf_counter() - begun) >= LONG:
+        return spent
     count, begun = 0, perf_counter()
     while (spent := perf_counter() - begun) < LEAST:
         action()
