@@ -39,10 +39,8 @@ def read_table(key: str, path: str, texts: Sequence[str] = ()) -> Any:
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         if "Expected 1 columns" in reason:
-            reason += ": separate the columns by commas."
+            reason += ": write it with commas."
         raise ValueError(f"{key}={path} cannot be read as a table: {reason}") from error
-    if table.num_columns == 1 and any(mark in table.column_names[0] for mark in ";\t"):
-        raise ValueError(f"{key}={path} has one column {table.column_names[0]!r}: separate the columns by commas.")
     if not table.num_rows:
         raise ValueError(f"{key}={path} has no rows: give a file with some.")
     return table

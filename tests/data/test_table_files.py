@@ -241,9 +241,8 @@ def test_a_file_that_is_none_and_columns_that_are_not_there_are_refused(tmp_path
     refused("bad.parquet cannot be read as a table", str(tmp_path / "bad.parquet"))
     (tmp_path / "uneven.csv").write_text("a,kind\n1,2\n1,2,3\n")
     refused("uneven.csv cannot be read as a table", str(tmp_path / "uneven.csv"))
-    for text, told in (("a;b\n1;2\n", "has one column 'a;b'"), ("a;b\n1,5;2\n", "Expected 1 columns, got 2: 1,5;2")):
-        (tmp_path / "other.csv").write_text(text)
-        refused(f"other.csv .*{told}: separate the columns by commas", str(tmp_path / "other.csv"))
+    (tmp_path / "other.csv").write_text("a;b\n1,5;2\n")
+    refused("other.csv .*Expected 1 columns, got 2: 1,5;2: write it with commas", str(tmp_path / "other.csv"))
     parquet.write_table(pyarrow.table({"kind": ["a"], "list": [[1, 2]]}), tmp_path / "list.parquet")
     refused("column list has the type list", str(tmp_path / "list.parquet"))
     arrow_csv.write_csv(pyarrow.table({"kind": ["a", "b"]}), tmp_path / "alone.csv")
