@@ -51,6 +51,7 @@ def test_every_measurement_of_the_run_is_a_program_that_writes_its_numbers(pytho
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_batches_and_growth_are_measured(tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark.main(["data", "--updates", "4", "--rounds", "1", "--out", str(out)])

@@ -30,6 +30,7 @@ LAUNCHER = "hydra/launcher=in_process"
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_jobs_die_alone_each_with_its_exit_code_and_leave_nothing_behind(app: Path) -> None:
     code, _, err = sweep(app, DEATHS, "hydra.launcher.timeout=15", LAUNCHER)
     assert code == 1, err
@@ -48,6 +49,7 @@ def test_jobs_share_a_process_and_nothing_else(app: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_sweep_ends_the_job_that_runs_and_starts_no_other(app: Path, signum: signal.Signals) -> None:
     driver = start(app, "-m", "name=s", "act=hang", "x=1,2,3", LAUNCHER)
@@ -115,6 +117,7 @@ def test_jobs_that_differ_in_numbers_train_as_one_and_one_that_breaks_or_is_refu
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_a_sweep_that_is_killed_while_jobs_train_as_one_goes_on(tmp_path: Path) -> None:
     words = (*TINY[:4], "optimizer.lr=0.01,0.02,0.03", "trainer.duration=4000", "trainer.validate=4000", "logger=none")
     words += ("warmup=none", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none", LAUNCHER, "name=s")
@@ -132,6 +135,7 @@ def test_a_sweep_that_is_killed_while_jobs_train_as_one_goes_on(tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_jobs_that_differ_in_choices_train_to_the_same_bits_as_in_an_interpreter_of_their_own(tmp_path: Path) -> None:
     words = ("optimizer=sgd,lion", "model.dropout=0,0.2", "trainer.threads=1,2", *TINY[:-4], *TINY[-3:])
     for name, launcher in (("one", LAUNCHER), ("each", "hydra/launcher=process")):
