@@ -188,6 +188,7 @@ def on_small_disk(folder, script, words):
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_a_run_on_a_disk_that_fills_up_ends_in_one_line_and_goes_on_when_there_is_room(tmp_path):
     words = [*SMALL, "model.hidden=[256]", "trainer.accelerator=cpu", "trainer.threads=1", "callbacks=none", "name=run"]
     fill = "+callbacks.fill={_target_: tests.checkpoint.filling.Fill, at: 20}"

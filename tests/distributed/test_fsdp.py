@@ -174,6 +174,7 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_a_plain_command_trains_tests_and_is_told_as_with_ddp(tmp_path):
     said = command(tmp_path, "plain", "trainer=fsdp", "trainer.accelerator=cpu", "average=ema")
     assert "global batch   64 = 32 per device × 2 devices" in said

@@ -144,7 +144,7 @@ def test_an_estimate_goes_on_from_its_state_to_the_bit():
         NoiseScale(2, 8).estimates()
 
 
-@pytest.mark.sample(1)
+@pytest.mark.sample(0)
 @pytest.mark.slow
 def test_every_split_of_a_batch_over_processes_and_accumulation_gives_equal_numbers(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

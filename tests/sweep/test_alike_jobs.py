@@ -63,6 +63,8 @@ def test_of_500_jobs_that_differ_in_numbers_one_config_is_composed(launcher):
         assert same(jobs[number], fresh(sweep, number, MANY[number]))
 
 
+@pytest.mark.slow
+@pytest.mark.sample(0)
 def test_any_job_is_the_one_that_composing_makes(launcher):
     sweep = launcher()
     with composed_once():

@@ -49,7 +49,7 @@ def test_jobs_share_a_process_and_nothing_else(app: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.sample(0)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_sweep_ends_the_job_that_runs_and_starts_no_other(app: Path, signum: signal.Signals) -> None:
     driver = start(app, "-m", "name=s", "act=hang", "x=1,2,3", LAUNCHER)
@@ -63,6 +63,7 @@ def test_a_signal_to_the_sweep_ends_the_job_that_runs_and_starts_no_other(app: P
 
 
 @pytest.mark.slow
+@pytest.mark.sample(0)
 def test_a_killed_driver_leaves_no_orphan_and_its_sweep_goes_on_with_what_is_not_completed(app: Path) -> None:
     same = ("act=complete,once,complete", LAUNCHER, "resume.path=auto")
     driver = start(app, "-m", "name=s", *same)
