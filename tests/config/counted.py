@@ -66,7 +66,7 @@ def running(frame: FrameType | None) -> list[str]:
     found: list[str] = []
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT) and path != Path(__file__) and ".venv" not in path.parts:
+        if path.is_relative_to(ROOT) and path != Path(__file__) and "site-packages" not in path.parts:
             found.append(str(path.relative_to(ROOT)))
         frame = frame.f_back
     return list(dict.fromkeys(reversed(found)))
