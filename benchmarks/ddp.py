@@ -6,6 +6,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ import torch
 import torch.distributed as dist
 from omegaconf import flag_override
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.loops import Spent, batches
+from benchmarks.loops import Spent, batches, train_bare
 from benchmarks.world import together
 from data.module import DataModule, Splits
 from data.order import Layout
@@ -69,13 +69,7 @@ class Bare:
     def advance(self, updates: int) -> None:
         """Make the next `updates` updates."""
         torch.set_num_threads(self.threads)
-        for _ in range(updates):
-            for group in self.optimizer.param_groups:
-                group["lr"] = LR
-            inputs, targets = next(self.batches)
-            cross_entropy(self.model(inputs), targets).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        train_bare(self.model, self.optimizer, LR, islice(self.batches, updates))
         torch.set_num_threads(1)
 
 

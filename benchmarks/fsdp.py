@@ -3,16 +3,16 @@
 import tempfile
 from argparse import Namespace
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn.functional import cross_entropy
 
 from benchmarks.ddp import BATCH, CALL, WORLD, Turns, check_blocks, planned, times_of
-from benchmarks.loops import batches
+from benchmarks.loops import WEIGHT_DECAY, batches, decay_groups, train_bare
 from benchmarks.world import together
 from data.order import Layout
 from trainer.cli.compose import compose_config
@@ -35,22 +35,12 @@ class Bare:
             if isinstance(layer, nn.Linear):
                 fully_shard(layer)
         fully_shard(net)
-        kinds: tuple[list[nn.Parameter], ...] = ([], [])
-        for parameter in net.parameters():
-            kinds[parameter.ndim < 2].append(parameter)
-        groups = [{"params": kinds[0], "weight_decay": 0.01}, {"params": kinds[1], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=LR, fused=True)
+        self.optimizer = torch.optim.AdamW(decay_groups(net, WEIGHT_DECAY), lr=LR, fused=True)
         self.batches = batches(assembly, layout)
 
     def advance(self, updates: int) -> None:
         """Make the next `updates` updates."""
-        for _ in range(updates):
-            for group in self.optimizer.param_groups:
-                group["lr"] = LR
-            inputs, targets = next(self.batches)
-            cross_entropy(self.net(inputs), targets).backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        train_bare(self.net, self.optimizer, LR, islice(self.batches, updates))
 
 
 def measured(options: Namespace) -> dict[str, Any]:
@@ -83,7 +73,13 @@ def assembled(strategy: str, world: int, updates: int, folder: Path, hidden: lis
     words = [
         *("name=benchmark", "data=synthetic", f"data.features={FEATURES}", "data.samples=4096", "data.val_samples=0"),
         *("data.test_samples=0", f"data.batch_size={BATCH}", f"model.hidden={hidden}".replace(" ", "")),
-        *("optimizer=adamw", f"optimizer.lr={LR}", "optimizer.weight_decay=0.01", "schedule=constant", "warmup=none"),
+        *(
+            "optimizer=adamw",
+            f"optimizer.lr={LR}",
+            f"optimizer.weight_decay={WEIGHT_DECAY}",
+            "schedule=constant",
+            "warmup=none",
+        ),
         *("callbacks=none", f"trainer={strategy}", "trainer.accelerator=cpu", f"trainer.devices={world}"),
         *("trainer.threads=1", f"trainer.duration={updates}", f"trainer.validate={updates}"),
         *(f"trainer.steps_per_execution={CALL}", "task.loss.label_smoothing=0.0"),

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -71,11 +71,27 @@ class Work:
 
     def optimizer(self, net: nn.Module) -> torch.optim.AdamW:
         """Fused AdamW with two groups: matrices decay, biases do not."""
-        kinds: tuple[list[nn.Parameter], ...] = ([], [])
-        for parameter in net.parameters():
-            kinds[parameter.ndim < 2].append(parameter)
-        groups = [{"params": kinds[0], "weight_decay": WEIGHT_DECAY}, {"params": kinds[1], "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=PEAK_LR, fused=True)
+        return torch.optim.AdamW(decay_groups(net, WEIGHT_DECAY), lr=PEAK_LR, fused=True)
+
+
+def decay_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of parameters: matrices decay, biases do not."""
+    kinds: tuple[list[nn.Parameter], ...] = ([], [])
+    for parameter in net.parameters():
+        kinds[parameter.ndim < 2].append(parameter)
+    return [{"params": kinds[0], "weight_decay": weight_decay}, {"params": kinds[1], "weight_decay": 0.0}]
+
+
+def train_bare(
+    model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, batches: Iterable[tuple[Tensor, Tensor]]
+) -> None:
+    """Make an update with each batch, at a constant rate."""
+    for inputs, targets in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 class Spent(NamedTuple):
