@@ -13,7 +13,6 @@ from trainer.sweep.launcher import SweepLauncher
 from trainer.sweep.scheduler import Limits
 from trainer.sweep.spawn import Spawn
 from trainer.sweep.sweep_resume import own_folder
-from trainer.sweep.worker import Worker
 
 
 @dataclass
@@ -45,6 +44,7 @@ class InProcessLauncher(SweepLauncher):
     @contextmanager
     def connected(self, root: Path) -> Iterator[Spawn]:
         """A worker, for as long as the sweep runs; it holds the lock of the folder to its end."""
+        from trainer.sweep.worker import Worker  # late: Hydra imports this file at each start
 
         def held() -> list[int]:
             with own_folder(root) as files:

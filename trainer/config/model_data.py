@@ -83,12 +83,13 @@ def read_data(settings: Settings, saved: Mapping[str, Any] | None = None, purpos
     Where the checkpoint `saved` has what data of this class computed from the training samples, this is taken.
     `purpose` is train, test or predict, as `data.module.DataModule` has it.
     """
-    key = json.dumps([settings.data, settings.seed, settings.allow, purpose], default=str)
-    if key in _known and not saved:
+    shares = bool(_sharing) and not saved
+    key = json.dumps([settings.data, settings.seed, settings.allow, purpose], default=str) if shares else ""
+    if key in _known:
         return copy(_known[key])
     with isolate_rng(), _seeded(settings.seed):
         made = _read_data(settings, saved or {}, purpose)
-    if _sharing and not saved and _in_memory(made):
+    if shares and _in_memory(made):
         _known[key] = copy(made)
         while len(_known) > KNOWN:
             del _known[next(iter(_known))]

@@ -69,7 +69,7 @@ def clip_norms(
     Returns the norm of all gradients together before clipping. `ConfigError` where there is no gradient.
     """
     shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
-    for i, (group, limit) in enumerate(zip(groups, limits)):
+    for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
         owned = [gradient for parameter in group if (gradient := parameter.grad) is not None]
         shares.setdefault(None if limit is None else i, []).extend(owned)
     found = {key: torch.stack(tuple(norms(owned))) for key, owned in shares.items() if owned}

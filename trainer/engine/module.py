@@ -1,6 +1,5 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from trainer.engine.step import StepOutput, check_output
 from trainer.engine.task import Scores, Task
 from trainer.engine.train_spec import TrainSpec
 from trainer.engine.update import Backward, Updater
+from trainer.engine.watched_metric import tell_event
 from trainer.log.metric_buffer import MetricBuffer, changing_factors, log_updates
 from trainer.log.pictures import matrix_picture
 from trainer.log.tensorboard import TensorBoard
@@ -182,12 +182,9 @@ class Module(pl.LightningModule):
         It is logged at the last update before `t`, which a run resumed at `t` keeps.
         """
         for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                logger.log_text("events", event, max(t - 1, 0))
-            else:
+            if not isinstance(logger, TensorBoard):
                 logger.log_metrics({f"guard/{name}": count}, max(t - 1, 0))
-        if self.trainer.is_global_zero:
-            print(event, file=sys.stderr, flush=True)
+        tell_event(self.trainer, event, t)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.trainer.should_stop |= self.over

@@ -162,7 +162,7 @@ def changing_factors(policy: LRPolicy, total: int) -> set[str]:
 
     A long run is looked at in its first and last updates and in 10,000 others.
     """
-    places = [total - 1, *range(min(total, 10_000)), *range(0, total, max(1, total // 10_000))]
+    places = {total - 1, *range(min(total, 10_000)), *range(0, total, max(1, total // 10_000))}
     warms = any(policy.warmup.factor(t) != 1.0 for t in places)
     tags = {f"{FACTORS}/{name}/warmup" for name in policy.groups} if warms else set()
     common = {id(rule): any(rule(t) != 1.0 for t in places) for rule in map(policy.schedule_of, policy.groups)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from trainer.cli.command import run_program
+from trainer.cli.override import key_of
 from trainer.cli.run_cli import run_cli
 from trainer.config.before_torch import checked
 from trainer.config.settings import settings_of
@@ -47,8 +48,8 @@ def _numbers(order: Order, like: Asked) -> dict[str, tuple[str, str]] | None:
     pairs = [(a, b) for a, b in pairs if not b.startswith("hydra.run.dir=")]
     if not ours or any(start.overrides.count(word) != 1 for word, _ in pairs):
         return None
-    keys = [word.partition("=")[0] for word in start.overrides]
-    numbers = {now.partition("=")[0]: (before, now) for before, now in pairs}
+    keys = [key_of(word) for word in start.overrides]
+    numbers = {key_of(now): (before, now) for before, now in pairs}
     known = all(keys.count(key) == 1 and _value(now) is not None for key, (_, now) in numbers.items())
     return numbers if known else None
 
