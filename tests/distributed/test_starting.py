@@ -14,6 +14,11 @@ def on_a_terminal(words, **environment):
     """What a command writes on a terminal as its stderr."""
     here, there = os.openpty()
     subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=there, env=os.environ | environment)
+    return all_of(here, there).splitlines()
+
+
+def all_of(here, there):
+    """What was written on a terminal: one read may give only a part."""
     os.close(there)
     text = b""
     try:
@@ -22,7 +27,7 @@ def on_a_terminal(words, **environment):
     except OSError:  # the other side is closed
         pass
     os.close(here)
-    return text.decode().splitlines()
+    return text.decode()
 
 
 def test_the_first_line_says_that_the_command_has_begun():
@@ -62,8 +67,6 @@ def test_a_second_ctrl_c_gives_the_terminal_its_cursor_back(interruptible):
     here, there = os.openpty()
     done = subprocess.run([sys.executable, "-c", SECOND], cwd=Path(TRAIN).parent, stdout=there, stderr=there)
     assert done.returncode == 130
-    told = os.read(here, 65536).decode()
+    told = all_of(here, there)
     assert "press Ctrl-C again to end at once" in told
     assert told.endswith("\x1b[?25h\r\n")
-    os.close(here)
-    os.close(there)
