@@ -20,20 +20,27 @@ batch at this position modulo their number, with the same samples and seeds.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.bounds import integer
 
 _MASK = (1 << 64) - 1
+_BLOCK = 64
+"""Micro-batches whose samples are cut at once: that takes half the time of one by one."""
+_SEEDS = 256
+"""Positions whose seeds are computed at once: that takes a tenth of the time of one by one."""
 
 
 def mix(seed: int, *coordinates: int) -> int:
     """A hash of (seed, coordinates) to 63 bits: the finaliser of splitmix64, once for each number.
 
     Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195.
+
+    A coordinate may be an array of uint64, and the hash is then an array.
 
     >>> hex(mix(0) << 1 | 1)
     '0xe220a8397b1dcdaf'
@@ -123,17 +130,28 @@ class Order:
         self._begins, self._stages = [begin for begin, _ in stages], _placed(stages)
         self.left_out: Sequence[int] = ()
         self.repeated: int | None = None
-        self._epoch, self._shuffled = -1, torch.empty(0, dtype=torch.int64)
+        self._accumulate, self._plain = layout.accumulate, self._stages == [(0, 0, 1)]
+        self._epoch, self._mine = -1, torch.empty(0, dtype=torch.int64)
+        self._cut, self._slices = (-1, -1), ()  # type: tuple[int, int], tuple[Tensor, ...]
+        self._part, self._seeds = -1, []  # type: int, list[list[int]]
 
     def pick(self, t: int, micro: int) -> Pick:
         """The samples of micro-batch `micro` of update `t` on this rank."""
         t, micro = self._batch(t, micro)
         epoch, update = divmod(t, self.updates_per_epoch)
+        part, place = divmod(update * self._accumulate + micro, _BLOCK)
+        if (epoch, part) != self._cut:
+            self._cut, self._slices = (epoch, part), self._slices_of(epoch, part)
+        return Pick(epoch, self._slices[place], self.seed)
+
+    def _slices_of(self, epoch: int, part: int) -> tuple[Tensor, ...]:
+        """The samples of `_BLOCK` micro-batches of this rank; those of the epoch are numbered from 0 in their order."""
+        layout = self.layout
         if epoch != self._epoch:
-            self._epoch, self._shuffled = epoch, self.indices(epoch).to(self._device)
-        size = self.layout.batch_size
-        first = update * self.layout.global_batch + self.layout.slice_of(micro) * size
-        return Pick(epoch, self._shuffled[first : first + size], self.seed)
+            used = self.updates_per_epoch * layout.global_batch
+            slices = self.indices(epoch)[:used].to(self._device).view(-1, layout.world, layout.batch_size)
+            self._epoch, self._mine = epoch, slices[:, layout.rank]
+        return self._mine[part * _BLOCK : (part + 1) * _BLOCK].unbind()
 
     def indices(self, epoch: int) -> Tensor:
         """The order of the samples in an epoch, on the CPU. ValueError where the sampling gives no such order."""
@@ -155,9 +173,20 @@ class Order:
         return (self.pick(t, micro) for t in range(start, end) for micro in range(self.micro_batches(t)))
 
     def micro_seed(self, t: int, micro: int) -> int:
-        """The seed of augmentation and dropout in a micro-batch."""
+        """The seed of augmentation and dropout in a micro-batch: `mix` of the seed, the position and the slice."""
         t, micro = self._batch(t, micro)
-        return mix(self.seed, t, self.layout.slice_of(micro))
+        part, place = divmod(t, _SEEDS)
+        if part != self._part:
+            self._part, self._seeds = part, self._seeds_of(part)
+        return self._seeds[place][micro]
+
+    def _seeds_of(self, part: int) -> list[list[int]]:
+        """The seeds of the micro-batches of this rank at `_SEEDS` positions."""
+        layout = self.layout
+        positions = np.arange(part * _SEEDS, (part + 1) * _SEEDS, dtype=np.uint64)[:, None]
+        slices = np.array([layout.slice_of(micro) for micro in range(layout.accumulate)], dtype=np.uint64)
+        seeds: Any = mix(self.seed, positions, slices)  # type: ignore[arg-type]
+        return seeds.tolist()
 
     def positions(self, t: int) -> list[int]:
         """The positions that update `t` takes."""
@@ -165,12 +194,15 @@ class Order:
 
     def micro_batches(self, t: int) -> int:
         """The micro-batches of update `t` on this rank."""
-        return self.layout.accumulate * self._stage(t)[2]
+        return self.layout.accumulate if self._plain else self.layout.accumulate * self._stage(t)[2]
 
     def _batch(self, t: int, micro: int) -> tuple[int, int]:
         """The same as `_micro_place`, of the first batches alone where they are repeated."""
-        place, rest = self._micro_place(t, micro)
-        return place if self.repeated is None else place % self.repeated, rest
+        if self._plain and not self.left_out and micro < self.layout.accumulate:
+            place, rest = t, micro
+        else:
+            place, rest = self._micro_place(t, micro)
+        return (place, rest) if self.repeated is None else (place % self.repeated, rest)
 
     def _micro_place(self, t: int, micro: int) -> tuple[int, int]:
         """The update of the layout, and the micro-batch in it, for micro-batch `micro` of update `t`."""

@@ -83,8 +83,8 @@ class Memory:
             yield inputs.index_select(0, indices), targets.index_select(0, indices)
 
     def _nests(self, picks: Iterable[Pick]) -> Iterator[Any]:
-        for pick in picks:
-            yield mapped(self.stored, partial(torch.index_select, dim=0, index=pick.indices))
+        for _, indices, _ in picks:
+            yield mapped(self.stored, lambda tensor: tensor.index_select(0, indices))  # noqa: B023
 
 
 class Workers:

@@ -113,8 +113,11 @@ class Stream:
         return self.source.batches(self.order.picks(start, end))
 
     def _update(self, t: int, batches: Iterator[Any]) -> Update:
-        seeds = [self.order.micro_seed(t, micro) for micro in range(self.order.micro_batches(t))]
-        return [augmented(next(batches), seed, self.augment) for seed in seeds]
+        order, augment = self.order, self.augment
+        seeds = [order.micro_seed(t, micro) for micro in range(order.micro_batches(t))]
+        if augment is None:
+            return [MicroBatch(next(batches), seed) for seed in seeds]
+        return [augmented(next(batches), seed, augment) for seed in seeds]
 
 
 def augmented(batch: Any, seed: int, augment: Transform | None) -> MicroBatch:

@@ -17,6 +17,13 @@ from torch import Tensor
 
 def mapped(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same nest with `function(tensor)` in place of each tensor. ValueError for a frozen dataclass."""
+    kind = type(tree)
+    if kind is Tensor:
+        return function(tree)
+    if kind is dict:
+        return {key: mapped(part, function) for key, part in tree.items()}
+    if kind is tuple or kind is list:
+        return kind([mapped(part, function) for part in tree])
     return _unfrozen(lambda: apply_to_collection(tree, Tensor, function))
 
 

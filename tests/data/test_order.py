@@ -26,6 +26,15 @@ def test_mix_is_splitmix64_on_one_number() -> None:
     assert mix(1234567) == 6457827717110365317 >> 1
 
 
+def test_a_seed_is_the_hash_of_position_and_slice() -> None:
+    orders = [Order(SAMPLES, seed, Layout(4, 2, 2, rank)) for rank in range(2) for seed in (SEED, 2**65 + 3)]
+    for order in orders:
+        for t in (0, 255, 256, 10**9):
+            slices = [order.layout.slice_of(micro) for micro in range(2)]
+            expected = [mix(order.seed, t, number) for number in slices]
+            assert [order.micro_seed(t, micro) for micro in range(2)] == expected
+
+
 def test_mix_tells_coordinates_apart_by_value_and_place() -> None:
     coordinates = [(a, b) for a in range(40) for b in range(40)]
     assert len({mix(0, *pair) for pair in coordinates} | {mix(0, a) for a in range(40)}) == 1640
