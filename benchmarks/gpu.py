@@ -6,7 +6,7 @@
 An update of ResNet-9 and of a GPT in Cadence, eager, compiled and in bf16, beside a bare loop; how often a run whose
 rate or batch changes compiles anew; many rates trained as one; one process with DDP, over NCCL; with --cifar, ResNet-9
 on CIFAR-10 to 94 %; with --text, nanoGPT's setting for a GPU to a validation loss of 1.47. Each part has a limit of
-time, and parts for which no time is left are told. Captured graphs (CUDA graphs) are not part of Cadence.
+time, and parts for which no time is left are told.
 """
 
 import argparse
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         show_lines(session.lines, f"On {used}.")
     for name, result in session.results.items():
         print(f"{name}: {result}")
-    print(f"{time.monotonic() - session.begun:.0f} s in all, on {used}; captured graphs are not part of Cadence")
+    print(f"{time.monotonic() - session.begun:.0f} s in all, on {used}")
     keep(options.out, {"lines": session.lines, "results": session.results, "device": used, "machine": machine(1)})
 
 

@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from data.stream import MicroBatch
+from tests.engine.tape import Tape
+from trainer.config import cuda_graph as checks
+from trainer.engine.cuda_graph import GraphUpdater
 from trainer.engine.guard import Diverged
 from trainer.engine.update import Backward
 
@@ -27,6 +30,14 @@ CASES = {
         "hyper_schedule=[dropout_linear,weight_decay_tied,label_smoothing_linear]",
     ),
     "batch norm": ("model=resnet9", "model.width=2"),
+}
+
+
+RECORDED = {
+    "the default": (),
+    "clipping, an average": ("trainer.clip=1", "trainer.agc=0.1", "average=ema"),
+    "class weights": CASES["two micro-batches with class weights"][1:],
+    "batch norm": CASES["batch norm"],
 }
 
 
@@ -91,6 +102,34 @@ def test_scoring_makes_no_synchronisation(on_meta):
 
 def test_a_step_that_waits_is_caught(on_meta):
     _, updater = on_meta(f"task.loss={{_target_:{__name__}.Waiting}}", f"allow=[{__name__.partition('.')[0]}]")
+    with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
+        updater([batch(0)])
+
+
+@pytest.fixture
+def on_tape(monkeypatch, on_meta):
+    """The same for updates that are recorded and replayed."""
+    monkeypatch.setattr(GraphUpdater, "make_recorder", lambda self: Tape())
+    monkeypatch.setattr(checks, "_on_cuda", lambda run: True)
+    with torch.library._scoped_library("aten", "IMPL", "Meta") as library:
+        library.impl("_fused_adamw_.tensor_lr", lambda *args, **settings: None)  # `meta` has the one for numbers only
+        yield lambda *words: on_meta("trainer.cuda_graph=true", *words)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("words", RECORDED.values(), ids=RECORDED)
+def test_a_recorded_update_makes_no_synchronisation(on_tape, words):
+    """Neither in warm-ups and the recording, nor for a smaller batch, nor in what surrounds a replay."""
+    module, updater = on_tape(*words)
+    for t in range(6):
+        assert updater([batch(t, size=2 if t == 1 else 4)])
+    assert updater.recorder.replays == 2
+    with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
+        module.metric_buffer.columns(module.spec.policy, lambda own: own)
+
+
+def test_a_recorded_step_that_waits_is_caught(on_tape):
+    _, updater = on_tape(f"task.loss={{_target_:{__name__}.Waiting}}", f"allow=[{__name__.partition('.')[0]}]")
     with pytest.raises((RuntimeError, NotImplementedError), match="[Mm]eta"):
         updater([batch(0)])
 

@@ -40,6 +40,7 @@ trainer.precision={} | bf16-mixed | the precision is | precision mixed_precision
 trainer.precision=16-mixed | | mixed precision is | fp16 half amp use_amp use_fp16
 trainer.precision=bf16-mixed | | mixed precision is | bf16 bfloat16
 trainer.compile=true | | a compiled model is | compile torch_compile
+trainer.cuda_graph=true | | a replayed update is | cuda_graph cuda_graphs
 trainer.deterministic=true | | deterministic operations are | deterministic
 +trainer.lightning.benchmark=true | | this option of Lightning's Trainer is | benchmark
 trainer.channels_last=true | | the memory format is | channels_last

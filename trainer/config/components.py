@@ -24,6 +24,7 @@ from trainer.cli.other_names import key_of_others
 from trainer.config.adascale_config import adascale_options, check_measurable
 from trainer.config.batch_schedule import Ends, chunk_ends, interval, snapshot_ends, snapshot_updates
 from trainer.config.callbacks import callbacks_of, connect, is_foreign, sees_chunks
+from trainer.config.cuda_graph import check_cuda_graph
 from trainer.config.guard import guard_of
 from trainer.config.instantiate import Node, check_names, check_values, expect, instantiate, refusing, takes
 from trainer.config.metrics import with_shape
@@ -90,6 +91,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     check_step(resolved.model.net, lightning=logs_scores)
     warnings = lint.check(resolved.plan, settings.lint_ignore, **_watched(settings, None if logs_scores else task))
     module = Module(resolved.model.net, task, train_spec(resolved))
+    check_cuda_graph(settings, module)
     if isinstance(module.step, PairStep):
         module.step.skip_count(partial(may_occur, resolved.data))
     snapshots = snapshot_updates(horizon, settings.trainer.snapshots)
@@ -126,6 +128,7 @@ def train_spec(resolved: Resolved) -> TrainSpec:
         guard=guard_of(resolved),
         average=_average(resolved),
         accumulate=run.accumulate,
+        cuda_graph=run.cuda_graph,
         micro_batch=settings.data["batch_size"],
         log_every=run.log_every,
         origin={

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from trainer.checkpoint.weights import Loaded, load_weights
 from trainer.checkpoint.without_base import leave_out_frozen
@@ -15,6 +16,9 @@ from trainer.engine.lightning_kind import lightning_class
 from trainer.engine.sync_norm import synced
 from trainer.lr import ConfigError
 from trainer.optim.frozen import Frozen, freeze, frozen
+
+MAKE_GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes of `torch.compile` that record CUDA graphs of their own."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,20 @@ def prepared_net(net: nn.Module, settings: Settings, read: bool) -> tuple[nn.Mod
     if run.channels_last:
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if run.compile:
-        net.compile()
+        compile_net(net, run.compile)
     return net, Origin(loaded, frozen(net), base)
+
+
+def compile_net(net: nn.Module, mode: bool | str) -> None:
+    """Compile the calls of a net in a mode of `torch.compile`; True is torch's default.
+
+    A mode that makes CUDA graphs writes each output to the memory of the one before: callers get copies, which metrics
+    and logs may keep.
+    """
+    net.compile(mode=None if mode is True else mode)
+    call = net._compiled_call_impl
+    if mode in MAKE_GRAPHS and call is not None:
+        net._compiled_call_impl = lambda *args, **kwargs: tree_map_only(Tensor, torch.clone, call(*args, **kwargs))
 
 
 def _adapted(net: nn.Module, settings: Settings) -> nn.Module:

@@ -43,6 +43,8 @@ CHECKED = ("optimizer", "trainer", "seed", "resume", "data.folds", "data.fold", 
 LOSS_WEIGHTS = "loss_weights"
 """The factors of several losses, in `task.step` and in `hyper_schedule`."""
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true")
+COMPILE = (False, True, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""True is torch's default mode; the others are modes of `torch.compile`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class TrainerSettings:
     accumulate: int
     steps_per_execution: int | None
     log_every: int
-    compile: bool
+    compile: bool | str
     channels_last: bool
     threads: int | None
     deterministic: bool
@@ -98,6 +100,7 @@ class TrainerSettings:
     profile: bool = False
     quiet: bool = False
     max_time: str | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes", "accumulate", "log_every"):
@@ -121,7 +124,8 @@ class TrainerSettings:
         for name, why in counts.items():
             if getattr(self, name) is not None:
                 integer(f"trainer.{name}", getattr(self, name), why)
-        for name in ("compile", "channels_last", "deterministic", "sync_batchnorm", "profile", "quiet"):
+        _one_of("trainer.compile", self.compile, COMPILE)
+        for name in ("cuda_graph", "channels_last", "deterministic", "sync_batchnorm", "profile", "quiet"):
             _one_of(f"trainer.{name}", getattr(self, name), (True, False))
         if not isinstance(self.lightning, dict):
             raise ConfigError(
@@ -391,5 +395,5 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
-    if value not in known or type(value) is not type(known[0]):
+    if value not in known or type(value) not in map(type, known):
         raise ConfigError(f"{name}={value!r} is not known: choose one of {', '.join(map(str, known))}.")

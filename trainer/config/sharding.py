@@ -28,7 +28,11 @@ def check_sharded(settings: Settings, net: nn.Module, optimizer: Optimizer) -> N
     asked = [
         *((True, what, instead) for what, instead in run.gradients.conflicts_with_sharding()),
         (lightning_class(net), "task=lightning calls methods of the net beside forward", "trainer.strategy=auto"),
-        (run.compile, "trainer.compile=true compiles the net as a whole", "trainer.compile=false"),
+        (
+            run.compile,
+            f"trainer.compile={str(run.compile).lower()} compiles the net as a whole",
+            "trainer.compile=false",
+        ),
         (run.channels_last, "trainer.channels_last=true does not shard", "trainer.channels_last=false"),
         (run.precision == "16-mixed", "trainer.precision=16-mixed scales by all gradients", "bf16-mixed"),
         (sharpness, f"measure.sharpness={sharpness} needs the net as a whole", "measure.sharpness=null"),

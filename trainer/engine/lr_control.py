@@ -80,7 +80,7 @@ class LRControl(pl.Callback):
     def overwritten(self, optimizer: Optimizer) -> str:
         """Which rate something else has written since `write`; empty where none has."""
         found = [group["lr"] for group in optimizer.param_groups]
-        return "" if found == self._planned else self._mismatch("lr", found, self._planned)
+        return "" if found == self._planned else self.mismatch("lr", found, self._planned)
 
     def attach(self, optimizer: Optimizer) -> None:
         """Verify the values of `optimizer` before each of its steps from now on."""
@@ -90,14 +90,15 @@ class LRControl(pl.Callback):
         """Note the rates in the parameter groups as applied. RuntimeError where a value is not that of the policy."""
         self.applied = [group["lr"] for group in optimizer.param_groups]
         if self.applied != self._planned:
-            raise RuntimeError(self._mismatch("lr", self.applied, self._planned))
+            raise RuntimeError(self.mismatch("lr", self.applied, self._planned))
         for name, values in self.values.items():
             if name not in self.setters:
                 found = [read_setting(group, name) for group in optimizer.param_groups]
                 if found != values:
-                    raise RuntimeError(self._mismatch(name, found, values))
+                    raise RuntimeError(self.mismatch(name, found, values))
 
-    def _mismatch(self, what: str, found: list[float], planned: list[float]) -> str:
+    def mismatch(self, what: str, found: list[float], planned: list[float]) -> str:
+        """Which group has found another value than the planned one, in one line."""
         if not planned:
             return "an optimizer step was made before the policy wrote a learning rate."
         wrong = [

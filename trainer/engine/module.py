@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from trainer.engine.averaging import Averaging, recent
 from trainer.engine.clock import Clock
+from trainer.engine.cuda_graph import GraphUpdater
 from trainer.engine.failed_batch import OF_BATCHES, explained_nan, explained_update
 from trainer.engine.frozen import check_saved
 from trainer.engine.guard import Diverged, Guard, check_finite, where_nonfinite
@@ -106,7 +107,8 @@ class Module(pl.LightningModule):
 
     def make_updater(self, optimizer: Optimizer, backward: Backward) -> Updater:
         """What makes the updates of this run; the observers have begun."""
-        return (ManualUpdater if self.hooks.optimizes_by_hand else Updater)(
+        kind = ManualUpdater if self.hooks.optimizes_by_hand else GraphUpdater if self.spec.cuda_graph else Updater
+        return kind(
             net=self.net,
             step=self.step,
             optimizer=optimizer,

@@ -19,8 +19,8 @@ from trainer.optim.groups import Group
 class TrainSpec:
     """The policy and length of a run, its optimizer, and its treatment of gradients, averaging, observers and logging.
 
-    Each micro-batch has `micro_batch` samples on one device. `origin`, the config and the history of the curve, is
-    stored in each checkpoint.
+    Each micro-batch has `micro_batch` samples on one device. With `cuda_graph` updates are recorded and replayed.
+    `origin`, the config and the history of the curve, is stored in each checkpoint.
     """
 
     policy: LRPolicy
@@ -34,6 +34,7 @@ class TrainSpec:
     micro_batch: int = 1
     log_every: int = 50
     guard: Stop = Stop()
+    cuda_graph: bool = False
     origin: dict[str, Any] = field(default_factory=dict)
 
     def micro_batches(self, t: int) -> int:

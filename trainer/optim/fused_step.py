@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.optim import optimizer as hooks_of_all
 Parameters = list[nn.Parameter]
 Gradients = list[Tensor | None]
 Settings = dict[str, Any]
+Made = TypeVar("Made")
 _ONE = torch.tensor(1.0, device="cpu")
 
 
@@ -68,9 +69,14 @@ class FusedStep:
             optimizer.step()
             self._prepare()
             return
-        self._call(hooks_of_all._global_optimizer_pre_hooks, optimizer._optimizer_step_pre_hooks)
-        self._step()
-        self._call(optimizer._optimizer_step_post_hooks, hooks_of_all._global_optimizer_post_hooks)
+        self.between_hooks(self._step)
+
+    def between_hooks(self, step: Callable[[], Made]) -> Made:
+        """Call `step` between the hooks of the optimizer, and give what it returns."""
+        self._call(hooks_of_all._global_optimizer_pre_hooks, self.optimizer._optimizer_step_pre_hooks)
+        made = step()
+        self._call(self.optimizer._optimizer_step_post_hooks, hooks_of_all._global_optimizer_post_hooks)
+        return made
 
     def _prepare(self) -> None:
         """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""

@@ -195,6 +195,7 @@ def why_alone(parts: Sequence[Parts]) -> str:
             "the step is not the loss of pairs": not isinstance(module.step, PairStep)
             or type(module.hooks) is not RunHooks,
             "trainer.compile=true": bool(settings.record["trainer"].get("compile")),
+            "trainer.cuda_graph=true": spec.cuda_graph,
             "guard is not stop": type(spec.guard) is not Stop,
             "the data is streamed": not hasattr(one.data.splits.train, "batches"),
             "the runs differ in more than numbers of the optimizer and its curve": _fixed(one) != _fixed(parts[0]),

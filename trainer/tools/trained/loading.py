@@ -41,7 +41,10 @@ from trainer.tools.trained.prediction import predictions
 from trainer.tools.trained.scoring import quiet, scores
 from trainer.tools.writable import check_new_file
 
-ALONE = {"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": 1, "compile": False, "sync_batchnorm": False}
+ALONE = {
+    **{"devices": 1, "nodes": 1, "strategy": "auto", "accumulate": 1},
+    **{"compile": False, "cuda_graph": False, "sync_batchnorm": False},
+}
 """Settings of `trainer` with which one process uses a net that any number of them has trained."""
 
 
