@@ -68,6 +68,8 @@ class Made(DataModule):
 class Eager:
     """A bare loop with the same net, not compiled."""
 
+    label = "bare, eager, float32"
+
     def __init__(self, net: nn.Module, assembly: Parts, device: str = "cpu") -> None:
         self.net = net.to(device)
         self.optimizer = torch.optim.AdamW(net.parameters(), lr=0.001, fused=True)
@@ -116,7 +118,9 @@ def show(report: dict[str, Any]) -> None:
         Console(highlight=False).print(f"{name}: {count} further compilations after the first update and validation")
 
 
-def speed_up(name: str, words: Sequence[str], blocks: int, block: int, more: Sequence[str] = ()) -> Line:
+def speed_up(
+    name: str, words: Sequence[str], blocks: int, block: int, more: Sequence[str] = (), peer: type[Eager] = Eager
+) -> Line:
     """The time of an update, compiled in Cadence and not compiled in a bare loop, in turn; `more` overrides."""
     anew()
     cfg = compose_config([*COMMON, *words, "schedule=constant", "warmup=none", *length(blocks * block), *more])
@@ -127,17 +131,28 @@ def speed_up(name: str, words: Sequence[str], blocks: int, block: int, more: Seq
         cfg.data = {**data, "context": 64 if gpt else None, "tokens_per_sample": None}
     with tempfile.TemporaryDirectory() as folder:
         assembly = assemble(cfg, Path(folder))
-        turns = Turns(Eager(uncompiled(assembly.module.net), assembly, device), block)  # type: ignore[arg-type]
+        turns = Turns(peer(uncompiled(assembly.module.net), assembly, device), block)  # type: ignore[arg-type]
         assembly.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         fit(assembly)
     if cfg.trainer.compile:
         check_compiled()
+    if cfg.trainer.cuda_graph and assembly.module.updater.replay is None:  # type: ignore[attr-defined]
+        raise RuntimeError("nothing was recorded: the measurement says nothing.")
     kept = turns.blocks[2:]
     ours, theirs = ([one[key].wall for one in kept] for key in ("cadence", "bare"))
-    kind = ", ".join(
-        ["compiled"] * cfg.trainer.compile + [cfg.trainer.precision] * (cfg.trainer.precision != "32-true")
-    )
-    return line(f"update, {kind or 'eager'}, {name}", ours, "bare, eager, float32", theirs)
+    run, mode = cfg.trainer, "" if cfg.trainer.compile in (True, "default") else f" with {cfg.trainer.compile}"
+    kind = [
+        *([f"compiled{mode}"] if run.compile else []),
+        *(["CUDA graph"] if run.cuda_graph else []),
+        *([run.precision] if run.precision != "32-true" else []),
+    ]
+    return line(f"update, {', '.join(kind) or 'eager'}, {name}", ours, peer.label, theirs)
+
+
+def of_mode(mode: str, blocks: int, block: int, more: Sequence[str]) -> dict[str, Any]:
+    """The GPT in a mode of `torch.compile`: the time of an update, and the compilations while the rate changes."""
+    (_, (name, words)), rates, more = NETS.items(), RATES["warm-up and cosine"], [*more, f"trainer.compile={mode}"]
+    return {"line": speed_up(name, words, blocks, block, more), "anew": recompiled(rates, more)}
 
 
 def uncompiled(net: nn.Module) -> nn.Module:

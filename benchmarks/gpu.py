@@ -3,10 +3,11 @@
     python benchmarks/gpu.py --cifar FOLDER/cifar10 --text FOLDER/tinyshakespeare/input.txt
     python benchmarks/gpu.py --device cpu --tiny          # a rehearsal without a GPU: the figures say nothing
 
-An update of ResNet-9 and of a GPT in Cadence, eager, compiled and in bf16, beside a bare loop; how often a run whose
-rate or batch changes compiles anew; many rates trained as one; one process with DDP, over NCCL; with --cifar, ResNet-9
-on CIFAR-10 to 94 %; with --text, nanoGPT's setting for a GPU to a validation loss of 1.47. Each part has a limit of
-time, and parts for which no time is left are told.
+An update of ResNet-9 and of a GPT in Cadence, eager, compiled and in bf16, beside a bare loop; replayed as a CUDA
+graph, beside a bare loop as it is and one that is replayed, too; how often a run whose rate or batch changes compiles
+anew; many rates trained as one; one process with DDP, over NCCL; with --cifar, ResNet-9 on CIFAR-10 to 94 %; with
+--text, nanoGPT's setting for a GPU to a validation loss of 1.47; the other modes of torch.compile. Each part has a
+limit of time, and parts for which no time is left are told.
 """
 
 import argparse
@@ -35,6 +36,13 @@ KINDS = {
     "compiled": [],
     "compiled, bf16": ["trainer.precision=bf16-mixed"],
 }
+MODES = ("reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+OF_MODE = """
+import json, sys
+from benchmarks.compiled import of_mode
+mode, blocks, block, *more = sys.argv[1:]
+print(json.dumps(of_mode(mode, int(blocks), int(block), more)))
+"""
 NANOGPT = (
     *("experiment=shakespeare_char", "data.batch_size=64", "data.context=256", "model.layers=6", "model.heads=6"),
     *("model.width=384", "model.dropout=0.2", "optimizer.betas=[0.9,0.99]", "trainer.duration=5000"),
@@ -61,6 +69,11 @@ class Session:
     def device(self) -> list[str]:
         """The overrides for the device."""
         return [f"trainer.accelerator={self.options.device}"]
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """How many blocks of updates are timed, and how many updates each has."""
+        return (3, 5) if self.options.tiny else (9, 50)
 
     def train(self, name: str, words: list[str], metric: str, aim: str) -> None:
         """A run of `cadence train` in a process of its own; keeps its best score and the time it took."""
@@ -96,10 +109,17 @@ def updates(session: Session) -> None:
     """An update of each net in Cadence, eager and compiled, beside a bare loop."""
     from benchmarks.compiled import NETS, speed_up
 
-    blocks, block = (3, 5) if session.options.tiny else (9, 50)
+    blocks, block = session.blocks
     for name, words in NETS.items():
         for more in KINDS.values():
             session.lines.append(speed_up(name, words, blocks, block, [*session.device, *more]))
+
+
+def graphs(session: Session) -> None:
+    """An update of each net that is replayed as a CUDA graph."""
+    from benchmarks.graphs import replayed
+
+    session.lines += replayed(*session.blocks, session.device)
 
 
 def compilations(session: Session) -> None:
@@ -161,13 +181,28 @@ def nanogpt(session: Session) -> None:
     session.train("nanoGPT", words, "val/loss", "1.47")
 
 
+def modes(session: Session) -> None:
+    """The modes of `torch.compile`, each in a process of its own, which can be ended."""
+    for mode in MODES:
+        command = [sys.executable, "-c", OF_MODE, mode, *map(str, session.blocks), *session.device]
+        said = session.run(command, str(ROOT), {"PYTHONPATH": str(ROOT)})
+        if said is None:
+            session.results[f"compiled with {mode}"] = "not finished in the time that was left"
+            continue
+        found = json.loads(said.strip().splitlines()[-1])
+        session.lines.append(found["line"])
+        session.results[f"compiled anew with {mode}, warm-up and cosine"] = str(found["anew"])
+
+
 PARTS: dict[str, Callable[[Session], None]] = {
     "updates": updates,
+    "graphs": graphs,
     "compilations": compilations,
     "stacked": stacked,
     "ddp": one_process,
     "cifar": cifar,
     "nanogpt": nanogpt,
+    "modes": modes,
 }
 
 

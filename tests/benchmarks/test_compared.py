@@ -92,3 +92,11 @@ def test_the_script_for_a_gpu_refuses_a_machine_without_one(python):
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1
     assert "there is no GPU that torch can use" in done.stderr
+
+
+@pytest.mark.sample(0)
+def test_the_script_for_a_gpu_can_be_rehearsed_without_one(python, tmp_path):
+    words = ["--device", "cpu", "--tiny", "--only", "graphs", "--out", str(tmp_path / "out.json")]
+    subprocess.run([python, bench.ROOT / "benchmarks/gpu.py", *words], check=True)
+    peers = [one["peer"] for one in json.loads((tmp_path / "out.json").read_text())["lines"]]
+    assert peers == ["bare, eager, float32", "bare, CUDA graph, float32"] * 2

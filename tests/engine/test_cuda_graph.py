@@ -18,7 +18,7 @@ from tests.engine.tape import Tape
 from trainer.checkpoint.io import checkpoint_path
 from trainer.config import cuda_graph as checks
 from trainer.engine import gradients
-from trainer.engine.cuda_graph import WARM_UPS, CudaRecorder, GraphUpdater, Rates
+from trainer.engine.cuda_graph import WARM_UPS, CudaRecorder, GraphUpdater, RateProof, Rates
 from trainer.engine.update import Backward
 from trainer.lr import ConfigError, LRPolicy
 from trainer.run import fit
@@ -241,6 +241,18 @@ def test_an_update_that_is_not_finite_is_not_applied_and_told_at_the_flush(assem
     assert not torch.equal(equality.weights(run.module.net), before)
     norms = run.module.metric_buffer.columns(run.module.spec.policy, lambda own: own)["train/grad_norm"]
     assert [t for t, norm in enumerate(norms) if not math.isfinite(norm)] == [6]
+
+
+def test_tools_that_measure_or_change_single_updates_are_told_to_do_without(assembled, tapes):
+    run = assembled(*RUN, GRAPH)
+    scheduled = assembled(*RUN, "hyper_schedule=weight_decay_tied").module.spec.policy
+    run.module.observers = run.module.observers.with_probe(lambda *_: RateProof(run.module.control))
+    with pytest.raises(ConfigError, match="a tool measures or changes single updates"):
+        updater_of(run)
+    run.module.observers = run.module.observers.with_probe(None)
+    run.module.control.policy = scheduled
+    with pytest.raises(ConfigError, match="a tool measures or changes single updates"):
+        updater_of(run)
 
 
 @pytest.mark.parametrize(

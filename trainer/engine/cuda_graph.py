@@ -110,11 +110,15 @@ class GraphUpdater(Updater):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.observer is not None or self.control.policy.hyper_schedules:
+            raise ConfigError(
+                "trainer.cuda_graph=true: a tool measures or changes single updates: take trainer.cuda_graph=false."
+            )
         self.rates = Rates(len(self.groups), self.backward.device)
         self.observer = self.proof = RateProof(self.control)
         self.recorder = self.make_recorder()
         self.warm_ups = WARM_UPS
-        self._replay: Callable[[], Row] | None = None
+        self.replay: Callable[[], Row] | None = None
         self._inputs: Any = None
         self._form: Any = None
         self._memory: list[Tensor] = []
@@ -149,9 +153,9 @@ class GraphUpdater(Updater):
         if self.warm_ups:
             self.warm_ups -= 1
             return self.recorder.run(partial(self._work, self._inputs))
-        if self._replay is None:
-            self._replay = self._recorded()
-        return self._replay()
+        if self.replay is None:
+            self.replay = self._recorded()
+        return self.replay()
 
     def _recorded(self) -> Callable[[], Row]:
         """Record an update. `ConfigError` for one that waits for the device, or draws random numbers elsewhere."""
