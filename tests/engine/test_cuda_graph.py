@@ -9,6 +9,7 @@ import struct
 from contextlib import contextmanager, nullcontext
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -86,6 +87,18 @@ class Drawing(nn.CrossEntropyLoss):
 
     def forward(self, outputs, targets):
         return super().forward(outputs, targets) * (1 + random.random())
+
+
+class Damage(pl.Callback):
+    """A weight turns NaN before update 8, once."""
+
+    def __init__(self):
+        self.done = False
+
+    def on_train_batch_end(self, trainer, pl_module, *batch):
+        if pl_module.clock.t == 8 and not self.done:
+            self.done = True
+            next(pl_module.net.parameters()).data[0, 0] = torch.nan
 
 
 def own_step(net, batch, *, t):
@@ -243,6 +256,29 @@ def test_an_update_that_is_not_finite_is_not_applied_and_told_at_the_flush(assem
     assert [t for t, norm in enumerate(norms) if not math.isfinite(norm)] == [6]
 
 
+@pytest.mark.sample(0)
+def test_a_rollback_loads_the_checkpoint_and_records_anew(assembled, tapes):
+    """As without a graph; the graph of the first fit is gone with its updater."""
+    found = []
+    for more in ((), (GRAPH,)):
+        words = (
+            *RUN,
+            *more,
+            "logger=none",
+            "guard.leave_out=false",
+            "trainer.steps_per_execution=1",
+            "trainer.log_every=1",
+            "guard=rollback",
+        )
+        run = assembled(*words, folder=f"run{len(more)}")
+        run.trainer.callbacks.append(Damage())
+        fit(run)
+        found.append(equality.weights(run.module.net))
+        assert len(run.module.control.rollbacks) == 1
+    assert torch.equal(*found)
+    assert len(tapes) == 2
+
+
 def test_tools_that_measure_or_change_single_updates_are_told_to_do_without(assembled, tapes):
     run = assembled(*RUN, GRAPH)
     scheduled = assembled(*RUN, "hyper_schedule=weight_decay_tied").module.spec.policy
@@ -323,7 +359,11 @@ def test_the_graph_is_recorded_on_the_stream_of_the_warm_up(monkeypatch):
 def test_on_a_gpu_a_replayed_run_has_the_bits_of_one_that_is_not(assembled, monkeypatch, tmp_path, words):
     lrs = LRPolicy.lrs
     monkeypatch.setattr(LRPolicy, "lrs", lambda self, *at: [single(rate) for rate in lrs(self, *at)])
-    given = {word.partition("=")[0]: word for word in (*RUN, "trainer.accelerator=gpu", *words) if word[0] != "~"}
+    given = {
+        word.partition("=")[0]: word
+        for word in (*RUN, "trainer.accelerator=gpu", "trainer.deterministic=true", *words)
+        if word[0] != "~"
+    }
     given = [word for key, word in given.items() if f"~{key}" not in words]
     plain = trained(assembled(*given, folder="plain"), tmp_path / "plain")
     weights, _ = trained(assembled(*given, GRAPH, folder="graph"), tmp_path / "graph")
