@@ -24,9 +24,10 @@ WATCHED = ("+callbacks.planted._target_=planted.Planted",)
 """Each rank notes what it trained with, and fails where it is told to."""
 
 PLANTED = """
-import json, os
+import atexit, json, os
 from pathlib import Path
 import pytorch_lightning as pl
+import torch
 
 class Planted(pl.Callback):
     def __init__(self, fail: str = "never") -> None:
@@ -38,6 +39,10 @@ class Planted(pl.Callback):
         folder = Path(trainer.default_root_dir)
         with (folder / f"rank-{trainer.global_rank}.json").open("x") as file:  # a second rank of that number fails
             json.dump(told, file)
+        atexit.register(self.note_end, folder / f"group-{trainer.global_rank}")
+
+    def note_end(self, path):
+        path.write_text("open" if torch.distributed.is_initialized() else "ended")
 
     def on_train_batch_end(self, trainer, *_):
         if self.fail == "both" or (self.fail == "one" and trainer.global_rank == 1):
@@ -132,6 +137,7 @@ def test_row_single_run_with_ddp_has_one_folder(planted: Path, tmp_path: Path) -
     (folder,) = (tmp_path / "outputs").iterdir()
     assert result(folder)["status"] == "completed"
     assert [rank["world"] for rank in ranks(folder)] == [2, 2]
+    assert [(folder / f"group-{rank}").read_text() for rank in (0, 1)] == ["ended", "ended"]
     assert not list(folder.glob("*.log"))
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
-from torch.distributed import DistError, PrefixStore, Store, TCPStore
+from torch.distributed import DistError, PrefixStore, Store, TCPStore, destroy_process_group, is_initialized
 
 from trainer.distributed.connection import (
     LOOPBACK,
@@ -104,6 +104,8 @@ class RankMonitor:
             raise _error(lost)
         if self.heartbeat is not None:
             self.heartbeat.end(DONE)
+            if is_initialized():  # left to the exit of the interpreter, a thread of gloo may abort the process
+                destroy_process_group()
 
     def cause(self, error: BaseException) -> BaseException:
         """The error to report: the loss of another process where `error` only follows from it, else `error`."""
