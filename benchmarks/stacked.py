@@ -71,7 +71,7 @@ class Benchmark:
         """Seconds for whole jobs."""
         members = [self.numbered(i, count) for i in range(count)]
         if together:
-            return self.timed(lambda: self.members.train_all(members))
+            return self.timed(lambda: list(self.members.train_all(members)))
         return self.timed(lambda: [self.members.train(one) for one in members])
 
     def process(self, count: int) -> float:

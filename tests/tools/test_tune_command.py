@@ -35,8 +35,9 @@ def tuned(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
-        tune.main([*words, "--out", "tuned"])
-        return capsys.readouterr().out, json.loads(Path("tuned", tune.JSON).read_text())
+        folder = [] if "--out" in words else ["--out", "tuned"]
+        tune.main([*words, *folder])
+        return capsys.readouterr().out, json.loads(Path((*words, *folder)[-1], tune.JSON).read_text())
 
     return run
 

@@ -9,6 +9,7 @@ that was stopped goes on where it was when the same command is given. Examples:
     cadence tune experiment=shakespeare_char data.path=input.txt --budget 5% --seeds 3
     cadence tune optimizer=adamw --of lr,weight_decay        # two numbers at once
     cadence tune optimizer=momentum --of momentum            # or weight_decay, or warmup
+    cadence tune model=resnet9 data=cifar10 --jobs 4         # four trainings at once, on as many GPUs
 """
 
 import argparse
@@ -44,6 +45,7 @@ def main(words: list[str] | None = None) -> None:
     options = parsed(words)
     axes_of(options.of)
     integer("--seeds", options.seeds, "give 1 to 20.", high=20)
+    integer("--jobs", options.jobs, "give 1 to 64.", high=64)
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
     from trainer.config.variants import for_tuning  # late: a refused command does not need it
@@ -65,10 +67,11 @@ def _tune(options: argparse.Namespace, config: Callable[[], Any], root: Path) ->
     from trainer.tools.tune.members import Members  # late: it needs torch
     from trainer.tools.tune.output import draw, format_answer, format_stage
     from trainer.tools.tune.steps import Tuner, as_json
+    from trainer.tools.tune.workers import Workers
 
-    with _progress() as progress:
-        members = Members(config(), options.overrides, root, _program(options))
-        tuner = Tuner(options, members.cfg, members, progress)
+    members = Members(config(), options.overrides, root, _program(options))
+    with Workers(members, options.jobs) as workers, _progress() as progress:
+        tuner = Tuner(options, members.cfg, members, progress, workers.train if options.jobs > 1 else None)
         answer = tuner.run()
         score = members.score(tuner.resolved)
     for stage in answer.stages:
@@ -91,6 +94,8 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--budget", default="10%", metavar="DURATION",
         help="length of the first trainings: updates, 5ep, or a share of the run (10%%)")  # fmt: skip
     add("--seeds", type=int, default=2, metavar="K", help="seeds of each point that may win, from seed= on (2)")
+    add("--jobs", type=int, default=1, metavar="N",
+        help="processes that train at once what is not trained as one; each takes a GPU in turn (1)")  # fmt: skip
     add(
         "--out",
         type=Path,
@@ -102,7 +107,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 def _identity(options: argparse.Namespace, config: Any) -> dict[str, str]:
     """The command and the hash of its config: its trainings are only taken up by the same."""
-    given = {name: str(value) for name, value in sorted(vars(options).items()) if name != "out"}
+    given = {name: str(value) for name, value in sorted(vars(options).items()) if name not in ("out", "jobs")}
     return {**given, "config": _digest(config)}
 
 

@@ -10,7 +10,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,6 +71,10 @@ class Outcome:
     reused: bool = False
 
 
+Many = Callable[[Sequence[Member]], Iterable[Outcome]]
+"""Trains members at once, and gives their outcomes in their order."""
+
+
 @dataclass
 class Members:
     """Makes trainings in the folder `root`. `cfg` is the composed config of the run, `overrides` are its own.
@@ -87,8 +91,8 @@ class Members:
     alone_because: str = ""
     """Why trainings are not stacked, once that is known."""
 
-    def train_all(self, members: Sequence[Member]) -> list[Outcome]:
-        """Train members, as one where their nets can be stacked, else one after another.
+    def train_all(self, members: Sequence[Member], many: Many | None = None) -> Iterator[Outcome]:
+        """Train members, as one where their nets can be stacked, else one after another, or by `many`; their outcomes.
 
         Raises:
             ConfigError: the config is invalid.
@@ -97,8 +101,8 @@ class Members:
         if len(waiting) > 1 and self.together and not self.alone_because:
             self._train_stacked(waiting)
         fresh = {one for one in waiting if (self.root / one.folder / RESULT).exists()}
-        outcomes = [self.train(one) for one in members]
-        return [replace(made, reused=made.reused and one not in fresh) for one, made in zip(members, outcomes)]
+        for one, made in zip(members, many(members) if many else map(self.train, members)):
+            yield replace(made, reused=made.reused and one not in fresh)
 
     def _train_stacked(self, members: Sequence[Member]) -> None:
         """Train members as one, each into its own folder; where that fails, note why, and leave no result."""

@@ -17,7 +17,7 @@ from trainer.lr import ConfigError
 from trainer.tools.tune.advice import expected_changes
 from trainer.tools.tune.answer import Answer, StageResult
 from trainer.tools.tune.axes import Axis, axes_of, present
-from trainer.tools.tune.members import Member, Members, Outcome
+from trainer.tools.tune.members import Many, Member, Members, Outcome
 from trainer.tools.tune.progress import Lines
 from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, table_of
 from trainer.tools.tune.start import Start, start_of_rate
@@ -40,6 +40,7 @@ class Tuner:
     cfg: DictConfig
     members: Members
     progress: Lines
+    many: Many | None = None
     axes: list[Axis] = field(init=False)
     set_to: list[float | None] = field(init=False)
     resolved: Resolved = field(init=False)
@@ -180,7 +181,7 @@ class Tuner:
         while todo := next_trainings(stage, costs):
             self.progress.waiting(len(todo))
             members = [Member(self.overrides_of(point, stage.updates), seed, stage.updates) for point, seed in todo]
-            for key, member, outcome in zip(todo, members, self.members.train_all(members)):
+            for key, member, outcome in zip(todo, members, self.members.train_all(members, self.many)):
                 self.trained[member], costs[key] = outcome, outcome.cost
                 self.progress.ended(member, outcome)
         result = StageResult(stage.updates, stage.step, costs)
