@@ -13,9 +13,9 @@ from trainer.tools.range_test import command
 from trainer.tools.range_test.steps import RangeTest
 
 
-def sweeps_of(name: str, root: Path, loss: str = "train", first: int = 0) -> list[Sweep]:
-    """Three sweeps of a task, with the seeds from `first` on, of the loss "train" or "val"."""
-    path = root / name / f"sweeps-{loss}-{first}.json"
+def sweeps_of(name: str, root: Path, loss: str = "", first: int = 0) -> list[Sweep]:
+    """Three sweeps of a task, with the seeds from `first` on, of the loss "train" or "val"; "": the command chooses."""
+    path = root / name / f"sweeps-{loss or 'default'}-{first}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         test = range_test(name, loss, first)
@@ -27,7 +27,7 @@ def sweeps_of(name: str, root: Path, loss: str = "train", first: int = 0) -> lis
 def range_test(name: str, loss: str, first: int) -> RangeTest:
     """The range test of a task, before its sweeps."""
     words = [*TASKS[name], f"seed={first}"]
-    options = command.parsed([*words, "--config-dir", str(CONF), "--no-files", "--loss", loss])
+    options = command.parsed([*words, "--config-dir", str(CONF), "--no-files", *(["--loss", loss] if loss else [])])
     settings = settings_of(composed(name, f"seed={first}"))
     command.check(settings, options)
     return RangeTest(options, command.swept_values(options), settings.seed, partial(command.made, options))

@@ -11,13 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.lr import ConfigError
-from trainer.lr.range_rules import PUBLISHED, minimum, slide, steep, suggestions, trimmed, valley
+from trainer.lr.range_rules import (
+    OURS,
+    PUBLISHED,
+    agreed_edge,
+    edges,
+    minimum,
+    slide,
+    steep,
+    suggestions,
+    trimmed,
+    valley,
+)
 from trainer.lr.range_test import (
     Smooth,
     Stop,
     Sweep,
     edge,
+    fall,
     middle_rate,
+    pooled,
     rates,
     running_median,
     smoothed,
@@ -196,31 +209,66 @@ def test_a_curve_that_says_nothing_is_refused_with_its_reason(losses, told):
     assert all(one.value is None and told in one.refused for one in made.values())
 
 
+def test_the_suggestion_lies_between_half_of_the_fall_and_its_end():
+    values = rates(1e-3, 1.0, 80)
+    losses = [2.0] * 20 + [1.51] * 20 + [1.49] * 10 + [1.0] * 10 + [3.0] * 20
+    found = fall(Sweep(values, losses))
+    assert (found.first, found.lowest, found.noise) == (2.0, 1.0, 0.0)
+    assert (found.half, found.best) == (values[40], values[50])
+    assert found.middle == pytest.approx(math.sqrt(values[40] * values[50]))
+
+
+@pytest.mark.parametrize("at", [1e-4, 1e-2, 1.0])
+def test_the_suggestion_moves_with_the_curve(at):
+    found = [fall(textbook(at, 0.05, seed)).middle for seed in range(5)]
+    assert max(abs(math.log10(one / at) + 0.7) for one in found) < 0.3
+
+
+def test_seeds_are_read_together_by_their_median_up_to_where_the_first_one_breaks():
+    values = rates(1e-3, 1.0, 30)
+    sweeps = [Sweep(values, [float(s + i) for i in range(30)], None, s, 30) for s in (5, 0, 1)]
+    short = Sweep(values[:25], [2.0] * 25, values[24], 7, 30)
+    assert pooled(sweeps).losses == [1.0 + i for i in range(30)]
+    assert (pooled([*sweeps, short]).rates, pooled([*sweeps, short]).broke) == (values[:25], values[24])
+    noisy = [textbook(1e-2, 0.6, seed) for seed in range(9)]
+    alone = [abs(math.log10(one.middle / 1e-2) + 0.7) for one in map(fall_or_none, noisy) if one]
+    assert abs(math.log10(fall(pooled(noisy)).middle / 1e-2) + 0.7) < max(alone)
+
+
+def fall_or_none(sweep):
+    try:
+        return fall(sweep)
+    except ConfigError:
+        return None
+
+
 def test_suggestions_come_ours_first_with_the_bracket_and_the_seeds():
-    sweeps = [textbook(at, 0.05, seed) for seed, at in enumerate((0.5, 1.0, 5.0))]
+    sweeps = [textbook(at, 0.05, seed) for seed, at in enumerate((0.5, 1.0, 2.0))]
     made = suggestions(sweeps)
-    assert list(made) == ["edge/8", "edge/4", *PUBLISHED]
-    middle = sorted(edge(sweep).rate for sweep in sweeps)[1]
-    assert made["edge/8"].value == pytest.approx(middle / 8)
-    assert made["edge/4"].value == pytest.approx(middle / 4)
-    assert made["edge/8"].interval == pytest.approx((middle / 25, middle / 2.5))
+    assert list(made) == [OURS, *PUBLISHED]
+    middle = fall(pooled(sweeps)).middle
+    assert made[OURS].value == middle
+    assert made[OURS].interval == pytest.approx((middle / 10**0.75, middle * 10**0.75))
     low, high = made["minimum/10"].interval
     assert low <= made["minimum/10"].value <= high
     assert all(one.source and one.checked for one in made.values())
 
 
-def test_a_loss_that_rises_long_before_it_breaks_gives_caution():
-    values = rates(1e-7, 10.0, 100)
-    slow = [4.2 - 0.02 * min(i, 60) + 0.01 * max(0, i - 60) + 3.0 * (i >= 85) for i in range(100)]
-    made = suggestions([Sweep(values, slow, None, 0, 100)])
-    assert made["edge/8"].caution.startswith(f"the loss is lowest at {values[59]:.3g}, and rises slowly from there")
-    assert suggestions([textbook(noise=0.05)])["edge/8"].caution is None
+def test_seeds_that_alone_would_lie_outside_widen_the_bracket_with_caution():
+    assert suggestions([textbook(noise=0.05)])[OURS].caution is None
+    sweeps = [textbook(at, 0.02, seed) for seed, at in enumerate((0.03, 1.0, 1.0))]
+    made, alone = suggestions(sweeps)[OURS], [fall(sweep).middle for sweep in sweeps]
+    assert made.interval == (alone[0], made.value * 10**0.75)
+    assert alone[0] < made.value / 10**0.75
+    assert "the bracket is wider" in made.caution
 
 
-def test_half_of_the_seeds_without_an_edge_are_too_many():
+def test_one_flat_seed_does_not_silence_the_others():
     flat = Sweep(rates(1e-7, 10.0, 100), [2.3] * 100, None, 7, 100)
-    assert suggestions([textbook(), textbook(seed=1), flat])["edge/8"].value
-    assert suggestions([textbook(), flat])["edge/8"].refused.startswith("seed 7: the curve is flat")
+    assert suggestions([textbook(), textbook(seed=1), flat])[OURS].value
+    assert agreed_edge(*edges([textbook(), textbook(seed=1), flat]), 3) == edge(textbook()).rate
+    with pytest.raises(ConfigError, match="seed 7: the curve is flat"):
+        agreed_edge(*edges([textbook(), flat]), 2)
 
 
 def test_pure_noise_is_called_flat_but_for_one_curve_in_twenty():
@@ -234,9 +282,10 @@ def test_pure_noise_is_called_flat_but_for_one_curve_in_twenty():
     assert edges <= 0.07 * 300
 
 
-def test_seeds_that_break_decades_apart_are_refused():
-    refused = suggestions([textbook(at, 0.02, seed) for seed, at in enumerate((1e-4, 1e-2, 1.0))])["edge/8"].refused
-    assert refused.startswith("the seeds disagree on where training breaks, from ")
+def test_seeds_that_break_decades_apart_have_no_bound():
+    sweeps = [textbook(at, 0.02, seed) for seed, at in enumerate((1e-4, 1e-2, 1.0))]
+    with pytest.raises(ConfigError, match="the seeds disagree on where training breaks, from "):
+        agreed_edge(*edges(sweeps), 3)
 
 
 def test_the_middle_of_rates_is_that_of_their_logarithms():

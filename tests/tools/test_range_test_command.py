@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.mlp import MLP
 from trainer.config.resolve import plan_of
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
@@ -19,7 +20,7 @@ from trainer.run import fit
 from trainer.tools.range_test import command as range_test
 from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import Confirmation, Trial
-from trainer.tools.range_test.readings import cycle_bounds, read_sweeps
+from trainer.tools.range_test.readings import cycle_bounds, upper_bound
 from trainer.tools.range_test.steps import RangeTest, finite
 from trainer.tools.range_test.sweep import Tape, fingerprint, scored_by, sweep
 
@@ -231,11 +232,11 @@ def test_it_suggests_confirms_and_gives_cycles_and_what_to_paste_gives_that_peak
     text = tested(*words, "--confirm", "20", "--cyclic", "--cyclic-updates", "60", "--out", "found/range")
     numbers = json.loads(Path("found/range.json").read_text())
     ours = numbers["suggestions"][0]
-    assert (ours["method"], numbers["scale"]) == ("edge/8", 4.0)
+    assert (ours["method"], numbers["scale"]) == ("fall", 4.0)
     cfg = compose(*words, *numbers["override"])
     assert plan_of(settings_of(cfg)).policy.peak_lr == pytest.approx(ours["value"], rel=1e-5)
     assert f"paste: {numbers['override'][0]}" in text
-    assert ours["interval"] == pytest.approx([ours["value"] * 8 / 25, ours["value"] * 8 / 2.5])
+    assert ours["interval"] == pytest.approx([ours["value"] / 10**0.75, ours["value"] * 10**0.75])
     assert 0.005 < ours["value"] < 1.0
     assert Path("found/range.png").read_bytes().startswith(PNG)
     assert len(numbers["sweeps"]) == len(numbers["state"]) - len(numbers["scores"]) == 3
@@ -258,7 +259,8 @@ def test_the_same_seeds_give_the_same_numbers_and_others_give_others(tested):
 def test_a_flat_curve_is_refused_and_its_picture_is_there(tested, capsys):
     with pytest.raises(ConfigError) as refused:
         tested(*SMALL, "--end", "1e-5", "--seeds", "1", "--out", "range")
-    assert "no suggestion: seed 0: the curve is flat" in str(refused.value)
+    assert "no suggestion: the curve is flat" in str(refused.value)
+    assert "take cadence tune" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert Path("range.png").read_bytes().startswith(PNG)
     numbers = json.loads(Path("range.json").read_text())
@@ -331,9 +333,25 @@ def test_the_command_tells_a_mistake_in_one_line_and_has_its_code(tmp_path, pyth
 def test_momentum_is_read_as_its_memory():
     memories = rates(2.0, 1000.0, 100)
     losses = [2.3 - 1.5 * min(i / 70, 1.0) + 3.0 * max(0, i - 80) for i in range(100)]
-    found, told = read_sweeps([Sweep([1 - 1 / one for one in memories], losses, None, 0, 100)], "momentum")
-    assert 1 / (1 - told["edge/8"].value) == pytest.approx(1 / (1 - found[0].rate) / 8)
-    assert 0 <= told["edge/8"].interval[0] < told["edge/8"].value < found[0].rate < 1
+    bound = upper_bound([Sweep([1 - 1 / one for one in memories], losses, None, 0, 100)], "momentum")
+    assert 1 / (1 - bound) == pytest.approx(edge(Sweep(memories, losses)).rate)
+    with pytest.raises(ConfigError, match="Momentum m is read as its memory"):
+        upper_bound([Sweep([1 - 1 / one for one in memories], [2.0] * 100, None, 0, 100)], "momentum")
+
+
+def test_a_loss_that_still_falls_at_the_end_is_swept_further_by_itself(tested):
+    out = tested(*CPU, "optimizer=sgd", "optimizer.lr=1", "trainer.clip=0.001", "--seeds", "1", "--out", "range")
+    numbers = json.loads(Path("range.json").read_text())
+    assert "Tried by itself: --end." in out
+    assert numbers["sweeps"][0]["rates"][-1] > 10 or numbers["sweeps"][0]["broke"]
+    assert numbers["suggestions"][0]["value"] > 1
+
+
+def test_a_net_without_a_gradient_is_named(tested, monkeypatch):
+    forward = MLP.forward
+    monkeypatch.setattr(MLP, "forward", lambda self, inputs: 0 * forward(self, inputs))
+    with pytest.raises(ConfigError, match=r"every gradient is exactly 0 in all \d+ updates"):
+        tested(*SMALL, "--seeds", "1", "--no-files")
 
 
 def test_weight_decay_gets_a_bound_and_nothing_to_paste(tested):

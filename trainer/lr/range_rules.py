@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.lr.bounds import ConfigError
-from trainer.lr.range_test import DIVISORS, Edge, Sweep, edge, middle_rate, smoothed
+from trainer.lr.range_test import Edge, Fall, Sweep, edge, fall, middle_rate, pooled, smoothed
 
+OURS = "fall"
 HALF_DECADE = 10**0.5
+WIDE = 10**0.75
+"""The bracket is the suggestion divided by this to times this. Measured: docs/range_test.md."""
 Rule = Callable[[Sequence[float], Sequence[float]], float]
 
 
@@ -19,8 +22,8 @@ Rule = Callable[[Sequence[float], Sequence[float]], float]
 class Suggestion:
     """A rate with its interval, or the reason why there is none.
 
-    `interval` is the bracket of our rules, and the range over the seeds for the others. `caution` says why the rate
-    may still be wrong.
+    `interval` is the bracket of our rule, and the range over the seeds for the others. `caution` says why the bracket
+    is wider than it usually is.
     """
 
     method: str
@@ -29,6 +32,8 @@ class Suggestion:
     interval: tuple[float, float] | None = None
     checked: tuple[str, ...] = ()
     refused: str | None = None
+    remedy: str = ""
+    """The option that may help where it is refused: end, start or updates."""
     caution: str | None = None
 
 
@@ -93,14 +98,10 @@ def trimmed(sweep: Sweep) -> tuple[list[float], list[float]]:
 
 
 def suggestions(sweeps: Sequence[Sweep]) -> dict[str, Suggestion]:
-    """What each rule suggests, ours first: the median over the seeds' sweeps, on the log axis."""
-    found, reasons = edges(sweeps)
-    suggested: dict[str, Suggestion] = {}
-    for name, key in (("edge/8", "suggestion"), ("edge/4", "aggressive")):
-        suggested[name] = _of_edge(name, DIVISORS[key], found, reasons, len(sweeps))
-    silent = suggested["edge/8"].refused
+    """What each rule suggests, ours first: from the seeds together, the others by their median on the log axis."""
+    suggested = {OURS: _of_fall(sweeps)}
     for name, (rule, source) in PUBLISHED.items():
-        suggested[name] = _published(name, rule, source, sweeps, silent)
+        suggested[name] = _published(name, rule, source, sweeps, suggested[OURS].refused)
     return suggested
 
 
@@ -115,30 +116,54 @@ def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
     return found, reasons
 
 
-def _of_edge(name: str, divisor: float, found: list[Edge], reasons: list[str], count: int) -> Suggestion:
-    source = "ours, measured in docs/range_test.md"
+def agreed_edge(found: Sequence[Edge], reasons: Sequence[str], count: int) -> float:
+    """The median edge of `count` seeds.
+
+    Raises:
+        ConfigError: half of the seeds have none, or they lie decades apart.
+    """
     if 2 * len(found) <= count:
-        return Suggestion(name, source, refused=reasons[0])
+        raise ConfigError(reasons[0])
     middle = middle_rate([one.rate for one in found])
     near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
     if 2 * len(near) <= len(found):
         ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
-        reason = f"the seeds disagree on where training breaks, from {ends}: raise --updates, or the batch."
-        return Suggestion(name, source, refused=reason)
-    bracket = (middle / DIVISORS["low"], middle / DIVISORS["high"])
+        raise ConfigError(f"the seeds disagree on where training breaks, from {ends}: raise --updates, or the batch.")
+    return middle
+
+
+def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
+    """The middle of the second half of the fall of the seeds' median loss, with a bracket of 1.5 decades around it.
+
+    Where seeds alone would lie outside, the bracket reaches to them.
+    """
+    source = "ours, measured in docs/range_test.md"
+    try:
+        found = fall(pooled(sweeps))
+    except ConfigError as reason:
+        return Suggestion(OURS, source, refused=str(reason), remedy=getattr(reason, "remedy", ""))
+    alone = [one.middle for one in map(_fall_or_none, sweeps) if one is not None]
+    low, high = found.middle / WIDE, found.middle * WIDE
+    bracket = (min([low, *alone]), max([high, *alone]))
+    seeds = "1 seed" if len(sweeps) == 1 else f"{len(sweeps)} seeds together"
     checked = (
-        f"the loss falls by more than its noise and then breaks with {len(found)} of {count} seeds",
-        f"{len(near)} of them break within half a decade of the median",
-        "the lowest loss and the edge lie inside the sweep",
+        f"the loss of {seeds} falls from {found.first:.4g} to {found.lowest:.4g}, with a noise of {found.noise:.2g}",
+        "the lowest loss lies inside the sweep",
     )
-    best = middle_rate([one.best for one in found])
     caution = None
-    if best < middle / divisor:
+    if bracket != (low, high):
         caution = (
-            f"the loss is lowest at {best:.3g}, and rises slowly from there before it breaks: the bracket may be too "
-            f"high. Compare with {best / 10:.3g} in short runs."
+            f"the seeds alone would suggest {min(alone):.3g} to {max(alone):.3g}, so the bracket is wider: raise "
+            "--seeds or --updates, or take cadence tune, which trains."
         )
-    return Suggestion(name, source, middle / divisor, bracket, checked, caution=caution)
+    return Suggestion(OURS, source, found.middle, bracket, checked, caution=caution)
+
+
+def _fall_or_none(sweep: Sweep) -> Fall | None:
+    try:
+        return fall(sweep)
+    except ConfigError:
+        return None
 
 
 def _published(name: str, rule: Rule, source: str, sweeps: Sequence[Sweep], silent: str | None) -> Suggestion:

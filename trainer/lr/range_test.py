@@ -1,8 +1,8 @@
-"""The range test: a sweep of rates, and the rate at which training breaks."""
+"""The range test: a sweep of rates, where its loss falls, and the rate at which training breaks."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from trainer.lr.bounds import ConfigError, integer, positive
@@ -12,10 +12,10 @@ BETA = 0.98
 STOP = 4.0
 """A sweep ends where its smoothed loss exceeds its lowest by this factor."""
 WINDOW, FIRST, FEWEST = 7, 10, 20
-DROP, LEAST, QUIET = 2.5, 0.02, 30
+DROP, LEAST, QUIET = 2.5, 0.002, 30
 """A fall of the loss counts above DROP times the noise (4 % of curves of pure noise have one) and LEAST of the loss."""
-DIVISORS = {"suggestion": 8.0, "aggressive": 4.0, "low": 25.0, "high": 2.5}
-"""The edge divided by these gives the suggestions and the bracket around them. Measured: docs/range_test.md."""
+HALF = 0.5
+"""The suggestion lies between the rate where this share of the fall is made and the one with the lowest loss."""
 
 
 def rates(start: float, end: float, updates: int, spacing: str = "exponential") -> list[float]:
@@ -80,18 +80,46 @@ class Stop:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The loss at each rate of a sweep; `broke` is the rate at which it stopped before its end."""
+    """The loss at each rate of a sweep.
+
+    `broke` is the rate at which it stopped before its end. `dead` names the weights whose gradient was 0 throughout.
+    """
 
     rates: list[float]
     losses: list[float]
     broke: float | None = None
     seed: int = 0
     planned: int = 0
+    dead: Sequence[str] = ()
 
     def finite(self) -> "Sweep":
         """Without the points whose loss is not finite."""
         kept = [(rate, loss) for rate, loss in zip(self.rates, self.losses) if math.isfinite(loss)]
-        return Sweep([rate for rate, _ in kept], [loss for _, loss in kept], self.broke, self.seed, self.planned)
+        return replace(self, rates=[rate for rate, _ in kept], losses=[loss for _, loss in kept])
+
+
+class Unread(ConfigError):
+    """A curve that tells nothing. `remedy` names the option that may help: "end", "start", "updates", or none."""
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        super().__init__(text)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Fall:
+    """The fall of the loss: the first, the lowest and its rate, the rate where half of it is made, and the noise."""
+
+    first: float
+    lowest: float
+    half: float
+    best: float
+    noise: float
+
+    @property
+    def middle(self) -> float:
+        """Half-way, on the log axis, between the rate where half of the fall is made and that of the lowest loss."""
+        return math.sqrt(self.half * self.best)
 
 
 @dataclass(frozen=True)
@@ -114,15 +142,55 @@ def running_median(values: Sequence[float], width: int = WINDOW) -> list[float]:
     return [median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
-def edge(sweep: Sweep) -> Edge:
-    """The divergence edge of a sweep: the first rate after the minimum of m with m > m_k + ½ (m_0 - m_k).
+def pooled(sweeps: Sequence[Sweep]) -> Sweep:
+    """The median over the seeds of the loss at each rate, up to the first rate that not every seed has reached."""
+    finite = [sweep.finite() for sweep in sweeps]
+    count = min(len(sweep.losses) for sweep in finite)
+    losses = [median(sweep.losses[i] for sweep in finite) for i in range(count)]
+    shortest = min(finite, key=lambda sweep: len(sweep.losses))
+    return Sweep(shortest.rates[:count], losses, shortest.broke, shortest.seed, shortest.planned)
 
-    m is the running median of seven raw losses, m_0 the median of the first ten raw losses and m_k the minimum of m.
-    Where m does not rise that far but the sweep stopped early, the edge is where it stopped. The noise is that of the
-    raw losses around m up to its minimum.
-    Raises `ConfigError` for too few points, and for a curve that is flat, only falls or only rises.
+
+def fall(sweep: Sweep) -> Fall:
+    """The fall of a sweep's loss.
+
+    m is the running median of seven losses, m_0 the median of the first ten losses and m_k the minimum of m. The noise
+    is that of the losses around m up to its minimum.
+    Raises `Unread` for a curve that is flat, only falls or only rises, and `ConfigError` for too few points.
     """
     sweep = sweep.finite()
+    middle, found, k = _fallen(sweep)
+    if k >= len(middle) - 1 - WINDOW // 2 and sweep.broke is None:
+        raise Unread(
+            f"the loss falls from {found.first:.4g} to {found.lowest:.4g} and does not rise up to the last rate, "
+            f"{sweep.rates[-1]:.3g}: raise --end.",
+            "end",
+        )
+    return found
+
+
+def edge(sweep: Sweep) -> Edge:
+    """The divergence edge of a sweep: the first rate after the minimum of m with m > m_k + ½ (m_0 - m_k); see `fall`.
+
+    Where m does not rise that far but the sweep stopped early, the edge is where it stopped.
+    Raises `ConfigError` as `fall` does, and where the loss does not come half-way back up.
+    """
+    sweep = sweep.finite()
+    middle, found, k = _fallen(sweep)
+    half = found.lowest + 0.5 * (found.first - found.lowest)
+    after = [i for i in range(k + 1, len(middle)) if middle[i] > half]
+    if after:
+        return Edge(found.first, found.lowest, found.best, sweep.rates[after[0]])
+    if sweep.broke is not None:
+        return Edge(found.first, found.lowest, found.best, sweep.broke)
+    raise ConfigError(
+        f"the loss falls from {found.first:.4g} to {found.lowest:.4g} and does not come half-way back up to the last "
+        f"rate, {sweep.rates[-1]:.3g}: raise --end."
+    )
+
+
+def _fallen(sweep: Sweep) -> tuple[list[float], Fall, int]:
+    """The running median of a sweep's losses, its fall, and the place of its minimum."""
     count = len(sweep.losses)
     if count < FEWEST:
         raise ConfigError(
@@ -133,28 +201,21 @@ def edge(sweep: Sweep) -> Edge:
     k = min(range(count), key=middle.__getitem__)
     drop = first - middle[k]
     noise = 1.4826 * median(abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, QUIET) + 1]))
-    half = middle[k] + 0.5 * drop
     if drop <= max(DROP * noise, LEAST * abs(first)):
-        raise ConfigError(_no_drop(sweep, first, drop, noise, middle[-1]))
-    after = [i for i in range(k + 1, count) if middle[i] > half]
-    if after:
-        return Edge(first, middle[k], sweep.rates[k], sweep.rates[after[0]])
-    if sweep.broke is not None:
-        return Edge(first, middle[k], sweep.rates[k], sweep.broke)
-    raise ConfigError(
-        f"the loss falls from {first:.4g} to {middle[k]:.4g} and does not come half-way back up to the last rate, "
-        f"{sweep.rates[-1]:.3g}: raise --end."
-    )
+        raise _no_drop(sweep, first, drop, noise, middle[-1])
+    half = next(i for i in range(count) if middle[i] <= first - HALF * drop)
+    return middle, Fall(first, middle[k], sweep.rates[half], sweep.rates[k], noise), k
 
 
-def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> str:
-    """The error message for a curve that does not fall."""
+def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> Unread:
+    """The error of a curve that does not fall."""
     measured = f"the loss falls by {max(drop, 0):.2g} from {first:.4g}, with a noise of {noise:.2g}"
     if sweep.broke is not None or last > first + max(DROP * noise, LEAST * abs(first)):
-        return (
-            f"{measured}, and then rises: its minimum is at the start. Lower --start, or the model is trained already."
-        )
-    return f"the curve is flat: {measured}. Raise --end or --updates, or the model is trained already."
+        text = "and then rises: its minimum is at the start. Lower --start, or the model is trained already."
+        return Unread(f"{measured}, {text}", "start")
+    return Unread(
+        f"the curve is flat: {measured}. Raise --end or --updates, or the model is trained already.", "updates"
+    )
 
 
 def middle_rate(values: Sequence[float]) -> float:

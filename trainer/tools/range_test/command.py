@@ -64,7 +64,9 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--spacing", choices=SPACINGS, default="exponential", help="of the values (exponential)")
     add("--seeds", type=int, default=3, metavar="K", help="sweeps, each with its own seed, from seed= on (3)")
     add(
-        "--loss", choices=("train", "val"), default="train", help="of the batch, or of fixed validation samples (train)"
+        "--loss",
+        choices=("train", "val"),
+        help="of the batch, or of fixed validation samples (val, where there are some)",
     )
     add("--val-samples", type=int, default=512, metavar="N", help="how many of them (512)")
     add("--confirm", nargs="?", const="25%", metavar="DURATION",

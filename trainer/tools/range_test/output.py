@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.lr.range_rules import Suggestion
+from trainer.lr.range_rules import OURS, Suggestion
 from trainer.lr.range_test import Edge, Sweep, running_median
 from trainer.tools.drawing import GREY, new_figure, series_color
 from trainer.tools.range_test.confirm import Confirmation
 from trainer.tools.range_test.readings import CycleBounds
 
-OURS = "#c1272d"
+RED = "#c1272d"
 """The colour of our own rule."""
 
 CAVEATS = (
@@ -33,6 +33,15 @@ def format_sweeps(sweeps: Sequence[Sweep], edges: Mapping[int, Edge], of: str) -
     return _align(rows)
 
 
+def format_dead(sweeps: Sequence[Sweep]) -> list[str]:
+    """The weights that got no gradient in any seed."""
+    dead = sorted(set.intersection(*(set(one.dead) for one in sweeps)))
+    if not dead:
+        return []
+    names = ", ".join(dead[:4]) + (", …" if len(dead) > 4 else "")
+    return [f"CAUTION: {len(dead)} weights got no gradient but 0: {names}. A part of the net is dead or unused."]
+
+
 def format_suggestions(suggested: Mapping[str, Suggestion], of: str) -> list[str]:
     """A row for each rule, ours first."""
     rows = [("rule", of, "interval", "source")]
@@ -41,7 +50,7 @@ def format_suggestions(suggested: Mapping[str, Suggestion], of: str) -> list[str
             rows.append((one.method, "none", "", one.source))
         else:
             low, high = one.interval
-            kind = "bracket" if one.method.startswith("edge") else "seeds"
+            kind = "bracket" if one.method == OURS else "seeds"
             rows.append((one.method, f"{one.value:.3g}", f"{low:.3g} … {high:.3g} ({kind})", one.source))
     return _align(rows)
 
@@ -120,7 +129,7 @@ def draw(
         panel.set_xlim(min(seen), max(seen))
     ours = next(iter(suggested.values()), None)
     if ours and ours.interval:
-        panel.axvspan(*ours.interval, color=OURS, alpha=0.1, linewidth=0, label="bracket")
+        panel.axvspan(*ours.interval, color=RED, alpha=0.1, linewidth=0, label="bracket")
     _draw_suggestions(panel, suggested, high - low, low)
     panel.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return figure
@@ -138,7 +147,7 @@ def _draw_suggestions(panel: Any, suggested: Mapping[str, Suggestion], height: f
     """The suggestion of each rule: a triangle in a row of its own at the foot of the picture."""
     shown = [(name, one) for name, one in suggested.items() if one.value is not None]
     for i, (name, one) in enumerate(shown):
-        color = OURS if name.startswith("edge") else GREY
+        color = RED if name == OURS else GREY
         y = low + height * 0.035 * (len(shown) - i)
         panel.plot([one.value], [y], marker="^", color=color, markersize=5, clip_on=False)
         panel.annotate(name, (one.value, y), xytext=(6, 0), textcoords="offset points", va="center",

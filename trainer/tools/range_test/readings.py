@@ -1,15 +1,15 @@
-"""What is read from sweeps: edges and suggestions, and the base and largest rate for cycles.
+"""What is read from sweeps: where training breaks, and the base and largest rate for cycles.
 
 Momentum m is read as its memory, 1 / (1 - m) updates.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from trainer.lr.bounds import ConfigError
-from trainer.lr.range_rules import Suggestion, suggestions
-from trainer.lr.range_test import FIRST, Edge, Sweep, edge, middle_rate, running_median
+from trainer.lr.range_rules import agreed_edge, edges
+from trainer.lr.range_test import FIRST, Edge, Sweep, edge, running_median
 
 ROSE, FELL = 0.1, 0.1
 """The score has begun to rise after this share of its whole rise, and has begun to fall after this share lost."""
@@ -25,34 +25,35 @@ def momentum(memory: float) -> float:
     return max(0.0, 1.0 - 1.0 / memory)
 
 
-def upper_bound(edges: Iterable[Edge], of: str) -> float:
-    """The median of the edges; of momentum, the median of their memories."""
-    rates = [one.rate for one in edges]
-    return momentum(middle_rate([memory(rate) for rate in rates])) if of == "momentum" else middle_rate(rates)
-
-
-def read_sweeps(sweeps: Sequence[Sweep], of: str) -> tuple[dict[int, Edge], dict[str, Suggestion]]:
-    """The edge of each seed that has one, and the suggestions of the rules."""
-    there: Callable[[float], float] = memory if of == "momentum" else float
-    back: Callable[[float], float] = momentum if of == "momentum" else float
-    spaced = [
-        replace(one, rates=[there(rate) for rate in one.rates], broke=None if one.broke is None else there(one.broke))
-        for one in sweeps
-    ]
-    edges: dict[int, Edge] = {}
-    for one in spaced:
+def seen_edges(sweeps: Sequence[Sweep]) -> dict[int, Edge]:
+    """The edge of each seed that has one."""
+    found = {}
+    for one in sweeps:
         try:
-            seen = edge(one)
+            found[one.seed] = edge(one)
         except ConfigError:
             continue
-        edges[one.seed] = replace(seen, best=back(seen.best), rate=back(seen.rate))
-    suggested = {
-        name: one
-        if one.value is None or one.interval is None
-        else replace(one, value=back(one.value), interval=(back(one.interval[0]), back(one.interval[1])))
-        for name, one in suggestions(spaced).items()
-    }
-    return edges, suggested
+    return found
+
+
+def upper_bound(sweeps: Sequence[Sweep], of: str) -> float:
+    """The median of the edges; of momentum, the median of their memories.
+
+    Raises:
+        ConfigError: the seeds have no edge, or disagree.
+    """
+    if of != "momentum":
+        return agreed_edge(*edges(sweeps), len(sweeps))
+    try:
+        return momentum(agreed_edge(*edges([_by_memory(one) for one in sweeps]), len(sweeps)))
+    except ConfigError as reason:
+        raise ConfigError(f"{reason} (Momentum m is read as its memory, 1 / (1 - m).)") from reason
+
+
+def _by_memory(sweep: Sweep) -> Sweep:
+    """A sweep of the momentum, by its memory."""
+    broke = None if sweep.broke is None else memory(sweep.broke)
+    return replace(sweep, rates=[memory(rate) for rate in sweep.rates], broke=broke)
 
 
 @dataclass(frozen=True)

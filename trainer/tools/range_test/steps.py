@@ -17,14 +17,18 @@ from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
 from trainer.config.settings import Settings
 from trainer.lr import ConfigError
-from trainer.lr.range_rules import Suggestion
+from trainer.lr.range_rules import OURS, Suggestion, suggestions
 from trainer.lr.range_test import Edge, Sweep, rates
 from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import confirm
-from trainer.tools.range_test.readings import cycle_bounds, median_bounds, read_sweeps, upper_bound
+from trainer.tools.range_test.readings import cycle_bounds, median_bounds, seen_edges, upper_bound
 from trainer.tools.range_test.sweep import fingerprint, scored_by, sweep
 from trainer.tools.writable import save_numbers
 
+REMEDIES = {"end": (1.0, 100.0, 1), "start": (1e-4, 1.0, 1), "updates": (1.0, 1.0, 3)}
+"""What is tried where a curve tells nothing: factors of the first rate, of the last rate, and of the updates."""
+TRIES = 2
+LOSSES = {"train": "loss of each batch", "val": "loss of fixed validation samples"}
 Made = Callable[[list[str], int, bool], Settings]
 
 
@@ -40,9 +44,11 @@ class RangeTest:
         self.suggestions: dict[str, Suggestion] = {}
         self.states: list[str] = []
         self.results: dict[str, Any] = {}
+        self.notes: list[str] = []
         with tempfile.TemporaryDirectory() as folder:
             base = self._parts(first, Path(folder))
         self.score, self.sign = scored_by(base)
+        self.loss = options.loss or ("val" if hasattr(base.data.splits.val, "batches") else "train")
         resolved = base.resolved
         self.groups, self.policy, self.length = resolved.settings.curve.groups, resolved.plan.policy, resolved.horizon
         if options.confirm is not None:
@@ -54,44 +60,56 @@ class RangeTest:
         scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
         return [
             f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
-            f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {self.options.loss} loss",
+            f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {LOSSES[self.loss]}",
             f"scale of the batch-size rule: {scale:.4g}, so peak = optimizer.lr × {scale:.4g}",
             "",
         ]
 
     def make_sweeps(self) -> None:
-        """Sweep with each seed, and apply the rules."""
+        """Sweep with each seed, and apply the rules; where these cannot read the curve, try what may help."""
         options = self.options
-        for i in range(options.seeds):
-            self._show(f"sweep {i + 1} of {options.seeds}")
-            self.sweeps.append(self._sweep(self.first + i, options.of, self.values, options.loss))
-        self._show("")
-        self.edges, self.suggestions = read_sweeps(self.sweeps, options.of)
+        for _ in range(TRIES + 1):
+            self.sweeps.clear()
+            for i in range(options.seeds):
+                self._show(f"sweep {i + 1} of {options.seeds}")
+                self.sweeps.append(self._sweep(self.first + i, options.of, self.values, self.loss))
+            self._show("")
+            self.edges = seen_edges(self.sweeps)
+            if options.of != "lr":
+                return
+            self.suggestions = suggestions(self.sweeps)
+            if not (remedy := self.suggestions[OURS].remedy) or (options.start, options.end) != (None, None):
+                return
+            low, high, more = REMEDIES[remedy]
+            self.notes.append(f"{self.suggestions[OURS].refused} Tried by itself: --{remedy}.")
+            self.values = rates(self.values[0] * low, self.values[-1] * high, len(self.values) * more, options.spacing)
 
     def run_sweeps(self) -> list[str]:
         """Sweep with each seed. Returns the lines that say what was found."""
         options = self.options
         self.make_sweeps()
-        ours = self.suggestions["edge/8"]
-        lines = output.format_sweeps(self.sweeps, self.edges, options.of)
-        if options.of == "lr":
-            lines += ["", *output.format_suggestions(self.suggestions, options.of)]
-        if ours.value is None:
-            print("\n".join(lines))
-            note = " (Momentum m is read as its memory, 1 / (1 - m).)" if options.of == "momentum" else ""
-            raise ConfigError(f"no suggestion: {ours.refused}{note}")
+        lines = [
+            *self.notes,
+            *output.format_dead(self.sweeps),
+            *output.format_sweeps(self.sweeps, self.edges, options.of),
+            "",
+        ]
         if options.of != "lr":
-            self.results["bound"] = upper_bound(self.edges.values(), options.of)
-            lines += ["", *output.format_bound(self.results["bound"], options.of)]
-            self.suggestions = {}
+            self.results["bound"] = upper_bound(self.sweeps, options.of)
+            lines += output.format_bound(self.results["bound"], options.of)
         else:
-            lines += ["", *output.format_overrides(ours, self.overrides_for(ours.value))]
+            lines += [*output.format_suggestions(self.suggestions, options.of), ""]
+            ours = self.suggestions[OURS]
+            if ours.value is None:
+                print("\n".join(lines))
+                raise ConfigError(f"no suggestion: {ours.refused} Or take cadence tune, which trains.")
+            lines += output.format_overrides(ours, self.overrides_for(ours.value))
         return [*lines, f"state: sha256 {self.states[0][:16]}… before and after each sweep"]
 
     def find_cycles(self) -> list[str]:
         """A linear rise to twice the edge, by the score: base and highest for cycles."""
         options = self.options
-        top = 2.0 * 8.0 * (self.suggestions["edge/8"].value or math.nan)
+        top = 2.0 * upper_bound(self.sweeps, "lr")
         values = rates(top / options.cyclic_updates, top, options.cyclic_updates, "linear")
         self.scores = [self._sweep(self.first + i, "lr", values, "score") for i in range(options.seeds)]
         found = median_bounds([cycle_bounds(one) for one in self.scores])
@@ -105,7 +123,7 @@ class RangeTest:
 
     def run_confirmation(self) -> list[str]:
         """Three short trainings in the bracket."""
-        options, value = self.options, self.suggestions["edge/8"].value
+        options, value = self.options, self.suggestions[OURS].value
         assert value is not None
 
         def made(seed: int, words: list[str]) -> Settings:
@@ -127,12 +145,14 @@ class RangeTest:
         """Write the picture and the numbers. Returns their paths, to print."""
         options = self.options
         name = "learning rate at the peak" if options.of == "lr" else options.of
-        loss = "training loss of the batch" if options.loss == "train" else "validation loss"
+        loss = "training loss of the batch" if self.loss == "train" else "validation loss"
         figure = output.draw(self.sweeps, self.edges, self.suggestions, name, loss)
-        ours = self.suggestions.get("edge/8")
+        ours = self.suggestions.get(OURS)
         numbers = {
             "overrides": options.overrides,
             "options": self._recorded_options(),
+            "loss": self.loss,
+            "notes": self.notes,
             "scale": self.policy.scale,
             "sweeps": [asdict(one) for one in self.sweeps],
             "edges": {seed: asdict(one) for seed, one in self.edges.items()},

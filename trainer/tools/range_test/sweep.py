@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,43 @@ def sweep(parts: Parts, of: str, values: Sequence[float], measured: str = "train
             lambda: module.clock.t,
             Loop(total=len(values), validation_interval=len(values), accumulate=accumulate),
         )
-        try:
-            trainer.fit(module, datamodule=parts.data)
-        except Diverged:
-            tape.broke = len(tape.losses)
+        with gradients_seen(module.net) as unseen:
+            try:
+                trainer.fit(module, datamodule=parts.data)
+            except Diverged:
+                tape.broke = len(tape.losses)
         module.control.reset()
         seen = len(tape.losses)
         broke = None if tape.broke is None else values[tape.broke]
-    return Sweep(list(values[:seen]), tape.losses, broke, parts.resolved.settings.seed, len(values))
+    dead = tuple(unseen)
+    if dead and len(dead) == len([weight for weight in module.net.parameters() if weight.requires_grad]):
+        raise ConfigError(
+            f"every gradient is exactly 0 in all {seen} updates of the sweep: the net cannot learn. The loss does not "
+            "depend on the weights, as with dead units, a detached output or a constant loss."
+        )
+    return Sweep(list(values[:seen]), tape.losses, broke, parts.resolved.settings.seed, len(values), dead)
+
+
+@contextmanager
+def gradients_seen(net: torch.nn.Module) -> Iterator[list[str]]:
+    """The names of the trained weights whose gradient has been 0 in every update so far."""
+    unseen: list[str] = []
+    hooks: dict[str, Any] = {}
+
+    def look(name: str, weight: Tensor) -> None:
+        if name in unseen and bool(weight.grad.any()):  # type: ignore[union-attr]
+            unseen.remove(name)
+            hooks.pop(name).remove()
+
+    for name, weight in net.named_parameters():
+        if weight.requires_grad:
+            unseen.append(name)
+            hooks[name] = weight.register_post_accumulate_grad_hook(partial(look, name))
+    try:
+        yield unseen
+    finally:
+        for hook in hooks.values():
+            hook.remove()
 
 
 def sweep_policy(parts: Parts, of: str, values: Sequence[float]) -> LRPolicy:

@@ -6,14 +6,13 @@ from functools import partial
 
 from trainer.config.resolve import Resolved
 from trainer.lr import ConfigError
+from trainer.lr.range_rules import OURS
 from trainer.tools.range_test import command as range_test
 from trainer.tools.range_test.steps import RangeTest
 from trainer.tools.tune.axes import Axis
 from trainer.tools.tune.race import Point
 
 STEP = 2
-LOWEST = 4.0
-"""Where the loss rises slowly before training breaks, its lowest point divided by this is a better guess."""
 UPDATES = 100
 
 
@@ -41,17 +40,12 @@ def start_of_rate(options: Namespace, resolved: Resolved, axis: Axis) -> Start:
         test.make_sweeps()
     except ConfigError as reason:
         return _around(axis, configured, f"no range test is made: {reason}", 0)
-    ours, made_updates = test.suggestions["edge/8"], sum(len(sweep.losses) for sweep in test.sweeps)
+    ours, made_updates = test.suggestions[OURS], sum(len(sweep.losses) for sweep in test.sweeps)
     if ours.value is None:
-        note = f"the range test finds no edge ({ours.refused}), so the rate of the config is taken"
+        note = f"the range test cannot tell ({ours.refused}), so the rate of the config is taken"
         return _around(axis, configured, note, made_updates)
-    (edge,) = test.edges.values()
-    where = f"breaks at {edge.rate / scale:.3g}"
-    if ours.caution is None:
-        return _around(axis, ours.value / scale, f"range test: training {where}", made_updates)
-    lowest = edge.best / scale
-    note = f"range test: training {where}, and the loss is lowest at {lowest:.3g} already"
-    return _around(axis, lowest / LOWEST, note, made_updates)
+    rate = ours.value / scale
+    return _around(axis, rate, f"range test: the fall of the loss suggests {rate:.3g}", made_updates)
 
 
 def _around(axis: Axis, rate: float, note: str, updates: int) -> Start:
