@@ -209,12 +209,12 @@ def test_a_curve_that_says_nothing_is_refused_with_its_reason(losses, told):
     assert all(one.value is None and told in one.refused for one in made.values())
 
 
-def test_the_suggestion_lies_between_half_of_the_fall_and_its_end():
+def test_the_suggestion_lies_between_45_percent_of_the_fall_and_its_end():
     values = rates(1e-3, 1.0, 80)
-    losses = [2.0] * 20 + [1.51] * 20 + [1.49] * 10 + [1.0] * 10 + [3.0] * 20
+    losses = [2.0] * 20 + [1.56] * 20 + [1.54] * 10 + [1.0] * 10 + [3.0] * 20
     found = fall(Sweep(values, losses))
     assert (found.first, found.lowest, found.noise) == (2.0, 1.0, 0.0)
-    assert (found.half, found.best) == (values[40], values[50])
+    assert (found.part, found.best) == (values[40], values[50])
     assert found.middle == pytest.approx(math.sqrt(values[40] * values[50]))
 
 

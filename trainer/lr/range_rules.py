@@ -133,7 +133,7 @@ def agreed_edge(found: Sequence[Edge], reasons: Sequence[str], count: int) -> fl
 
 
 def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
-    """The middle of the second half of the fall of the seeds' median loss, with a bracket of 1.5 decades around it.
+    """`Fall.middle` of the seeds' median loss, with a bracket of 1.5 decades around it.
 
     Where seeds alone would lie outside, the bracket reaches to them.
     """

@@ -14,7 +14,7 @@ STOP = 4.0
 WINDOW, FIRST, FEWEST = 7, 10, 20
 DROP, LEAST, QUIET = 2.5, 0.002, 30
 """A fall of the loss counts above DROP times the noise (4 % of curves of pure noise have one) and LEAST of the loss."""
-HALF = 0.5
+SHARE = 0.45
 """The suggestion lies between the rate where this share of the fall is made and the one with the lowest loss."""
 
 
@@ -108,18 +108,18 @@ class Unread(ConfigError):
 
 @dataclass(frozen=True)
 class Fall:
-    """The fall of the loss: the first, the lowest and its rate, the rate where half of it is made, and the noise."""
+    """The fall of the loss: the first, the lowest and its rate, the rate where `SHARE` of it is made, and the noise."""
 
     first: float
     lowest: float
-    half: float
+    part: float
     best: float
     noise: float
 
     @property
     def middle(self) -> float:
-        """Half-way, on the log axis, between the rate where half of the fall is made and that of the lowest loss."""
-        return math.sqrt(self.half * self.best)
+        """Half-way, on the log axis, between the rate where `SHARE` of the fall is made and that of the lowest loss."""
+        return math.sqrt(self.part * self.best)
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def _fallen(sweep: Sweep) -> tuple[list[float], Fall, int]:
     noise = 1.4826 * median(abs(loss - m) for loss, m in zip(sweep.losses, middle[: max(k, QUIET) + 1]))
     if drop <= max(DROP * noise, LEAST * abs(first)):
         raise _no_drop(sweep, first, drop, noise, middle[-1])
-    half = next(i for i in range(count) if middle[i] <= first - HALF * drop)
-    return middle, Fall(first, middle[k], sweep.rates[half], sweep.rates[k], noise), k
+    part = next(i for i in range(count) if middle[i] <= first - SHARE * drop)
+    return middle, Fall(first, middle[k], sweep.rates[part], sweep.rates[k], noise), k
 
 
 def _no_drop(sweep: Sweep, first: float, drop: float, noise: float, last: float) -> Unread:
