@@ -1,7 +1,7 @@
 """The answer of a tune: the numbers, their interval, the regret of the neighbours, the cost, the override to paste."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,16 +11,23 @@ from trainer.tools.tune.race import Point, Table, interval, is_flat, regrets, ta
 
 @dataclass(frozen=True)
 class StageResult:
-    """The costs of a stage by point and seed, and how long its trainings were."""
+    """The costs of a stage by point and seed, and how long its trainings were.
+
+    A stage with one seed tells no noise; then it is that of `like`, an earlier stage.
+    """
 
     updates: int
     step: int
     costs: Mapping[tuple[Point, int], float]
+    like: Table | None = None
 
     @cached_property
     def table(self) -> Table:
         """The scores."""
-        return table_of(self.costs)
+        made = table_of(self.costs)
+        if made.noise is not None or self.like is None:
+            return made
+        return replace(made, noise=self.like.noise, free=self.like.free)
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,15 @@ class Answer:
     def interval(self, axis: int = 0) -> tuple[float | None, float | None]:
         """The nearest values below and above that are worse beyond the noise; None where none was met.
 
-        Of the fine stage, else of the coarse one.
+        Of the last stage, else of the one before it, where the answer lies inside of it.
         """
         ends: list[int | None] = [None, None]
         for stage in reversed(self.stages):
-            found = interval(stage.table, axis)
-            ends = [end if end is not None else other for end, other in zip(ends, found)]
+            low_end, high_end = interval(stage.table, axis)
+            if ends[0] is None and low_end is not None and low_end < self.places[axis]:
+                ends[0] = low_end
+            if ends[1] is None and high_end is not None and high_end > self.places[axis]:
+                ends[1] = high_end
         low, high = (None if end is None else self.axes[axis].at(end) for end in ends)
         return low, high
 

@@ -2,8 +2,8 @@
 
 Takes every override that cadence train takes. A range test tells where to start. Then the run is trained in short, with
 its whole schedule, at half-decades of the rate, until the best one has a worse neighbour on each side; then at
-quarter-decades around it, with more updates. All rates share their seeds, and what cannot win is not repeated. A tune
-that was stopped goes on where it was when the same command is given. Examples:
+quarter-decades around it, with more updates; then a few whole runs decide. All rates share their seeds, and what cannot
+win is not repeated. A tune that was stopped goes on where it was when the same command is given. Examples:
 
     cadence tune optimizer=adamw schedule=cosine_warmup --budget 10%
     cadence tune experiment=shakespeare_char data.path=input.txt --budget 5% --seeds 3
@@ -45,6 +45,7 @@ def main(words: list[str] | None = None) -> None:
     options = parsed(words)
     axes_of(options.of)
     integer("--seeds", options.seeds, "give 1 to 20.", high=20)
+    integer("--whole", options.whole, "give 2 to 20 whole runs, or 0 for none.", low=0, high=20)
     integer("--jobs", options.jobs, "give 1 to 64.", high=64)
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
@@ -94,6 +95,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--budget", default="10%", metavar="DURATION",
         help="length of the first trainings: updates, 5ep, or a share of the run (10%%)")  # fmt: skip
     add("--seeds", type=int, default=2, metavar="K", help="seeds of each point that may win, from seed= on (2)")
+    add("--whole", type=int, default=3, metavar="N", help="whole runs that decide at the end (3); 0: none")
     add("--jobs", type=int, default=1, metavar="N",
         help="processes that train at once what is not trained as one; each takes a GPU in turn (1)")  # fmt: skip
     add(

@@ -36,9 +36,11 @@ def one_sided(free: int) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """Points `step` apart, trained for `updates` updates with each of `seeds`; `most` is the largest number of points.
+    """Points `step` apart, trained for `updates` updates with each of `seeds`; `most` is the largest number of points
+    that do not break.
 
-    `bounds` are the lowest and highest point of each axis.
+    `bounds` are the lowest and highest point of each axis. `doubtful`: with the other seeds train all that may win, not
+    only the best point and its neighbours.
     """
 
     updates: int
@@ -47,6 +49,7 @@ class Stage:
     seeds: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...]
     most: int = 24
+    doubtful: bool = True
 
     def neighbours(self, point: Point) -> list[Point]:
         """The points around one, diagonal ones too, inside the bounds."""
@@ -145,7 +148,7 @@ def next_trainings(stage: Stage, costs: Costs) -> list[tuple[Point, int]]:
     if missing := [point for point in stage.start if (point, first) not in costs]:
         return [(point, first) for point in missing]
     table = table_of(costs)
-    room = stage.most - len(table.scores)
+    room = stage.most - sum(map(math.isfinite, table.scores.values()))
     if all(map(math.isinf, table.scores.values())):
         return [(point, first) for point in _lower(stage, table.scores)[: max(room, 0)]]
     around = [point for point in stage.neighbours(table.best) if not _levels_out(table, point)]
@@ -172,7 +175,7 @@ def _repeats(stage: Stage, table: Table, costs: Costs) -> list[tuple[Point, int]
     """With the next seed, the points that may still win, and the best neighbours, whose distance tells the regret."""
     around = sorted(stage.neighbours(table.best), key=lambda point: table.scores.get(point, math.inf))
     compared = [table.best, *(point for point in around[:2] if math.isfinite(table.scores.get(point, math.inf)))]
-    others = [point for point in table.scores if point not in compared and table.may_win(point)]
+    others = [point for point in table.scores if point not in compared and table.may_win(point)] * stage.doubtful
     for seed in stage.seeds[1:]:
         if missing := [point for point in compared if (point, seed) not in costs]:
             return [(point, seed) for point in missing]

@@ -1,10 +1,10 @@
-"""The steps of `cadence tune`: where to start, a coarse stage, a fine stage, the answer; remedies where one fails."""
+"""The steps of `cadence tune`: where to start, a coarse and a fine stage, whole runs, the answer; remedies."""
 
 import json
 import math
 import time
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,12 +14,12 @@ from trainer.config.resolve import Resolved, resolve
 from trainer.config.settings import settings_of
 from trainer.files.atomic import write_text
 from trainer.lr import ConfigError
-from trainer.tools.tune.advice import expected_changes
+from trainer.tools.tune.advice import drift, expected_changes
 from trainer.tools.tune.answer import Answer, StageResult
 from trainer.tools.tune.axes import Axis, axes_of, present
 from trainer.tools.tune.members import Many, Member, Members, Outcome
 from trainer.tools.tune.progress import Lines
-from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, table_of
+from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, vertex
 from trainer.tools.tune.start import Start, start_of_rate
 
 COARSE, FINE = 2, 1
@@ -28,6 +28,10 @@ LONGER = 10**0.5
 """The factor of the updates in the fine stage, and after a stage that could not tell the points apart."""
 FEWEST = 20
 """The fewest updates of a training, where the run has as many."""
+MOST_RUNS = 6.5
+"""A quarter of a grid of quarter-decades over three decades with two seeds: whole runs stop there, two are made."""
+LEVEL = 0.03
+"""Half-decades whose scores differ by less than this share, and no more than their noise, need longer trainings."""
 CLIP = "trainer.clip=1.0"
 """What is tried where every training breaks."""
 
@@ -74,7 +78,7 @@ class Tuner:
         started = time.monotonic()
         start = self._start()
         coarse = self._coarse(start.points)
-        fine = self._fine(coarse)
+        fine = self._whole(self._fine(coarse))
         changes = expected_changes(self.resolved, [axis.name for axis in self.axes], self.stages)
         return Answer(
             axes=self.axes,
@@ -84,7 +88,7 @@ class Tuner:
             notes=[start.note, *self.notes],
             changes=changes,
             total=self.total,
-            made=sum(outcome.updates for outcome in self.trained.values()) + start.updates,
+            made=self._made + start.updates,
             seconds=time.monotonic() - started,
             ratio=self._ratio_of_groups(),
         )
@@ -144,12 +148,17 @@ class Tuner:
                     raise ConfigError(self._why_nothing_trains())
                 self.more.append(CLIP)
                 self.notes.append(f"every training broke, so all were tried again with {CLIP}")
-            elif is_flat(table) and len(table.scores) > 1 and length < self.total:
+            elif self._tells_nothing(table) and length < self.total:
                 longer = min(self.total, round(length * LONGER))
                 self.notes.append(f"{length} updates could not tell the points apart, so {longer} were tried")
                 length, points = longer, [table.best]
             else:
                 return table
+
+    @staticmethod
+    def _tells_nothing(table: Table) -> bool:
+        low = LEVEL * abs(table.scores[table.best])
+        return len(table.scores) > 1 and is_flat(table) and all(table.excess(point) <= low for point in table.scores)
 
     def _possible_length(self, point: Point) -> int:
         """The length of the first trainings: that of the whole run, where a shorter one is refused."""
@@ -165,15 +174,41 @@ class Tuner:
     def _fine(self, coarse: Table) -> Table:
         """Quarter-decades around the winner, √10 times as long as the first trainings, or as long as the last ones."""
         length = min(self.total, max(self.stages[-1].updates, round(self.stages[0].updates * LONGER)))
-        return self._train(self._stage(length, FINE, [coarse.best]))
+        stage = self._stage(length, FINE, [coarse.best])
+        return self._train(replace(stage, doubtful=not self._ends_with_whole_runs))
+
+    def _whole(self, fine: Table) -> Table:
+        """Whole runs with one seed, from where the best rate is expected to move on; `fine` where none are wanted.
+
+        It has moved between two lengths a factor of √10 apart; half of that is expected again. The walk begins there
+        and one quarter-decade further that way, or lower where it has not moved. It stays below what broke before.
+        """
+        if not self._ends_with_whole_runs or self.stages[-1].updates == self.total:
+            return fine
+        low, high = self.axes[0].bounds
+        broke = [point[0] - 1 for point, score in fine.scores.items() if math.isinf(score) and point > fine.best]
+        high, moved = min([high, *broke]), drift(self.stages)
+        begin = min(max(round(vertex(fine, FINE) + moved / 2), low), high)
+        beside = begin + 1 if low <= begin < high and (moved > 0 or begin == low) else begin - 1
+        points: list[Point] = [(place,) for place in sorted((begin, beside))]
+        most = max(2, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
+        return self._train(Stage(self.total, FINE, tuple(points), self.seeds[:1], ((low, high),), most), like=fine)
+
+    @property
+    def _made(self) -> int:
+        return sum(outcome.updates for outcome in self.trained.values())
+
+    @property
+    def _ends_with_whole_runs(self) -> bool:
+        return self.options.whole > 1 and len(self.axes) == 1
 
     def _stage(self, updates: int, step: int, points: list[Point]) -> Stage:
         bounds = tuple(axis.bounds for axis in self.axes)
         most = 24 if len(self.axes) == 1 else 45
         return Stage(updates, step, tuple(map(tuple, points)), self.seeds, bounds, most)
 
-    def _train(self, stage: Stage) -> Table:
-        """All trainings of a stage."""
+    def _train(self, stage: Stage, like: Table | None = None) -> Table:
+        """All trainings of a stage; its table has the noise of `like` where one seed tells none."""
         kind = "half-decades" if stage.step == COARSE else "quarter-decades"
         share = 100 * stage.updates / self.total
         self.progress.stage(f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)")
@@ -184,9 +219,9 @@ class Tuner:
             for key, member, outcome in zip(todo, members, self.members.train_all(members, self.many)):
                 self.trained[member], costs[key] = outcome, outcome.cost
                 self.progress.ended(member, outcome)
-        result = StageResult(stage.updates, stage.step, costs)
+        result = StageResult(stage.updates, stage.step, costs, like)
         self.stages.append(result)
-        return table_of(costs)
+        return result.table
 
     def _why_nothing_trains(self) -> str:
         errors = {outcome.error for outcome in self.trained.values() if outcome.error}
