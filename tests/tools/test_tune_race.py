@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,3 +157,16 @@ def test_with_one_seed_no_noise_is_known():
     assert table.noise is None
     assert table.error((1,)) is None
     assert not is_flat(table)
+
+
+def test_a_stage_without_doubt_repeats_only_the_best_and_its_neighbours():
+    flat = valley(0, left=1e-3, right=1e-3, offset=0.05)
+    wide = raced(coarse(-4, -2, 0, 2, 4), lambda point, seed: flat(point, seed) + 0.02 * (point[0] // 2 % 2) * seed)
+    few = raced(replace(coarse(-4, -2, 0, 2, 4), doubtful=False), flat)
+    assert sum(seed for _, seed in few) == 3
+    assert sum(seed for _, seed in wide) >= 3
+
+
+def test_points_that_break_do_not_count_as_points():
+    costs = raced(coarse(2, 4, seeds=(0,), most=3), valley(-2, breaks=1.0))
+    assert {point[0] for point, _ in costs} == {4, 2, 0, -2, -4}
