@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Plain(pl.LightningModule):
 
 def lr_find(name: str) -> float | None:
     """The suggestion of `Tuner.lr_find` as it is; None where it has none."""
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # it cannot load its own checkpoint of some optimizers
     cfg = composed(name)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
