@@ -66,18 +66,18 @@ def format_row(row: dict[str, Any]) -> str:
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """The counts, and the median and 90th percentile of the error of each rule."""
-    told = [row for row in rows if not row["refused"]]
+    read = [row for row in rows if not row["refused"]]
     lines = [
-        f"{len(rows)} tasks, {len(rows) - len(told)} refused; the bracket holds the best rate in "
-        f"{sum(row['right'] for row in told)}, a rate within {100 * LEVEL:g} % of it in "
-        f"{sum(row['level_right'] for row in told)}"
+        f"{len(rows)} tasks, {len(rows) - len(read)} refused; the bracket holds the best rate in "
+        f"{sum(row['right'] for row in read)}, a rate within {100 * LEVEL:g} % of it in "
+        f"{sum(row['level_right'] for row in read)}"
     ]
-    transformers = [row for row in told if row["task"].startswith(TRANSFORMERS)]
+    transformers = [row for row in read if row["task"].startswith(TRANSFORMERS)]
     near = sum(abs(row["errors"]["fall"]) <= 0.5 for row in transformers)
     level = sum(abs(row["level_error"]) <= 0.5 for row in transformers)
     lines.append(f"transformers within half a decade: {near} of {len(transformers)} (of a level rate: {level})")
-    for method in told[0]["errors"] if told else ():
-        errors = sorted(abs(row["errors"][method]) for row in told if method in row["errors"])
+    for method in read[0]["errors"] if read else ():
+        errors = sorted(abs(row["errors"][method]) for row in read if method in row["errors"])
         high = errors[math.ceil(0.9 * len(errors)) - 1]
         lines.append(f"{method}: error {median(errors):.2f} decades in the median, {high:.2f} at the 90th percentile")
     return lines

@@ -115,7 +115,7 @@ def test_every_program_tells_how_to_run_it(python):
     told = subprocess.run([python, run.__file__, "--help"], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
     assert "\n    python experiments/run.py warmup --" in told.stdout
-    for name in ("critical_batch", "range_test", "healthy"):
+    for name in ("critical_batch", "range_rates", "tune_regret", "healthy"):
         assert f"\n    python experiments/{name}.py " in (run.HERE / f"{name}.py").read_text()
 
 

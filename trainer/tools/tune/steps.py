@@ -78,7 +78,7 @@ class Tuner:
         started = time.monotonic()
         start = self._start()
         coarse = self._coarse(start.points)
-        fine = self._whole(self._fine(coarse))
+        fine = self._train_whole_runs(self._fine(coarse))
         changes = expected_changes(self.resolved, [axis.name for axis in self.axes], self.stages)
         return Answer(
             axes=self.axes,
@@ -177,7 +177,7 @@ class Tuner:
         stage = self._stage(length, FINE, [coarse.best])
         return self._train(replace(stage, doubtful=not self._ends_with_whole_runs))
 
-    def _whole(self, fine: Table) -> Table:
+    def _train_whole_runs(self, fine: Table) -> Table:
         """Whole runs with one seed, from where the best rate is expected to move on; `fine` where none are wanted.
 
         It has moved between two lengths a factor of √10 apart; half of that is expected again. The walk begins there
