@@ -8,11 +8,12 @@ The same as `cadence train`, from a checkout that is not installed.
 import sys
 
 from trainer.distributed.launch.signals import handle_signals
-from trainer.distributed.launch.starting import tell_starting
+from trainer.distributed.launch.starting import pause_collector, tell_starting
 
 if __name__ == "__main__":
     handle_signals()  # before the imports that take seconds
     tell_starting()
+    pause_collector()
 
 from cadence.train import main  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402

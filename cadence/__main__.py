@@ -75,6 +75,10 @@ def run(name: str, words: list[str]) -> int:
     sys.argv = [f"cadence {name}", *words]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     try:
+        from trainer.distributed.launch.starting import pause_collector, resume_collector
+
+        if name == "plan":  # which is short
+            pause_collector()
         from trainer.cli.run_cli import run_cli
         from trainer.distributed.launch.launcher import ignore_other_ranks, tell_ignored_ranks
     except KeyboardInterrupt:
@@ -88,7 +92,10 @@ def run(name: str, words: list[str]) -> int:
             ignore_other_ranks(trains=False)
         importlib.import_module(module).main()
 
-    return run_cli(command)
+    try:
+        return run_cli(command)
+    finally:
+        resume_collector()
 
 
 def usage() -> str:

@@ -4,11 +4,12 @@ import os
 import sys
 
 from trainer.distributed.launch.signals import handle_signals
-from trainer.distributed.launch.starting import tell_starting
+from trainer.distributed.launch.starting import pause_collector, tell_starting
 
 if __name__ == "__main__":
     handle_signals()  # before the imports that take seconds
     tell_starting()
+    pause_collector()
 
 import hydra  # noqa: E402
 from hydra.core.global_hydra import GlobalHydra  # noqa: E402

@@ -45,6 +45,7 @@ from trainer.cli.hydra_nodes import check_hydra, check_searchpath
 from trainer.cli.messages import config_groups, setting_in_flags
 from trainer.cli.plain_yaml import plain_yaml
 from trainer.cli.run_folder import run_job_in_new_folder
+from trainer.distributed.launch.starting import resume_collector
 from trainer.lr import ConfigError
 
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -174,7 +175,9 @@ def _checked_config(load: Callable[..., Any]) -> Callable[..., Any]:
     def checked(
         loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str], *args: Any, **more: Any
     ) -> Any:
-        return check_composed(load(loader, config_name, overrides, *args, **more), overrides)
+        config = check_composed(load(loader, config_name, overrides, *args, **more), overrides)
+        resume_collector()
+        return config
 
     return checked
 

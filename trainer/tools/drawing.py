@@ -1,6 +1,8 @@
 """Colours of all pictures, and an empty matplotlib figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from trainer.cli.extras import needed
@@ -8,11 +10,29 @@ from trainer.cli.extras import needed
 COLORS = ("#2a6f97", "#e07a1f", "#3a8f5c", "#9b3d6e", "#6b5ca5", "#8a7a2f", "#4f9da6", "#b0413e")
 """Colours of series, in their order."""
 GREY = "#8a8a8a"
+_commands: list[bool] = []
 
 
 def needed_for_pictures() -> None:
     """Refuse, before anything is trained, a command that cannot draw its picture at the end."""
-    needed("matplotlib", "the picture (--no-files leaves it out)")
+    if find_spec("matplotlib") is None:
+        needed("matplotlib", "the picture (--no-files leaves it out)")
+    _commands.append(True)
+
+
+@contextmanager
+def _undocumented() -> Iterator[None]:
+    """In a command, matplotlib is imported without the texts of help() on properties, a quarter of the time."""
+    artist = needed("matplotlib.artist", "a picture")
+    describe = getattr(artist, "kwdoc", None)
+    if describe is None or not _commands:
+        yield
+        return
+    artist.kwdoc = lambda kind: ""
+    try:
+        yield
+    finally:
+        artist.kwdoc = describe
 
 
 def series_color(i: int) -> str:
@@ -26,8 +46,9 @@ def new_figure(width: float, height: float, rows: int = 1, **subplots: Any) -> t
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    figure = needed("matplotlib.figure", "a picture").Figure(figsize=(width, height), layout="constrained")
-    needed("matplotlib.backends.backend_agg", "a picture").FigureCanvasAgg(figure)
+    with _undocumented():
+        figure = needed("matplotlib.figure", "a picture").Figure(figsize=(width, height), layout="constrained")
+        needed("matplotlib.backends.backend_agg", "a picture").FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, 1, sharex=True, squeeze=False, **subplots)[:, 0])
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
