@@ -48,6 +48,10 @@ eval "$(cadence -sc install=bash)" lets bash complete commands, options and sett
 def main() -> int:
     """Run the command that the first argument names, and return the exit code."""
     name, *words = sys.argv[1:] or ["--help"]
+    if name.startswith("-"):
+        from trainer.cli.streams import drop_unwritable
+
+        drop_unwritable(pipes_only=True)  # as each command does
     if name in ("--help", "-h"):
         print(usage())
         return 0

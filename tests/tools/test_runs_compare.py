@@ -51,6 +51,13 @@ def test_two_runs_are_shown_told_apart_and_drawn(two, capsys):
         main(["compare", "outputs/first", "--out", "both.png"])
 
 
+def test_files_of_another_program_are_no_run(tmp_path):
+    for name in ("config.yaml", "result.json"):
+        (tmp_path / name).write_text('{"status": "ready"}')
+        with pytest.raises(ConfigError, match="holds no run: its config.yaml or result.json is of another program"):
+            main(["show", str(tmp_path)])
+
+
 def test_a_resume_that_has_changed_a_run_is_told_by_each_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     edits = [{"update": 20, "changed": {"optimizer.lr": [0.1, 0.2]}}]

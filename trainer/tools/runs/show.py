@@ -6,14 +6,34 @@ from pathlib import Path
 from typing import Any
 
 from trainer.distributed.launch.folder_lock import FolderLock
-from trainer.tools.run_folders import changes_of, finite, program_of, rollbacks_of, starting_command, with_changes
-from trainer.tools.runs.listed import RUNNING, ListedRun, one_run
+from trainer.lr import ConfigError
+from trainer.tools.run_folders import (
+    CONFIG,
+    PLAN,
+    RESULT,
+    changes_of,
+    finite,
+    program_of,
+    rollbacks_of,
+    starting_command,
+    with_changes,
+)
+from trainer.tools.runs.listed import OVERRIDES, RUNNING, ListedRun, one_run
 from trainer.tools.runs.table import format_bytes, format_seconds, one_line
 
 
 def show(folder: Path) -> list[str]:
-    """The lines about the run in a folder."""
+    """The lines about the run in a folder.
+
+    Raises:
+        ConfigError: it holds no run, or several.
+    """
     run = one_run(folder)
+    if run.state == "unfinished" and not run.plan and not run.overrides and OVERRIDES not in run.files:
+        raise ConfigError(
+            f"{folder} holds no run: its {CONFIG} or {RESULT} is of another program, because there is no {OVERRIDES} "
+            f"and no {PLAN}: give the folder of a run, as outputs/NAME."
+        )
     changes = changes_of(run.plan)
     known: list[tuple[str, str]] = [
         ("run", run.name),
