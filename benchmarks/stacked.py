@@ -1,13 +1,13 @@
 """Jobs per minute: runs that train as one, one after another in one process, and each in a process of its own.
 
     python benchmarks/stacked.py                         # a net of 64-32-10, 64 rates, SGD and AdamW, 117 updates
-    python benchmarks/stacked.py --widths 16,32,64,128,256 --count 16 --no-processes
+    python benchmarks/stacked.py --widths 16,32,64,128,256,512,1024 --count 16 --no-processes
     python benchmarks/stacked.py --device gpu
 
 `fit` is the training alone, with its log in memory; `job` is all that a run of a sweep needs: composed settings, data,
 net, plan, training, validation, and its folder with config, plan and result. Times are of one thread: processor time on
-the CPU, which other programs do not change much, and wall time on a GPU. A process of its own has the import of torch
-in it; it is measured on two jobs.
+the CPU, which other programs do not change much, and wall time on a GPU; the least of `--rounds`, in which all ways
+take turns. A process of its own has the import of torch in it; it is measured on two jobs.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from trainer.config.components import Parts, build  # noqa: E402
 from trainer.config.resolve import resolve  # noqa: E402
 from trainer.config.variants import for_tuning  # noqa: E402
 from trainer.run import fit  # noqa: E402
+from trainer.tools.siblings import sibling  # noqa: E402
 from trainer.tools.stacked import Stack  # noqa: E402
 from trainer.tools.tune.members import Member, Members  # noqa: E402
 
@@ -54,9 +55,10 @@ class Benchmark:
         return [build(resolve(self.members.settings(self.numbered(i, count))), one) for i, one in enumerate(folders)]
 
     def stacked_fit(self, count: int) -> float:
-        """Seconds to train a stack, after one that is not counted."""
-        Stack(self.built(count)).fit()
-        parts = self.built(count)
+        """Seconds to train a stack."""
+        (first,) = self.built(1)
+        rates = [float(self.numbered(i, count).words[0].partition("=")[2]) for i in range(count)]
+        parts = [first, *(sibling(first, rate, str(rate), self.folder / str(rate)) for rate in rates[1:])]
         return self.timed(lambda: Stack(parts).fit())
 
     def lone_fit(self, count: int) -> float:
@@ -97,16 +99,23 @@ class Benchmark:
         return clock() - begun
 
 
-def measured(bench: Benchmark, count: int, few: int, processes: bool) -> list[float]:
+def measured(bench: Benchmark, count: int, few: int, rounds: int, processes: bool) -> list[float]:
     """Jobs per minute: fits stacked and lone, jobs stacked, lone, and each in a process of its own."""
     with contextlib.redirect_stdout(io.StringIO()):
-        seconds = [bench.stacked_fit(count) / count, bench.lone_fit(few) / few]
-        seconds += [bench.job(count, together=True) / count]
+        bench.stacked_fit(2)  # neither is counted
+        bench.lone_fit(2)
+        rows = [measured_once(bench, count, few, processes) for _ in range(rounds)]
+    return [60.0 / min(column) for column in zip(*rows)]
+
+
+def measured_once(bench: Benchmark, count: int, few: int, processes: bool) -> list[float]:
+    """Seconds for each of these."""
+    seconds = [bench.stacked_fit(count) / count, bench.lone_fit(few) / few]
+    for together, jobs in ((True, count), (False, few)):
         with tempfile.TemporaryDirectory() as folder:
             bench.members.root = Path(folder)
-            seconds += [bench.job(few, together=False) / few]
-        seconds += [bench.process(1)] if processes else []
-    return [60.0 / one for one in seconds]
+            seconds += [bench.job(jobs, together) / jobs]
+    return seconds + ([bench.process(1)] if processes else [])
 
 
 def main() -> None:
@@ -118,6 +127,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--few", type=int, default=8, help="runs that are timed one after another")
     parser.add_argument("--updates", type=int, default=117)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--no-processes", action="store_true")
     given = parser.parse_args()
@@ -133,7 +143,7 @@ def main() -> None:
             words = [f"optimizer={optimizer}", f"model.hidden=[{hidden}]"]
             with tempfile.TemporaryDirectory() as folder:
                 bench = Benchmark(words, given.updates, given.device, Path(folder))
-                row = measured(bench, given.count, given.few, not given.no_processes)
+                row = measured(bench, given.count, given.few, given.rounds, not given.no_processes)
             shown = [f"{one:11.0f}" for one in row] + [f"{row[0] / row[1]:8.1f}", f"{row[2] / row[3]:7.1f}"]
             print("  ".join([optimizer.ljust(9), f"[{hidden}]".ljust(12), *shown]), flush=True)
 

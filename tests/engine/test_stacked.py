@@ -171,8 +171,9 @@ def test_a_sibling_is_the_run_that_is_built(members, words, tmp_path):
 def test_a_run_whose_other_numbers_follow_the_rate_has_no_siblings(members):
     scaled = ("optimizer=sgd", "scaling=linear", "scaling.base_batch_size=16")
     assert "follow the rate" in why_no_siblings(members(*scaled, rates=RATES[:1])[0])
-    tied = ("optimizer=adamw", "optimizer.weight_decay=${optimizer.lr}")
-    assert "follows the rate" in why_no_siblings(members(*tied, rates=RATES[:1], folder="tied")[0])
+    for reference in ("${optimizer.lr}", "${.lr}"):
+        tied = ("optimizer=adamw", f"optimizer.weight_decay={reference}")
+        assert "follows the rate" in why_no_siblings(members(*tied, rates=RATES[:1], folder=f"tied{reference}")[0])
 
 
 def test_the_log_of_a_member_is_that_of_its_lone_run(assembled, tmp_path):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,23 +48,25 @@ OVERFIT = "overfits"
 """The row of the table that says that only the first batches are trained on."""
 
 
-def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND) -> None:
+def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND, printed: bool = True) -> None:
     """Show the table, and write it with the config into folder and log; those of an earlier part get other names.
 
-    `program`: the words that start the run, up to its overrides, as a person would type them.
+    `program`: the words that start the run, up to its overrides, as a person would type them. `printed`: whether the
+    table is.
     """
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
-    summary, rows = show_start(parts)
+    summary, rows = show_start(parts, printed)
     for name in ("config.yaml", "overrides.yaml", "plan.json") if start else ():
         if (folder / name).exists():
             with replaced(folder / name.replace(".", f"-until-{start}.")) as earlier:
                 shutil.copyfile(folder / name, earlier)
     source: Any = resolved.settings.source
-    _write(folder / "config.yaml", yaml_text(source))
+    config = yaml_text(source)
+    _write(folder / "config.yaml", config)
     _write(folder / "overrides.yaml", yaml_text(list(overrides)))
     _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
-    text = text_of(rows, without_secrets(shlex.join([*program, *overrides])), yaml_text(source))
+    text = text_of(rows, without_secrets(shlex.join([*program, *overrides])), config)
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             logger.log_layout(charts_of(summary["parts"]["metrics"]))
@@ -72,11 +75,11 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
             logger.log_hyperparams(flat(source))
 
 
-def show_start(parts: Parts) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def show_start(parts: Parts, printed: bool = True) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """Print the table at the start of a run, and the warnings; the summary and its rows."""
     summary = {**summary_of_run(parts.resolved), "lint": parts.warnings}
     rows = [(name, without_secrets(text)) for name, text in [*format_run(summary), *_format_start(parts.resolved)]]
-    if not parts.resolved.settings.trainer.quiet:
+    if printed and not parts.resolved.settings.trainer.quiet:
         _print_table(rows)
     for warning in parts.warnings:
         print(f"warning: {without_secrets(warning)}", file=sys.stderr)
@@ -93,8 +96,8 @@ def record_history(parts: Parts) -> None:
     _write(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changed}, indent=2) + "\n")
 
 
-def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
-    """Write `result.json` and the final metrics of the log, and show the summary."""
+def write_result(parts: Parts, outcome: dict[str, Any], seconds: float, printed: bool = True) -> None:
+    """Write `result.json` and the final metrics of the log, and show the summary, if it is to be printed."""
     module, best, settings = parts.module, dict(parts.checkpointing.best), parts.resolved.settings
     arrays = best.pop("arrays") | {name: one for name, one in module.arrays.items() if name[:5] == "test/"}
     newest = checkpoints_in(parts.checkpointing.folder)
@@ -115,10 +118,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
         "recent": module.recent,
         "folder": str(parts.folder),
         "checkpoint": str(newest[-1]) if newest else None,
-        "versions": {
-            **running_version(),
-            **{name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")},
-        },
+        "versions": {**running_version(), **_versions()},
     }
     _write(parts.folder / "result.json", json.dumps(_finite(result), indent=2) + "\n")
     for logger in parts.trainer.loggers:
@@ -126,9 +126,15 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:
             log_end(logger, settings.record, metrics, module.clock.t, outcome["status"] == "completed")
         elif isinstance(logger, RunLogger):
             logger.end(outcome["status"])
-    if outcome["status"] == "completed":
+    if printed and outcome["status"] == "completed":
         quiet = settings.trainer.quiet
-        _print_result(result, settings.name, None if quiet else policy_of_longer(parts.resolved), quiet)
+        longer = None if quiet or not newest else policy_of_longer(parts.resolved)  # it resumes from a checkpoint
+        _print_result(result, settings.name, longer, quiet)
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "pytorch-lightning", "hydra-core")}
 
 
 def record_result(parts: Parts, outcome: dict[str, Any], seconds: float) -> None:

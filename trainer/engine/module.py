@@ -48,14 +48,14 @@ class Module(pl.LightningModule):
     checked = False
     """Whether the step has checked the net on a batch."""
 
-    def __init__(self, net: nn.Module, task: Task, spec: TrainSpec) -> None:
+    def __init__(self, net: nn.Module, task: Task, spec: TrainSpec, scores: nn.ModuleDict | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.task, self.monitors = task, dict[str, str]()
         self.net, self.spec, self.horizon = net, spec, spec.horizon
         self.step, self.clock, self.metric_buffer = task.make_step(), Clock(), MetricBuffer()
         self.hooks = self.step if isinstance(self.step, RunHooks) else RunHooks()
-        self.scores = nn.ModuleDict({stage: self.hooks.scores(task, stage) for stage in ("val", "test")})
+        self.scores = scores or nn.ModuleDict({stage: self.hooks.scores(task, stage) for stage in ("val", "test")})
         self.control = LRControl(spec.policy, attribute_setters(spec.policy, net, self.step))
         self.guard = Guard(spec.guard, self.clock)
         self.control.rollbacks = rollbacks(spec.origin.get("curve_history", ()), self.horizon.batch_size)

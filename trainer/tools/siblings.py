@@ -1,7 +1,7 @@
 """Runs that differ from one that is built in `optimizer.lr` alone, made from its parts for a stack.
 
 Nothing is resolved, read or initialised again: the policy has another base rate, the net is a copy of the untrained
-one. Data, step and optimizer settings are those of the first run.
+one. Data, step, scores and optimizer settings are those of the first run.
 """
 
 import json
@@ -25,7 +25,7 @@ def why_no_siblings(first: Parts) -> str:
     """Why a run has no siblings; empty where it may have."""
     resolved = first.resolved
     written = json.dumps(resolved.settings.source, default=str)
-    if "optimizer.lr}" in written or "name}" in written:
+    if ".lr}" in written or "name}" in written:
         return "another setting follows the rate or the name"
     if resolved.plan.policy.scale != 1.0 or resolved.plan.policy.hyper_schedules:
         return "other numbers may follow the rate"
@@ -42,7 +42,7 @@ def sibling(first: Parts, rate: float, name: str, folder: Path) -> Parts:
         policy=resolved.plan.policy,
         origin={**first.module.spec.origin, "config": resolved.settings.record, "curve_history": resolved.history},
     )
-    module = Module(deepcopy(first.module.net), first.module.task, spec)
+    module = Module(deepcopy(first.module.net), first.module.task, spec, first.module.scores)
     module.step = first.module.step
     trainer = cast(pl.Trainer, _TrainerOf(first.trainer))
     own = first.checkpointing

@@ -120,8 +120,9 @@ class Members:
                 return
             seconds = (time.time() - started) / len(parts)
             for member, one, failure in zip(members, parts, failures):
-                announce(one, self._all_overrides(member), self.program)
-                conclude(one, _ending(failure), seconds)
+                printed = one is parts[0]  # the log is in its folder
+                announce(one, self._all_overrides(member), self.program, printed)
+                conclude(one, _ending(failure), seconds, printed)
 
     def _built(self, members: Sequence[Member], folders: Sequence[Path]) -> list[Parts]:
         """The parts of members; of those that differ from an earlier one in the rate alone, by copying its parts."""
@@ -130,7 +131,7 @@ class Members:
         for member, folder in zip(members, folders):
             rates = [word for word in member.words if word.startswith(RATE)]
             key = (*(word for word in member.words if word not in rates), member.seed, member.updates)
-            if len(parts) > 1 and key in made and rates and not why_no_siblings(made[key]):
+            if key in made and rates and not why_no_siblings(made[key]):
                 parts.append(sibling(made[key], float(rates[0].removeprefix(RATE)), member.folder, folder))
                 continue
             parts.append(build(resolve(self.settings(member)), folder))
@@ -205,16 +206,16 @@ class Members:
         return _outcome(result, reused=True)
 
 
-def conclude(parts: Parts, outcome: dict[str, Any], seconds: float) -> Outcome:
-    """Write the result of a member, and drop its checkpoints."""
-    write_result(parts, outcome, seconds)
+def conclude(parts: Parts, outcome: dict[str, Any], seconds: float, printed: bool = True) -> Outcome:
+    """Drop the checkpoints of a member, and write its result."""
+    shutil.rmtree(parts.checkpointing.folder, ignore_errors=True)
+    write_result(parts, outcome, seconds, printed)
     path = parts.folder / RESULT
     result = json.loads(path.read_text(encoding="utf-8"))
     if outcome["status"] == "completed" and result["best"].get("value") is None:
         result["best"] |= {"metric": "train/loss", "mode": "min", "value": parts.module.recent.get("loss")}
         result["metrics"]["train/loss"] = result["best"]["value"]
         write_text(path, json.dumps(result, indent=2) + "\n")
-    shutil.rmtree(parts.checkpointing.folder, ignore_errors=True)
     return _outcome(result)
 
 
