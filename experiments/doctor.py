@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from experiments.doctor_cases.families import UNSEEN, USED  # noqa: E402
+from experiments.doctor_cases.families import USED  # noqa: E402
 from experiments.doctor_cases.runs import cases  # noqa: E402
+from experiments.doctor_cases.unseen import UNSEEN  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.doctor import examine  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -14,12 +15,17 @@ from experiments.doctor_cases.families import Family
 from trainer.doctor import Log, Series
 
 OPTIMIZERS: dict[str, tuple[float, Any]] = {
+    "adam": (1e-3, torch.optim.Adam),
     "adamw": (1e-3, torch.optim.AdamW),
     "nadam": (1e-3, torch.optim.NAdam),
+    "radam": (1e-3, torch.optim.RAdam),
     "rmsprop": (1e-3, torch.optim.RMSprop),
     "adagrad": (1e-1, torch.optim.Adagrad),
-    "momentum": (1e-1, lambda weights, lr, weight_decay: torch.optim.SGD(weights, lr, 0.9, weight_decay=weight_decay)),
-    "lion": (1e-3, lambda weights, lr, weight_decay: Lion(weights, lr, weight_decay)),
+    "momentum": (1e-1, partial(torch.optim.SGD, momentum=0.9)),
+    "adamax": (1e-2, torch.optim.Adamax),
+    "nesterov": (1e-1, partial(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    "sgd": (1e-1, torch.optim.SGD),
+    "lion": (1e-3, lambda *weights, **settings: Lion(*weights, **settings)),
 }
 """The middle of the grid of rates, and how each is made."""
 GRID = [10 ** (k / 2) for k in range(-8, 7)]
@@ -123,6 +129,14 @@ def _kill(net: nn.Module) -> None:
         nn.init.constant_(layer.bias, -100.0)
 
 
+def _dies(family: Family) -> bool:
+    """Whether `_kill` makes outputs that are the same for all inputs; a BatchNorm behind a layer undoes it."""
+    net = family.net()
+    _kill(net)
+    outputs = net(family.data().inputs[:32])
+    return bool((outputs - outputs[:1]).abs().max() < 1e-6)
+
+
 def final(log: Log) -> float:
     """The mean of the last thirty losses, infinite where the run broke."""
     losses = log["train/loss"].values
@@ -130,9 +144,10 @@ def final(log: Log) -> float:
 
 
 def cases(family: Family) -> Iterator[Case]:
-    """Five healthy runs around the best rate of a grid over seven decades, and those that were made bad.
+    """Up to five healthy runs around the best rate of a grid over seven decades, and those that were made bad.
 
-    A rate is too high or too low where at least half of the fall at the best rate, or seven tenths of it, is lost.
+    A rate is too high or too low where at least half of the fall at the best rate, or seven tenths of it, is lost. A
+    run is healthy where it keeps half.
     """
     middle = OPTIMIZERS[family.optimizer][0]
     logs = {middle * factor: trained(family, RunSettings(middle * factor)) for factor in GRID}
@@ -146,7 +161,8 @@ def cases(family: Family) -> Iterator[Case]:
         "a third, batches of 8": replace(third, batch=8, seed=3),
         "half, in steps, no warm-up": replace(third, lr=best / 2, schedule="step", warmup=0.0, seed=4),
     }.items():
-        yield Case(name, "healthy", trained(family, settings))
+        if final(log := trained(family, settings)) < end + 0.5 * (start - end):
+            yield Case(name, "healthy", log)
     high = [lr for lr in logs if lr > best and final(logs[lr]) > end + 0.5 * (start - end)]
     low = [lr for lr in reversed(logs) if lr < best and final(logs[lr]) > start - 0.3 * (start - end)]
     yield from (Case(f"{lr / best:.0f} times the best rate", "too high", logs[lr]) for lr in (*high[:1], *high[2:3]))
@@ -161,7 +177,7 @@ def _made_bad(family: Family, best: float, high: list[float], low: list[float]) 
         "too high": replace(third, lr=high[0], schedule="constant", seed=6) if high else None,
         "no signal": None if squares else replace(third, shuffled=True, seed=7),
         "target scale": replace(third, scale=1000.0, seed=8) if squares else None,
-        "dead net": replace(third, dead=True, seed=9) if family.optimizer == "momentum" or squares else None,
+        "dead net": replace(third, dead=True, seed=9) if _dies(family) else None,
         "weight decay": replace(
             third, lr=best, schedule="constant", weight_decay=min(1 / best, 30 / (best * family.updates)), seed=10
         ) if family.optimizer == "adamw" else None,

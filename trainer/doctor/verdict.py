@@ -1,8 +1,8 @@
 """Why a run has not learned as it could: at most one of these signs, the first that fits.
 
 The thresholds were set on short runs of seven families (perceptrons on digits and on a regression, deep tanh, a small
-GPT, a convolution with BatchNorm; AdamW, SGD, momentum) at rates from 1e-8 to 1e3 of the best. Each compares with the
-noise of single batches, so that one noisy batch is no trend.
+GPT, a convolution with BatchNorm; AdamW, SGD, momentum) at rates from 1e-8 to 1e3 of the best, and mended on nine
+others. Each compares with the noise of single batches, so that one noisy batch is no trend.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def too_high(log: Log, course: Course) -> Finding | None:
     """The loss is thrown up and stays there, or a fall is undone, or it ends above its start."""
     start, last, peak = course.start, course.last, course.peak
     thrown = peak > start + SURE * course.sigma and peak > THROWN * start and peak - start > (start - course.lowest) / 2
-    late_only = course.early.score > -HINT  # it falls only where the rate is low
+    late_only = course.early.score > -HINT and last > FAR * start  # it falls only where the rate is low
     exploded = peak > EXPLODED * start and course.peak_at >= max(2 * log.warmup, log.made / 5)  # else: the warm-up
     if thrown and (last > BACK * start or exploded or late_only):
         seen = f"the loss, {start:.4g} at the start, is {peak:.4g} at update {course.peak_at} and ends at {last:.4g}"
@@ -160,8 +160,8 @@ def too_low(log: Log, course: Course) -> Finding | None:
 def not_learning(log: Log, course: Course) -> Finding | None:
     """The loss shows no trend, or one that has ended soon: the log does not tell why."""
     hardly = course.fallen < MOVED or course.last > (1 - MOVED) * course.start
-    no_trend = course.whole.score > -LIKELY and course.early.score > -SURE / 2
     late, early = course.late, course.early
+    no_trend = course.whole.score > -LIKELY and early.score > -SURE / 2 and late.score > -HINT
     flat = abs(late.score) < 2 and abs(late.slope) < FLAT * abs(early.slope)
     ended = (course.fallen < LITTLE and late.score > -HINT) or (course.fallen < SOME and flat)
     if not (hardly or no_trend or ended):
