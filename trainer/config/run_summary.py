@@ -49,10 +49,9 @@ OVERFIT = "overfits"
 
 
 def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAND, printed: bool = True) -> None:
-    """Show the table, and write it with the config into folder and log; those of an earlier part get other names.
+    """Show the table, if `printed`, and write it with the config; those of an earlier part get other names.
 
-    `program`: the words that start the run, up to its overrides, as a person would type them. `printed`: whether the
-    table is.
+    `program`: the words that start the run, up to its overrides, as a person would type them.
     """
     resolved, folder = parts.resolved, parts.folder
     start = resolved.start.updates if resolved.start else 0
