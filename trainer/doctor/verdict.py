@@ -26,6 +26,8 @@ MOVED, LITTLE, SOME, FLAT = 0.05, 0.12, 0.25, 0.05
 """Shares of the start by which a loss has moved, little, or some; and late slope over early slope of an ended fall."""
 PROPORTIONAL, HARDLY = 0.6, 0.3
 """Late slope over early slope of a fall in proportion to the rates, after some fall, and after hardly any."""
+STEADY = 0.3
+"""Share of the start up to which a fall that has not slowed at all tells of a low rate; healthy runs fall farther."""
 SURE, LIKELY, HINT = 6.0, 5.0, 2.5
 """Standard errors of what is counted as a fact, as likely, and as a hint that needs another."""
 FORGOTTEN, MOST = 2.0, 20.0
@@ -144,10 +146,12 @@ def too_low(log: Log, course: Course) -> Finding | None:
     hardly = course.fallen < MOVED or course.last > (1 - MOVED) * course.start
     if hardly:
         goes_on = late.slope < HARDLY * early.slope or early.score > -HINT
-        found = whole.score < -LIKELY and late.score < -HINT and goes_on and course.at_once < 0.5
+        falls = whole.score < -LIKELY and late.score < -HINT and course.last < course.start
+        found = falls and goes_on and course.at_once < 0.5
     else:
-        far = course.last <= (1 - LITTLE) * course.start
-        found = not far and late.score < -SURE and late.slope < PROPORTIONAL * early.slope < 0
+        most = course.last > (1 - STEADY) * course.start
+        share = PROPORTIONAL if course.last > (1 - LITTLE) * course.start else 1.0
+        found = most and late.score < -SURE and late.slope < share * early.slope < 0
     if not found:
         return None
     seen = (
