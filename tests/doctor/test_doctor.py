@@ -180,6 +180,14 @@ def test_a_trend_that_goes_on_is_a_low_rate_and_one_that_has_ended_is_not():
     spent = [sum(cosine(i) for i in range(t)) for t in range(401)]
     assert of(log(noisy(lambda t: 2.3 - 0.1 * spent[t] / spent[-1], 0.02), cosine)) == ["lr-too-low"]
     assert of(log(noisy(lambda t: 2.2 + 0.1 * math.exp(-t / 10), 0.02), cosine)) == ["not-learning"]
+    for fall, found in ((0.5, ["lr-too-low"]), (1.2, [])):
+        steady = noisy(lambda t, fall=fall: 2.3 - fall * (spent[t] / spent[-1]) ** 1.2, 0.02)
+        assert of(log(steady, cosine)) == found
+
+
+def test_a_loss_that_is_thrown_up_and_then_falls_far_has_no_rate_that_is_too_high():
+    thrown = noisy(lambda t: 1 + math.sin(math.pi * t / 240) if t < 240 else math.exp(-(t - 240) / 40), 0.05)
+    assert of(log(thrown, cosine)) == []
 
 
 def test_a_fall_that_is_undone_is_a_high_rate_or_weight_decay_where_that_is_large():
@@ -196,6 +204,8 @@ def test_a_loss_that_stays_while_the_gradient_vanishes_is_a_collapsed_net():
     assert of(log(still, cosine, series={"train/grad_norm": curve(lambda t: 1.0)})) == ["not-learning"]
     (found,) = examine(log(still, cosine, series={"train/grad_norm": curve(lambda t: 0.0)}))
     assert (found.sign, found.measure) == ("zero-gradients", 1.0)
+    solved = curve(lambda t: 1.0 if t < 100 else 0.0)
+    assert of(log(lambda t: math.exp(-t / 10), cosine, series={"train/grad_norm": solved})) == []
 
 
 def test_targets_of_another_scale_are_named():

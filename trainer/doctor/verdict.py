@@ -10,8 +10,8 @@ from collections.abc import Callable
 from trainer.doctor.course import Course
 from trainer.doctor.log import Finding, Log
 
-ZERO = 0.5
-"""Share of the updates whose gradient is exactly zero."""
+ZERO, SOLVED = 0.5, 1e-3
+"""Share of the updates whose gradient is exactly zero; and of the start, at a loss whose gradient may well be zero."""
 THROWN, EXPLODED, BACK = 1.2, 10.0, 0.75
 """The highest loss as a multiple of the start, also where it comes back; and the last loss that has come back."""
 UNDONE, FAR = 0.25, 0.5
@@ -50,7 +50,7 @@ def zero_gradients(log: Log, course: Course) -> Finding | None:
     """Most gradients are exactly zero: a dead net, frozen weights, or a loss that does not depend on them."""
     norms = log["train/grad_norm"].values
     share = sum(norm == 0 for norm in norms) / max(1, len(norms))
-    if share <= ZERO:
+    if share <= ZERO or course.last < SOLVED * course.start:
         return None
     seen = f"the gradient is exactly 0 in {share:.0%} of the updates: no rate moves such weights"
     return Finding(
@@ -80,7 +80,7 @@ def too_high(log: Log, course: Course) -> Finding | None:
             f"{last:.4g}, from {start:.4g}"
         )
         return Finding("lr-too-high", seen, course.risen, UNDONE, STABLE, lower_lr(log, 3))
-    if last > ABOVE * start and course.above > SURE / 2:
+    if last > ABOVE * start and course.above > SURE:
         seen = f"the loss, {start:.4g} at the start, ends above it, at {last:.4g}"
         return Finding("lr-too-high", seen, last / start, ABOVE, STABLE, lower_lr(log, 10))
     return None
