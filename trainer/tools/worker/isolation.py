@@ -100,10 +100,7 @@ def _interpreter() -> Iterator[None]:
 def _torch() -> Iterator[None]:
     """Put the switches of torch back, and its generators."""
     threads, dtype, precision = torch.get_num_threads(), torch.get_default_dtype(), torch.get_float32_matmul_precision()
-    deterministic, warns = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    deterministic = _deterministic()
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     drawn = torch.get_rng_state()
     try:
@@ -112,7 +109,13 @@ def _torch() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
         torch.set_float32_matmul_precision(precision)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        if _deterministic() != deterministic:  # it imports much the first time
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
         torch.set_rng_state(drawn)
         torch.set_grad_enabled(True)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    """Whether only deterministic algorithms are used, and whether others are told of only."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
