@@ -1,8 +1,8 @@
 """Why a run has not learned as it could: at most one of these signs, the first that fits.
 
 The thresholds were set on short runs of seven families (perceptrons on digits and on a regression, deep tanh, a small
-GPT, a convolution with BatchNorm; AdamW, SGD, momentum) at rates from 1e-8 to 1e3 of the best, and mended on nine
-others. Each compares with the noise of single batches, so that one noisy batch is no trend.
+GPT, a convolution with BatchNorm; AdamW, SGD, momentum) at rates from 1e-8 to 1e3 of the best, and mended on
+others since. Each compares with the noise of single batches, so that one noisy batch is no trend.
 """
 
 from collections.abc import Callable
@@ -149,9 +149,9 @@ def too_low(log: Log, course: Course) -> Finding | None:
         falls = whole.score < -LIKELY and late.score < -HINT and course.last < course.start
         found = falls and goes_on and course.at_once < 0.5
     else:
-        most = course.last > (1 - STEADY) * course.start
+        near = course.last > (1 - STEADY) * course.start
         share = PROPORTIONAL if course.last > (1 - LITTLE) * course.start else 1.0
-        found = most and late.score < -SURE and late.slope < share * early.slope < 0
+        found = near and late.score < -SURE and late.slope < share * early.slope < 0
     if not found:
         return None
     seen = (
