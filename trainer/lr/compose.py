@@ -75,9 +75,12 @@ def _later(local: Callable[[float], float], width: float) -> Schedule:
     """A schedule that begins `width` updates later, and is at its first value until then."""
 
     def over(ts: range) -> list[float]:
-        if ts.start <= width or not isinstance(width, int):
+        if not isinstance(width, int):
             return list(map(fall, ts))
-        return values(local, range(ts.start - width, ts.stop - width))
+        begun = range(max(ts.start, width), ts.stop)
+        head = [local(0)] * (len(ts) - len(begun))
+        moved = values(local, range(begun.start - width, begun.stop - width)) if begun else []
+        return head + moved if head else moved
 
     def fall(t: int) -> float:
         return local(t - width if t > width else 0)
@@ -135,6 +138,8 @@ def cooled(schedule: Schedule, begin: int, end: int, shape: str, floor: float) -
 
     def over(ts: range) -> list[float]:
         cut = min(max(ts.start, begin + 1), ts.stop)
+        if cut == ts.stop:
+            return values(schedule, ts)
         fallen = values(tail, range(cut, ts.stop))
         return values(schedule, range(ts.start, cut)) + [high * share for share in fallen]
 

@@ -88,6 +88,8 @@ def falling(begin: float, end: float, shape: Callable[[float], float], floor: fl
     def over(ts: range) -> list[float]:
         if ts.start <= begin or ts.stop > end:
             return list(map(factor, ts))
+        if shape is SHAPES["linear"]:  # without a call for each update
+            return [low + rest * (1.0 - (t - begin) / width) for t in ts]
         return [low + rest * shape((t - begin) / width) for t in ts]
 
     return with_range(factor, over)

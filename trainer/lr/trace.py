@@ -11,7 +11,8 @@ from trainer.lr.schedule import values
 
 RUN = "run"
 """In place of a group's name: a hyper-parameter that has one value for the whole run."""
-_CHUNK = 1 << 14
+_CHUNK = 1 << 10
+"""Updates at a time: few enough that their numbers stay in the cache of the processor."""
 
 Values = array
 
