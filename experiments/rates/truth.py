@@ -1,7 +1,8 @@
 """The true losses of a task by the rate: trainings at full length with seeds 0 and 1, on a grid of quarter-decades.
 
-Half-decades are trained until the best one is inside, then the quarter-decades within 3/4 of a decade of it. A rate is
-trained once: what an earlier start has trained is taken from its folder.
+Half-decades are trained until the best one is inside, then the quarter-decades within 3/4 of a decade of it. Level
+rates, whose losses are nearly as low as the best one's, get two more seeds, which decide. A rate is trained once: what
+an earlier start has trained is taken from its folder.
 """
 
 import json
@@ -20,6 +21,10 @@ from trainer.tools.tune.members import Member, Members
 from trainer.tools.tune.race import Point, Stage, next_trainings, table_of
 
 SEEDS = (0, 1)
+MORE = (2, 3)
+"""Further seeds of the rates among which the best one is chosen."""
+LEVEL = 0.02
+"""Rates are level whose mean loss is at most this share above the least."""
 GRID_RUNS = 26
 """What a grid costs in whole runs: quarter-decades over three decades, with two seeds."""
 BESIDE = 3
@@ -60,14 +65,24 @@ class Truth:
 
     @property
     def best(self) -> float:
-        """The rate of the grid with the least mean loss."""
-        grid = self.grid()
-        return min(grid, key=grid.__getitem__)
+        """The rate of the grid with the least mean loss, and of level ones that with the least mean of four seeds."""
+        means = self.level_losses()
+        return min(means, key=means.__getitem__)
 
-    def level(self, share: float) -> list[float]:
-        """The rates of the grid whose mean loss is at most that share above the least."""
+    def level_losses(self) -> dict[float, float]:
+        """The mean loss of each level rate over four seeds."""
+        path, losses = self.folder / "level.json", list[tuple[float, float]]()
+        if not path.exists():
+            for rate in self.level():
+                words = (f"optimizer.lr={rate:.6g}",)
+                losses.append((rate, fmean(self._cost(words, seed) for seed in (*SEEDS, *MORE))))
+            write_text(path, json.dumps(losses) + "\n")
+        return dict(map(tuple, json.loads(path.read_text(encoding="utf-8"))))
+
+    def level(self) -> list[float]:
+        """The level rates, in order."""
         grid = self.grid()
-        return sorted(rate for rate, loss in grid.items() if loss <= (1 + share) * min(grid.values()))
+        return sorted(rate for rate, loss in grid.items() if loss <= (1 + LEVEL) * min(grid.values()))
 
     def _measured(self) -> dict[float, float]:
         axis, costs = AXES["lr"], dict[tuple[Point, int], float]()
