@@ -101,6 +101,9 @@ def test_a_hump_at_the_start_is_a_short_warmup():
     humped = log(lambda t: falling(t) + (25.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
     (found,) = examine(humped)
     assert (found.sign, found.override) == ("warmup-too-short", "warmup=linear warmup.duration=40")
+    assert found.note  # the loss ends at a quarter of its start
+    shallow = log(lambda t: 1.0 + falling(t) + (30.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
+    assert [(one.sign, one.note) for one in examine(shallow)] == [("warmup-too-short", False)]
 
 
 def test_noise_at_a_constant_rate_is_a_plateau_and_a_decay_is_not():

@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     """What is wrong with a run: the `sign`, the evidence in words, the `measure` and the `threshold` that it passed.
 
     `source` says where the threshold comes from; `override` is what to try, as an argument of `cadence train`. A `note`
-    tells of a run that learns as it should, and whose best checkpoint is from before.
+    tells of a run that learns as it should: its best checkpoint is from before, or its warm-up could be longer.
     """
 
     sign: str

@@ -34,6 +34,8 @@ HUMP = 10.0
 """The highest loss early on, as a multiple of the first; plain SGD at its best rate may have 6."""
 BACK = 0.9
 """The last loss of a run that has come back from a hump, as a multiple of the first."""
+FAR = 0.5
+"""The last loss of a run that a hump has done no harm, as a multiple of the first: as by Adagrad."""
 LOW, LONG, STILL = 0.01, 0.35, 0.01
 """A low rate, as a share of the peak; a long part, as a share of the run; a fall that counts as none, as a share of
 the whole fall."""
@@ -105,7 +107,8 @@ def short_warmup(log: Log) -> Iterator[Finding]:
             "warm-up keeps early updates from a region of high curvature (Kalra & Barkeshli 2024, arXiv:2406.09405)"
         )
         longer = max(2 * log.warmup, log.total // 10)
-        yield Finding("warmup-too-short", seen, most, HUMP, source, f"warmup=linear warmup.duration={longer}")
+        override = f"warmup=linear warmup.duration={longer}"
+        yield Finding("warmup-too-short", seen, most, HUMP, source, override, note=last < FAR * first)
 
 
 def early_floor(log: Log) -> Iterator[Finding]:
