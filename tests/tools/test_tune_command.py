@@ -299,6 +299,7 @@ def test_the_report_takes_its_folder(tuned, capsys):
         (("--of", "lr,lr"), "names 2 numbers"),
         (("--seeds", "0"), "--seeds=0"),
         (("--whole", "-1"), "--whole=-1"),
+        (("--whole", "1"), "one run decides nothing"),
         (("--jobs", "0"), "--jobs=0"),
         (("--budget", "soon"), "--budget=.soon. is not a duration"),
         (("optimizer=adagrad", "--of", "momentum"), "has no optimizer.momentum"),

@@ -46,6 +46,8 @@ def main(words: list[str] | None = None) -> None:
     axes_of(options.of)
     integer("--seeds", options.seeds, "give 1 to 20.", high=20)
     integer("--whole", options.whole, "give 2 to 20 whole runs, or 0 for none.", low=0, high=20)
+    if options.whole == 1:
+        raise ConfigError("--whole=1: one run decides nothing: give 2 to 20, or 0 for none.")
     integer("--jobs", options.jobs, "give 1 to 64.", high=64)
     needed_for_pictures()
     cfg = compose_config(options.overrides, options)
