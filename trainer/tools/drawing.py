@@ -22,17 +22,23 @@ def needed_for_pictures() -> None:
 
 @contextmanager
 def _undocumented() -> Iterator[None]:
-    """In a command, matplotlib is imported without the texts of help() on properties, a quarter of the time."""
+    """In a command, matplotlib is imported without texts and signatures for help(), a quarter of the time."""
     artist = needed("matplotlib.artist", "a picture")
-    describe = getattr(artist, "kwdoc", None)
-    if describe is None or not _commands:
+    left_out = {
+        (artist, "kwdoc"): lambda kind: "",
+        (artist.Artist, "_update_set_signature_and_docstring"): classmethod(lambda kind: None),
+    }
+    before = {place: vars(place[0]).get(place[1]) for place in left_out}
+    if not _commands or None in before.values():
         yield
         return
-    artist.kwdoc = lambda kind: ""
+    for (owner, name), empty in left_out.items():
+        setattr(owner, name, empty)
     try:
         yield
     finally:
-        artist.kwdoc = describe
+        for (owner, name), made in before.items():
+            setattr(owner, name, made)
 
 
 def series_color(i: int) -> str:

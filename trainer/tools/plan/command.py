@@ -30,7 +30,6 @@ from trainer.config.lr_policy import GroupFacts, Groups
 from trainer.config.resolve import plan_of
 from trainer.config.settings import Settings, settings_of
 from trainer.files.plain import read_text
-from trainer.log.scalars import Points, scalars
 from trainer.lr import ConfigError, Plan, rules
 from trainer.lr.backoff import rollbacks
 from trainer.tools.drawing import needed_for_pictures
@@ -165,8 +164,10 @@ def _reading(history: Sequence[Any]) -> Iterator[None]:
         ) from error
 
 
-def applied(folder: Path) -> dict[str, Points]:
+def applied(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What the log of a run holds of its learning rate (the first group's) and its loss, update by update."""
+    from trainer.log.scalars import scalars  # late: protobuf
+
     logged = scalars(folder, ("lr/", "train/loss"))
     rates = [tag for tag in logged if tag.startswith("lr/")]
     if not rates:
