@@ -1,12 +1,9 @@
 """The command `cadence`, also `python -m cadence`: runs the command that its first argument names."""
 
-import atexit
 import importlib
 import os
 import runpy
 import sys
-import threading
-from typing import NoReturn
 
 TRAIN = "cadence.train"
 COMMANDS = {
@@ -105,28 +102,6 @@ def run(name: str, words: list[str]) -> int:
         resume_collector()
 
 
-def exit_process(code: int) -> NoReturn:
-    """End the process with an exit code, a plan without the 0.1 s in which Python takes matplotlib apart.
-
-    Threads are waited for, what is registered for the end is called, and what was printed is written, as always.
-    """
-    if sys.argv[:1] == ["cadence plan"]:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-        try:
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
-        except (OSError, ValueError):
-            sys.exit(code)  # which tells it
-        os._exit(code)
-    sys.exit(code)
-
-
-def command_line() -> NoReturn:
-    """`main`, as a process of its own."""
-    exit_process(main())
-
-
 def usage() -> str:
     """What --help prints."""
     width = max(map(len, COMMANDS)) + 2
@@ -136,4 +111,4 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    command_line()
+    sys.exit(main())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cadence.__main__ import exit_process, run  # noqa: E402
+from cadence.__main__ import run  # noqa: E402
 
 if __name__ == "__main__":
-    exit_process(run("plan", sys.argv[1:]))
+    sys.exit(run("plan", sys.argv[1:]))

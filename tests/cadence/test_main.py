@@ -26,15 +26,3 @@ def test_a_reader_that_has_left_is_no_error(words):
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=100)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
-
-
-def test_a_plan_leaves_at_once_and_loses_nothing():
-    code = (
-        "import atexit, sys; from cadence.__main__ import exit_process; atexit.register(print, 'end'); print('begin'); "
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code} sys.argv = ['cadence plan']; exit_process(3)"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert (done.returncode, done.stdout.split()) == (3, ["begin", "end"])
