@@ -53,6 +53,8 @@ class Tuner:
     notes: list[str] = field(default_factory=list)
     trained: dict[Member, Outcome] = field(default_factory=dict)
     stages: list[StageResult] = field(default_factory=list)
+    swept: int = 0
+    """The updates of the range test."""
 
     def __post_init__(self) -> None:
         settings = settings_of(self.cfg)
@@ -77,6 +79,7 @@ class Tuner:
         """
         started = time.monotonic()
         start = self._start()
+        self.swept = start.updates
         coarse = self._coarse(start.points)
         fine = self._train_whole_runs(self._fine(coarse))
         changes = expected_changes(self.resolved, [axis.name for axis in self.axes], self.stages)
@@ -88,7 +91,7 @@ class Tuner:
             notes=[start.note, *self.notes],
             changes=changes,
             total=self.total,
-            made=self._made + start.updates,
+            made=self._made,
             seconds=time.monotonic() - started,
             ratio=self._ratio_of_groups(),
         )
@@ -196,7 +199,7 @@ class Tuner:
 
     @property
     def _made(self) -> int:
-        return sum(outcome.updates for outcome in self.trained.values())
+        return self.swept + sum(outcome.updates for outcome in self.trained.values())
 
     @property
     def _ends_with_whole_runs(self) -> bool:
