@@ -18,6 +18,7 @@ import torch  # noqa: E402
 from experiments.doctor_cases.families import USED  # noqa: E402
 from experiments.doctor_cases.runs import cases  # noqa: E402
 from experiments.doctor_cases.second import SECOND  # noqa: E402
+from experiments.doctor_cases.third import THIRD  # noqa: E402
 from experiments.doctor_cases.unseen import UNSEEN  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.doctor import examine  # noqa: E402
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("which", choices=("used", "unseen"), help="the families that set the thresholds, or others")
     parser.add_argument("--only", nargs="+", metavar="FAMILY", help="some of them")
     options = parser.parse_args(arguments)
-    families = {"used": {**USED, **SECOND}, "unseen": UNSEEN}[options.which]
+    families = {"used": {**USED, **SECOND, **THIRD}, "unseen": UNSEEN}[options.which]
     if unknown := sorted({*(options.only or ())} - families.keys()):
         raise ConfigError(f"{unknown[0]} is not a family: choose from {', '.join(families)}.")
     torch.set_num_threads(1)

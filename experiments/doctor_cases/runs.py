@@ -25,6 +25,9 @@ OPTIMIZERS: dict[str, tuple[float, Any]] = {
     "adamax": (1e-2, torch.optim.Adamax),
     "nesterov": (1e-1, partial(torch.optim.SGD, momentum=0.9, nesterov=True)),
     "sgd": (1e-1, torch.optim.SGD),
+    "amsgrad": (1e-3, partial(torch.optim.Adam, amsgrad=True)),
+    "adadelta": (1.0, torch.optim.Adadelta),
+    "adafactor": (1e-2, torch.optim.Adafactor),
     "lion": (1e-3, lambda *weights, **settings: Lion(*weights, **settings)),
 }
 """The middle of the grid of rates, and how each is made."""

@@ -1,81 +1,120 @@
 """Families that had no part in the doctor's thresholds: they were written after the last of them, and run once."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_iris, load_sample_images
 from torch import Tensor, nn
 
-from experiments.doctor_cases.families import Family, Samples, digit_rows, drawn, entropy, integers, perceptron
-from experiments.doctor_cases.second import table
+from experiments.doctor_cases.families import Family, Samples, digits, drawn, entropy, integers, perceptron
 
 
-def iris() -> Samples:
-    """150 flowers of three kinds."""
-    return table(load_iris, 60, 30)
+def spirals() -> Samples:
+    """Points on three spirals around each other."""
+    targets, far = integers(80, 3, 3000), torch.rand(3000, generator=torch.Generator().manual_seed(81))
+    angles = 2 * math.pi * (targets / 3 + far)
+    points = far[:, None] * torch.stack([angles.cos(), angles.sin()], 1)
+    return Samples(2 * points + 0.04 * drawn(82, 3000, 2), targets, 500)
 
 
-def photograph() -> Samples:
-    """Places in scikit-learn's photograph of a flower as waves; the target is the brightness there."""
-    grey = torch.tensor(load_sample_images().images[1]).float().mean(2)
-    rows, columns = integers(61, 427, 4000), integers(62, 640, 4000)
-    places = torch.stack([rows / 427, columns / 427], 1) @ (4 * drawn(63, 2, 24))
-    values = grey[rows, columns]
-    return Samples(torch.cat([places.sin(), places.cos()], 1), ((values - values.mean()) / values.std())[:, None], 500)
+def pairs() -> Samples:
+    """Two digits: is the first the larger one? The target of equal ones is no."""
+    whole, first, second = digits(), integers(83, 1797, 3000), integers(84, 1797, 3000)
+    larger = (whole.targets[first] > whole.targets[second]).long()
+    return Samples(torch.stack([whole.inputs[first], whole.inputs[second]], 1), larger, 500)
 
 
-def order() -> Samples:
-    """Series of 32 values with a high and a low peak under noise: which of them comes first?"""
-    series, places = 0.7 * drawn(64, 3000, 32), torch.rand(3000, 32, generator=torch.Generator().manual_seed(65))
-    high, low = places.topk(2, dim=1).indices.T
-    every = torch.arange(3000)
-    series[every, high] += 3.0
-    series[every, low] -= 3.0
-    return Samples(series[:, None], (high < low).long(), 500)
+def graphs() -> Samples:
+    """Graphs of ten nodes, in which neighbours are alike, unlike or neither in two of six features."""
+    kinds, features = integers(85, 3, 3000), drawn(86, 3000, 10, 6)
+    edges = (torch.rand(3000, 10, 10, generator=torch.Generator().manual_seed(87)) < 0.3).float().triu(1)
+    edges = edges + edges.transpose(1, 2)
+    near = edges @ features / edges.sum(2, keepdim=True).clamp(min=1)
+    features[..., :2] += 1.5 * (kinds - 1)[:, None, None] * near[..., :2]
+    return Samples(torch.cat([edges, features], 2), kinds, 500)
 
 
-def masked() -> Samples:
-    """Digits whose lower half is hidden; the target is the whole digit."""
-    whole = digit_rows().inputs
-    seen = whole.clone()
-    seen[:, 4:] = 0.0
-    return Samples(seen.flatten(1), whole.flatten(1), 397)
+def mixture() -> Samples:
+    """Spectra of forty values: shares of three peaks at fixed places, under noise; the targets are the shares."""
+    shares = torch.distributions.Dirichlet(torch.ones(3))
+    torch.manual_seed(88)
+    parts = shares.sample((2500,))
+    places = torch.arange(40.0)
+    peaks = torch.exp(-(((places - torch.tensor([[12.0], [18.0], [26.0]])) / 5) ** 2))
+    spectra = parts @ peaks + 0.1 * drawn(89, 2500, 40)
+    return Samples(spectra, (parts - parts.mean(0)) / parts.std(0), 400)
 
 
-def clouds() -> Samples:
-    """Clouds of points in twelve dimensions, of five classes that overlap."""
-    targets = integers(66, 5, 3000)
-    return Samples(drawn(67, 5, 12)[targets] + 1.2 * drawn(68, 3000, 12), targets, 500)
+def jumps() -> Samples:
+    """Series of 16 values of noise and a jump in one of its quarters."""
+    quarter, offset = integers(90, 4, 3000), integers(91, 4, 3000)
+    after = torch.arange(16) >= (4 * quarter + offset)[:, None]
+    return Samples((2.0 * after + 0.7 * drawn(92, 3000, 16))[..., None], quarter, 500)
 
 
-class Dilated(nn.Module):
-    """Convolutions along a series, each twice as far as the one before: Yu & Koltun 2015, arXiv:1511.07122."""
+def rings() -> Samples:
+    """Points in eight dimensions, of four classes by the radius in three of them."""
+    points = drawn(93, 3000, 8)
+    radius = points[:, :3].norm(dim=1)
+    edges = radius.quantile(torch.tensor([0.25, 0.5, 0.75]))
+    return Samples(points, torch.bucketize(radius, edges), 500)
+
+
+class Siamese(nn.Module):
+    """The same perceptron for both of two inputs, and one for what it makes of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[Any] = [nn.Conv1d(1, 24, 3, padding=1), nn.ReLU()]
-        for far in (2, 4, 8):
-            layers += [nn.Conv1d(24, 24, 3, padding=far, dilation=far), nn.ReLU()]
-        self.layers, self.head = nn.Sequential(*layers), nn.Linear(24, 2)
+        self.each, self.both = perceptron([64, 48, 24], nn.ReLU), perceptron([48, 32, 2], nn.ReLU)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.layers(inputs).mean(2))
+        return self.both(torch.relu(self.each(inputs)).flatten(1))
 
 
-class Sines(nn.Module):
-    """Sines in place of an activation: Sitzmann et al. 2020, arXiv:2006.09661."""
+class GraphNet(nn.Module):
+    """Each node and the mean of its neighbours, twice: Hamilton et al. 2017, arXiv:1706.02216."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(12, 32), nn.Linear(64, 32), nn.Linear(32, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.sin(math.pi * inputs)
+        edges, states = inputs[..., :10], inputs[..., 10:]
+        mean = edges / edges.sum(2, keepdim=True).clamp(min=1)
+        for layer in (self.first, self.second):
+            states = torch.relu(layer(torch.cat([states, mean @ states], 2)))
+        return self.head(states.mean(1))
+
+
+class Elman(nn.Module):
+    """Classes from the mean over the states of a plain recurrent net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.RNN(1, 32, batch_first=True), nn.Linear(32, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.cells(inputs)[0].mean(1))
+
+
+class Experts(nn.Module):
+    """Four perceptrons, mixed by the weights that a linear layer gives: Jacobs et al. 1991."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights, self.experts = nn.Linear(8, 4), nn.ModuleList(perceptron([8, 24, 4], nn.GELU) for _ in range(4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = torch.stack([expert(inputs) for expert in self.experts], 1)
+        return (self.weights(inputs).softmax(1)[..., None] * outputs).sum(1)
 
 
 UNSEEN = {
-    "iris": Family(iris, lambda: perceptron([4, 16, 3], nn.Softplus), entropy, "momentum", 300),
-    "photograph": Family(photograph, lambda: perceptron([48, 48, 48, 1], Sines), F.mse_loss, "nadam", 500),
-    "order": Family(order, Dilated, entropy, "adamw", 400),
-    "masked": Family(masked, lambda: perceptron([64, 64, 64], nn.Hardswish), F.smooth_l1_loss, "adagrad", 400),
-    "clouds": Family(clouds, lambda: perceptron([12, 32, 32, 5], nn.Mish), F.multi_margin_loss, "rmsprop", 400),
+    "spirals": Family(spirals, lambda: perceptron([2, 64, 64, 3], nn.CELU), entropy, "amsgrad", 500),
+    "pairs": Family(pairs, Siamese, entropy, "adafactor", 400),
+    "graphs": Family(graphs, GraphNet, entropy, "adamw", 400),
+    "mixture": Family(mixture, lambda: perceptron([40, 48, 3], nn.Softplus, nn.LayerNorm), F.mse_loss, "sgd", 500),
+    "jumps": Family(jumps, Elman, entropy, "rmsprop", 400),
+    "rings": Family(rings, Experts, entropy, "adadelta", 500),
 }
 """The names of the optimizers are those of `runs.OPTIMIZERS`."""

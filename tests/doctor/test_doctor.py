@@ -88,7 +88,8 @@ def falling(t):
 def log(loss, rate=lambda t: 0.1, updates=400, **more):
     series = {"train/loss": curve(loss, updates), "lr/all": curve(rate, updates)}
     valid = more.pop("valid", loss)
-    series["val/loss"] = Series(range(19, updates, 20), [valid(t) for t in range(19, updates, 20)])
+    if valid is not None:
+        series["val/loss"] = Series(range(19, updates, 20), [valid(t) for t in range(19, updates, 20)])
     series |= more.pop("series", {})
     return Log(series, updates, lr=0.1, **more)
 
@@ -102,6 +103,8 @@ def test_a_hump_at_the_start_is_a_short_warmup():
     (found,) = examine(humped)
     assert (found.sign, found.override) == ("warmup-too-short", "warmup=linear warmup.duration=40")
     assert found.note  # the loss ends at a quarter of its start
+    wild = log(lambda t: falling(t) + (4000.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
+    assert [(one.sign, one.note) for one in examine(wild)] == [("warmup-too-short", False)]
     shallow = log(lambda t: 1.0 + falling(t) + (30.0 if 4 < t < 20 else 0.0), lambda t: 0.1 * (1 - t / 400))
     assert [(one.sign, one.note) for one in examine(shallow)] == [("warmup-too-short", False)]
 
@@ -117,6 +120,7 @@ def test_noise_at_a_constant_rate_is_a_plateau_and_a_decay_is_not():
     assert of(log(noisy, **long)) == ["plateau-ignored"]
     assert of(log(noisy, lambda t: 0.1 * (1 - t / 2000), **long)) == []
     assert of(log(noisy, updates=2000, valid=lambda t: 2 - t / 1500)) == []
+    assert of(log(noisy, updates=2000, valid=lambda t: 1 + t / 1500)) == ["over-fitting"]
 
 
 def test_a_batch_beyond_the_noise_scale_is_named():
@@ -181,11 +185,25 @@ def test_one_noisy_batch_at_the_start_is_neither_a_fall_nor_a_rise():
 
 def test_a_trend_that_goes_on_is_a_low_rate_and_one_that_has_ended_is_not():
     spent = [sum(cosine(i) for i in range(t)) for t in range(401)]
-    assert of(log(noisy(lambda t: 2.3 - 0.1 * spent[t] / spent[-1], 0.02), cosine)) == ["lr-too-low"]
-    assert of(log(noisy(lambda t: 2.2 + 0.1 * math.exp(-t / 10), 0.02), cosine)) == ["not-learning"]
+    assert of(log(noisy(lambda t: 2.3 - 0.1 * spent[t] / spent[-1], 0.02), cosine, valid=None)) == ["lr-too-low"]
+    assert of(log(noisy(lambda t: 2.2 + 0.1 * math.exp(-t / 10), 0.02), cosine, valid=None)) == ["not-learning"]
     for fall, found in ((0.5, ["lr-too-low"]), (1.2, [])):
         steady = noisy(lambda t, fall=fall: 2.3 - fall * (spent[t] / spent[-1]) ** 1.2, 0.02)
-        assert of(log(steady, cosine)) == found
+        assert of(log(steady, cosine, valid=None)) == found
+
+
+def test_a_validation_loss_that_falls_all_the_time_shows_a_low_rate_through_the_noise_of_batches():
+    spent = [sum(cosine(i) for i in range(t)) for t in range(401)]
+
+    def creeping(t, by=0.3, ends=1.0):
+        return 2.3 - by * min(spent[t] / spent[-1], ends)
+
+    still = noisy(creeping, 0.5)
+    (found,) = examine(log(still, cosine, valid=creeping))
+    assert (found.sign, "falls all the time" in found.seen) == ("lr-too-low", True)
+    for valid in (lambda t: creeping(t, ends=0.5), lambda t: 2.3 + 0.1 * math.sin(t), lambda t: 2.0 + t / 4000):
+        assert "lr-too-low" not in of(log(still, cosine, valid=valid))
+    assert of(log(noisy(lambda t: creeping(t, 1.5), 0.5), cosine, valid=lambda t: creeping(t, 1.5))) == []
 
 
 def test_a_loss_that_is_thrown_up_and_then_falls_far_has_no_rate_that_is_too_high():

@@ -1,13 +1,18 @@
 """How the loss of a run went: the numbers that the signs of a wrong rate compare."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import fmean, median
 
 from trainer.doctor.log import Log
 from trainer.doctor.statistics import Block, Trend, blocks, half_spent, noise, running_medians, trend
+
+VALIDATIONS, FALLING, SLOWLY = 6, 0.95, 0.5
+"""How many validations show whether their loss falls all the time and slowly; if so, its fall is more than this share
+of the way that it goes, and less than this share of its first value."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Course:
     part of the fall to the lowest block that is lost again at the end, and `undone_most` the largest part on the way,
     with its standard errors in `undone_score`. `risen` is the sum of the rises from block to block that are more than
     noise, where the rate does not rise, as a share of the fall. `shrunk` is the gradient norm of the last fifth as a
-    multiple of the first five. `forgotten` is Σ ηλ, the rates times the weight decay: a weight keeps exp(-Σ ηλ) of its
-    first value.
+    multiple of the first five. `steady` is the late slope of a validation loss that falls all the time and slowly, over
+    its early slope, both per unit of rate; 0 where it does not fall so, and None where there are too few validations.
+    `forgotten` is Σ ηλ, the rates times the weight decay: a weight keeps exp(-Σ ηλ) of its first value.
     """
 
     losses: Sequence[float]
@@ -39,6 +45,7 @@ class Course:
     undone_score: float
     risen: float
     shrunk: float
+    steady: float | None
     forgotten: float
 
     @classmethod
@@ -58,7 +65,8 @@ class Course:
         return cls(
             losses, start, sigma, max(tops), log.loss.updates[tops.index(max(tops))], median(losses[-(count // 10) :]),
             parts, trend(losses, rates), trend(losses[:half], rates[:half]), trend(losses[half:], rates[half:]),
-            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), sum(known.values()) * log.weight_decay,
+            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _steady(log),
+            sum(known.values()) * log.weight_decay,
         )  # fmt: skip
 
     @property
@@ -96,13 +104,13 @@ def _undone(parts: Sequence[Block], start: float) -> tuple[float, float, float]:
 
 
 def _risen(parts: Sequence[Block], start: float, rates: Sequence[float]) -> float:
-    """The rises of two standard errors and more, where the rate does not rise, as a share of the fall."""
+    """The rises of three standard errors and more, where the rate does not rise, as a share of the fall."""
     fall = start - min(part.middle for part in parts)
     rises = [
         after.middle - before.middle
         for before, after in pairwise(parts)
         if rates[after.begin] <= 1.001 * rates[before.begin]
-        and after.middle - before.middle > 2 * math.hypot(before.error, after.error)
+        and after.middle - before.middle > 3 * math.hypot(before.error, after.error)
     ]
     return sum(rises) / fall if fall > 0 else 0.0
 
@@ -111,3 +119,20 @@ def _shrunk(log: Log) -> float:
     norms = log.finite("train/grad_norm").values
     first = median(norms[:5]) if norms else 0.0
     return median(norms[-max(1, len(norms) // 5) :]) / first if first > 0 else 1.0
+
+
+def _steady(log: Log) -> float | None:
+    valid, rates = log.finite("val/loss"), log.rate
+    if len(valid) < VALIDATIONS or not len(rates):
+        return None
+    sums = list(accumulate(rates.values))
+    spent = [sums[max(0, bisect_right(rates.updates, t) - 1)] for t in valid.updates]
+    path = math.fsum(abs(b - a) for a, b in pairwise(valid.values))
+    middle = min(range(1, len(spent) - 1), key=lambda i: abs(2 * spent[i] - spent[0] - spent[-1]))
+    first, fall = valid.values[0], valid.values[0] - valid.values[-1]
+    if not (spent[0] < spent[middle] < spent[-1] and FALLING * path < fall < SLOWLY * first):
+        return 0.0
+    early, late = (
+        (valid.values[b] - valid.values[a]) / (spent[b] - spent[a]) for a, b in ((0, middle), (middle, len(spent) - 1))
+    )
+    return late / early if early < 0 else 0.0

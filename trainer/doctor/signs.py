@@ -30,12 +30,12 @@ from trainer.doctor.verdict import lower_lr, verdict
 
 LEAST = 40
 """In a run of fewer updates only numbers that are not finite are reported."""
-HUMP = 10.0
-"""The highest loss early on, as a multiple of the first; plain SGD at its best rate may have 6."""
+HUMP, WILD = 10.0, 1e3
+"""The highest loss early on, as a multiple of the first: plain SGD at its best rate may have 6, Adagrad 200."""
 BACK = 0.9
 """The last loss of a run that has come back from a hump, as a multiple of the first."""
 FAR = 0.5
-"""The last loss of a run that a hump has done no harm, as a multiple of the first: as by Adagrad."""
+"""The last loss of a run that a hump has done no harm, as a multiple of the first."""
 LOW, LONG, STILL = 0.01, 0.35, 0.01
 """A low rate, as a share of the peak; a long part, as a share of the run; a fall that counts as none, as a share of
 the whole fall."""
@@ -108,7 +108,8 @@ def short_warmup(log: Log) -> Iterator[Finding]:
         )
         longer = max(2 * log.warmup, log.total // 10)
         override = f"warmup=linear warmup.duration={longer}"
-        yield Finding("warmup-too-short", seen, most, HUMP, source, override, note=last < FAR * first)
+        harmless = last < FAR * first and most < WILD
+        yield Finding("warmup-too-short", seen, most, HUMP, source, override, note=harmless)
 
 
 def early_floor(log: Log) -> Iterator[Finding]:
@@ -143,7 +144,7 @@ def ignored_plateau(log: Log) -> Iterator[Finding]:
     best = min(log.finite("val/loss").between(0, begin), default=min(valid))
     late = log.loss.between(begin, log.made)
     noise = median(abs(value - after) for value in late) / (abs(first - after) or 1.0)
-    if noise > NOISY and moved < FLAT and min(valid) > (1 - FLAT) * best:
+    if noise > NOISY and moved < FLAT and (1 - FLAT) * best < min(valid) < RISEN * best:
         seen = (
             f"over the last {1 - LATE:.0%} of the run the training loss moves by {moved:.1%} of its fall, "
             f"the validation loss finds no new best, and the rate stays above {HIGH:.0%} of its peak"

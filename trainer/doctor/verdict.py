@@ -24,8 +24,8 @@ LARGE = 1e3
 """A loss of a mean over samples that only targets of another scale start with."""
 MOVED, LITTLE, SOME, FLAT = 0.05, 0.12, 0.25, 0.05
 """Shares of the start by which a loss has moved, little, or some; and late slope over early slope of an ended fall."""
-PROPORTIONAL, HARDLY = 0.6, 0.3
-"""Late slope over early slope of a fall in proportion to the rates, after some fall, and after hardly any."""
+PROPORTIONAL, HARDLY = 0.5, 0.3
+"""Late slope over early slope of a fall in proportion to the rates; and of the training loss after hardly any fall."""
 STEADY = 0.3
 """Share of the start up to which a fall that has not slowed at all tells of a low rate; healthy runs fall farther."""
 SURE, LIKELY, HINT = 6.0, 5.0, 2.5
@@ -60,6 +60,8 @@ def zero_gradients(log: Log, course: Course) -> Finding | None:
 
 def too_high(log: Log, course: Course) -> Finding | None:
     """The loss is thrown up and stays there, or a fall is undone, or it ends above its start."""
+    if _creeps(course):
+        return None
     start, last, peak = course.start, course.last, course.peak
     thrown = peak > start + SURE * course.sigma and peak > THROWN * start and peak - start > (start - course.lowest) / 2
     late_only = course.early.score > -HINT and last > FAR * start  # it falls only where the rate is low
@@ -73,7 +75,7 @@ def too_high(log: Log, course: Course) -> Finding | None:
             f"end, {course.undone_most:.0%} on the way"
         )
         return Finding("lr-too-high", seen, course.undone, UNDONE, STABLE, lower_lr(log, 3))
-    real = course.fallen > MOVED and course.whole.score < -LIKELY
+    real = course.fallen > LITTLE and course.whole.score < -LIKELY
     if real and course.risen > UNDONE and last > FAR * start:
         seen = (
             f"where the rate does not rise, the loss rises again by {course.risen:.0%} of its whole fall, and ends at "
@@ -109,13 +111,7 @@ def large_updates(log: Log, course: Course) -> Finding | None:
 
 
 def _undone(course: Course) -> bool:
-    fall = course.start - course.lowest
-    return (
-        fall > SURE / 2 * course.sigma
-        and course.undone > UNDONE
-        and course.undone_most > 1.2 * UNDONE
-        and course.undone_score > SURE
-    )
+    return course.undone > UNDONE and course.undone_most > 1.2 * UNDONE and course.undone_score > SURE
 
 
 def weight_decay(log: Log, course: Course) -> Finding | None:
@@ -142,23 +138,36 @@ def target_scale(log: Log, course: Course) -> Finding | None:
 
 def too_low(log: Log, course: Course) -> Finding | None:
     """The loss still falls at the end, and as fast per unit of rate as at the start, but has not fallen far."""
-    early, late, whole = course.early, course.late, course.whole
-    hardly = course.fallen < MOVED or course.last > (1 - MOVED) * course.start
-    if hardly:
-        goes_on = late.slope < HARDLY * early.slope or early.score > -HINT
-        falls = whole.score < -LIKELY and late.score < -HINT and course.last < course.start
-        found = falls and goes_on and course.at_once < 0.5
+    if course.steady is not None:
+        found, measured = _creeps(course), (course.steady, PROPORTIONAL)
+        how = (
+            f"the validation loss falls all the time, {course.steady:.2g} times as fast per unit of rate late as early"
+        )
     else:
-        near = course.last > (1 - STEADY) * course.start
-        share = PROPORTIONAL if course.last > (1 - LITTLE) * course.start else 1.0
-        found = near and late.score < -SURE and late.slope < share * early.slope < 0
+        found, measured = _trend_goes_on(course), (course.fallen, LITTLE)
+        how = f"{-course.late.score:.0f} standard errors in the second half of the sum of the rates"
     if not found:
         return None
-    seen = (
-        f"the loss has fallen from {course.start:.4g} to {course.last:.4g}, and still falls at the end: "
-        f"{-late.score:.0f} standard errors in the second half of the sum of the rates"
-    )
-    return Finding("lr-too-low", seen, course.fallen, LITTLE, LINEAR, higher_lr(log, 10))
+    seen = f"the loss has fallen from {course.start:.4g} to {course.last:.4g}, and still falls at the end: {how}"
+    return Finding("lr-too-low", seen, *measured, LINEAR, higher_lr(log, 10))
+
+
+def _creeps(course: Course) -> bool:
+    """Whether the validation loss, which has no noise of batches, falls in proportion to the rates, and not far."""
+    near = course.last > (1 - STEADY) * course.start
+    return course.steady is not None and course.steady > PROPORTIONAL and near
+
+
+def _trend_goes_on(course: Course) -> bool:
+    """Whether the training loss, with the noise of its batches, falls late as early."""
+    early, late, whole = course.early, course.late, course.whole
+    if course.fallen < MOVED or course.last > (1 - MOVED) * course.start:
+        goes_on = late.slope < HARDLY * early.slope or early.score > -HINT
+        falls = whole.score < -LIKELY and late.score < -HINT and course.last < course.start
+        return falls and goes_on and course.at_once < 0.5
+    near = course.last > (1 - STEADY) * course.start
+    share = PROPORTIONAL if course.last > (1 - LITTLE) * course.start else 1.0
+    return near and late.score < -SURE and late.slope < share * early.slope < 0
 
 
 def not_learning(log: Log, course: Course) -> Finding | None:
