@@ -203,6 +203,8 @@ def test_a_validation_loss_that_falls_all_the_time_shows_a_low_rate_through_the_
     assert (found.sign, "falls all the time" in found.seen) == ("lr-too-low", True)
     for valid in (lambda t: creeping(t, ends=0.5), lambda t: 2.3 + 0.1 * math.sin(t), lambda t: 2.0 + t / 4000):
         assert "lr-too-low" not in of(log(still, cosine, valid=valid))
+    soon = noisy(lambda t: creeping(t, 0.1) - (0.5 if t > 9 else 0.05 * t), 0.02)
+    assert of(log(soon, cosine, valid=lambda t: creeping(t, 0.1) - 0.5)) == []
     assert of(log(noisy(lambda t: creeping(t, 1.5), 0.5), cosine, valid=lambda t: creeping(t, 1.5))) == []
 
 

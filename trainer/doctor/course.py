@@ -65,7 +65,7 @@ class Course:
         return cls(
             losses, start, sigma, max(tops), log.loss.updates[tops.index(max(tops))], median(losses[-(count // 10) :]),
             parts, trend(losses, rates), trend(losses[:half], rates[:half]), trend(losses[half:], rates[half:]),
-            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _steady(log),
+            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _steady(log, start, sigma),
             sum(known.values()) * log.weight_decay,
         )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _shrunk(log: Log) -> float:
     return median(norms[-max(1, len(norms) // 5) :]) / first if first > 0 else 1.0
 
 
-def _steady(log: Log) -> float | None:
+def _steady(log: Log, start: float, sigma: float) -> float | None:
     valid, rates = log.finite("val/loss"), log.rate
     if len(valid) < VALIDATIONS or not len(rates):
         return None
@@ -130,7 +130,8 @@ def _steady(log: Log) -> float | None:
     path = math.fsum(abs(b - a) for a, b in pairwise(valid.values))
     middle = min(range(1, len(spent) - 1), key=lambda i: abs(2 * spent[i] - spent[0] - spent[-1]))
     first, fall = valid.values[0], valid.values[0] - valid.values[-1]
-    if not (spent[0] < spent[middle] < spent[-1] and FALLING * path < fall < SLOWLY * first):
+    soon = start - first > max(fall, 3 * sigma)  # most of it fell before the first validation
+    if soon or not (spent[0] < spent[middle] < spent[-1] and FALLING * path < fall < SLOWLY * first):
         return 0.0
     early, late = (
         (valid.values[b] - valid.values[a]) / (spent[b] - spent[a]) for a, b in ((0, middle), (middle, len(spent) - 1))
