@@ -47,7 +47,7 @@ def signs(assembled, capsys):
         ("optimizer=sgd optimizer.lr=3 trainer.clip=1", "lr-too-high"),
         ("optimizer=sgd optimizer.lr=30 data=synthetic_regression task=regression", "not-finite"),
         ("optimizer=adamw optimizer.lr=2e-5", "lr-too-low"),
-        ("optimizer=adamw optimizer.lr=1e-8", "not-learning"),
+        ("optimizer=adamw optimizer.lr=1e-8", "lr-too-low"),
         ("optimizer=sgd optimizer.lr=0.002", "lr-too-low"),
         ("optimizer=adamw schedule=step schedule.every=10%", "floor-too-early"),
         ("optimizer=adamw data=synthetic data.samples=200 trainer.duration=100ep trainer.validate=5ep "

@@ -25,8 +25,9 @@ class Course:
     part of the fall to the lowest block that is lost again at the end, and `undone_most` the largest part on the way,
     with its standard errors in `undone_score`. `risen` is the sum of the rises from block to block that are more than
     noise, where the rate does not rise, as a share of the fall. `shrunk` is the gradient norm of the last fifth as a
-    multiple of the first five. `steady` is the late slope of a validation loss that falls all the time and slowly, over
-    its early slope, both per unit of rate; 0 where it does not fall so, and None where there are too few validations.
+    multiple of the first five. `falls` says that the validation loss falls all the time. `steady` is its late slope
+    over its early one, both per unit of rate; 0 where it does not fall all the time and slowly, and None where there
+    are too few validations.
     `forgotten` is Σ ηλ, the rates times the weight decay: a weight keeps exp(-Σ ηλ) of its first value.
     """
 
@@ -45,6 +46,7 @@ class Course:
     undone_score: float
     risen: float
     shrunk: float
+    falls: bool
     steady: float | None
     forgotten: float
 
@@ -65,7 +67,8 @@ class Course:
         return cls(
             losses, start, sigma, max(tops), log.loss.updates[tops.index(max(tops))], median(losses[-(count // 10) :]),
             parts, trend(losses, rates), trend(losses[:half], rates[:half]), trend(losses[half:], rates[half:]),
-            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _steady(log, start, sigma),
+            *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _falls(log),
+            _steady(log, start, sigma),
             sum(known.values()) * log.weight_decay,
         )  # fmt: skip
 
@@ -104,13 +107,13 @@ def _undone(parts: Sequence[Block], start: float) -> tuple[float, float, float]:
 
 
 def _risen(parts: Sequence[Block], start: float, rates: Sequence[float]) -> float:
-    """The rises of three standard errors and more, where the rate does not rise, as a share of the fall."""
+    """The rises of two standard errors and more, where the rate does not rise, as a share of the fall."""
     fall = start - min(part.middle for part in parts)
     rises = [
         after.middle - before.middle
         for before, after in pairwise(parts)
         if rates[after.begin] <= 1.001 * rates[before.begin]
-        and after.middle - before.middle > 3 * math.hypot(before.error, after.error)
+        and after.middle - before.middle > 2 * math.hypot(before.error, after.error)
     ]
     return sum(rises) / fall if fall > 0 else 0.0
 
@@ -121,17 +124,22 @@ def _shrunk(log: Log) -> float:
     return median(norms[-max(1, len(norms) // 5) :]) / first if first > 0 else 1.0
 
 
+def _falls(log: Log) -> bool:
+    values = log.finite("val/loss").values
+    path = math.fsum(abs(b - a) for a, b in pairwise(values))
+    return len(values) >= VALIDATIONS and values[0] - values[-1] > FALLING * path
+
+
 def _steady(log: Log, start: float, sigma: float) -> float | None:
     valid, rates = log.finite("val/loss"), log.rate
     if len(valid) < VALIDATIONS or not len(rates):
         return None
     sums = list(accumulate(rates.values))
     spent = [sums[max(0, bisect_right(rates.updates, t) - 1)] for t in valid.updates]
-    path = math.fsum(abs(b - a) for a, b in pairwise(valid.values))
     middle = min(range(1, len(spent) - 1), key=lambda i: abs(2 * spent[i] - spent[0] - spent[-1]))
     first, fall = valid.values[0], valid.values[0] - valid.values[-1]
     soon = start - first > max(fall, 3 * sigma)  # most of it fell before the first validation
-    if soon or not (spent[0] < spent[middle] < spent[-1] and FALLING * path < fall < SLOWLY * first):
+    if soon or not (spent[0] < spent[middle] < spent[-1] and _falls(log) and fall < SLOWLY * first):
         return 0.0
     early, late = (
         (valid.values[b] - valid.values[a]) / (spent[b] - spent[a]) for a, b in ((0, middle), (middle, len(spent) - 1))

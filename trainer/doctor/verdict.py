@@ -75,7 +75,7 @@ def too_high(log: Log, course: Course) -> Finding | None:
             f"end, {course.undone_most:.0%} on the way"
         )
         return Finding("lr-too-high", seen, course.undone, UNDONE, STABLE, lower_lr(log, 3))
-    real = course.fallen > LITTLE and course.whole.score < -LIKELY
+    real = course.fallen > LITTLE and course.whole.score < -LIKELY and not course.falls
     if real and course.risen > UNDONE and last > FAR * start:
         seen = (
             f"where the rate does not rise, the loss rises again by {course.risen:.0%} of its whole fall, and ends at "
