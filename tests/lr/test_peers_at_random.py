@@ -132,7 +132,16 @@ def test_a_schedule_is_that_of_transformers_at_any_length_and_share(total, data)
     name, theirs, schedule, made = data.draw(st.sampled_from(kinds))
     start = made.pop("start", 0.0)
     right = torch_curve(lambda o: named(name, o, width, total, **theirs), total)
-    same(ours("transformers", total, schedule, width, start, **made), right)
+    restarts = [t for t in range(width + 1, total) if (t - width) * cycles % (total - width) == 0]
+    near = restarts if schedule == "hard_restarts" else ()
+    same(ours("transformers", total, schedule, width, start, **made), right, near)
+
+
+def test_a_restart_between_two_updates_of_transformers_is_missed_by_its_rounding_alone():
+    right = torch_curve(lambda o: named("cosine_with_restarts", o, 0, 154, num_cycles=55), 154)
+    found = ours("transformers", 154, "hard_restarts", 0, cycles=55)
+    assert [t for t in range(154) if abs(found[t] - right[t]) > 1e-12] == [42, 84]
+    assert (found[42], right[42]) == (LR, 0.0)
 
 
 @given(TOTAL, st.data())
