@@ -148,12 +148,14 @@ class Recurrent(nn.Module):
 
 
 class Residual(nn.Module):
-    """A perceptron with residual blocks."""
+    """A perceptron with residual blocks of LayerNorm."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 48, blocks: int = 4) -> None:
         super().__init__()
-        self.first, self.head = nn.Linear(64, 48), nn.Linear(48, 10)
-        parts = ([nn.LayerNorm(48), nn.Linear(48, 48), nn.ELU(), nn.Linear(48, 48)] for _ in range(4))
+        self.first, self.head = nn.Linear(64, width), nn.Linear(width, 10)
+        parts = (
+            [nn.LayerNorm(width), nn.Linear(width, width), nn.ELU(), nn.Linear(width, width)] for _ in range(blocks)
+        )
         self.blocks = nn.ModuleList(nn.Sequential(*part) for part in parts)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -164,22 +166,22 @@ class Residual(nn.Module):
 
 
 class Bag(nn.Module):
-    """The mean of embeddings, and a linear layer."""
+    """The mean of the embeddings of 200 tokens, and a linear layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.tokens, self.head = nn.Embedding(200, 16), nn.Linear(16, 4)
+        self.tokens, self.head = nn.Embedding(200, width), nn.Linear(width, 4)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.tokens(inputs).mean(1))
 
 
 class Factors(nn.Module):
-    """The product of a vector for each user and one for each thing."""
+    """The product of a vector for each of 300 users and one for each of 200 things."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.users, self.things = (nn.Embedding(count, 8) for count in (300, 200))
+        self.users, self.things = (nn.Embedding(count, width) for count in (300, 200))
         for one in (self.users, self.things):
             nn.init.normal_(one.weight, std=0.3)
 
@@ -198,9 +200,10 @@ class Patches(nn.Module):
         return self.cut(inputs).flatten(2).transpose(1, 2)
 
 
-def convolution(norm: Callable[[int], nn.Module]) -> nn.Module:
-    first, second = ([nn.Conv2d(a, b, 3, 2, 1), norm(b), nn.ReLU()] for a, b in ((3, 16), (16, 32)))
-    return nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 10))
+def convolution(norm: Callable[[int], nn.Module], width: int = 16) -> nn.Module:
+    sizes = ((3, width), (width, 2 * width))
+    first, second = ([nn.Conv2d(a, b, 3, 2, 1), norm(b), nn.ReLU()] for a, b in sizes)
+    return nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * width, 10))
 
 
 def along_rows() -> nn.Module:

@@ -1,34 +1,25 @@
 """The nets of the tasks, each made by a function or class with its sizes."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from experiments.doctor_cases import families
+
+Residual, Bag, Factors, along_rows = families.Residual, families.Bag, families.Factors, families.along_rows
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
 def perceptron(sizes: list[int], activation: str = "relu", norm: bool = False) -> nn.Module:
     """A multi-layer perceptron, with BatchNorm before each activation if `norm`."""
-    layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:-1]):
-        layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+    return families.perceptron(sizes, ACTIVATIONS[activation], nn.BatchNorm1d if norm else None)
 
 
 def convolution(norm: str, width: int = 16) -> nn.Module:
     """Two strided convolutions over images (3, 16, 16), with "batch" or "group" norm."""
-    layers: list[nn.Module] = []
-    for a, b in ((3, width), (width, 2 * width)):
-        layers += [nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b) if norm == "batch" else nn.GroupNorm(4, b), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * width, 10))
-
-
-def along_rows(width: int = 32) -> nn.Module:
-    """Two convolutions along the eight rows of a digit."""
-    layers: list[nn.Module] = [nn.Conv1d(8, width, 3, padding=1), nn.GELU()]
-    layers += [nn.Conv1d(width, width, 3, padding=1), nn.GELU()]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * width, 10))
+    return families.convolution(nn.BatchNorm2d if norm == "batch" else partial(nn.GroupNorm, 4), width)
 
 
 class Recurrent(nn.Module):
@@ -44,48 +35,6 @@ class Recurrent(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         states = self.cells(self.front(inputs))[0]
         return self.head(states if self.vocabulary else states[:, -1])
-
-
-class Residual(nn.Module):
-    """A perceptron with residual blocks of LayerNorm."""
-
-    def __init__(self, width: int = 48, blocks: int = 4) -> None:
-        super().__init__()
-        self.first, self.head = nn.Linear(64, width), nn.Linear(width, 10)
-        parts = (
-            [nn.LayerNorm(width), nn.Linear(width, width), nn.ELU(), nn.Linear(width, width)] for _ in range(blocks)
-        )
-        self.blocks = nn.ModuleList(nn.Sequential(*part) for part in parts)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        states = self.first(inputs)
-        for block in self.blocks:
-            states = states + block(states)
-        return self.head(states)
-
-
-class Bag(nn.Module):
-    """The mean of the embeddings of 200 tokens, and a linear layer."""
-
-    def __init__(self, width: int = 16) -> None:
-        super().__init__()
-        self.tokens, self.head = nn.Embedding(200, width), nn.Linear(width, 4)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.head(self.tokens(inputs).mean(1))
-
-
-class Factors(nn.Module):
-    """The product of a vector for each of 300 users and one for each of 200 things."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.users, self.things = (nn.Embedding(count, width) for count in (300, 200))
-        for one in (self.users, self.things):
-            nn.init.normal_(one.weight, std=0.3)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return (self.users(inputs[:, 0]) * self.things(inputs[:, 1])).sum(1, keepdim=True)
 
 
 class Encoder(nn.Module):
