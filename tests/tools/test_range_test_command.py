@@ -15,10 +15,11 @@ from models.mlp import MLP
 from trainer.config.resolve import plan_of
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
+from trainer.lr.range_rules import OURS, Suggestion
 from trainer.lr.range_test import Sweep, edge, rates
 from trainer.run import fit
 from trainer.tools.range_test import command as range_test
-from trainer.tools.range_test import output
+from trainer.tools.range_test import output, steps
 from trainer.tools.range_test.confirm import Confirmation, Trial
 from trainer.tools.range_test.readings import cycle_bounds, upper_bound
 from trainer.tools.range_test.steps import RangeTest, finite
@@ -345,6 +346,17 @@ def test_a_loss_that_still_falls_at_the_end_is_swept_further_by_itself(tested):
     assert "Tried by itself: --end." in out
     assert numbers["sweeps"][0]["rates"][-1] > 10 or numbers["sweeps"][0]["broke"]
     assert numbers["suggestions"][0]["value"] > 1
+
+
+def test_no_remedy_is_told_that_was_not_tried(tested, monkeypatch, capsys):
+    silent = Suggestion(OURS, "planted", refused="the loss still falls.", remedy="end")
+    monkeypatch.setattr(steps, "suggestions", lambda sweeps: {OURS: silent})
+    with pytest.raises(ConfigError, match="no suggestion: the loss still falls"):
+        tested(*SMALL, "--seeds", "1", "--updates", "20", "--out", "range")
+    assert capsys.readouterr().out.count("Tried by itself: --end.") == 2
+    numbers = json.loads(Path("range.json").read_text())
+    assert len(numbers["state"]) == 3
+    assert len(numbers["sweeps"]) == 1
 
 
 def test_a_net_without_a_gradient_is_named(tested, monkeypatch):

@@ -5,7 +5,7 @@ five, for a sweep planned with N updates; and only up to its first loss that is 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainer.lr.bounds import ConfigError
@@ -105,18 +105,19 @@ def suggestions(sweeps: Sequence[Sweep]) -> dict[str, Suggestion]:
     return suggested
 
 
-def edges(sweeps: Sequence[Sweep]) -> tuple[list[Edge], list[str]]:
-    """The edges of those sweeps that have one, and why the others have none."""
-    found, reasons = [], []
+def edges(sweeps: Sequence[Sweep]) -> tuple[dict[int, Edge], list[str]]:
+    """The edge of each seed that has one, and why the others have none."""
+    found: dict[int, Edge] = {}
+    reasons: list[str] = []
     for sweep in sweeps:
         try:
-            found.append(edge(sweep))
+            found[sweep.seed] = edge(sweep)
         except ConfigError as error:
             reasons.append(f"seed {sweep.seed}: {error}")
     return found, reasons
 
 
-def agreed_edge(found: Sequence[Edge], reasons: Sequence[str], count: int) -> float:
+def agreed_edge(found: Mapping[int, Edge], reasons: Sequence[str], count: int) -> float:
     """The median edge of `count` seeds.
 
     Raises:
@@ -124,10 +125,11 @@ def agreed_edge(found: Sequence[Edge], reasons: Sequence[str], count: int) -> fl
     """
     if 2 * len(found) <= count:
         raise ConfigError(reasons[0])
-    middle = middle_rate([one.rate for one in found])
-    near = [one.rate for one in found if 1 / HALF_DECADE <= one.rate / middle <= HALF_DECADE]
-    if 2 * len(near) <= len(found):
-        ends = f"{min(one.rate for one in found):.3g} to {max(one.rate for one in found):.3g}"
+    seen = [one.rate for one in found.values()]
+    middle = middle_rate(seen)
+    near = [rate for rate in seen if 1 / HALF_DECADE <= rate / middle <= HALF_DECADE]
+    if 2 * len(near) <= len(seen):
+        ends = f"{min(seen):.3g} to {max(seen):.3g}"
         raise ConfigError(f"the seeds disagree on where training breaks, from {ends}: raise --updates, or the batch.")
     return middle
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from trainer.lr.bounds import ConfigError
 from trainer.lr.range_rules import agreed_edge, edges
-from trainer.lr.range_test import FIRST, Edge, Sweep, edge, running_median
+from trainer.lr.range_test import FIRST, Sweep, running_median
 
 ROSE, FELL = 0.1, 0.1
 """The score has begun to rise after this share of its whole rise, and has begun to fall after this share lost."""
@@ -23,17 +23,6 @@ def memory(momentum: float) -> float:
 def momentum(memory: float) -> float:
     """The momentum of a memory; 0 below one update."""
     return max(0.0, 1.0 - 1.0 / memory)
-
-
-def seen_edges(sweeps: Sequence[Sweep]) -> dict[int, Edge]:
-    """The edge of each seed that has one."""
-    found = {}
-    for one in sweeps:
-        try:
-            found[one.seed] = edge(one)
-        except ConfigError:
-            continue
-    return found
 
 
 def upper_bound(sweeps: Sequence[Sweep], of: str) -> float:

@@ -17,11 +17,11 @@ from trainer.config.components import Parts, build
 from trainer.config.resolve import resolve
 from trainer.config.settings import Settings
 from trainer.lr import ConfigError
-from trainer.lr.range_rules import OURS, Suggestion, suggestions
+from trainer.lr.range_rules import OURS, Suggestion, edges, suggestions
 from trainer.lr.range_test import Edge, Sweep, rates
 from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import confirm
-from trainer.tools.range_test.readings import cycle_bounds, median_bounds, seen_edges, upper_bound
+from trainer.tools.range_test.readings import cycle_bounds, median_bounds, upper_bound
 from trainer.tools.range_test.sweep import fingerprint, scored_by, sweep
 from trainer.tools.writable import save_numbers
 
@@ -68,17 +68,18 @@ class RangeTest:
     def make_sweeps(self) -> None:
         """Sweep with each seed, and apply the rules; where these cannot read the curve, try what may help."""
         options = self.options
-        for _ in range(TRIES + 1):
+        tries = TRIES if (options.of, options.start, options.end) == ("lr", None, None) else 0
+        for left in reversed(range(tries + 1)):
             self.sweeps.clear()
             for i in range(options.seeds):
                 self._show(f"sweep {i + 1} of {options.seeds}")
                 self.sweeps.append(self._sweep(self.first + i, options.of, self.values, self.loss))
             self._show("")
-            self.edges = seen_edges(self.sweeps)
+            self.edges, _ = edges(self.sweeps)
             if options.of != "lr":
                 return
             self.suggestions = suggestions(self.sweeps)
-            if not (remedy := self.suggestions[OURS].remedy) or (options.start, options.end) != (None, None):
+            if not left or not (remedy := self.suggestions[OURS].remedy):
                 return
             low, high, more = REMEDIES[remedy]
             self.notes.append(f"{self.suggestions[OURS].refused} Tried by itself: --{remedy}.")
