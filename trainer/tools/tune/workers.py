@@ -125,15 +125,11 @@ def serve(pipe: Connection, members: Members) -> None:
 @contextmanager
 def _given(own: dict[str, str]) -> Iterator[None]:
     """What a process that is started here inherits: variables, and that Ctrl-C is ignored."""
-    before = {name: os.environ.get(name) for name in own}
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before, handler = dict(os.environ), signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(own)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
