@@ -85,7 +85,11 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Judge the tasks, and print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", default="fitted", help="fitted, held-out, all, or names, with commas (fitted)")
+    parser.add_argument(
+        "--tasks",
+        default="fitted",
+        help="fitted (with those held out before), held-out, all, or names, with commas (fitted)",
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/rates"))
     given = parser.parse_args()
     rows = []

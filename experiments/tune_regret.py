@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from experiments.rates import peers  # noqa: E402
-from experiments.rates.tasks import CONF, FITTED, HELD_OUT, TASKS  # noqa: E402
+from experiments.rates.tasks import CONF, FITTED, HELD_OUT, TASKS, USED  # noqa: E402
 from experiments.rates.truth import GRID_RUNS, Truth  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
 from trainer.tools.tune import command  # noqa: E402
 
-SETS = {"held-out": HELD_OUT, "fitted": FITTED, "all": TASKS}
+SETS = {"held-out": HELD_OUT, "fitted": FITTED | USED, "all": TASKS}
 WAYS = ("tune", "lr_find", "valley", "TPE")
 
 

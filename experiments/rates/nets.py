@@ -6,10 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from experiments.doctor_cases import families
+from experiments.doctor_cases import families, second, third, unseen
 
 Residual, Bag, Factors, along_rows = families.Residual, families.Bag, families.Factors, families.along_rows
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU}
+Mixer, DeepSet, sound = second.Mixer, second.DeepSet, second.sound
+Dilated, GraphNet, Elman, Experts = third.Dilated, unseen.GraphNet, unseen.Elman, unseen.Experts
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "sine": third.Sines}
 
 
 def perceptron(sizes: list[int], activation: str = "relu", norm: bool = False) -> nn.Module:

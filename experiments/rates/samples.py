@@ -8,7 +8,7 @@ from torch import Tensor
 from data.bounds import share
 from data.module import DataModule, Splits
 from data.source import Memory
-from experiments.doctor_cases import families
+from experiments.doctor_cases import families, second, third, unseen
 
 MADE = {
     "digits": families.digits,
@@ -19,6 +19,16 @@ MADE = {
     "bars": families.bars,
     "bags": families.bags,
     "ratings": families.ratings,
+    "photographs": second.photographs,
+    "tones": second.tones,
+    "sets": second.sets,
+    "order": third.order,
+    "photograph": third.photograph,
+    "graphs": unseen.graphs,
+    "jumps": unseen.jumps,
+    "mixture": unseen.mixture,
+    "rings": unseen.rings,
+    "spirals": unseen.spirals,
 }
 
 

@@ -1,7 +1,8 @@
-"""Twenty-eight tasks by which the rules of the range test are fitted, and fourteen that no rule has seen.
+"""Tasks by which the rules of the range test and the tune are fitted, and fourteen that no rule has seen.
 
-A task is a net, its data and an optimizer, as overrides of `cadence train --config-dir experiments/rates/conf`. The
-tasks held out were chosen before any of them was trained, and differ from the others in their nets.
+A task is a net, its data and an optimizer, as overrides of `cadence train --config-dir experiments/rates/conf`. Those
+held out were chosen before any of them was trained, and differ from the others in their nets. `USED` was held out for
+the rules before the present ones.
 """
 
 from argparse import Namespace
@@ -100,7 +101,7 @@ FITTED: dict[str, tuple[str, ...]] = {
     "encoder-last-32-adamw": on("rows", "Encoder width=32 layers=3 first=false", "optimizer=adamw", updates=500),
     "encoder-patches-32-adamw": on("bars", "Encoder width=32 layers=2 images=true", "optimizer=adamw", updates=300),
 }
-HELD_OUT: dict[str, tuple[str, ...]] = {
+USED: dict[str, tuple[str, ...]] = {
     "gru-text-rmsprop": on_text("Recurrent kind=GRU width=40 vocabulary=65", "optimizer=rmsprop", updates=600),
     "lstm-rows-adam": on("rows", "Recurrent kind=LSTM width=32", "optimizer=adam", updates=500),
     "residual-nadam": on("digits", "Residual", "optimizer=nadam", updates=600),
@@ -138,7 +139,40 @@ HELD_OUT: dict[str, tuple[str, ...]] = {
     ),
     "encoder-rows-48-nadam": on("rows", "Encoder width=48 layers=2", "optimizer=nadam", updates=500),
 }
-TASKS = FITTED | HELD_OUT
+HELD_OUT: dict[str, tuple[str, ...]] = {
+    "mixer-adamw": on("photographs", "Mixer", "optimizer=adamw", "warmup=linear", "warmup.duration=5%", updates=400),
+    "dilated-nesterov": on("order", "Dilated", "optimizer=nesterov", updates=500),
+    "sines-nadam": on(
+        "photograph",
+        "perceptron sizes=[48,48,48,1] activation=sine",
+        "optimizer=nadam",
+        kind="regression",
+        updates=600,
+    ),
+    "graph-adamw": on("graphs", "GraphNet", "optimizer=adamw", "schedule=linear", updates=600),
+    "elman-rmsprop": on("jumps", "Elman", "optimizer=rmsprop", "trainer.clip=1.0", updates=600),
+    "mixture-batchnorm-adamax": on(
+        "mixture", "perceptron sizes=[40,48,3] norm=true", "optimizer=adamax", kind="regression", updates=600
+    ),
+    "experts-adam": on("rings", "Experts", "optimizer=adam", "data.batch_size=64", updates=800),
+    "sets-radam": on("sets", "DeepSet", "optimizer=radam", kind="regression", updates=800),
+    "sound-momentum": on("tones", "sound", "optimizer=momentum", updates=500),
+    "spirals-sgd": on("spirals", "perceptron sizes=[2,64,64,3] activation=tanh", "optimizer=sgd", updates=1000),
+    "gpt-80-adamw": on_text(
+        "gpt width=80 layers=2", "optimizer=adamw", "warmup=linear", "warmup.duration=5%", updates=600
+    ),
+    "gpt-56-radam": on_text("gpt width=56 layers=2", "optimizer=radam", "schedule=linear", context=24, updates=700),
+    "decoder-last-64-adamw": on_text(
+        "Decoder width=64 layers=2 places=32",
+        "optimizer=adamw",
+        "warmup=linear",
+        "warmup.duration=10%",
+        "model=own",
+        updates=500,
+    ),
+    "encoder-rows-24-adam": on("rows", "Encoder width=24 layers=3", "optimizer=adam", updates=700),
+}
+TASKS = FITTED | USED | HELD_OUT
 
 
 def composed(name: str, *words: str) -> DictConfig:
