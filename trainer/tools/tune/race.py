@@ -36,11 +36,11 @@ def one_sided(free: int) -> float:
 
 @dataclass(frozen=True)
 class Stage:
-    """Points `step` apart, trained for `updates` updates with each of `seeds`; `most` is the largest number of points
-    that do not break.
+    """Points `step` apart, trained for `updates` updates with each of `seeds`.
 
-    `bounds` are the lowest and highest point of each axis. `doubtful`: with the other seeds train all that may win, not
-    only the best point and its neighbours.
+    `most` is the largest number of points that do not break, `room` that of trainings. `bounds` are the lowest and
+    highest point of each axis. `doubtful`: with the other seeds train all that may win, not only the best point and its
+    neighbours.
     """
 
     updates: int
@@ -49,6 +49,7 @@ class Stage:
     seeds: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...]
     most: int = 24
+    room: int = 1000
     doubtful: bool = True
 
     def neighbours(self, point: Point) -> list[Point]:
@@ -144,6 +145,10 @@ def _noise(
 
 def next_trainings(stage: Stage, costs: Costs) -> list[tuple[Point, int]]:
     """The trainings to make next, as point and seed; none where the stage is over."""
+    return _wanted(stage, costs)[: max(stage.room - len(costs), 0)]
+
+
+def _wanted(stage: Stage, costs: Costs) -> list[tuple[Point, int]]:
     first = stage.seeds[0]
     if missing := [point for point in stage.start if (point, first) not in costs]:
         return [(point, first) for point in missing]
@@ -214,6 +219,16 @@ def interval(table: Table, axis: int = 0) -> tuple[int | None, int | None]:
 
 def _is_worse(table: Table, point: Point) -> bool:
     return math.isinf(table.scores[point]) or (table.noise is not None and not table.may_win(point))
+
+
+def rivals(table: Table, step: int, share: float) -> list[Point]:
+    """Points apart from the best one and its neighbours whose scores are worse by at most `share` of the best one.
+
+    Of one axis, the lowest and the highest of them: a longer training may take the best place there.
+    """
+    best, near = table.best, share * abs(table.scores[table.best])
+    apart = [one for one in sorted(table.scores) if abs(one[0] - best[0]) > step and table.excess(one) <= near]
+    return [one for one in apart if one in (apart[0], apart[-1])]
 
 
 def is_flat(table: Table) -> bool:

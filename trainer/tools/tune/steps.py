@@ -19,7 +19,7 @@ from trainer.tools.tune.answer import Answer, StageResult
 from trainer.tools.tune.axes import Axis, axes_of, present
 from trainer.tools.tune.members import Many, Member, Members, Outcome
 from trainer.tools.tune.progress import Lines
-from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, vertex
+from trainer.tools.tune.race import Point, Stage, Table, is_flat, next_trainings, rivals, table_of, vertex
 from trainer.tools.tune.start import Start, start_of_rate
 
 COARSE, FINE = 2, 1
@@ -28,10 +28,13 @@ LONGER = 10**0.5
 """The factor of the updates in the fine stage, and after a stage that could not tell the points apart."""
 FEWEST = 20
 """The fewest updates of a training, where the run has as many."""
-MOST_RUNS = 6.5
-"""A quarter of a grid of quarter-decades over three decades with two seeds: whole runs stop there, two are made."""
+MOST_RUNS, LAST_RUNS, FEWEST_FINE = 6.5, 2, 6
+"""A quarter of a grid of quarter-decades over three decades with two seeds: the fine stage leaves room for two whole
+runs within it, but makes six trainings; a third whole run is made where there is room."""
 LEVEL = 0.03
 """Half-decades whose scores differ by less than this share, and no more than their noise, need longer trainings."""
+FURTHEST = 2
+"""By how many steps of the lattice, at most, whole runs are expected to move on: half a decade."""
 CLIP = "trainer.clip=1.0"
 """What is tried where every training breaks."""
 
@@ -175,27 +178,41 @@ class Tuner:
         return self.first_length
 
     def _fine(self, coarse: Table) -> Table:
-        """Quarter-decades around the winner, √10 times as long as the first trainings, or as long as the last ones."""
+        """Quarter-decades around the winner, √10 times as long as the first trainings, or as long as the last ones.
+
+        Where half-decades apart from it were nearly as good, half-decades come first, from them and from the winner.
+        """
         length = min(self.total, max(self.stages[-1].updates, round(self.stages[0].updates * LONGER)))
         stage = self._stage(length, FINE, [coarse.best])
-        return self._train(replace(stage, doubtful=not self._ends_with_whole_runs))
+        if len(self.axes) > 1:
+            return self._train(stage)
+        left = MOST_RUNS - LAST_RUNS * self._ends_with_whole_runs - self._made / self.total
+        stage = replace(stage, room=max(FEWEST_FINE, math.floor(left * self.total / length)))
+        costs: dict[tuple[Point, int], float] = {}
+        if apart := rivals(coarse, COARSE, LEVEL):
+            start = tuple(sorted((coarse.best, *apart)))
+            costs = self._walk(replace(stage, step=COARSE, start=start, seeds=self.seeds[:1]), costs)
+            stage = replace(stage, start=(table_of(costs).best,))
+        return self._train(replace(stage, doubtful=not self._ends_with_whole_runs), costs)
 
     def _train_whole_runs(self, fine: Table) -> Table:
         """Whole runs with one seed, from where the best rate is expected to move on; `fine` where none are wanted.
 
-        It has moved between two lengths a factor of √10 apart; half of that is expected again. The walk begins there
-        and one quarter-decade further that way, or lower where it has not moved. It stays below what broke before.
+        It has moved between two lengths a factor of √10 apart; half of that is expected again, but at most half a
+        decade. The walk begins there and one quarter-decade further that way, or lower where it has not moved. It stays
+        below what broke before.
         """
         if not self._ends_with_whole_runs or self.stages[-1].updates == self.total:
             return fine
         low, high = self.axes[0].bounds
         broke = [point[0] - 1 for point, score in fine.scores.items() if math.isinf(score) and point > fine.best]
         high, moved = min([high, *broke]), drift(self.stages)
-        begin = min(max(round(vertex(fine, FINE) + moved / 2), low), high)
+        further = min(max(moved / 2, -FURTHEST), FURTHEST)
+        begin = min(max(round(vertex(fine, FINE) + further), low), high)
         beside = begin + 1 if low <= begin < high and (moved > 0 or begin == low) else begin - 1
         points: list[Point] = [(place,) for place in sorted((begin, beside))]
-        most = max(2, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
-        return self._train(Stage(self.total, FINE, tuple(points), self.seeds[:1], ((low, high),), most), like=fine)
+        most = max(LAST_RUNS, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
+        return self._train(Stage(self.total, FINE, tuple(points), self.seeds[:1], ((low, high),), most), {}, fine)
 
     @property
     def _made(self) -> int:
@@ -210,21 +227,27 @@ class Tuner:
         most = 24 if len(self.axes) == 1 else 45
         return Stage(updates, step, tuple(map(tuple, points)), self.seeds, bounds, most)
 
-    def _train(self, stage: Stage, like: Table | None = None) -> Table:
-        """All trainings of a stage; its table has the noise of `like` where one seed tells none."""
+    def _train(
+        self, stage: Stage, costs: dict[tuple[Point, int], float] | None = None, like: Table | None = None
+    ) -> Table:
+        """All trainings of a stage that `costs` lacks; the table has the noise of `like` where one seed tells none."""
+        result = StageResult(stage.updates, stage.step, self._walk(stage, costs or {}), like)
+        self.stages.append(result)
+        return result.table
+
+    def _walk(self, stage: Stage, costs: dict[tuple[Point, int], float]) -> dict[tuple[Point, int], float]:
+        """The costs of a stage, with those that are known."""
         kind = "half-decades" if stage.step == COARSE else "quarter-decades"
         share = 100 * stage.updates / self.total
         self.progress.stage(f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)")
-        costs: dict[tuple[Point, int], float] = {}
         while todo := next_trainings(stage, costs):
             self.progress.waiting(len(todo))
             members = [Member(self.overrides_of(point, stage.updates), seed, stage.updates) for point, seed in todo]
             for key, member, outcome in zip(todo, members, self.members.train_all(members, self.many)):
-                self.trained[member], costs[key] = outcome, outcome.cost
+                self.trained[member] = outcome
+                costs = costs | {key: outcome.cost}
                 self.progress.ended(member, outcome)
-        result = StageResult(stage.updates, stage.step, costs, like)
-        self.stages.append(result)
-        return result.table
+        return costs
 
     def _why_nothing_trains(self) -> str:
         errors = {outcome.error for outcome in self.trained.values() if outcome.error}
