@@ -21,25 +21,12 @@ from trainer.tools.report import command as report
 from trainer.tools.tune import command as tune
 from trainer.tools.tune import members, steps
 from trainer.tools.tune.axes import axes_of
-from trainer.tools.tune.members import Member, Members, Outcome
+from trainer.tools.tune.members import Member, Members
 from trainer.tools.tune.start import Start
 
 CPU = ("trainer.accelerator=cpu", "trainer.threads=1")
 SMALL = (*CPU, "model.hidden=[16]", "trainer.duration=200", "trainer.validate=200", "logger=none")
 TEXT = Path(os.environ.get("CADENCE_DATA", "")) / "tinyshakespeare" / "input.txt"
-
-
-@pytest.fixture
-def tuned(tmp_path, monkeypatch, capsys):
-    """What the command prints, and its numbers, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        folder = [] if "--out" in words else ["--out", "tuned"]
-        tune.main([*words, *folder])
-        return capsys.readouterr().out, json.loads(Path((*words, *folder)[-1], tune.JSON).read_text())
-
-    return run
 
 
 def losses(numbers):
@@ -65,53 +52,6 @@ def test_the_rate_of_digits(tuned):
     assert made <= numbers["updates"] <= made + 100
     assert all(word in out for word in ("length:", "batch:", "arXiv:2205.10287", "width:", "neighbour"))
     assert Path("tuned", tune.PICTURE).read_bytes()[:4] == b"\x89PNG"
-
-
-@pytest.fixture
-def planted(monkeypatch):
-    """Trainings whose cost is planted: a function of the place on the lattice and of the length."""
-
-    def plant(cost, start):
-        def train_all(self, asked, many=None):
-            for one in asked:
-                place = round(4 * math.log10(float(one.words[0].partition("=")[2])))
-                value = cost(place, one.updates) + 0.01 * one.seed
-                yield Outcome(value, one.updates, "" if math.isfinite(value) else "Diverged: planted")
-
-        monkeypatch.setattr(Members, "train_all", train_all)
-        monkeypatch.setattr(steps, "start_of_rate", lambda *given: Start([(place,) for place in start], "planted", 0))
-
-    return plant
-
-
-@pytest.mark.parametrize("step", [-2, -1, 0, 1])
-def test_whole_runs_follow_a_best_rate_that_moves_with_the_length(tuned, planted, step):
-    def best(updates):
-        return -8 + step * 2 * math.log10(updates / 2000)
-
-    planted(lambda place, updates: 1 + 0.05 * (place - best(updates)) ** 2, [-10, -8, -6])
-    _, numbers = tuned(*SMALL, "trainer.duration=2000")
-    whole = numbers["stages"][-1]
-    assert [stage["updates"] for stage in numbers["stages"]] == [200, 632, 2000]
-    assert len(whole["trainings"]) == 3
-    assert {one["seed"] for one in whole["trainings"]} == {0}
-    assert numbers["values"][0] == pytest.approx(0.01, rel=0.02)
-    assert numbers["runs"] <= 6.5
-    assert numbers["neighbours"][0]["error"] is not None
-    _, shorter = tuned(*SMALL, "trainer.duration=2000", "--whole", "0", "--out", "shorter")
-    assert len(shorter["stages"]) == 2
-
-
-def test_whole_runs_stay_below_what_broke_and_what_breaks_does_not_count(tuned, planted):
-    def cost(place, updates):
-        return math.inf if place > (-5 if updates == 2000 else -4) else 1 + 0.05 * (place + 4 + updates / 1000) ** 2
-
-    planted(cost, [-8, -6, -4])
-    _, numbers = tuned(*SMALL, "trainer.duration=2000")
-    whole = [one["values"][0] for one in numbers["stages"][-1]["trainings"]]
-    assert max(whole) <= 10 ** (-4 / 4)
-    assert len([one for one in numbers["stages"][-1]["trainings"] if one["cost"] is not None]) == 3
-    assert numbers["values"][0] == pytest.approx(10 ** (-6 / 4), rel=0.02)
 
 
 def test_a_training_is_the_run_of_its_overrides(tuned, assembled):

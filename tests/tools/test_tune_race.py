@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.tools.tune.axes import AXES
-from trainer.tools.tune.race import Stage, interval, is_flat, next_trainings, regrets, table_of, vertex
+from trainer.tools.tune.race import Stage, interval, is_flat, next_trainings, regrets, rivals, table_of, vertex
 
 BOUNDS = ((-32, 12),)
 SEEDS = (0, 1)
@@ -165,6 +165,22 @@ def test_a_stage_without_doubt_repeats_only_the_best_and_its_neighbours():
     few = raced(replace(coarse(-4, -2, 0, 2, 4), doubtful=False), flat)
     assert sum(seed for _, seed in few) == 3
     assert sum(seed for _, seed in wide) >= 3
+
+
+@given(st.integers(1, 12), st.integers(-24, 6))
+def test_no_stage_trains_more_than_it_has_room_for(room, optimum):
+    costs = raced(replace(coarse(-2, 0, 2), room=room), valley(optimum))
+    whole = raced(coarse(-2, 0, 2), valley(optimum))
+    assert len(costs) == min(room, len(whole))
+    assert costs.items() <= whole.items()
+
+
+def test_rivals_are_the_ends_of_what_is_nearly_as_good_apart_from_the_best():
+    scores = {-6: 1.02, -4: 1.01, -2: 1.2, 0: 1.0, 2: 1.01, 4: 1.029, 6: 1.04, 8: math.inf}
+    table = table_of({((place,), 0): score for place, score in scores.items()})
+    assert rivals(table, 2, 0.03) == [(-6,), (4,)]
+    assert rivals(table, 2, 0.0) == []
+    assert rivals(table_of({((place,), 0): 1.0 + place**2 for place in (-2, 0, 2)}), 2, 0.03) == []
 
 
 def test_points_that_break_do_not_count_as_points():

@@ -6,7 +6,7 @@ from trainer.config.resolve import Resolved
 from trainer.config.tuned_hyperparameters import adaptive, tuned_hyperparameters
 from trainer.tools.tune.answer import StageResult
 from trainer.tools.tune.axes import PER_DECADE
-from trainer.tools.tune.race import vertex
+from trainer.tools.tune.race import Point, vertex
 
 
 def expected_changes(resolved: Resolved, names: Sequence[str], stages: Sequence[StageResult]) -> list[str]:
@@ -16,10 +16,12 @@ def expected_changes(resolved: Resolved, names: Sequence[str], stages: Sequence[
     return [_length(stages, resolved.horizon.total, names.index("lr")), _batch(resolved), _width(resolved)]
 
 
-def drift(stages: Sequence[StageResult], axis: int = 0) -> float:
-    """By how many lattice steps the best place moved from the coarse to the fine stage."""
-    coarse, fine = stages[-2:]
-    return vertex(fine.table, fine.step, axis) - vertex(coarse.table, coarse.step, axis)
+def drift(stages: Sequence[StageResult], axis: int = 0, rivals: Sequence[Point] = ()) -> float:
+    """By how many lattice steps the best place moved from one stage to the next; from a rival where that is nearer."""
+    before, after = stages[-2:]
+    places = [vertex(before.table, before.step, axis), *(float(one[axis]) for one in rivals)]
+    end = vertex(after.table, after.step, axis)
+    return min((end - place for place in places), key=abs)
 
 
 def _length(stages: Sequence[StageResult], total: int, axis: int) -> str:

@@ -56,6 +56,8 @@ class Tuner:
     notes: list[str] = field(default_factory=list)
     trained: dict[Member, Outcome] = field(default_factory=dict)
     stages: list[StageResult] = field(default_factory=list)
+    rivals: list[Point] = field(default_factory=list)
+    """Half-decades apart from the coarse winner that were nearly as good."""
     swept: int = 0
     """The updates of the range test."""
 
@@ -186,11 +188,12 @@ class Tuner:
         stage = self._stage(length, FINE, [coarse.best])
         if len(self.axes) > 1:
             return self._train(stage)
+        self.rivals = rivals(coarse, COARSE, LEVEL)
         left = MOST_RUNS - LAST_RUNS * self._ends_with_whole_runs - self._made / self.total
         stage = replace(stage, room=max(FEWEST_FINE, math.floor(left * self.total / length)))
         costs: dict[tuple[Point, int], float] = {}
-        if apart := rivals(coarse, COARSE, LEVEL):
-            start = tuple(sorted((coarse.best, *apart)))
+        if self.rivals:
+            start = tuple(sorted((coarse.best, *self.rivals)))
             costs = self._walk(replace(stage, step=COARSE, start=start, seeds=self.seeds[:1]), costs)
             stage = replace(stage, start=(table_of(costs).best,))
         return self._train(replace(stage, doubtful=not self._ends_with_whole_runs), costs)
@@ -206,7 +209,7 @@ class Tuner:
             return fine
         low, high = self.axes[0].bounds
         broke = [point[0] - 1 for point, score in fine.scores.items() if math.isinf(score) and point > fine.best]
-        high, moved = min([high, *broke]), drift(self.stages)
+        high, moved = min([high, *broke]), drift(self.stages, rivals=self.rivals)
         further = min(max(moved / 2, -FURTHEST), FURTHEST)
         begin = min(max(round(vertex(fine, FINE) + further), low), high)
         beside = begin + 1 if low <= begin < high and (moved > 0 or begin == low) else begin - 1

@@ -1,0 +1,86 @@
+"""Which trainings a tune makes, and what it answers, where the cost of each rate and length is planted."""
+
+import math
+
+import pytest
+
+from trainer.tools.tune import steps
+from trainer.tools.tune.members import Members, Outcome
+from trainer.tools.tune.start import Start
+
+SMALL = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.validate=200", "logger=none")
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Trainings whose cost is planted: a function of the place on the lattice and of the length."""
+
+    def plant(cost, start):
+        def train_all(self, asked, many=None):
+            for one in asked:
+                place = round(4 * math.log10(float(one.words[0].partition("=")[2])))
+                value = cost(place, one.updates) + 0.01 * one.seed
+                yield Outcome(value, one.updates, "" if math.isfinite(value) else "Diverged: planted")
+
+        monkeypatch.setattr(Members, "train_all", train_all)
+        monkeypatch.setattr(steps, "start_of_rate", lambda *given: Start([(place,) for place in start], "planted", 0))
+
+    return plant
+
+
+@pytest.mark.parametrize("step", [-2, -1, 0, 1])
+def test_whole_runs_follow_a_best_rate_that_moves_with_the_length(tuned, planted, step):
+    def best(updates):
+        return -8 + step * 2 * math.log10(updates / 2000)
+
+    planted(lambda place, updates: 1 + 0.05 * (place - best(updates)) ** 2, [-10, -8, -6])
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    whole = numbers["stages"][-1]
+    assert [stage["updates"] for stage in numbers["stages"]] == [200, 632, 2000]
+    assert len(whole["trainings"]) == 3
+    assert {one["seed"] for one in whole["trainings"]} == {0}
+    assert numbers["values"][0] == pytest.approx(0.01, rel=0.02)
+    assert numbers["runs"] <= 6.5
+    assert numbers["neighbours"][0]["error"] is not None
+    _, shorter = tuned(*SMALL, "trainer.duration=2000", "--whole", "0", "--out", "shorter")
+    assert len(shorter["stages"]) == 2
+
+
+def test_a_rival_of_the_coarse_winner_wins_where_longer_trainings_say_so(tuned, planted):
+    """Two valleys: short trainings are a little better in the one that a longer one leaves far behind."""
+
+    def cost(place, updates):
+        shift = math.log10(updates / 200)
+        return min(3 - shift + 0.02 * (place + 8) ** 2, 2.98 - 0.1 * shift + 0.02 * place**2)
+
+    planted(cost, [-8, -4, 0])
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    short, longer, _ = numbers["stages"]
+    assert min(short["trainings"], key=lambda one: one["cost"])["values"] == [1.0]
+    assert min(longer["trainings"], key=lambda one: one["cost"])["values"] == [pytest.approx(0.01)]
+    assert numbers["values"][0] == pytest.approx(0.01, rel=0.02)
+    assert numbers["runs"] <= 6.5
+
+
+@pytest.mark.parametrize(("start", "drift"), [(-20, 0), (-6, 20), (4, -20), (-14, 8)])
+def test_no_tune_by_a_tenth_costs_more_than_a_quarter_of_a_grid(tuned, planted, start, drift):
+    """Wherever it starts, and however far the best rate moves from one length to the next, here up to 5 decades."""
+    planted(
+        lambda place, updates: 1 + 0.001 * abs(place + 6 + drift * math.log10(updates / 2000)),
+        [start - 2, start, start + 2],
+    )
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    assert numbers["runs"] <= 6.5
+    assert len(numbers["stages"][-1]["trainings"]) >= 2
+
+
+def test_whole_runs_stay_below_what_broke_and_what_breaks_does_not_count(tuned, planted):
+    def cost(place, updates):
+        return math.inf if place > (-5 if updates == 2000 else -4) else 1 + 0.05 * (place + 4 + updates / 1000) ** 2
+
+    planted(cost, [-8, -6, -4])
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    whole = [one["values"][0] for one in numbers["stages"][-1]["trainings"]]
+    assert max(whole) <= 10 ** (-4 / 4)
+    assert len([one for one in numbers["stages"][-1]["trainings"] if one["cost"] is not None]) == 3
+    assert numbers["values"][0] == pytest.approx(10 ** (-6 / 4), rel=0.02)
