@@ -6,7 +6,8 @@
 The tasks are those of experiments/rates/tasks.py; those on text need CADENCE_DATA. The truth of a task is a grid of
 trainings at full length (experiments/rates/truth.py). A bracket is right where it holds the best rate of the grid. The
 second count is of brackets that hold a level rate, whose loss is at most 2 % above the best: on a flat grid the best is
-chance. Errors are in decades, to the best rate and to the nearest level one.
+chance. Errors are in decades, to the best rate and to the nearest level one. The published rules read three sweeps over
+all rates.
 """
 
 import argparse
@@ -20,20 +21,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from experiments.rates.sweeps import sweeps_of  # noqa: E402
+from experiments.rates.sweeps import WIDE, sweeps_of  # noqa: E402
 from experiments.rates.truth import LEVEL, Truth  # noqa: E402
 from experiments.tune_regret import names_of  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
-from trainer.lr.range_rules import suggestions  # noqa: E402
+from trainer.lr.range_rules import OURS, suggestions  # noqa: E402
 
 TRANSFORMERS = ("gpt", "encoder", "decoder")
 
 
 def judged(name: str, out: Path) -> dict[str, Any]:
     """What each rule says of a task, and how far it is from the truth."""
-    truth, suggested = Truth(name, out), suggestions(sweeps_of(name, out))
+    truth, ours = Truth(name, out), suggestions(sweeps_of(name, out))[OURS]
     best, level = truth.best, truth.level()
-    ours, *others = suggested.values()
+    others = [one for one in suggestions(sweeps_of(name, out, *WIDE)).values() if one.method != OURS]
     row: dict[str, Any] = {"task": name, "best": best, "level": (level[0], level[-1]), "refused": ours.refused}
     row["errors"] = {one.method: math.log10(one.value / best) for one in (ours, *others) if one.value is not None}
     if ours.value is None or ours.interval is None:

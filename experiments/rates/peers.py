@@ -15,7 +15,7 @@ from pytorch_lightning.tuner.tuning import Tuner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from experiments.rates.sweeps import sweeps_of
+from experiments.rates.sweeps import WIDE, sweeps_of
 from experiments.rates.tasks import composed
 from experiments.rates.truth import Truth
 from trainer.config.components import build
@@ -69,8 +69,8 @@ def lr_find(name: str) -> float | None:
 
 
 def valley(name: str, root: Path) -> float | None:
-    """The median of the valley rule over three sweeps of a task."""
-    return suggestions(sweeps_of(name, root))["valley"].value
+    """The median of the valley rule over three sweeps of a task, over all rates."""
+    return suggestions(sweeps_of(name, root, *WIDE))["valley"].value
 
 
 def tpe(truth: Truth, trials: int) -> float:

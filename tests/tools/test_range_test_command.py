@@ -15,8 +15,8 @@ from models.mlp import MLP
 from trainer.config.resolve import plan_of
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
-from trainer.lr.range_rules import OURS, Suggestion
-from trainer.lr.range_test import edge, rates
+from trainer.lr.range_rules import OURS, Suggestion, suggestions
+from trainer.lr.range_test import Sweep, edge, rates
 from trainer.run import fit
 from trainer.tools.range_test import command as range_test
 from trainer.tools.range_test import steps
@@ -238,7 +238,8 @@ def test_it_suggests_confirms_and_gives_cycles_and_what_to_paste_gives_that_peak
     assert ours["interval"] == pytest.approx([ours["value"] / 10**0.75, ours["value"] * 10**0.75])
     assert 0.005 < ours["value"] < 1.0
     assert Path("found/range.png").read_bytes().startswith(PNG)
-    assert len(numbers["sweeps"]) == len(numbers["state"]) - len(numbers["scores"]) == 3
+    assert (len(numbers["located"]), len(numbers["sweeps"]), len(numbers["scores"])) == (1, 3, 3)
+    assert len(numbers["state"]) == 7
     tried = numbers["confirmed"]
     assert [one["rate"] / ours["value"] for one in tried["trials"]] == pytest.approx([0.316, 1.0, 3.16])
     assert tried["winner"] in [one["rate"] for one in tried["trials"]]
@@ -335,6 +336,31 @@ def test_a_loss_that_still_falls_at_the_end_is_swept_further_by_itself(tested):
     assert "Tried by itself: --end." in out
     assert numbers["sweeps"][0]["rates"][-1] > 10 or numbers["sweeps"][0]["broke"]
     assert numbers["suggestions"][0]["value"] > 1
+
+
+def test_the_sweeps_go_around_what_the_first_one_finds_unless_their_ends_are_given(tested):
+    out = tested(*SMALL, "--seeds", "1", "--out", "around")
+    numbers = json.loads(Path("around.json").read_text())
+    wide, around = numbers["located"][0], numbers["sweeps"][0]
+    assert (wide["rates"][0], wide["planned"], around["planned"]) == (1e-7, 100, 100)
+    found = suggestions([Sweep(**wide)])[OURS].value
+    assert around["rates"][:2] == rates(found * 0.01, found * 30.0, 100)[:2]
+    assert "to locate; then 1 sweep from 0.01 to 30 times what it finds" in out
+    tested(*SMALL, "--seeds", "1", "--start", "0.001", "--end", "10", "--out", "given")
+    numbers = json.loads(Path("given.json").read_text())
+    assert (numbers["located"], numbers["sweeps"][0]["rates"][0]) == ([], 0.001)
+
+
+def test_where_slower_sweeps_do_not_tell_the_first_one_counts(tested, monkeypatch):
+    def read(sweeps):
+        silent = Suggestion(OURS, "planted", refused="planted.")
+        return suggestions(sweeps) if len(sweeps) == 1 else {OURS: silent}
+
+    monkeypatch.setattr(steps, "suggestions", read)
+    out = tested(*SMALL, "--seeds", "2", "--updates", "40", "--out", "range")
+    numbers = json.loads(Path("range.json").read_text())
+    assert numbers["sweeps"] == numbers["located"]
+    assert f"Slower sweeps around {numbers['suggestions'][0]['value']:.3g} do not tell (planted.)" in out
 
 
 def test_no_remedy_is_told_that_was_not_tried(tested, monkeypatch, capsys):

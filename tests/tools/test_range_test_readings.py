@@ -4,11 +4,14 @@ import math
 
 import pytest
 
+from trainer.config.resolve import resolve
+from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
 from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import Confirmation, Trial
 from trainer.tools.range_test.readings import cycle_bounds, upper_bound
+from trainer.tools.range_test.rectified import as_in_the_run
 
 
 def test_momentum_is_read_as_its_memory():
@@ -18,6 +21,27 @@ def test_momentum_is_read_as_its_memory():
     assert 1 / (1 - bound) == pytest.approx(edge(Sweep(memories, losses)).rate)
     with pytest.raises(ConfigError, match="Momentum m is read as its memory"):
         upper_bound([Sweep([1 - 1 / one for one in memories], [2.0] * 100, None, 0, 100)], "momentum")
+
+
+@pytest.mark.parametrize(("name", "beta2"), [("radam", 0.999), ("radam", 0.98), ("ranger", 0.999)])
+def test_the_rates_of_radam_are_those_of_the_middle_of_the_run(name, beta2, compose):
+    """Liu et al. 2019: r(n) = sqrt((ρ - 4)(ρ - 2)ρ∞ / ((ρ∞ - 4)(ρ∞ - 2)ρ)) in the n-th step that has it."""
+
+    def factor(n):
+        limit = 2 / (1 - beta2) - 1
+        rho = limit - 2 * n * beta2**n / (1 - beta2**n)
+        return math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+
+    betas = f"optimizer.betas=[{0.95 if name == 'ranger' else 0.9},{beta2}]"
+    resolved = resolve(settings_of(compose(f"optimizer={name}", betas, "trainer.duration=600")))
+    made = as_in_the_run(Sweep([1.0] * 100, [2.0] * 100, 1.0, 0, 100), resolved)
+    assert made.rates[0] < made.rates[-1] < made.broke
+    assert made.rates[95] == pytest.approx(factor(100) / factor(305), rel=1e-6)
+
+
+def test_the_rates_of_other_optimizers_are_as_they_are(compose):
+    sweep = Sweep([1.0] * 100, [2.0] * 100)
+    assert as_in_the_run(sweep, resolve(settings_of(compose("optimizer=adamw")))) is sweep
 
 
 def test_cycles_go_from_where_the_score_leaves_its_start_to_where_it_falls():

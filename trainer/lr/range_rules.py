@@ -135,7 +135,7 @@ def agreed_edge(found: Mapping[int, Edge], reasons: Sequence[str], count: int) -
 
 
 def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
-    """`Fall.middle` of the seeds' median loss, with a bracket of 1.5 decades around it.
+    """`Fall.rate` of the seeds' median loss, with a bracket of 1.5 decades around it.
 
     Where seeds alone would lie outside, the bracket reaches to them.
     """
@@ -144,8 +144,8 @@ def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
         found = fall(pooled(sweeps))
     except ConfigError as reason:
         return Suggestion(OURS, source, refused=str(reason), remedy=getattr(reason, "remedy", ""))
-    alone = [one.middle for one in map(_fall_or_none, sweeps) if one is not None]
-    low, high = found.middle / WIDE, found.middle * WIDE
+    alone = [one.rate for one in map(_fall_or_none, sweeps) if one is not None]
+    low, high = found.rate / WIDE, found.rate * WIDE
     bracket = (min([low, *alone]), max([high, *alone]))
     seeds = "1 seed" if len(sweeps) == 1 else f"{len(sweeps)} seeds together"
     checked = (
@@ -158,7 +158,7 @@ def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
             f"the seeds alone would suggest {min(alone):.3g} to {max(alone):.3g}, so the bracket is wider: raise "
             "--seeds or --updates, or take cadence tune, which trains."
         )
-    return Suggestion(OURS, source, found.middle, bracket, checked, caution=caution)
+    return Suggestion(OURS, source, found.rate, bracket, checked, caution=caution)
 
 
 def _fall_or_none(sweep: Sweep) -> Fall | None:

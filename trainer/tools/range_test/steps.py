@@ -22,12 +22,15 @@ from trainer.lr.range_test import Edge, Sweep, rates
 from trainer.tools.range_test import output
 from trainer.tools.range_test.confirm import confirm
 from trainer.tools.range_test.readings import cycle_bounds, median_bounds, upper_bound
+from trainer.tools.range_test.rectified import as_in_the_run
 from trainer.tools.range_test.sweep import fingerprint, scored_by, sweep
 from trainer.tools.writable import save_numbers
 
 REMEDIES = {"end": (1.0, 100.0, 1), "start": (1e-4, 1.0, 1), "updates": (1.0, 1.0, 3)}
 """What is tried where a curve tells nothing: factors of the first rate, of the last rate, and of the updates."""
 TRIES = 2
+AROUND = (0.01, 30.0)
+"""The ends of the sweeps around a rate that is located, as its multiples."""
 LOSSES = {"train": "loss of each batch", "val": "loss of fixed validation samples"}
 Made = Callable[[list[str], int, bool], Settings]
 
@@ -38,6 +41,7 @@ class RangeTest:
     def __init__(self, options: Namespace, values: Sequence[float], first: int, made: Made) -> None:
         """`first` is the first seed, and `made` gives the settings of overrides and a seed, with or without scoring."""
         self.options, self.values, self.first, self.made = options, values, first, made
+        self.wide: list[Sweep] = []
         self.sweeps: list[Sweep] = []
         self.scores: list[Sweep] = []
         self.edges: dict[int, Edge] = {}
@@ -58,32 +62,68 @@ class RangeTest:
         """The lines that say what will be measured."""
         one, last = self.values[0], self.values[-1]
         scale, sweeps = self.policy.scale, "1 sweep" if self.options.seeds == 1 else f"{self.options.seeds} sweeps"
+        located = self.options.of == "lr" and self._located
+        around = f", to locate; then {sweeps} from {AROUND[0]:g} to {AROUND[1]:g} times what it finds"
         return [
-            f"{sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
-            f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {LOSSES[self.loss]}",
+            f"{'1 sweep' if located else sweeps} of {len(self.values)} updates of {self.length.batch_size:,} samples: "
+            f"{self.options.of} from {one:.3g} to {last:.3g}, {self.options.spacing}, by the {LOSSES[self.loss]}"
+            f"{around * located}",
             f"scale of the batch-size rule: {scale:.4g}, so peak = optimizer.lr × {scale:.4g}",
             "",
         ]
 
     def make_sweeps(self) -> None:
-        """Sweep with each seed, and apply the rules; where these cannot read the curve, try what may help."""
+        """Sweep with each seed, and apply the rules.
+
+        A rate is located by one sweep over all rates; those of the seeds then go around it, more slowly. If they cannot
+        tell, what the first one says counts.
+        """
         options = self.options
-        tries = TRIES if (options.of, options.start, options.end) == ("lr", None, None) else 0
+        if options.of != "lr":
+            self._sweep_seeds(options.seeds)
+            return
+        if not self._located:
+            self._read(options.seeds, 0)
+            return
+        self.locate()
+        if (found := self.suggestions[OURS].value) is None:
+            return
+        self.wide, wide = self.sweeps, (self.sweeps, self.suggestions, self.edges)
+        self.values = rates(found * AROUND[0], found * AROUND[1], len(self.values))
+        self._read(options.seeds, TRIES)
+        if refused := self.suggestions[OURS].refused:
+            self.notes.append(f"Slower sweeps around {found:.3g} do not tell ({refused}), so the first one counts.")
+            self.sweeps, self.suggestions, self.edges = wide
+
+    def locate(self) -> None:
+        """One sweep over all rates, with the first seed."""
+        self._read(1, TRIES if self._located else 0)
+
+    @property
+    def _located(self) -> bool:
+        """Whether the rates to sweep are found, because none are given."""
+        options = self.options
+        return (options.start, options.end, options.spacing) == (None, None, "exponential")
+
+    def _read(self, seeds: int, tries: int) -> None:
+        """Sweep, and apply the rules; where these cannot read the curve, try what may help, so many times."""
         for left in reversed(range(tries + 1)):
-            self.sweeps.clear()
-            for i in range(options.seeds):
-                self._show(f"sweep {i + 1} of {options.seeds}")
-                self.sweeps.append(self._sweep(self.first + i, options.of, self.values, self.loss))
-            self._show("")
-            self.edges, _ = edges(self.sweeps)
-            if options.of != "lr":
-                return
+            self._sweep_seeds(seeds)
             self.suggestions = suggestions(self.sweeps)
             if not left or not (remedy := self.suggestions[OURS].remedy):
                 return
             low, high, more = REMEDIES[remedy]
             self.notes.append(f"{self.suggestions[OURS].refused} Tried by itself: --{remedy}.")
-            self.values = rates(self.values[0] * low, self.values[-1] * high, len(self.values) * more, options.spacing)
+            spacing = self.options.spacing
+            self.values = rates(self.values[0] * low, self.values[-1] * high, len(self.values) * more, spacing)
+
+    def _sweep_seeds(self, count: int) -> None:
+        self.sweeps = []
+        for i in range(count):
+            self._show(f"sweep {i + 1} of {count}")
+            self.sweeps.append(self._sweep(self.first + i, self.options.of, self.values, self.loss))
+        self._show("")
+        self.edges, _ = edges(self.sweeps)
 
     def run_sweeps(self) -> list[str]:
         """Sweep with each seed. Returns the lines that say what was found."""
@@ -155,6 +195,7 @@ class RangeTest:
             "loss": self.loss,
             "notes": self.notes,
             "scale": self.policy.scale,
+            "located": [asdict(one) for one in self.wide],
             "sweeps": [asdict(one) for one in self.sweeps],
             "edges": {seed: asdict(one) for seed, one in self.edges.items()},
             "suggestions": [asdict(one) for one in self.suggestions.values()],
@@ -180,7 +221,7 @@ class RangeTest:
             if (after := fingerprint(parts)) != before:
                 raise RuntimeError(f"the sweep of seed {seed} has changed the run: sha256 {before} became {after}.")
         self.states.append(before)
-        return made
+        return as_in_the_run(made, parts.resolved) if of == "lr" else made
 
     def _parts(self, seed: int, folder: Path) -> Parts:
         parts = build(resolve(self.made(self.options.overrides, seed, True)), folder)

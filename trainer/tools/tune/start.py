@@ -37,7 +37,7 @@ def start_of_rate(options: Namespace, resolved: Resolved, axis: Axis) -> Start:
         range_test.check(settings, asked)
         made = partial(range_test.made, asked)
         test = RangeTest(asked, range_test.swept_values(asked), settings.seed, made)
-        test.make_sweeps()
+        test.locate()
     except ConfigError as reason:
         return _around(axis, configured, f"no range test is made: {reason}", 0)
     ours, made_updates = test.suggestions[OURS], sum(len(sweep.losses) for sweep in test.sweeps)
