@@ -13,7 +13,7 @@ RECTIFIED = ("RAdam", "Ranger", "ScheduleFreeRAdam")
 def as_in_the_run(sweep: Sweep, resolved: Resolved) -> Sweep:
     """The sweep with rates that move the weights as much in the middle of the run, T updates long.
 
-    With w the factor of `radam_warmup`, a rate r in update t is worth r w(t) / w(T / 2). Other optimizers have no such factor.
+    With w the factor of `radam_warmup`, a rate r in update t is worth r w(t) / w(T / 2). Other optimizers have none.
     """
     settings = resolved.settings.curve.optimizer
     if str(settings.get("_target_")).rpartition(".")[2] not in RECTIFIED:
