@@ -1,8 +1,8 @@
 """Find the order of magnitude of the learning rate: train for a few updates while it rises, and see where it breaks.
 
 Takes every override that cadence train takes. It trains as cadence train would (batch, accumulation, groups, clipping,
-momentum, weight decay, precision), but at the rates of the sweep, with several seeds. Nothing is logged or
-checkpointed. Examples:
+momentum, weight decay, precision), but at the rates of the sweep. A first sweep over all rates locates one; several
+seeds then go around it, more slowly, or over --start to --end. Nothing is logged or checkpointed. Examples:
 
     cadence range-test optimizer=sgd schedule=linear --out outputs/range
     cadence range-test optimizer=adamw --seeds 5 --loss val --confirm 25%      # and three short trainings
