@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.tools.test_tune_command import SMALL, losses, tuned  # noqa: F401 - a fixture
+from tests.tools.test_tune_command import SMALL, losses
 from trainer.cli.compose import compose_config
 from trainer.config.variants import for_tuning
 from trainer.lr import ConfigError
