@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from data.tree import moved
 
 OPENED = 16
 """Files that stay open."""
+MAPPED = 2**28
+"""Bytes read from mapped files before all are closed: until then, what was read counts as memory of the process."""
+BEYOND = 2**62
+"""A place that no array has."""
 KEPT = 2
 """Sets of row groups in memory: the one that batches are taken from, and the one that a thread reads ahead.
 
@@ -39,13 +44,34 @@ def in_sets(samples: int, seed: int, epoch: int, *, rows: Sequence[int], mixed: 
     found = []
     for number, groups in enumerate(sets(len(rows), seed, epoch, mixed)):
         members = torch.cat([torch.arange(begins[group], begins[group] + rows[group]) for group in groups])
-        found.append(members[permutation(len(members), mix(seed, number), epoch)])
+        found.append(members.index_select(0, permutation(len(members), mix(seed, number), epoch)))
     return torch.cat(found)
 
 
 def sets(groups: int, seed: int, epoch: int, mixed: int) -> list[list[int]]:
     """The groups of each set in an epoch."""
     return [part.tolist() for part in permutation(groups, seed, epoch).split(mixed)]
+
+
+class ReadSet:
+    """The columns of some row groups in memory, one group after another; `ranges` are their rows, (first, end) each."""
+
+    def __init__(self, columns: Sequence[np.ndarray], ranges: Sequence[tuple[int, int]]) -> None:
+        self.columns, bounds, shifts = columns, [], [BEYOND]
+        places = accumulate((end - first for first, end in ranges), initial=0)
+        for (first, end), place in sorted(zip(ranges, places)):
+            bounds += [first, end]
+            shifts += [place - first, BEYOND]
+        self._bounds, self._shifts = np.array(bounds, dtype=np.int64), np.array(shifts)
+
+    def picked(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The columns of some rows. IndexError for a row of another set: its place is beyond the end."""
+        places = rows + self._shifts.take(self._bounds.searchsorted(rows, "right"))
+        return [column.take(places, 0) for column in self.columns]
+
+
+NONE = ReadSet([np.empty(0)], [])
+"""No rows."""
 
 
 class RowGroups:
@@ -66,11 +92,15 @@ class RowGroups:
         self.files, self.columns, self.named, self.mixed, self._device = files, columns, named, mixed, device
         opened = [parquet.ParquetFile(file).metadata for file in files]
         self.places = [(file, i) for file, meta in zip(files, opened) for i in range(meta.num_row_groups)]
-        self.rows = [meta.row_group(i).num_rows for meta in opened for i in range(meta.num_row_groups)]
+        groups = [meta.row_group(i) for meta in opened for i in range(meta.num_row_groups)]
+        self.rows, self._sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
         self._ends = np.cumsum(self.rows)
-        self._sets: OrderedDict[tuple[int, ...], Future[dict[str, np.ndarray]]] = OrderedDict()
+        self._ranges = [(end - count, end) for end, count in zip(self._ends.tolist(), self.rows)]
+        self._sets: OrderedDict[tuple[int, ...], Future[ReadSet]] = OrderedDict()
         self._opened: OrderedDict[Path, Any] = OrderedDict()
+        self._mapped = 0
         self._epoch: tuple[int, int] | None = None
+        self._number, self._last = -1, NONE
         self._thread = ThreadPoolExecutor(1, "row groups")
 
     def __len__(self) -> int:
@@ -89,70 +119,91 @@ class RowGroups:
                 raise ValueError(f"{place} has no column {lacking[0]}, but {', '.join(there)}: choose of these.")
 
     def batches(self, picks: Iterable[Pick]) -> Iterator[Any]:
+        here = self._device.type == "cpu"
         for pick in picks:
-            self._begin(pick)
-            found = self._picked(pick.indices.numpy())
-            tensors = {name: torch.from_numpy(found[name]) for name in self.columns}
-            batch = tensors if self.named else tuple(tensors.values())
-            yield batch if self._device.type == "cpu" else moved(batch, self._device)
+            if self._epoch != (pick.seed, pick.epoch):
+                self._begin(pick)
+            rows = pick.indices.numpy()
+            try:
+                found = self._last.picked(rows)  # most batches lie in one set
+            except IndexError:
+                found = []  # the error holds the set until it is handled
+            tensors = map(torch.from_numpy, found or self._picked(rows))
+            batch = dict(zip(self.columns, tensors)) if self.named else tuple(tensors)
+            yield batch if here else moved(batch, self._device)
 
     def _begin(self, pick: Pick) -> None:
-        """Take the sets of the epoch of a pick, where it is another than before."""
-        if self._epoch == (found := (pick.seed, pick.epoch) if self.mixed else (0, 0)):
-            return
+        """Take the sets of the epoch of a pick."""
+        begun, self._epoch = self._epoch is not None, (pick.seed, pick.epoch)
         groups, mixed = len(self.places), self.mixed
+        if begun and not mixed:
+            return
         made = sets(groups, pick.seed, pick.epoch, mixed) if mixed else [[i] for i in range(groups)]
-        self._epoch, self._made = found, [tuple(one) for one in made]
-        self._set_of, self._shifts = np.empty(groups, dtype=np.int64), -(self._ends - self.rows)
+        self._made, self._last = [tuple(one) for one in made], NONE
+        self._set_of = np.empty(groups, dtype=np.int64)
         for number, one in enumerate(made):
             self._set_of[one] = number
-            self._shifts[one] += np.cumsum([0, *(self.rows[group] for group in one[:-1])])
 
-    def _picked(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """The columns of some rows."""
-        groups = self._ends.searchsorted(indices, "right")
-        members, local = self._set_of[groups], indices + self._shifts[groups]
-        first = int(members[0])
-        if np.count_nonzero(members == first) == len(members):
-            return {name: column.take(local, 0) for name, column in self._set(first).items()}
-        found: dict[str, np.ndarray] = {}
-        for number in np.unique(members).tolist():
-            where = members == number
-            for name, column in self._set(number).items():
-                if name not in found:
-                    found[name] = np.empty((len(indices), *column.shape[1:]), dtype=column.dtype)
-                found[name][where] = column.take(local[where], 0)
+    def _picked(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The columns of rows of any sets."""
+        members = self._set_of.take(self._ends.searchsorted(rows, "right"))
+        found: list[np.ndarray] = []
+        for number in sorted(set(members.tolist())):
+            where = (members == number).nonzero()[0]
+            columns = self._set(number).picked(rows[where])
+            found = found or [np.empty((len(rows), *one.shape[1:]), one.dtype) for one in columns]
+            for whole, column in zip(found, columns):
+                whole[where] = column
         return found
 
-    def _set(self, number: int) -> dict[str, np.ndarray]:
-        """A set of the epoch; the next one is read meanwhile."""
-        wanted = [self._made[number], *self._made[number + 1 : number + 2]]
+    def _set(self, number: int) -> ReadSet:
+        """A set of the epoch; the next one is read meanwhile, once there is room for it."""
+        if self._last is not NONE and self._number == number:
+            return self._last
+        wanted, self._number, self._last = self._made[number : number + 2], number, NONE
         for one in wanted:
-            if one not in self._sets:
-                self._sets[one] = self._thread.submit(self._read, one)
-        self._sets.move_to_end(wanted[0])
-        while len(self._sets) > KEPT + (not self.mixed):
+            if one in self._sets:
+                self._sets.move_to_end(one)
+        absent = [one for one in wanted if one not in self._sets]
+        while len(self._sets) + len(absent) > KEPT + (not self.mixed):
             self._sets.popitem(last=False)
-        return self._sets[wanted[0]].result()
+        for one in absent:
+            self._sets[one] = self._thread.submit(self._read, one)
+        self._last = self._sets[wanted[0]].result()
+        return self._last
 
-    def _read(self, groups: Sequence[int]) -> dict[str, np.ndarray]:
+    def _read(self, groups: Sequence[int]) -> ReadSet:
         parts, several = [], len(self.columns) > 2  # threads of Arrow read a column each
         for group in groups:
             file, number = self.places[group]
             parts.append(self._file(file).read_row_group(number, columns=self.columns, use_threads=several))
-        arrays = {name: [numbers(part[name], name) for part in parts] for name in self.columns}
-        return {name: one[0] if len(one) == 1 else np.concatenate(one) for name, one in arrays.items()}
+            self._mapped += self._sizes[group]
+        arrays = [[numbers(part[name], name) for part in parts] for name in self.columns]
+        columns = [one[0] if len(one) == 1 else np.concatenate(one) for one in arrays]
+        return ReadSet(columns, [self._ranges[group] for group in groups])
 
     def _file(self, file: Path) -> Any:
         """An open file: to open one takes a third of the time of reading a row group of 1 MB."""
-        from pyarrow import parquet
-
+        if self._mapped > MAPPED:
+            self._mapped = 0
+            while self._opened:
+                self._opened.popitem()[1].close()
         if file not in self._opened:
-            self._opened[file] = parquet.ParquetFile(file, pre_buffer=False)
+            self._opened[file] = _mapped(file)
         self._opened.move_to_end(file)
         if len(self._opened) > OPENED:
             self._opened.popitem(last=False)[1].close()
         return self._opened[file]
+
+
+def _mapped(file: Path) -> Any:
+    """An open file, mapped into memory where its file system can, which saves a copy of all that is read."""
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
+    except OSError:
+        return parquet.ParquetFile(file, pre_buffer=False)
 
 
 class ParquetRows(DataModule):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow
@@ -9,8 +10,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
+import data.parquet_rows as parquet_rows_module
 from data.order import Layout, Order, Pick
-from data.parquet_rows import KEPT, ParquetRows, in_sets
+from data.parquet_rows import KEPT, ParquetRows, RowGroups, in_sets
 from data.reader import SampleError
 from data.size import parquet_rows
 from trainer.run import fit
@@ -64,6 +66,76 @@ def test_few_sets_are_in_memory_and_each_is_read_once_in_an_epoch(tmp_path: Path
         assert len(source._sets) <= KEPT
     assert len(read) == len(set(read))
     assert sorted(group for one in read for group in one) == list(range(len(source.rows)))
+
+
+def test_a_set_that_is_over_is_dropped_before_another_is_read(tmp_path: Path, monkeypatch: Any) -> None:
+    given = module(written(tmp_path / "rows"))
+    given.setup()
+    source, made, others = given.splits.train, WeakSet[Any](), []
+    first = source._read
+
+    def counted(groups: Any) -> Any:
+        others.append(len(made))
+        made.add(found := first(groups))
+        return found
+
+    monkeypatch.setattr(source, "_read", counted)
+    order = Order(ROWS, 5, Layout(10), sampling=given._order(source)._sampling)
+    for _ in source.batches(order.picks(0, 2 * order.updates_per_epoch)):
+        pass
+    assert len(others) > 6
+    assert max(others) == KEPT - 1
+
+
+def rows_of_an_epoch(path: str) -> list[int]:
+    given = module(path)
+    given.setup()
+    order = given._order(given.splits.train).indices(0)
+    batches = given.splits.train.batches(Pick(0, part, 5) for part in order.split(10))
+    found = torch.cat([inputs[:, 0].long() for inputs, _ in batches])
+    assert torch.equal(found, order)
+    return found.tolist()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_files_that_were_read_leave_the_memory(tmp_path: Path, monkeypatch: Any) -> None:
+    path, mapped = written(tmp_path / "rows"), []
+    first = RowGroups._read
+
+    def looked(source: RowGroups, groups: Any) -> Any:
+        found = first(source, groups)
+        mapped.append(Path("/proc/self/maps").read_text().count(path))
+        return found
+
+    monkeypatch.setattr(RowGroups, "_read", looked)
+    rows_of_an_epoch(path)
+    assert max(mapped) == 2  # each file once
+    mapped.clear()
+    monkeypatch.setattr(parquet_rows_module, "MAPPED", 0)
+    rows_of_an_epoch(path)
+    assert max(mapped) == 1
+
+
+def test_files_are_read_where_they_cannot_be_mapped(tmp_path: Path, monkeypatch: Any) -> None:
+    path, opened = written(tmp_path / "rows"), parquet.ParquetFile
+    expected = rows_of_an_epoch(path)
+
+    def unmapped(*given: Any, memory_map: bool = False, **options: Any) -> Any:
+        if memory_map:
+            raise OSError("Memory mapping file failed: No such device")
+        return opened(*given, **options)
+
+    monkeypatch.setattr(parquet, "ParquetFile", unmapped)
+    assert rows_of_an_epoch(path) == expected
+
+
+@pytest.mark.parametrize("rows", [[ROWS], [-1], [3, -1]])
+def test_a_row_that_is_not_there_is_an_error(tmp_path: Path, rows: list[int]) -> None:
+    given = module(written(tmp_path / "rows"))
+    given.setup()
+    list(given.splits.train.batches([Pick(0, torch.arange(8), 5)]))
+    with pytest.raises(IndexError):
+        list(given.splits.train.batches([Pick(0, torch.tensor(rows), 5)]))
 
 
 def test_any_order_and_the_validation_give_the_rows_that_are_asked_for(tmp_path: Path) -> None:
