@@ -30,7 +30,7 @@ from data.token_file import TokenFile
 CHUNK = 10
 """Updates per execution, as in the default config."""
 SIDE, PICTURES, TOKENS, CONTEXT = 96, 512, 2**26, 1024
-ROWS, WIDTH, ROW_GROUP = 100_000, 64, 4096
+ROWS, WIDTH, ROW_GROUP, PASSES = 100_000, 64, 4096, 5
 Read = Callable[[], Iterable[Any]]
 
 
@@ -150,7 +150,7 @@ def parquet(options: Namespace, folder: Path) -> list[Line]:
         from pyarrow import parquet as files
     except ImportError:
         return []
-    path, size, few = folder / "rows.parquet", 256, min(options.updates or 300, 300)
+    path, size = folder / "rows.parquet", 256
     numbers = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)
     column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(numbers.ravel()), WIDTH)
     table = pyarrow.table({"inputs": column, "labels": pyarrow.array(np.arange(ROWS) % 10)})
@@ -170,7 +170,7 @@ def parquet(options: Namespace, folder: Path) -> list[Line]:
         module.setup()
         return loaded(module.splits.train, size, module.sampling)  # type: ignore[arg-type]
 
-    what, few = f"Parquet, {WIDTH} numbers, batch {size}", min(few, ROWS // size - 1)
+    what, few = f"Parquet, {WIDTH} numbers, batch {size}", options.updates or PASSES * (ROWS // size)  # whole passes
     pairs = race(ours, partial(row_groups, path, size), few, options, clock=process_time)
     alone = race(streamed, lambda: endless(DataLoader(given(), size, drop_last=True)), min(few, 20), options)
     return [
@@ -180,16 +180,17 @@ def parquet(options: Namespace, folder: Path) -> list[Line]:
 
 
 def row_groups(path: Path, size: int) -> Iterator[Any]:
-    """The batches of each row group in turn, by pyarrow alone."""
+    """The batches of each row group in turn, pass after pass, by pyarrow alone."""
     from pyarrow import parquet as files
 
     file = files.ParquetFile(path)
-    for number in range(file.num_row_groups):
-        group = file.read_row_group(number)
-        inputs = group["inputs"].combine_chunks().flatten().to_numpy().reshape(-1, WIDTH)
-        labels = group["labels"].to_numpy()
-        for first in range(0, len(labels) - size + 1, size):
-            yield tuple(torch.from_numpy(part[first : first + size].copy()) for part in (inputs, labels))
+    while True:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number)
+            inputs = group["inputs"].combine_chunks().flatten().to_numpy().reshape(-1, WIDTH)
+            labels = group["labels"].to_numpy()
+            for first in range(0, len(labels) - size + 1, size):
+                yield tuple(torch.from_numpy(part[first : first + size].copy()) for part in (inputs, labels))
 
 
 def loaded(source: Source, size: int, sampling: Sampling | None = None) -> Iterator[Any]:
