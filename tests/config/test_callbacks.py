@@ -119,11 +119,11 @@ def test_a_users_own_callback_is_called_after_each_chunk(assembled):
 @pytest.mark.parametrize(
     ("words", "chunk"),
     [
-        (RUN, (10, 50)),
+        (RUN, (10, 200)),
         ((*RUN, "trainer.steps_per_execution=10"), (10, None)),
         ((*RUN, "trainer.devices=2"), (10, None)),
         ((*RUN, "schedule=multi_step", "batch_schedule=grow", "batch_schedule.max_batch_size=64"), (10, None)),
-        ((*RUN, "+callbacks.x._target_=pytorch_lightning.callbacks.ModelSummary"), (10, 50)),
+        ((*RUN, "+callbacks.x._target_=pytorch_lightning.callbacks.ModelSummary"), (10, 200)),
         (callback("tests.config.test_callbacks.Counting", "allow=[tests]"), (10, None)),
     ],
 )

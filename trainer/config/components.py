@@ -62,8 +62,11 @@ OURS = (
     "log_every_n_steps reload_dataloaders_every_n_epochs"
 ).split()
 """Options of Lightning's trainer that Cadence sets."""
-_CHUNK, _LONGEST = 10, 50
-"""Updates of a chunk with `trainer.steps_per_execution=null`: of any, and of one whose end nothing sees."""
+_CHUNK, _LONGEST, _LONGEST_ON_GPU = 10, 200, 50
+"""Updates of a chunk with `trainer.steps_per_execution=null`: of any, and of one whose end nothing sees.
+
+A GPU makes quick updates of large batches, and its memory holds those of two chunks.
+"""
 MAY_DIFFER = ("data.path", "trainer.threads", "resume.path")
 """Settings that may differ between hosts: the paths of the data and the run, and the threads."""
 ROOMS = ("trainer", "models", "data")
@@ -106,7 +109,7 @@ def build(resolved: Resolved, folder: Path, rank_monitor: RankMonitor | None = N
     callbacks = [*_plateau(resolved), *profile, Validations(folder), checkpointing, claims]
     _check_static_graph(resolved)
     trainer = _trainer(settings, folder, _strategy(settings.trainer, rank_monitor), callbacks)
-    _follow(resolved, module, pauses, trainer.callbacks)  # type: ignore[attr-defined]
+    _follow(resolved, module, pauses, trainer)
     disable_lightning_signals(trainer)
     watching = [one for one in trainer.callbacks if one is not checkpointing]  # type: ignore[attr-defined]
     module.monitors = connect(watching, task, not logs_scores, fresh=resolved.changed)
@@ -141,19 +144,21 @@ def train_spec(resolved: Resolved) -> TrainSpec:
     )
 
 
-def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends], callbacks: Sequence[pl.Callback]) -> None:
+def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends], trainer: pl.Trainer) -> None:
     """Connect the data to the module's clock; its chunks end at `pauses`, and get shorter as the batch grows."""
     run, horizon = resolved.settings.trainer, resolved.horizon
     if run.overfit is not None and horizon.growth.grows:
         raise ConfigError(f"trainer.overfit={run.overfit} repeats batches of one size: take batch_schedule=none.")
-    alone = run.devices * run.nodes == 1 and not horizon.growth.grows and not any(map(sees_chunks, callbacks))
+    seen = any(map(sees_chunks, trainer.callbacks))  # type: ignore[attr-defined]
+    alone = run.devices * run.nodes == 1 and not horizon.growth.grows and not seen
+    longest = _LONGEST if trainer.strategy.root_device.type == "cpu" else _LONGEST_ON_GPU
     steps = run.steps_per_execution or _CHUNK
     loop = Loop(
         total=horizon.total,
         validation_interval=interval(horizon, run.validate, "trainer.validate"),
         pauses=(*pauses, *chunk_ends(horizon, steps)),
         steps_per_execution=steps,
-        longest=_LONGEST if alone and run.steps_per_execution is None else None,
+        longest=longest if alone and run.steps_per_execution is None else None,
         accumulate=run.accumulate,
         stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
         left_out=module.clock.left_out,

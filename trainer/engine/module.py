@@ -138,10 +138,11 @@ class Module(pl.LightningModule):
             if not self._apply_update(update):
                 self._leave_out()
                 break
+            if len(self.metric_buffer) >= self.spec.log_every:
+                self._tell_lightning()
+                self.flush()
         self._tell_lightning()
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = max(self.clock.t - 1, 0)  # Lightning adds 1
-        if len(self.metric_buffer) >= self.spec.log_every:
-            self.flush()
 
     def _apply_update(self, update: Sequence[Any]) -> bool:
         """Whether the update was applied; False where the guard leaves it out."""
