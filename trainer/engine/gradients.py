@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.lr import ConfigError
+from trainer.optim.no_grad import NoGrad
 from trainer.optim.shards import local, norms, shard
 
 SMALLEST = 1e-3
@@ -60,7 +61,6 @@ def _unit_norms(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)), keepdim=True)
 
 
-@torch.no_grad()
 def clip_norms(
     groups: Sequence[Sequence[nn.Parameter]], limits: Sequence[float | None], common: float | None
 ) -> Tensor:
@@ -72,14 +72,15 @@ def clip_norms(
     for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
         owned = [gradient for parameter in group if (gradient := parameter.grad) is not None]
         shares.setdefault(None if limit is None else i, []).extend(owned)
-    found = {key: torch.stack(tuple(norms(owned))) for key, owned in shares.items() if owned}
-    for key, norm_of_each in found.items():
-        limit = common if key is None else limits[key]
-        if limit is not None:
-            _clip(shares[key], torch.linalg.vector_norm(norm_of_each), limit)
-    if not (every := list(found.values())):
-        raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
-    return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
+    with NoGrad():
+        found = {key: torch.stack(tuple(norms(owned))) for key, owned in shares.items() if owned}
+        for key, norm_of_each in found.items():
+            limit = common if key is None else limits[key]
+            if limit is not None:
+                _clip(shares[key], torch.linalg.vector_norm(norm_of_each), limit)
+        if not (every := list(found.values())):
+            raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
+        return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
 
 
 def _clip(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> None:

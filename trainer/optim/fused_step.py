@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_all
 
+from trainer.optim.no_grad import NoGrad
+
 Parameters = list[nn.Parameter]
 Gradients = list[Tensor | None]
 Settings = dict[str, Any]
 Made = TypeVar("Made")
 _ONE = torch.tensor(1.0, device="cpu")
+_FLAGS = "fused", "amsgrad", "capturable", "differentiable"
+"""The settings of a group that choose how a step is computed: torch's kernel takes the first without the others."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,12 @@ class _Group:
             return None
         return cls(parameters, states)
 
-    def is_of(self, group: Settings) -> bool:
-        """Whether the group still has these parameters, and asks for a fused kernel."""
-        given = group["params"]
-        return _asked(group) and len(given) == len(self.parameters) and all(map(is_, given, self.parameters))
-
-    def tensors(self, names: Sequence[str]) -> list[list[Tensor]]:
-        """The state of each name, in the order of the parameters. Raises `KeyError` where a parameter has none yet."""
-        return [[state[name] for state in self.states] for name in names]
+    def tensors(self, names: Sequence[str]) -> list[list[Tensor]] | None:
+        """The state of each name, in the order of the parameters; None where a parameter has none yet."""
+        try:
+            return [[state[name] for state in self.states] for name in names]
+        except KeyError:
+            return None
 
 
 class FusedStep:
@@ -60,8 +62,7 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self._groups: list[_Group] = []
-        self._state: object = None
-        self._states: list[dict[str, Tensor]] = []
+        self._taken: list[object] = []
 
     def __call__(self) -> None:
         optimizer = self.optimizer
@@ -80,46 +81,47 @@ class FusedStep:
 
     def _prepare(self) -> None:
         """Take the tensors of an optimizer that has made a step; nothing where torch must make each."""
-        optimizer, self._state = self.optimizer, None
-        if type(optimizer) not in _KINDS:
+        self._taken = []
+        if type(self.optimizer) not in _KINDS:
             return
-        found = [_Group.of(optimizer, group) for group in optimizer.param_groups]
+        found = [_Group.of(self.optimizer, group) for group in self.optimizer.param_groups]
         self._groups = [group for group in found if group is not None]
         if len(self._groups) == len(found):
-            self._state, self._states = optimizer.state, list(optimizer.state.values())
+            self._taken = self._seen()
+
+    def _seen(self) -> list[object]:
+        """The state, parameters and flags of the optimizer, which decide what its kernel takes."""
+        seen = [self.optimizer.state, *self.optimizer.state.values()]
+        for group in self.optimizer.param_groups:
+            seen += group["params"]
+            seen += map(group.get, _FLAGS)
+        return seen
 
     def _same(self) -> bool:
         """Whether step, state, groups and parameters of the optimizer are those that were taken."""
-        optimizer = self.optimizer
-        state, groups = optimizer.state, optimizer.param_groups
+        seen = self._seen() if self._taken else []
         return (
-            state is self._state
-            and len(state) == len(self._states)
-            and all(map(is_, state.values(), self._states))
-            and len(groups) == len(self._groups)
-            and all(own.is_of(group) for group, own in zip(groups, self._groups))
-            and "step" not in vars(optimizer)
-            and getattr(optimizer, "grad_scale", None) is None
+            len(seen) == len(self._taken) > 0
+            and all(map(is_, seen, self._taken))
+            and "step" not in vars(self.optimizer)
+            and getattr(self.optimizer, "grad_scale", None) is None
         )
 
     def _step(self) -> None:
         optimizer = self.optimizer
         names, kernel = _KINDS[type(optimizer)]
-        gradients = [[parameter.grad for parameter in group.parameters] for group in self._groups]
-        try:
-            states = [
-                group.tensors(names(settings))
-                for group, settings in zip(self._groups, optimizer.param_groups, strict=True)
-            ]
-        except KeyError:
-            states = []
-        if not states or any(gradient is None or gradient.is_sparse for own in gradients for gradient in own):
-            type(optimizer).step.__wrapped__(optimizer)  # type: ignore[attr-defined]  # without the hooks
-            return
         found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
-        with torch.no_grad():
-            for group, own, state, settings in zip(self._groups, gradients, states, optimizer.param_groups):
-                kernel(group.parameters, own, state, settings, found_inf)
+        work = []
+        for group, settings in zip(self._groups, optimizer.param_groups, strict=True):
+            gradients = [parameter.grad for parameter in group.parameters]
+            state = group.tensors(names(settings))
+            if state is None or any(gradient is None or gradient.is_sparse for gradient in gradients):
+                type(optimizer).step.__wrapped__(optimizer)  # type: ignore[attr-defined]  # without the hooks
+                return
+            work.append((group.parameters, gradients, state, settings))
+        with NoGrad():
+            for one in work:
+                kernel(*one, found_inf)
 
     def _call(self, *hooks: dict[int, Callable[..., Any]]) -> None:
         for hook in chain(*(one.values() for one in hooks)):
@@ -128,7 +130,8 @@ class FusedStep:
 
 
 def _asked(group: Settings) -> bool:
-    return bool(group["fused"]) and not any(map(group.get, ("amsgrad", "capturable", "differentiable")))
+    fused, *others = map(group.get, _FLAGS)
+    return bool(fused) and not any(others)
 
 
 def _adam_names(settings: Settings) -> tuple[str, ...]:
