@@ -213,3 +213,14 @@ def test_dropout_is_a_function_of_the_seed_of_the_micro_batch():
         update([batch._replace(seed=seed)])
         losses.append(update.metric_buffer.measures[0].item())
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_hook_that_changes_the_gradient_of_the_loss_in_place_changes_this_update_alone():
+    weight, found = nn.Parameter(torch.ones(3)), []
+    for factor in (1.0, 5.0, 1.0):
+        loss = weight.sum()
+        loss.register_hook(lambda gradient, factor=factor: gradient.mul_(factor))
+        Backward(torch.device("cpu"))(loss)
+        found.append(weight.grad.tolist())
+        weight.grad = None
+    assert found == [[1.0] * 3, [5.0] * 3, [1.0] * 3]

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.autograd import Variable
 from torch.autograd.graph import _engine_run_backward
 from torch.optim import Optimizer
 
@@ -37,6 +38,7 @@ Weight = Tensor | float | None
 Logs = Mapping[str, Tensor]
 Named = Mapping[str, Tensor | float]
 Shares = Sequence[Tensor] | None
+_ONES: dict[torch.dtype, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,25 @@ class Backward:
 
 
 def _differentiate(loss: Tensor) -> None:
-    """`loss.backward()`, for a plain scalar without checks of arguments that take a third of a tiny net's pass."""
-    if type(loss) is Tensor and loss.ndim == 0 and loss.requires_grad:
-        ones = (torch.ones_like(loss),)
-        _engine_run_backward((loss,), ones, False, False, (), allow_unreachable=True, accumulate_grad=True)
-    else:
+    """`loss.backward()`, for a plain scalar without checks of arguments that take a third of a tiny net's pass.
+
+    A pass on the CPU alone stays in this thread, so that it needs no copy of the context for threads of devices.
+    """
+    if type(loss) is not Tensor or loss.ndim or not loss.requires_grad:
         loss.backward()
+        return
+    run = Variable._execution_engine.run_backward if loss.is_cpu else _engine_run_backward
+    run((loss,), (_one_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def _one_like(loss: Tensor) -> Tensor:
+    """The gradient of a loss by itself; on the CPU the one of before, where no hook has changed it."""
+    if not loss.is_cpu:
+        return torch.ones_like(loss)
+    one = _ONES.get(loss.dtype)
+    if one is None or one._version:
+        one = _ONES[loss.dtype] = torch.ones_like(loss)
+    return one
 
 
 def draw_from_torch(*parts: object) -> bool:
