@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -68,18 +69,21 @@ def clip_norms(
 
     Returns the norm of all gradients together before clipping. `ConfigError` where there is no gradient.
     """
-    shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
-    for i, (group, limit) in enumerate(zip(groups, limits, strict=True)):
-        owned = [gradient for parameter in group if (gradient := parameter.grad) is not None]
-        shares.setdefault(None if limit is None else i, []).extend(owned)
+    gradients = [[gradient for one in group if (gradient := one.grad) is not None] for group in groups]
+    if not any(gradients):
+        raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
     with NoGrad():
-        found = {key: torch.stack(tuple(norms(owned))) for key, owned in shares.items() if owned}
+        if common is None and not any(limits):
+            return torch.linalg.vector_norm(torch.stack(norms([*chain(*gradients)])))
+        shares: dict[int | None, list[Tensor]] = {}  # by the group with a limit of its own; None: all the others
+        for i, (owned, limit) in enumerate(zip(gradients, limits, strict=True)):
+            shares.setdefault(None if limit is None else i, []).extend(owned)
+        found = {key: torch.stack(norms(owned)) for key, owned in shares.items() if owned}
         for key, norm_of_each in found.items():
             limit = common if key is None else limits[key]
             if limit is not None:
                 _clip(shares[key], torch.linalg.vector_norm(norm_of_each), limit)
-        if not (every := list(found.values())):
-            raise ConfigError("no parameter that the optimizer trains gets a gradient: let the loss depend on one.")
+        every = list(found.values())
         return torch.linalg.vector_norm(torch.cat(every) if len(every) > 1 else every[0])
 
 

@@ -28,7 +28,7 @@ def is_sharded(tensor: object) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Sequence[Tensor]:
+def norms(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> list[Tensor] | tuple[Tensor, ...]:
     """The norm of each tensor, computed in `dtype`.
 
     That of a sharded tensor is the norm of the full one, √Σ |shard|² over the processes, the same on each to the bit.
