@@ -138,19 +138,19 @@ class Averaging:
         mean = {name: value.to(self._weights[name].device) for name, value in self.mean.items()}
         self.mean = {name: shard(value, like=self._weights[name]) for name, value in mean.items()}
 
-    @torch.no_grad()
     def take(self, updates: int) -> None:
         """Add the weights after `updates` updates to the average, if they belong to it."""
         keep = self.average.keep
         if keep is None or not (times := self.average.times(updates)):
             return
-        weights = [_wide(weight) for weight in self._weights.values()]
-        if not self.count:
-            self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
-        else:
-            kept = math.prod(keep(k) for k in range(self.count, self.count + times))
-            means = [local(self.mean[name]) for name in self._weights]
-            torch._foreach_lerp_(means, [local(weight) for weight in weights], 1.0 - kept)
+        with torch.no_grad():
+            weights = [_wide(weight) for weight in self._weights.values()]
+            if not self.count:
+                self.mean = {name: weight.clone() for name, weight in zip(self._weights, weights)}
+            else:
+                kept = math.prod(keep(k) for k in range(self.count, self.count + times))
+                means = [local(self.mean[name]) for name in self._weights]
+                torch._foreach_lerp_(means, [local(weight) for weight in weights], 1.0 - kept)
         self.count += times
 
     @property

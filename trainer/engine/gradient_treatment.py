@@ -87,10 +87,10 @@ class GradientTreatment:
 
     def make(self, net: "nn.Module", parameters: "Sequence[nn.Parameter]", backward: "Callable[[], Made]") -> "Made":
         """Make the gradients of an update in `parameters` by `backward`; returns what its first pass returns."""
-        from trainer.engine.gradients import ascended  # late: it needs torch
-
         made = backward()
         if self.sam is not None:
+            from trainer.engine.gradients import ascended  # late: it needs torch
+
             with ascended(net, parameters, self.sam):
                 backward()
         return made

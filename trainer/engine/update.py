@@ -39,6 +39,7 @@ Logs = Mapping[str, Tensor]
 Named = Mapping[str, Tensor | float]
 Shares = Sequence[Tensor] | None
 _ONES: dict[torch.dtype, Tensor] = {}
+_PLAIN = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Backward:
 
     def full_precision(self) -> AbstractContextManager:
         """Switches autocast off: it is for the forward pass only."""
-        return torch.autocast(self.device.type, enabled=False) if self.autocast else nullcontext()
+        return torch.autocast(self.device.type, enabled=False) if self.autocast else _PLAIN
 
     def common_loss(self, own: Tensor) -> float:
         """The mean of a loss over all processes."""
@@ -247,7 +248,7 @@ class Updater:
         given: list[tuple[Tensor, Weight, Named]] = []
         for i, micro in enumerate(update):
             self.backward.reseed(micro.seed, self.of_torch)
-            with nullcontext() if i + 1 == count else self.backward.no_sync():
+            with _PLAIN if i + 1 == count else self.backward.no_sync():
                 loss, weight, logs = self._forward(self.hooks.begin_batch(i, micro.batch))
                 if shares is not None:
                     part = weighted(loss / count, shares[i])
