@@ -99,11 +99,12 @@ class GradientTreatment:
         """Treat the gradients of update `t`; returns the norm of all before `clip`, a scalar on the device."""
         from trainer.engine.gradients import add_noise, clip_norms, clip_units  # late: it needs torch
 
+        parameters = [*chain(*groups)]
         if self.agc is not None:
-            clip_units([*chain(*groups)], self.agc)
+            clip_units(parameters, self.agc)
         norm = clip_norms(groups, self.limits or [None] * len(groups), self.clip)
         if self.gradient_noise is not None:
-            add_noise([*chain(*groups)], self.gradient_noise, self.seed, t)
+            add_noise(parameters, self.gradient_noise, self.seed, t)
         return norm
 
 
