@@ -57,7 +57,10 @@ def measured(name: str, out: Path, budget: str, beside: bool) -> dict[str, Any]:
 
 def format_row(row: dict[str, Any]) -> str:
     """A row in one line."""
-    ways = [f"{way} {row['rates'][way]:.3g} {100 * regret:+.1f} %" for way, regret in row["regrets"].items()]
+    ways = [
+        f"{way} none" if row["rates"][way] is None else f"{way} {row['rates'][way]:.3g} {100 * regret:+.1f} %"
+        for way, regret in row["regrets"].items()
+    ]
     return f"{row['task']}: best {row['best']:.3g}; {'; '.join(ways)}; {row['runs']:.1f} runs"
 
 
