@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from experiments.doctor_cases import families, second, third, unseen
 
 Residual, Bag, Factors, along_rows = families.Residual, families.Bag, families.Factors, families.along_rows
-Mixer, DeepSet, sound = second.Mixer, second.DeepSet, second.sound
+Mixer, DeepSet, Series, Last = second.Mixer, second.DeepSet, second.Series, second.Last
+sound, group_norm, Siamese = second.sound, second.group_norm, unseen.Siamese
 Dilated, GraphNet, Elman, Experts = third.Dilated, unseen.GraphNet, unseen.Elman, unseen.Experts
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "sine": third.Sines}
 
