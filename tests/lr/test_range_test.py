@@ -209,19 +209,21 @@ def test_a_curve_that_says_nothing_is_refused_with_its_reason(losses, told):
     assert all(one.value is None and told in one.refused for one in made.values())
 
 
-def test_the_suggestion_is_the_rate_at_which_three_quarters_of_the_fall_are_made():
+def test_the_suggestion_lies_between_three_quarters_of_the_fall_and_its_end():
     values = rates(1e-3, 1.0, 80)
     losses = [2.0] * 20 + [1.26] * 20 + [1.24] * 10 + [1.0] * 10 + [3.0] * 20
     found = fall(Sweep(values, losses))
     assert (found.first, found.lowest, found.noise) == (2.0, 1.0, 0.0)
     assert (found.rate, found.best) == (values[40], values[50])
-    assert suggestions([Sweep(values, losses)])[OURS].value == values[40]
+    made = suggestions([Sweep(values, losses)])[OURS]
+    assert made.value == pytest.approx(values[40] ** 0.75 * values[50] ** 0.25)
+    assert made.interval == pytest.approx((values[40] / 10**0.75, values[50] * 10**0.75))
 
 
 @pytest.mark.parametrize("at", [1e-4, 1e-2, 1.0])
 def test_the_suggestion_moves_with_the_curve(at):
-    found = [fall(textbook(at, 0.05, seed)).rate for seed in range(5)]
-    assert max(abs(math.log10(one / at) + 0.88) for one in found) < 0.15
+    found = [fall(textbook(at, 0.05, seed)).suggested for seed in range(5)]
+    assert max(abs(math.log10(one / at) + 0.75) for one in found) < 0.15
 
 
 def test_seeds_are_read_together_by_their_median_up_to_where_the_first_one_breaks():
@@ -231,8 +233,8 @@ def test_seeds_are_read_together_by_their_median_up_to_where_the_first_one_break
     assert pooled(sweeps).losses == [1.0 + i for i in range(30)]
     assert (pooled([*sweeps, short]).rates, pooled([*sweeps, short]).broke) == (values[:25], values[24])
     noisy = [textbook(1e-2, 0.6, seed) for seed in range(9)]
-    alone = [abs(math.log10(one.rate / 1e-2) + 0.88) for one in map(fall_or_none, noisy) if one]
-    assert abs(math.log10(fall(pooled(noisy)).rate / 1e-2) + 0.88) < max(alone)
+    alone = [abs(math.log10(one.suggested / 1e-2) + 0.75) for one in map(fall_or_none, noisy) if one]
+    assert abs(math.log10(fall(pooled(noisy)).suggested / 1e-2) + 0.75) < max(alone)
 
 
 def fall_or_none(sweep):
@@ -246,9 +248,9 @@ def test_suggestions_come_ours_first_with_the_bracket_and_the_seeds():
     sweeps = [textbook(at, 0.05, seed) for seed, at in enumerate((0.5, 1.0, 2.0))]
     made = suggestions(sweeps)
     assert list(made) == [OURS, *PUBLISHED]
-    rate = fall(pooled(sweeps)).rate
-    assert made[OURS].value == rate
-    assert made[OURS].interval == pytest.approx((rate / 10**0.75, rate * 10**0.75))
+    found = fall(pooled(sweeps))
+    assert made[OURS].value == found.suggested
+    assert made[OURS].interval == pytest.approx((found.rate / 10**0.75, found.best * 10**0.75))
     low, high = made["minimum/10"].interval
     assert low <= made["minimum/10"].value <= high
     assert all(one.source and one.checked for one in made.values())
@@ -257,9 +259,10 @@ def test_suggestions_come_ours_first_with_the_bracket_and_the_seeds():
 def test_seeds_that_alone_would_lie_outside_widen_the_bracket_with_caution():
     assert suggestions([textbook(noise=0.05)])[OURS].caution is None
     sweeps = [textbook(at, 0.02, seed) for seed, at in enumerate((0.03, 1.0, 1.0))]
-    made, alone = suggestions(sweeps)[OURS], [fall(sweep).rate for sweep in sweeps]
-    assert made.interval == (alone[0], made.value * 10**0.75)
-    assert alone[0] < made.value / 10**0.75
+    made, alone = suggestions(sweeps)[OURS], [fall(sweep).suggested for sweep in sweeps]
+    found = fall(pooled(sweeps))
+    assert made.interval == (alone[0], found.best * 10**0.75)
+    assert alone[0] < found.rate / 10**0.75
     assert "the bracket is wider" in made.caution
 
 

@@ -14,7 +14,7 @@ from trainer.lr.range_test import Edge, Fall, Sweep, edge, fall, middle_rate, po
 OURS = "fall"
 HALF_DECADE = 10**0.5
 WIDE = 10**0.75
-"""The bracket is the suggestion divided by this to times this. Measured: docs/range_test.md."""
+"""The bracket reaches beyond the fall by this factor on each side. Measured: docs/range_test.md."""
 Rule = Callable[[Sequence[float], Sequence[float]], float]
 
 
@@ -135,17 +135,18 @@ def agreed_edge(found: Mapping[int, Edge], reasons: Sequence[str], count: int) -
 
 
 def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
-    """`Fall.rate` of the seeds' median loss, with a bracket of 1.5 decades around it.
+    """`Fall.suggested` of the seeds' median loss, with a bracket around its fall.
 
-    Where seeds alone would lie outside, the bracket reaches to them.
+    It reaches from 3/4 of a decade below the rate where most of the fall is made to as much above the rate of the
+    lowest loss; where seeds alone would suggest something outside, to them.
     """
     source = "ours, measured in docs/range_test.md"
     try:
         found = fall(pooled(sweeps))
     except ConfigError as reason:
         return Suggestion(OURS, source, refused=str(reason), remedy=getattr(reason, "remedy", ""))
-    alone = [one.rate for one in map(_fall_or_none, sweeps) if one is not None]
-    low, high = found.rate / WIDE, found.rate * WIDE
+    alone = [one.suggested for one in map(_fall_or_none, sweeps) if one is not None]
+    low, high = found.rate / WIDE, found.best * WIDE
     bracket = (min([low, *alone]), max([high, *alone]))
     seeds = "1 seed" if len(sweeps) == 1 else f"{len(sweeps)} seeds together"
     checked = (
@@ -158,7 +159,7 @@ def _of_fall(sweeps: Sequence[Sweep]) -> Suggestion:
             f"the seeds alone would suggest {min(alone):.3g} to {max(alone):.3g}, so the bracket is wider: raise "
             "--seeds or --updates, or take cadence tune, which trains."
         )
-    return Suggestion(OURS, source, found.rate, bracket, checked, caution=caution)
+    return Suggestion(OURS, source, found.suggested, bracket, checked, caution=caution)
 
 
 def _fall_or_none(sweep: Sweep) -> Fall | None:

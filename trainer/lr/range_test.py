@@ -14,8 +14,9 @@ STOP = 4.0
 WINDOW, FIRST, FEWEST = 7, 10, 20
 DROP, LEAST, QUIET = 2.5, 0.002, 30
 """A fall of the loss counts above DROP times the noise (4 % of curves of pure noise have one) and LEAST of the loss."""
-SHARE = 0.75
-"""The suggestion is the rate at which this share of the fall is made. Measured: docs/range_test.md."""
+SHARE, WEIGHT = 0.75, 0.25
+"""The suggestion lies between the rate at which this share of the fall is made and the rate of the lowest loss, by this
+part of the way. Measured: docs/range_test.md."""
 
 
 def rates(start: float, end: float, updates: int, spacing: str = "exponential") -> list[float]:
@@ -115,6 +116,11 @@ class Fall:
     rate: float
     best: float
     noise: float
+
+    @property
+    def suggested(self) -> float:
+        """`WEIGHT` of the way, on the log axis, from the rate where `SHARE` is made to that of the lowest loss."""
+        return self.rate ** (1 - WEIGHT) * self.best**WEIGHT
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,14 @@ LONGER = 10**0.5
 """The factor of the updates in the fine stage, and after a stage that could not tell the points apart."""
 FEWEST = 20
 """The fewest updates of a training, where the run has as many."""
-MOST_RUNS, LAST_RUNS, FEWEST_FINE = 6.5, 2, 6
+MOST_RUNS, LAST_RUNS, FEWEST_FINE = 6.5, 2, 3
 """A quarter of a grid of quarter-decades over three decades with two seeds: the fine stage leaves room for two whole
-runs within it, but makes six trainings; a third whole run is made where there is room."""
+runs within it, but makes three trainings; a third whole run is made where there is room."""
 LEVEL = 0.03
 """Half-decades whose scores differ by less than this share, and no more than their noise, need longer trainings."""
-FURTHEST = 2
-"""By how many steps of the lattice, at most, whole runs are expected to move on: half a decade."""
+FURTHEST, LOWER, BAD = 2, 3, 0.1
+"""Steps of the lattice by which whole runs begin lower, at most, and by which they go on lower after a bad one; bad is
+one that is worse than shorter trainings by this share."""
 CLIP = "trainer.clip=1.0"
 """What is tried where every training breaks."""
 
@@ -190,8 +191,8 @@ class Tuner:
             return self._train(stage)
         self.rivals = rivals(coarse, COARSE, LEVEL)
         left = MOST_RUNS - LAST_RUNS * self._ends_with_whole_runs - self._made / self.total
-        stage = replace(stage, room=max(FEWEST_FINE, math.floor(left * self.total / length)))
-        costs: dict[tuple[Point, int], float] = {}
+        costs = dict(self.stages[-1].costs) if self.stages[-1].updates == length else {}
+        stage = replace(stage, room=len(costs) + max(FEWEST_FINE, math.floor(left * self.total / length)))
         if self.rivals:
             start = tuple(sorted((coarse.best, *self.rivals)))
             costs = self._walk(replace(stage, step=COARSE, start=start, seeds=self.seeds[:1]), costs)
@@ -199,23 +200,37 @@ class Tuner:
         return self._train(replace(stage, doubtful=not self._ends_with_whole_runs), costs)
 
     def _train_whole_runs(self, fine: Table) -> Table:
-        """Whole runs with one seed, from where the best rate is expected to move on; `fine` where none are wanted.
+        """Whole runs with one seed, from where the best rate is expected; `fine` where none are wanted.
 
-        It has moved between two lengths a factor of √10 apart; half of that is expected again, but at most half a
-        decade. The walk begins there and one quarter-decade further that way, or lower where it has not moved. It stays
-        below what broke before.
+        Where the first one is much worse than the shorter trainings were, its rate is too high for so long a run, and
+        the next one is lower by 3/4 of a decade. Otherwise the walk goes by quarter-decades.
         """
         if not self._ends_with_whole_runs or self.stages[-1].updates == self.total:
             return fine
         low, high = self.axes[0].bounds
         broke = [point[0] - 1 for point, score in fine.scores.items() if math.isinf(score) and point > fine.best]
         high, moved = min([high, *broke]), drift(self.stages, rivals=self.rivals)
-        further = min(max(moved / 2, -FURTHEST), FURTHEST)
-        begin = min(max(round(vertex(fine, FINE) + further), low), high)
-        beside = begin + 1 if low <= begin < high and (moved > 0 or begin == low) else begin - 1
-        points: list[Point] = [(place,) for place in sorted((begin, beside))]
+        begin = min(max(round(self._expected(fine, moved)), low), high)
         most = max(LAST_RUNS, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
-        return self._train(Stage(self.total, FINE, tuple(points), self.seeds[:1], ((low, high),), most), {}, fine)
+        stage = Stage(self.total, FINE, ((begin,),), self.seeds[:1], ((low, high),), most)
+        costs = self._walk(replace(stage, most=1), {})
+        shorter = fine.scores[fine.best]
+        if costs[(begin,), self.first_seed] > shorter + BAD * abs(shorter) + 2 * (fine.noise or 0.0):
+            return self._train(replace(stage, start=((max(begin - LOWER, low),),)), costs, fine)
+        below = (fine.best[0] - FINE,)
+        rises = moved > 0 and below in fine.scores and not fine.may_win(below)
+        beside = begin + 1 if begin < high and (rises or begin == low) else begin - 1
+        return self._train(replace(stage, start=((beside,),)), costs, fine)
+
+    def _expected(self, fine: Table, moved: float) -> float:
+        """Where on the lattice the best rate of the whole run is expected: below that of the fine stage.
+
+        Half of the shift downwards between two lengths a factor of √10 apart is expected again, and of rates that are
+        level the lower ones last longer; both together are half a decade at most.
+        """
+        found = vertex(fine, FINE)
+        lowest = min(point[0] for point in fine.scores if point == fine.best or fine.may_win(point))
+        return found + max(min(moved / 2, 0.0) - max(found - lowest, 0.0) / 2, -FURTHEST)
 
     @property
     def _made(self) -> int:
