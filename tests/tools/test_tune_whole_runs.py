@@ -62,6 +62,32 @@ def test_a_rival_of_the_coarse_winner_wins_where_longer_trainings_say_so(tuned, 
     assert numbers["runs"] <= 6.5
 
 
+def test_a_rate_that_a_longer_run_does_not_bear_is_left_by_more_than_a_step(tuned, planted):
+    """Short trainings are best at 1; the whole run learns nothing above 0.1."""
+
+    def cost(place, updates):
+        if updates == 2000:
+            return 1.0 if place > -4 else 0.1 + 0.01 * (place + 6) ** 2
+        return 0.2 + 0.01 * place**2
+
+    planted(cost, [-4, -2, 0])
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    whole = [round(4 * math.log10(one["values"][0])) for one in numbers["stages"][-1]["trainings"]]
+    assert whole[:2] == [0, -3]
+    assert -6 <= 4 * math.log10(numbers["values"][0]) <= -4
+    assert numbers["runs"] <= 6.5
+
+
+def test_where_the_first_trainings_had_to_be_long_they_belong_to_the_fine_stage(tuned, planted):
+    planted(lambda place, updates: 1.0 if updates == 200 else 1 + 0.1 * (place + 7) ** 2, [-8, -6, -4])
+    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    flat, coarse, fine, _ = numbers["stages"]
+    assert [one["updates"] for one in (flat, coarse, fine)] == [200, 632, 632]
+    assert all(one in fine["trainings"] for one in coarse["trainings"])
+    assert numbers["values"][0] == pytest.approx(10 ** (-7 / 4), rel=0.02)
+    assert numbers["runs"] <= 6.5
+
+
 @pytest.mark.parametrize(("start", "drift"), [(-20, 0), (-6, 20), (4, -20), (-14, 8)])
 def test_no_tune_by_a_tenth_costs_more_than_a_quarter_of_a_grid(tuned, planted, start, drift):
     """Wherever it starts, and however far the best rate moves from one length to the next, here up to 5 decades."""

@@ -192,7 +192,8 @@ class Tuner:
         self.rivals = rivals(coarse, COARSE, LEVEL)
         left = MOST_RUNS - LAST_RUNS * self._ends_with_whole_runs - self._made / self.total
         costs = dict(self.stages[-1].costs) if self.stages[-1].updates == length else {}
-        stage = replace(stage, room=len(costs) + max(FEWEST_FINE, math.floor(left * self.total / length)))
+        least = 0 if costs else FEWEST_FINE
+        stage = replace(stage, room=len(costs) + max(least, math.floor(left * self.total / length)))
         if self.rivals:
             start = tuple(sorted((coarse.best, *self.rivals)))
             costs = self._walk(replace(stage, step=COARSE, start=start, seeds=self.seeds[:1]), costs)
