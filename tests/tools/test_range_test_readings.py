@@ -61,7 +61,7 @@ def test_a_winner_at_the_end_of_the_bracket_is_told_and_a_broken_training_never_
     assert (found.winner.rate, found.margin) == (0.3, pytest.approx(0.25))
     text = "\n".join(output.format_confirmation(found, ["optimizer.lr=0.3"]))
     assert "0.3 wins by 25 % of its loss" in text
-    assert "end of the bracket" not in text
+    assert "of the three" not in text
     alone = Confirmation(100, "validation loss", [Trial(0.1, [0.5]), Trial(0.3, [math.inf]), Trial(1.0, [math.inf])])
     assert "0.1 alone did not break. paste: optimizer.lr=0.1" in "\n".join(
         output.format_confirmation(alone, ["optimizer.lr=0.1"])
@@ -70,5 +70,5 @@ def test_a_winner_at_the_end_of_the_bracket_is_told_and_a_broken_training_never_
         100, "validation loss", [Trial(0.1, [0.3, 0.4]), Trial(0.3, [0.4, 0.4]), Trial(1.0, [0.9, 0.9])]
     )
     text = "\n".join(output.format_confirmation(found, ["optimizer.lr=0.1"]))
-    assert "the best may lie below it" in text
+    assert "The winner is the lowest of the three: the best may lie below it." in text
     assert "(0.3, 0.4)" in text

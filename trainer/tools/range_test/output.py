@@ -84,8 +84,8 @@ def format_confirmation(found: Confirmation, overrides: Sequence[str]) -> list[s
     if len(best.losses) == 1:
         lines.append("One seed: a margin of a few percent means nothing. --confirm-seeds 3 shows the spread.")
     if best is not found.trials[1]:
-        side = "above" if best is found.trials[-1] else "below"
-        lines.append(f"The winner is at the end of the bracket: the best may lie {side} it.")
+        which, side = ("highest", "above") if best is found.trials[-1] else ("lowest", "below")
+        lines.append(f"The winner is the {which} of the three: the best may lie {side} it.")
     return lines
 
 
