@@ -44,6 +44,22 @@ def test_the_rates_of_other_optimizers_are_as_they_are(compose):
     assert as_in_the_run(sweep, resolve(settings_of(compose("optimizer=adamw")))) is sweep
 
 
+@pytest.mark.parametrize("beta2", [0.0, 0.5, 0.6])
+def test_radam_that_never_rectifies_has_its_rates_as_they_are(beta2, compose):
+    sweep = Sweep([1.0] * 100, [2.0] * 100)
+    resolved = resolve(settings_of(compose("optimizer=radam", f"optimizer.betas=[0.9,{beta2}]")))
+    assert as_in_the_run(sweep, resolved) is sweep
+
+
+@pytest.mark.parametrize("name", ["radam", "ranger", "schedule_free_radam"])
+def test_without_betas_in_the_config_those_of_the_class_count(name, compose):
+    sweep = Sweep([1.0] * 100, [2.0] * 100)
+    given, left_out = (compose(f"optimizer={name}", word) for word in ("trainer.duration=600", "~optimizer.betas"))
+    left_out.trainer.duration = 600
+    first, second = (as_in_the_run(sweep, resolve(settings_of(cfg))) for cfg in (given, left_out))
+    assert first.rates == second.rates
+
+
 def test_cycles_go_from_where_the_score_leaves_its_start_to_where_it_falls():
     values = rates(0.005, 1.0, 200, "linear")
     scores = [0.1 if r < 0.1 else min(0.1 + 4 * (r - 0.1), 0.9) if r < 0.6 else 0.3 for r in values]
