@@ -142,6 +142,11 @@ def test_valley_slide_steep_and_minimum_are_what_numpy_says(losses):
     assert valley(values, losses) == values[max(0, falling_end(losses))]  # of a fall at the very start it gives -1
 
 
+def test_a_sweep_of_100_000_updates_is_read_at_once():
+    values = [float(i) for i in range(100_000)]
+    assert valley(values, values[::-1]) == 99_999 - 100_000 + 33_333 + 16_666
+
+
 def test_the_published_rules_read_a_smoothed_curve_without_a_tenth_at_its_start_and_five_at_its_end():
     sweep = textbook()
     values, losses = trimmed(sweep)

@@ -297,6 +297,9 @@ def test_the_rate_of_a_groups_own_optimizer_is_pasted_too(tested, compose):
     [
         (("--start", "1", "--end", "0.1"), "--start=1 is not below --end=0.1"),
         (("--updates", "5"), "--updates=5"),
+        (("--updates", "1000000000"), "--updates=1000000000 is out of range: a sweep has 20 to 100,000 updates"),
+        (("--cyclic-updates", "1000000000"), "--cyclic-updates=1000000000"),
+        (("seed=4294967295",), "give 0 to 4294966295"),
         (("--seeds", "0"), "--seeds=0"),
         (("--val-samples", "0"), "--val-samples=0"),
         (("--of", "momentum", "--end", "1"), "--end=1.0"),
@@ -324,7 +327,7 @@ def test_a_mistake_is_refused_in_one_line(words, told, tmp_path, monkeypatch):
 def test_the_command_tells_a_mistake_in_one_line_and_has_its_code(tmp_path, python):
     done = subprocess.run([python, SCRIPT, "--updates", "1"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "--updates=1 is out of range: a sweep has at least 20 updates; try 100.\n"
+    assert done.stderr == "--updates=1 is out of range: a sweep has 20 to 100,000 updates; try 100.\n"
 
 
 # The parts.

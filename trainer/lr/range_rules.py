@@ -5,6 +5,7 @@ five, for a sweep planned with N updates; and only up to its first loss that is 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,11 @@ def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
     and s = lds_e / 3: the rate at e - lds_e + ⌊s⌋ + ⌊s / 2⌋, or the first one where that is none.
     """
     lengths: list[int] = []
-    for i, loss in enumerate(losses):
-        lengths.append(1 + max((lengths[j] for j in range(i) if losses[j] > loss), default=0))
+    ends: list[float] = []  # by length, the highest loss at which a falling subsequence ends, with its sign turned
+    for loss in losses:
+        place = bisect_left(ends, -loss)
+        ends[place : place + 1] = [-loss]
+        lengths.append(place + 1)
     end = lengths.index(max(lengths))
     third = lengths[end] / 3
     return rates[max(0, end - lengths[end] + int(third) + int(third / 2))]

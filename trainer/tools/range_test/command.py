@@ -20,12 +20,14 @@ from trainer.cli.compose import add_config_options, add_file_options, compose_co
 from trainer.config.settings import Settings, settings_of
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number
-from trainer.lr.range_test import SPACINGS, rates
+from trainer.lr.range_test import FEWEST, SPACINGS, rates
 from trainer.tools.drawing import needed_for_pictures
 from trainer.tools.writable import check_writable
 
 RANGES = {"lr": (1e-7, 10.0), "weight_decay": (1e-6, 100.0), "momentum": (0.5, 0.999)}
 """The ends of a sweep where --start and --end do not give them."""
+LONGEST = 100_000
+"""The most updates of a sweep."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -80,6 +82,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 def swept_values(options: argparse.Namespace) -> list[float]:
     """The values of the sweep; for momentum, it is 1 / (1 - momentum) that is spaced."""
+    integer("--updates", options.updates, f"a sweep has {FEWEST} to {LONGEST:,} updates; try 100.", FEWEST, LONGEST)
     known = RANGES[options.of]
     start = known[0] if options.start is None else options.start
     end = known[1] if options.end is None else options.end
@@ -114,10 +117,11 @@ def check(settings: Settings, options: argparse.Namespace) -> None:
         )
     if settings.resume.path is not None:
         raise ConfigError(f"resume.path={settings.resume.path}: a sweep starts from the beginning: take resume=none.")
-    integer("seed", settings.seed, "give a number from 0.", low=0, high=2**32 - 1 - 1000)
+    last = 2**32 - 1 - 1000
+    integer("seed", settings.seed, f"give 0 to {last}: the sweeps take the seeds that follow, too.", 0, last)
     integer("--seeds", options.seeds, "give 1 to 100 sweeps.", high=100)
     integer("--val-samples", options.val_samples, "give a number of samples, at least 1.")
     integer("--confirm-seeds", options.confirm_seeds, "give 1 to 100.", high=100)
-    integer("--cyclic-updates", options.cyclic_updates, "a rise takes at least 20 updates; try 400.", low=20)
+    integer("--cyclic-updates", options.cyclic_updates, "a rise takes 20 to 100,000 updates; try 400.", 20, LONGEST)
     if options.of != "lr" and (options.confirm is not None or options.cyclic):
         raise ConfigError(f"--of={options.of} has no --confirm and no --cyclic: these are for the learning rate.")
