@@ -1,12 +1,18 @@
 """Which trainings a tune makes, and what it answers, where the cost of each rate and length is planted."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
-from trainer.tools.tune import steps
+from trainer.config.resolve import resolve
+from trainer.config.settings import settings_of
+from trainer.lr.range_test import Sweep
+from trainer.tools.range_test.steps import RangeTest
+from trainer.tools.tune import command, output, steps
+from trainer.tools.tune.axes import AXES
 from trainer.tools.tune.members import Members, Outcome
-from trainer.tools.tune.start import Start
+from trainer.tools.tune.start import Start, start_of_rate
 
 SMALL = ("trainer.accelerator=cpu", "trainer.threads=1", "trainer.validate=200", "logger=none")
 
@@ -44,6 +50,39 @@ def test_whole_runs_follow_a_best_rate_that_moves_with_the_length(tuned, planted
     assert numbers["neighbours"][0]["error"] is not None
     _, shorter = tuned(*SMALL, "trainer.duration=2000", "--whole", "0", "--out", "shorter")
     assert len(shorter["stages"]) == 2
+
+
+def test_a_winner_at_the_end_of_the_whole_runs_is_told(tuned, planted):
+    planted(lambda place, updates: 1 + 0.05 * (place + 8) ** 2, [-10, -8, -6])
+    out, _ = tuned(*SMALL, "trainer.duration=2000", "--seeds", "1", "--whole", "2")
+    assert "optimizer.lr: 0.01; a t-test at 95 % finds no end on either side\n" in out
+    assert "\nnothing above it was trained for 2,000 updates: the best may lie there\n" in out
+    out, _ = tuned(*SMALL, "trainer.duration=2000", "--out", "three")
+    assert "the best lies above" in out
+    assert "nothing above" not in out
+
+
+def test_the_labels_of_the_picture_do_not_overlap(tuned, planted, monkeypatch):
+    figures, real = [], output.draw
+    monkeypatch.setattr(output, "draw", lambda *given: figures.append(real(*given)) or figures[-1])
+    planted(lambda place, updates: 1 + 0.05 * (place + 9.5) ** 2, [-11, -9, -7])
+    tuned(*SMALL, "trainer.duration=2000")
+    (panel,) = figures[0].axes
+    left, right = panel.get_xlim()
+    labels = [
+        one for one in panel.get_xticklabels(which="both") if one.get_text() and left <= one.get_position()[0] <= right
+    ]
+    boxes = sorted((one.get_window_extent() for one in labels), key=lambda box: box.x0)
+    assert len(boxes) > 1
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+    assert "where the best lies" in [one.get_text() for one in panel.get_legend().get_texts()]
+
+
+def test_a_start_counts_all_its_sweeps(monkeypatch, compose):
+    monkeypatch.setattr(RangeTest, "_sweep", lambda self, seed, of, values, loss: Sweep(values, [1.0] * len(values)))
+    found = start_of_rate(command.parsed([]), resolve(settings_of(compose())), AXES["lr"])
+    assert found.updates == 100 + 300 + 900
+    assert "or the model is trained already), so the rate of the config is taken" in found.note
 
 
 def test_a_rival_of_the_coarse_winner_wins_where_longer_trainings_say_so(tuned, planted):

@@ -49,6 +49,7 @@ class RangeTest:
         self.states: list[str] = []
         self.results: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.updates = 0
         with tempfile.TemporaryDirectory() as folder:
             base = self._parts(first, Path(folder))
         self.score, self.sign = scored_by(base)
@@ -122,6 +123,7 @@ class RangeTest:
         for i in range(count):
             self._show(f"sweep {i + 1} of {count}")
             self.sweeps.append(self._sweep(self.first + i, self.options.of, self.values, self.loss))
+            self.updates += len(self.sweeps[-1].losses)
         self._show("")
         self.edges, _ = edges(self.sweeps)
 

@@ -78,6 +78,14 @@ class Answer:
         low, high = (None if end is None else self.axes[axis].at(end) for end in ends)
         return low, high
 
+    def open_side(self, axis: int = 0) -> str:
+        """The side of the winner, "above" or "below", on which the last stage has no point; empty where both have."""
+        best = self.fine.best
+        line = [
+            point[axis] for point in self.fine.scores if all(i == axis or a == best[i] for i, a in enumerate(point))
+        ]
+        return "above" if best[axis] == max(line) else "below" if best[axis] == min(line) else ""
+
     @property
     def flat(self) -> bool:
         """Whether nothing in the fine stage is worse than the winner beyond the noise."""

@@ -33,8 +33,13 @@ def format_answer(answer: Answer) -> list[str]:
     for i, (axis, value) in enumerate(zip(answer.axes, answer.values)):
         low, high = answer.interval(i)
         ends = [f"above {low:.3g}" if low is not None else "", f"below {high:.3g}" if high is not None else ""]
-        said = " and ".join(filter(None, ends)) or "no end was met"
-        lines.append(f"{axis.key}: {value:.3g}; the best lies {said} (each end by a t-test at 95 %)")
+        said = " and ".join(filter(None, ends))
+        ends_by = f"the best lies {said} (each end by a t-test at 95 %)"
+        lines.append(f"{axis.key}: {value:.3g}; {ends_by if said else 'a t-test at 95 % finds no end on either side'}")
+        if side := answer.open_side(i):
+            lines.append(
+                f"nothing {side} it was trained for {answer.stages[-1].updates:,} updates: the best may lie there"
+            )
     if answer.flat:
         lines.append("nothing that was tried beside it is worse beyond the noise: any of it will do")
     for values, regret, error in answer.neighbours():
@@ -62,10 +67,16 @@ def draw(answer: Answer, score: str) -> Any:
         panel.plot(*zip(*means), "-", color=series_color(i), label=f"{stage.updates:,} updates")
         broke = sorted({axis.at(point[0]) for (point, _), cost in stage.costs.items() if math.isinf(cost)})
         panel.plot(broke, [max(finite)] * len(broke), "x", color=series_color(i))
-    low, high = answer.interval()
-    panel.axvspan(low or panel.get_xlim()[0], high or panel.get_xlim()[1], color=GREY, alpha=0.12, linewidth=0)
     panel.axvline(answer.values[0], color=ANSWER, label=plain(" ".join(answer.overrides)))
     panel.set(xlabel=plain(axis.key), ylabel=plain(score), xscale="log" if axis.name != "momentum" else "linear")
+    left, right = panel.get_xlim()
+    low, high = answer.interval()
+    panel.axvspan(low or left, high or right, color=GREY, alpha=0.12, linewidth=0, label="where the best lies")
+    panel.set_xlim(left, right)
+    panel.tick_params(axis="x", which="minor", labelbottom=False)
+    if sum(left <= tick <= right for tick in panel.get_xticks()) < 2:
+        places = sorted({axis.at(point[0]) for stage in answer.stages for point, _ in stage.costs})[::2]
+        panel.set_xticks(places, [f"{place:.3g}" for place in places])
     panel.legend(frameon=False, fontsize=8)
     return figure
 

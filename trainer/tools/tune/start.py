@@ -18,7 +18,7 @@ UPDATES = 100
 
 @dataclass(frozen=True)
 class Start:
-    """The points to begin with, why, and the updates of the sweep that told it."""
+    """The points to begin with, why, and the updates of the sweeps that told it."""
 
     points: list[Point]
     note: str
@@ -39,13 +39,13 @@ def start_of_rate(options: Namespace, resolved: Resolved, axis: Axis) -> Start:
         test = RangeTest(asked, range_test.swept_values(asked), settings.seed, made)
         test.locate()
     except ConfigError as reason:
-        return _around(axis, configured, f"no range test is made: {reason}", 0)
-    ours, made_updates = test.suggestions[OURS], sum(len(sweep.losses) for sweep in test.sweeps)
+        return _around(axis, configured, f"no range test is made: {str(reason).rstrip('.')}", 0)
+    ours = test.suggestions[OURS]
     if ours.value is None:
-        note = f"the range test cannot tell ({ours.refused}), so the rate of the config is taken"
-        return _around(axis, configured, note, made_updates)
+        note = f"the range test cannot tell ({str(ours.refused).rstrip('.')}), so the rate of the config is taken"
+        return _around(axis, configured, note, test.updates)
     rate = ours.value / scale
-    return _around(axis, rate, f"range test: the fall of the loss suggests {rate:.3g}", made_updates)
+    return _around(axis, rate, f"range test: the fall of the loss suggests {rate:.3g}", test.updates)
 
 
 def _around(axis: Axis, rate: float, note: str, updates: int) -> Start:
