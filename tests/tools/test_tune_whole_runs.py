@@ -24,7 +24,9 @@ def planted(monkeypatch):
     def plant(cost, start):
         def train_all(self, asked, many=None):
             for one in asked:
-                place = round(4 * math.log10(float(one.words[0].partition("=")[2])))
+                key, _, number = one.words[0].partition("=")
+                axis = AXES[key.removeprefix("optimizer.")]
+                place = round(axis.place_of(float(number)))
                 value = cost(place, one.updates) + 0.01 * one.seed
                 yield Outcome(value, one.updates, "" if math.isfinite(value) else "Diverged: planted")
 
@@ -60,6 +62,24 @@ def test_a_winner_at_the_end_of_the_whole_runs_is_told(tuned, planted):
     out, _ = tuned(*SMALL, "trainer.duration=2000", "--out", "three")
     assert "the best lies above" in out
     assert "nothing above" not in out
+
+
+def test_short_trainings_end_no_side_on_which_no_whole_run_was_made(tuned, planted):
+    planted(lambda place, updates: 1 + 0.05 * (place - (0 if updates < 2000 else -12)) ** 2, [-2, 0, 2])
+    out, numbers = tuned(*SMALL, "trainer.duration=2000", "--whole", "2")
+    assert "\nnothing below it was trained for 2,000 updates: the best may lie there\n" in out
+    assert numbers["intervals"][0][0] is None
+
+
+def test_the_number_of_the_config_is_one_of_the_whole_runs(tuned, planted):
+    """Short trainings are best with a high momentum, and whole ones with that of the config."""
+    words = (*SMALL, "trainer.duration=2000", "optimizer=momentum", "--of", "momentum")
+    planted(lambda memory, updates: 1 + (10 - memory if updates < 2000 else memory - 4) ** 2, [])
+    _, numbers = tuned(*words)
+    whole = {one["values"][0] for one in numbers["stages"][-1]["trainings"]}
+    assert 0.9 in whole
+    assert len(whole) == 3
+    assert numbers["values"] == [0.9]
 
 
 def test_the_labels_of_the_picture_do_not_overlap(tuned, planted, monkeypatch):

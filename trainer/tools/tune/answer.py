@@ -66,14 +66,16 @@ class Answer:
     def interval(self, axis: int = 0) -> tuple[float | None, float | None]:
         """The nearest values below and above that are worse beyond the noise; None where none was met.
 
-        Of the last stage, else of the one before it, where the answer lies inside of it.
+        Of the last stage, else of the one before it, where the answer lies inside of it; but an earlier stage does not
+        end the side on which the last one has no point.
         """
         ends: list[int | None] = [None, None]
+        open_side = self.open_side(axis)
         for stage in reversed(self.stages):
             low_end, high_end = interval(stage.table, axis)
-            if ends[0] is None and low_end is not None and low_end < self.places[axis]:
+            if ends[0] is None and low_end is not None and low_end < self.places[axis] and open_side != "below":
                 ends[0] = low_end
-            if ends[1] is None and high_end is not None and high_end > self.places[axis]:
+            if ends[1] is None and high_end is not None and high_end > self.places[axis] and open_side != "above":
                 ends[1] = high_end
         low, high = (None if end is None else self.axes[axis].at(end) for end in ends)
         return low, high

@@ -201,10 +201,11 @@ class Tuner:
         return self._train(replace(stage, doubtful=not self._ends_with_whole_runs), costs)
 
     def _train_whole_runs(self, fine: Table) -> Table:
-        """Whole runs with one seed, from where the best rate is expected; `fine` where none are wanted.
+        """Whole runs with one seed, from where the best place is expected; `fine` where none are wanted.
 
-        Where the first one is much worse than the shorter trainings were, its rate is too high for so long a run, and
-        the next one is lower by 3/4 of a decade. Otherwise the walk goes by quarter-decades.
+        Where the first rate is much worse than the shorter trainings were, it is too high for so long a run, and the
+        next one is lower by 3/4 of a decade. Otherwise the walk goes by quarter-decades. Of another number the value of
+        the config is trained too: short runs can be best far away from it, and so all whole runs worse.
         """
         if not self._ends_with_whole_runs or self.stages[-1].updates == self.total:
             return fine
@@ -216,22 +217,36 @@ class Tuner:
         stage = Stage(self.total, FINE, ((begin,),), self.seeds[:1], ((low, high),), most)
         costs = self._walk(replace(stage, most=1), {})
         shorter = fine.scores[fine.best]
-        if costs[(begin,), self.first_seed] > shorter + BAD * abs(shorter) + 2 * (fine.noise or 0.0):
+        bad = costs[(begin,), self.first_seed] > shorter + BAD * abs(shorter) + 2 * (fine.noise or 0.0)
+        if bad and self._of_rate:
             return self._train(replace(stage, start=((max(begin - LOWER, low),),)), costs, fine)
         below = (fine.best[0] - FINE,)
-        rises = moved > 0 and below in fine.scores and not fine.may_win(below)
+        rises = moved > 0 and not (self._of_rate and (below not in fine.scores or fine.may_win(below)))
         beside = begin + 1 if begin < high and (rises or begin == low) else begin - 1
-        return self._train(replace(stage, start=((beside,),)), costs, fine)
+        next_: list[Point] = [(place,) for place in (*self._configured, beside)][: most - 1]
+        return self._train(replace(stage, start=tuple(next_)), costs, fine)
 
     def _expected(self, fine: Table, moved: float) -> float:
-        """Where on the lattice the best rate of the whole run is expected: below that of the fine stage.
+        """Where on the lattice the best place of the whole run is expected, half a decade away at most.
 
-        Half of the shift downwards between two lengths a factor of √10 apart is expected again, and of rates that are
-        level the lower ones last longer; both together are half a decade at most.
+        Half of the shift between two lengths a factor of √10 apart is expected again, of a rate only downwards; and of
+        rates that are level the lower ones last longer.
         """
         found = vertex(fine, FINE)
+        if not self._of_rate:
+            return found + min(max(moved / 2, -FURTHEST), FURTHEST)
         lowest = min(point[0] for point in fine.scores if point == fine.best or fine.may_win(point))
         return found + max(min(moved / 2, 0.0) - max(found - lowest, 0.0) / 2, -FURTHEST)
+
+    @property
+    def _of_rate(self) -> bool:
+        return self.axes[0].name == "lr"
+
+    @property
+    def _configured(self) -> list[int]:
+        """The place of the config's value, of another number than the rate."""
+        (axis,), (value,) = self.axes, self.set_to
+        return [] if self._of_rate or value is None else [axis.point(value)]
 
     @property
     def _made(self) -> int:
