@@ -8,6 +8,7 @@ import pytest
 from trainer.config.resolve import resolve
 from trainer.config.settings import settings_of
 from trainer.lr.range_test import Sweep
+from trainer.tools.range_test import command as range_test
 from trainer.tools.range_test.steps import RangeTest
 from trainer.tools.tune import command, output, steps
 from trainer.tools.tune.axes import AXES
@@ -103,6 +104,12 @@ def test_a_start_counts_all_its_sweeps(monkeypatch, compose):
     found = start_of_rate(command.parsed([]), resolve(settings_of(compose())), AXES["lr"])
     assert found.updates == 100 + 300 + 900
     assert "or the model is trained already), so the rate of the config is taken" in found.note
+
+
+def test_the_sweeps_of_a_run_of_several_processes_are_made_in_one():
+    words = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "resume.path=outputs/x"]
+    made = range_test.made(range_test.parsed(words), words, 0, True)
+    assert (made.trainer.world, made.trainer.accumulate, made.resume.path) == (1, 2, None)
 
 
 def test_a_rival_of_the_coarse_winner_wins_where_longer_trainings_say_so(tuned, planted):

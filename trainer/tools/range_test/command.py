@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from trainer.cli.compose import add_config_options, add_file_options, compose_config
 from trainer.config.settings import Settings, settings_of
+from trainer.config.variants import for_tuning
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer, number
 from trainer.lr.range_test import FEWEST, SPACINGS, rates
@@ -95,11 +96,10 @@ def swept_values(options: argparse.Namespace) -> list[float]:
 
 
 def made(options: argparse.Namespace, overrides: list[str], seed: int, sweeps: bool) -> Settings:
-    """The settings of a seed, without measurements, loggers and callbacks; of a sweep, without validation, too."""
-    cfg = compose_config([*overrides, f"seed={seed}"], options)
-    for key in ("measure", "logger", "callbacks", *(("plateau",) if sweeps else ())):
+    """The settings of a seed in one process, without loggers; of a sweep, without validation and plateaus, too."""
+    cfg = for_tuning(compose_config([*overrides, f"seed={seed}"], options))
+    for key in ("logger", *(("plateau",) if sweeps else ())):
         OmegaConf.update(cfg, key, {}, merge=False, force_add=True)
-    OmegaConf.update(cfg, "guard", {"_target_": "trainer.lr.guard.Stop"}, merge=False)
     cfg.trainer.checkpoint = None
     if sweeps:
         lightning: Any = OmegaConf.to_container(cfg.trainer.lightning, resolve=True)
