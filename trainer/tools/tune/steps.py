@@ -223,8 +223,8 @@ class Tuner:
         below = (fine.best[0] - FINE,)
         rises = moved > 0 and not (self._of_rate and (below not in fine.scores or fine.may_win(below)))
         beside = begin + 1 if begin < high and (rises or begin == low) else begin - 1
-        next_: list[Point] = [(place,) for place in (*self._configured, beside)][: most - 1]
-        return self._train(replace(stage, start=tuple(next_)), costs, fine)
+        more = tuple((place,) for place in (*self._configured, beside)[: most - 1])
+        return self._train(replace(stage, start=more), costs, fine)
 
     def _expected(self, fine: Table, moved: float) -> float:
         """Where on the lattice the best place of the whole run is expected, half a decade away at most.
