@@ -23,7 +23,7 @@ from benchmarks.compared import markdown, show_lines  # noqa: E402
 
 BENCHMARK = "benchmark.py"
 QUICK: dict[str, list[str]] = {
-    "updates": [BENCHMARK, "updates", "--rounds", "5", "--variants", "bare", "cadence", "lightning"],
+    "updates": [BENCHMARK, "updates", "--rounds", "5", "--variants", "bare", "cadence", "unlogged", "lightning"],
     "lr": [BENCHMARK, "lr", "--rounds", "3"],
     "data": [BENCHMARK, "data", "--rounds", "5"],
     "checkpoint": ["checkpoint.py", "--rounds", "3"],

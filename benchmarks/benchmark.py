@@ -62,11 +62,13 @@ def main(arguments: list[str] | None = None) -> None:
         report["rows"] = {
             name: summary([one[name] for one in times], [one[base] for one in times]) for name in times[0]
         }
-        names = ("cadence_written", "torch") if options.what == "lr" else ("cadence", base)
-        if hasattr(module, "LINE") and all(name in times[0] for name in names):
-            what, peer, target = module.LINE
-            ours, theirs = ([one[name].wall for one in times] for name in names)
-            report["lines"] = [line(what, ours, peer, theirs, target)]
+        wall = {name: [one[name].wall for one in times] for name in times[0]}
+        other = "torch" if options.what == "lr" else base
+        report["lines"] = [
+            line(what, wall[name], peer, wall[other], target)
+            for name, (what, peer, target) in getattr(module, "LINES", {}).items()
+            if name in wall and other in wall
+        ]
     getattr(module, "show", show)(report)
     keep(options.out, report)
     if options.picture is not None:

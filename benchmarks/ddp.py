@@ -30,7 +30,7 @@ from trainer.run import Parts, assemble, fit
 WORLD, BATCH, WIDTH, LR = 2, 32, 16, 0.01
 CALL = 5
 """Updates per call of Lightning's loop."""
-LINE = "update, 2 processes with DDP, ResNet-9", "bare DDP", ">= 0.98"
+LINES = {"cadence": ("update, 2 processes with DDP, ResNet-9", "bare DDP", ">= 0.98")}
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each; Cadence and the bare DDP loop end with the same weights "
     f"to the bit. Alone is one bare process at their global batch, {WORLD * BATCH}."

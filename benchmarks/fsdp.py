@@ -19,7 +19,7 @@ from trainer.cli.compose import compose_config
 from trainer.run import Parts, assemble, fit
 
 LR, HIDDEN, FEATURES = 1e-3, [1024, 1024], 512
-LINE = "update, 2 processes with FSDP, an MLP of 1.6M", "bare FSDP2", ">= 0.95"
+LINES = {"cadence": ("update, 2 processes with FSDP, an MLP of 1.6M", "bare FSDP2", ">= 0.95")}
 NOTE = (
     f"Two processes of one thread and a batch of {BATCH} each, gloo; an MLP {FEATURES}-1024-1024-10 with AdamW. "
     "Cadence and the bare loop end with the same weights to the bit."

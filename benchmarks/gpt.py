@@ -18,7 +18,7 @@ from trainer.engine.module import Module
 from trainer.lr import ConfigError
 from trainer.run import Parts, assemble, fit
 
-LINE = "update, a GPT of 0.8M, 12 × 64 tokens", "bare loop", ""
+LINES = {"cadence": ("update, a GPT of 0.8M, 12 × 64 tokens", "bare loop", "")}
 CALL = 5
 """Updates per call of Lightning's loop, as in the experiment."""
 

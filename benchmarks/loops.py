@@ -155,6 +155,17 @@ def bare(work: Work, folder: Path) -> Outcome:
 
 def cadence(work: Work, folder: Path) -> Outcome:
     """A run of Cadence that logs every update; RuntimeError if the event file lacks one."""
+    outcome = _fitted(work, folder)
+    prove(work, folder)
+    return outcome
+
+
+def unlogged(work: Work, folder: Path) -> Outcome:
+    """The same run with `logger=none`."""
+    return _fitted(work, folder, "logger=none")
+
+
+def _fitted(work: Work, folder: Path, *words: str) -> Outcome:
     overrides = (
         f"name=benchmark data=synthetic data.features={FEATURES} data.classes={CLASSES} data.samples={SAMPLES} "
         f"data.batch_size={BATCH} data.val_samples=0 data.test_samples=0 model.hidden=[{WIDTH}] "
@@ -162,12 +173,11 @@ def cadence(work: Work, folder: Path) -> Outcome:
         f"schedule=cosine_warmup warmup.duration={work.warmup} callbacks=none trainer=cpu "
         f"trainer.threads={work.threads} trainer.duration={work.updates} trainer.validate={work.updates}"
     )
-    assembly = assemble(compose_config(overrides.split()), folder)
+    assembly = assemble(compose_config([*overrides.split(), *words]), folder)
     assembly.module.net.load_state_dict(work.start.state_dict())
     watch = Stopwatch()
     assembly.trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     fit(assembly)
-    prove(work, folder)
     return Outcome(watch.spent, assembly.module.net)
 
 

@@ -23,7 +23,7 @@ from trainer.lr.lint import lint
 
 PEAK_LR, GROUPS = 1e-3, {"matrices": 1.0, "embeddings": 0.5, "vectors": 1.0, "head": 0.1}
 TARGET_SHARE, TARGET_S, PLANS = 0.25, 0.4, 3
-LINE = "rates of four groups, written", "torch's SequentialLR", "<= 1.00"
+LINES = {"cadence_written": ("rates of four groups, written", "torch's SequentialLR", "<= 1.00")}
 NAMES = {
     "cadence": "Cadence",
     "cadence_own": "Cadence, one of its own",

@@ -21,6 +21,7 @@ PACKAGES = "torch pytorch-lightning tensorboard numpy transformers accelerate".s
 NAMES = {
     "bare": "bare PyTorch",
     "cadence": "Cadence",
+    "unlogged": "Cadence, logger=none",
     "lightning": "Lightning",
     "lightning_sparse": "Lightning, 1 in 50",
     "transformers": "transformers",

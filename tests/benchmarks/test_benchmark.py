@@ -35,7 +35,7 @@ def test_updates_are_measured_in_every_loop_that_is_installed_and_told_why_not_i
     monkeypatch.delitem(sys.modules, "benchmarks.huggingface", raising=False)
     found = measured(tmp_path, "updates", "--updates", "20", "--rounds", "2")
     assert found["updates"] == 20
-    assert list(found["rows"]) == ["bare", "cadence", "lightning", "lightning_sparse"]
+    assert list(found["rows"]) == ["bare", "cadence", "unlogged", "lightning", "lightning_sparse"]
     assert all(len(row["rounds_us"]) == 2 for row in found["rows"].values())
     assert found["rows"]["bare"]["ratio"] == 1
     assert "transformers" in found["skipped"]["transformers"]
