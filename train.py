@@ -5,8 +5,6 @@ python train.py optimizer=adamw schedule=cosine_warmup     see --help for what c
 The same as `cadence train`, from a checkout that is not installed.
 """
 
-import sys
-
 from trainer.distributed.launch.signals import handle_signals
 from trainer.distributed.launch.starting import pause_collector, tell_starting
 
@@ -16,7 +14,8 @@ if __name__ == "__main__":
     pause_collector()
 
 from cadence.train import main  # noqa: E402
+from trainer.cli.process_end import end_process  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main, trains=True))
+    end_process(run_cli(main, trains=True))

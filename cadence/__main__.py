@@ -75,7 +75,7 @@ def run(name: str, words: list[str]) -> int:
     module = COMMANDS[name][0]
     if module == TRAIN:
         sys.argv[1:] = words
-        runpy.run_module(module, run_name="__main__", alter_sys=True)  # leaves through sys.exit
+        runpy.run_module(module, run_name="__main__", alter_sys=True)  # does not come back
     sys.argv = [f"cadence {name}", *words]
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     try:

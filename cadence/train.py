@@ -20,6 +20,7 @@ from trainer.cli.command import check_command  # noqa: E402
 from trainer.cli.compose import CONF, absolute_config_path, find_own_packages, keep_search_path  # noqa: E402
 from trainer.cli.dry_run import is_dry_run, take_flag  # noqa: E402
 from trainer.cli.hydra_internals import VERSION_BASE  # noqa: E402
+from trainer.cli.process_end import end_process  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.cli.run_id import register_run_id  # noqa: E402
 from trainer.distributed.launch.launcher import tell_ignored_ranks  # noqa: E402
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main, trains=True))
+    end_process(run_cli(main, trains=True))

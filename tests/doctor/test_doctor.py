@@ -42,7 +42,7 @@ def signs(assembled, capsys):
 @pytest.mark.parametrize(
     ("overrides", "sign"),
     [
-        ("optimizer=adamw optimizer.lr=1.0", "lr-too-high"),
+        ("optimizer=adamw optimizer.lr=3.0", "lr-too-high"),
         ("optimizer=momentum optimizer.lr=2.0", "lr-too-high"),
         ("optimizer=sgd optimizer.lr=3 trainer.clip=1", "lr-too-high"),
         ("optimizer=sgd optimizer.lr=30 data=synthetic_regression task=regression", "not-finite"),
@@ -281,7 +281,7 @@ def test_looking_changes_no_bit_of_the_run(assembled):
 def test_the_command_tells_the_same_from_the_folder_and_writes_it(assembled, tmp_path, capsys):
     from trainer.config.run_summary import announce, write_result
 
-    run = assembled(*SMALL, "optimizer.lr=1.0", folder="bad")
+    run = assembled(*SMALL, "optimizer.lr=3.0", folder="bad")
     announce(run, [])
     fit(run)
     write_result(run, {"status": "completed", "test": {}}, 1.0)
