@@ -30,3 +30,10 @@ def test_any_nest_is_read_back(tree):
 def test_a_list_that_stands_twice_is_written_twice():
     twice = [1, 2]
     assert yaml_text({"a": twice, "b": twice}) == OmegaConf.to_yaml({"a": [1, 2], "b": [1, 2]})
+
+
+def test_an_entry_that_was_written_before_is_not_mixed_up_with_an_equal_one():
+    """1, 1.0 and True are equal in Python, and so are a text and its key elsewhere."""
+    for value in (1, 1.0, True, "1", [1], [1.0], {"a": 1}, {"a": True}):
+        assert yaml_text({"a": value, "b": value}) == OmegaConf.to_yaml({"a": value, "b": value})
+        assert yaml_text({"b": value}) == OmegaConf.to_yaml({"b": value})

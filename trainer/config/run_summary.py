@@ -65,11 +65,11 @@ def announce(parts: Parts, overrides: list[str], program: Sequence[str] = COMMAN
     _write(folder / "config.yaml", config)
     _write(folder / "overrides.yaml", yaml_text(list(overrides)))
     _write(folder / "plan.json", json.dumps(tree_without_secrets({"program": program, **summary}), indent=2) + "\n")
-    text = text_of(rows, without_secrets(shlex.join([*program, *overrides])), config)
+    command = without_secrets(shlex.join([*program, *overrides]))
     for logger in parts.trainer.loggers:
         if isinstance(logger, TensorBoard):
             logger.log_layout(charts_of(summary["parts"]["metrics"]))
-            logger.log_text("run", text, start)
+            logger.log_text("run", text_of(rows, command, config), start)
         else:
             logger.log_hyperparams(flat(source))
 
