@@ -1,5 +1,6 @@
 """The command `cadence`, also `python -m cadence`: runs the command that its first argument names."""
 
+import gc
 import importlib
 import os
 import runpy
@@ -94,12 +95,16 @@ def run(name: str, words: list[str]) -> int:
             tell_ignored_ranks(trains=name != "plan")
         else:
             ignore_other_ranks(trains=False)
-        importlib.import_module(module).main()
+        main = importlib.import_module(module).main
+        gc.freeze()  # neither the collector nor the end of the process looks through what is imported
+        main()
 
     try:
         return run_cli(command)
     finally:
         resume_collector()
+        if name == "plan":
+            gc.freeze()  # nothing is open, and matplotlib was imported late
 
 
 def usage() -> str:
