@@ -43,7 +43,8 @@ def test_whole_runs_follow_a_best_rate_that_moves_with_the_length(tuned, planted
         return -8 + step * 2 * math.log10(updates / 2000)
 
     planted(lambda place, updates: 1 + 0.05 * (place - best(updates)) ** 2, [-10, -8, -6])
-    _, numbers = tuned(*SMALL, "trainer.duration=2000")
+    out, numbers = tuned(*SMALL, "trainer.duration=2000")
+    assert out.count("quarter-decades, 2,000 updates each (100 % of the run)") == 1
     whole = numbers["stages"][-1]
     assert [stage["updates"] for stage in numbers["stages"]] == [200, 632, 2000]
     assert len(whole["trainings"]) == 3

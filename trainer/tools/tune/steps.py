@@ -61,6 +61,8 @@ class Tuner:
     """Half-decades apart from the coarse winner that were nearly as good."""
     swept: int = 0
     """The updates of the range test."""
+    told: str = ""
+    """The heading of the stage that is shown."""
 
     def __post_init__(self) -> None:
         settings = settings_of(self.cfg)
@@ -271,17 +273,25 @@ class Tuner:
 
     def _walk(self, stage: Stage, costs: dict[tuple[Point, int], float]) -> dict[tuple[Point, int], float]:
         """The costs of a stage, with those that are known."""
-        kind = "half-decades" if stage.step == COARSE else "quarter-decades"
-        share = 100 * stage.updates / self.total
-        self.progress.stage(f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)")
+        self._tell(stage)
+        costs = dict(costs)
         while todo := next_trainings(stage, costs):
             self.progress.waiting(len(todo))
             members = [Member(self.overrides_of(point, stage.updates), seed, stage.updates) for point, seed in todo]
             for key, member, outcome in zip(todo, members, self.members.train_all(members, self.many)):
                 self.trained[member] = outcome
-                costs = costs | {key: outcome.cost}
+                costs[key] = outcome.cost
                 self.progress.ended(member, outcome)
         return costs
+
+    def _tell(self, stage: Stage) -> None:
+        """Head the trainings of a stage; those of one that goes on have their heading."""
+        kind = "half-decades" if stage.step == COARSE else "quarter-decades"
+        share = 100 * stage.updates / self.total
+        heading = f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)"
+        if heading != self.told:
+            self.told = heading
+            self.progress.stage(heading)
 
     def _why_nothing_trains(self) -> str:
         errors = {outcome.error for outcome in self.trained.values() if outcome.error}
