@@ -4,10 +4,14 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim import SGD, Adam, AdamW
 
 from trainer.optim.fused_step import FusedStep
+from trainer.optim.shards import local
 
 
 def made(kind=AdamW, **settings):
@@ -79,6 +83,29 @@ def test_the_step_of_torch_is_not_called_again_once_sgd_has_its_state(monkeypatc
     nets, optimizers = made(SGD, fused=True, momentum=0.9)
     quick = train(nets, optimizers, 2)
     monkeypatch.setattr(optimizers[1], "_init_group", None)
+    quick()
+
+
+@pytest.fixture
+def mesh():
+    """This process alone, as a world."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_the_step_of_shards_gives_the_bits_of_torch(mesh, monkeypatch, kind):
+    nets, _ = made()
+    for net in nets:
+        fully_shard(net, mesh=mesh)
+    groups = [[{"params": [*net[0].parameters()]}, {"params": [*net[2].parameters()], "lr": 0.02}] for net in nets]
+    optimizers = [kind(one, lr=0.01, weight_decay=0.1, fused=True) for one in groups]
+    quick = train(nets, optimizers, 20)
+    weights = [[local(parameter.detach()) for parameter in net.parameters()] for net in nets]
+    states = [[local(v) for state in one.state.values() for v in state.values()] for one in optimizers]
+    assert all(torch.equal(*pair) for pair in [*zip(*weights, strict=True), *zip(*states, strict=True)])
+    monkeypatch.setattr(optimizers[1], "_init_group", None)  # torch's own step is not called
     quick()
 
 

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim import optimizer as hooks_of_all
 
 from trainer.optim.no_grad import NoGrad
+from trainer.optim.shards import is_sharded, local
 
 Parameters = list[nn.Parameter]
 Gradients = list[Tensor | None]
@@ -24,10 +25,11 @@ _FLAGS = "fused", "amsgrad", "capturable", "differentiable"
 
 @dataclass(frozen=True)
 class _Group:
-    """The tensors of a group, as torch's kernel takes them."""
+    """The tensors of a group, as torch's kernel takes them; of `sharded` ones it takes the shards of this process."""
 
     parameters: Parameters
     states: list[dict[str, Tensor]]
+    sharded: bool = False
 
     @classmethod
     def of(cls, optimizer: Optimizer, group: Settings) -> "_Group | None":
@@ -36,12 +38,13 @@ class _Group:
             return None
         parameters = list(group["params"])
         states = [optimizer.state.get(parameter) or {} for parameter in parameters]
-        plain = all(type(parameter) is nn.Parameter for parameter in parameters)
+        sharded = all(map(is_sharded, parameters))
+        plain = sharded or all(type(parameter) is nn.Parameter for parameter in parameters)
         one_kind = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
         whole = not any(value is None for state in states for value in state.values())
         if not (plain and one_kind and whole) or parameters[0].is_complex():
             return None
-        return cls(parameters, states)
+        return cls(parameters, states, sharded)
 
     def tensors(self, names: Sequence[str]) -> list[list[Tensor]] | None:
         """The state of each name, in the order of the parameters; None where a parameter has none yet."""
@@ -118,10 +121,13 @@ class FusedStep:
             if state is None or any(gradient is None or gradient.is_sparse for gradient in gradients):
                 type(optimizer).step.__wrapped__(optimizer)  # type: ignore[attr-defined]  # without the hooks
                 return
-            work.append((group.parameters, gradients, state, settings))
+            work.append((group, gradients, state, settings))
         with NoGrad():
-            for one in work:
-                kernel(*one, found_inf)
+            for group, gradients, state, settings in work:
+                taken: list[Any] = [group.parameters, gradients, *state]
+                if group.sharded:
+                    taken = [[*map(local, tensors)] for tensors in taken]
+                kernel(*taken[:2], taken[2:], settings, found_inf)
 
     def _call(self, *hooks: dict[int, Callable[..., Any]]) -> None:
         for hook in chain(*(one.values() for one in hooks)):

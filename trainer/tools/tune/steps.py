@@ -61,7 +61,7 @@ class Tuner:
     """Half-decades apart from the coarse winner that were nearly as good."""
     swept: int = 0
     """The updates of the range test."""
-    told: str = ""
+    heading: str = ""
     """The heading of the stage that is shown."""
 
     def __post_init__(self) -> None:
@@ -289,8 +289,8 @@ class Tuner:
         kind = "half-decades" if stage.step == COARSE else "quarter-decades"
         share = 100 * stage.updates / self.total
         heading = f"{kind}, {stage.updates:,} updates each ({share:.3g} % of the run)"
-        if heading != self.told:
-            self.told = heading
+        if heading != self.heading:
+            self.heading = heading
             self.progress.stage(heading)
 
     def _why_nothing_trains(self) -> str:
