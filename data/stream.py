@@ -1,13 +1,13 @@
 """The training loader: the batches from the clock's update on, in chunks of updates."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from data.bounds import integer
 from data.order import Order
-from data.source import Source
+from data.source import Memory, Source
 
 
 class MicroBatch(NamedTuple):
@@ -82,10 +82,27 @@ class Loop:
         return max(self.steps_per_execution, quick)
 
 
+class Chunk:
+    """The updates in [first, stop) of samples in memory: each is cut when its turn comes, so that only one is held."""
+
+    def __init__(self, cut: Callable[[int, int], Iterator[Update]], first: int, stop: int) -> None:
+        self.cut, self.first, self.stop = cut, first, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def __iter__(self) -> Iterator[Update]:
+        return self.cut(self.first, self.stop)
+
+    def __getitem__(self, i: int) -> Update:
+        t = range(self.first, self.stop)[i]
+        return next(self.cut(t, t + 1))
+
+
 class Stream:
     """Iterating gives the batches from the update that the clock shows to the next validation.
 
-    It yields chunks: lists of consecutive updates, each a list of micro-batches, on the device of the source. It has no
+    It yields chunks of consecutive updates, each a list of micro-batches, on the device of the source. It has no
     length, because a run may resume between two validations. `clock` gives the current update.
     """
 
@@ -94,9 +111,12 @@ class Stream:
     ) -> None:
         self.source, self.order, self.clock, self.loop, self.augment = source, order, clock, loop, augment
 
-    def __iter__(self) -> Iterator[list[Update]]:
+    def __iter__(self) -> Iterator[Iterable[Update]]:
         start = self.clock()
         end = self.loop.next_validation(start)
+        if isinstance(self.source, Memory):
+            yield from (Chunk(self._cut, first, stop) for first, stop in self.loop.chunks(start, end))
+            return
         batches = self._batches(start, end)
         for first, stop in self.loop.chunks(start, end):
             yield [self._update(t, batches) for t in range(first, stop)]
@@ -108,6 +128,10 @@ class Stream:
                 alone = pick._replace(indices=index[None])
                 read = getattr(self.source, "read", lambda one: next(iter(self.source.batches([one]))))
                 yield int(index), augmented(read(alone), self.order.micro_seed(t, i), self.augment).batch
+
+    def _cut(self, first: int, stop: int) -> Iterator[Update]:
+        batches = self._batches(first, stop)
+        return (self._update(t, batches) for t in range(first, stop))
 
     def _batches(self, start: int, end: int) -> Iterator[Any]:
         return self.source.batches(self.order.picks(start, end))

@@ -53,6 +53,19 @@ def test_chunks_end_at_intervals_pauses_and_the_most_updates_per_call(t: int, se
     assert [len(chunk) for chunk in stream(t, **settings)] == sizes
 
 
+def test_each_update_of_a_chunk_is_cut_when_its_turn_comes() -> None:
+    cut: list[int] = []
+    source = Memory((IMAGES, torch.arange(50)), lambda batch: cut.append(int(batch[1][0])) or batch)
+    chunk = next(iter(Stream(source, Order(50, 5, Layout(4)), lambda: 0, Loop(40, 10, steps_per_execution=3))))
+    assert (cut, len(chunk)) == ([], 3)
+    for made, update in enumerate(chunk, 1):
+        assert len(cut) == made
+        assert torch.equal(update[0].batch[1], chunk[made - 1][0].batch[1])
+        cut.pop()  # that of the second look
+    assert same(flat([chunk]), flat([chunk]))
+    assert torch.equal(chunk[-1][0].batch[0], flat([chunk])[2].batch[0])
+
+
 def test_no_chunk_steps_over_a_multiple_of_any_interval() -> None:
     loop = Loop(total=97, validation_interval=12, pauses=(5, 9), steps_per_execution=4)
     edges, t = [0], 0

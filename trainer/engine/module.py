@@ -1,7 +1,7 @@
 """The one LightningModule: it hands every update to the Updater, and scores validation and test data."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
@@ -131,8 +131,9 @@ class Module(pl.LightningModule):
         self.hooks.call("on_train_start")
         self.metric_buffer.since = time.time()
 
-    def training_step(self, chunk: Sequence[Sequence[Any]], batch_idx: int) -> None:
-        for update in takewhile(lambda _: not self.over, chunk):
+    def training_step(self, chunk: Iterable[Sequence[Any]], batch_idx: int) -> None:
+        convert = self.trainer.precision_plugin.convert_input  # Lightning has converted lists, but not what is cut late
+        for update in takewhile(lambda _: not self.over, map(convert, chunk)):
             self.spec.check_batch(self.clock.t, update)
             self.hooks.begin_update()
             if not self._apply_update(update):
