@@ -64,6 +64,11 @@ class Memory:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def sample_bytes(self) -> int:
+        """The size of a sample, as it is stored."""
+        return sum(tensor.nbytes for tensor in tensors(self.stored)) // max(1, len(self))
+
     def to(self, device: torch.device) -> "Memory":
         return Memory(mapped(self.stored, lambda tensor: tensor.to(device)), self.prepare)
 

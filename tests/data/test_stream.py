@@ -53,17 +53,24 @@ def test_chunks_end_at_intervals_pauses_and_the_most_updates_per_call(t: int, se
     assert [len(chunk) for chunk in stream(t, **settings)] == sizes
 
 
-def test_each_update_of_a_chunk_is_cut_when_its_turn_comes() -> None:
+@pytest.mark.parametrize(("numbers", "at_once"), [(4, 5), (2**15, 3), (2**18, 1)])
+def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_time(numbers: int, at_once: int) -> None:
     cut: list[int] = []
-    source = Memory((IMAGES, torch.arange(50)), lambda batch: cut.append(int(batch[1][0])) or batch)
-    chunk = next(iter(Stream(source, Order(50, 5, Layout(4)), lambda: 0, Loop(40, 10, steps_per_execution=3))))
-    assert (cut, len(chunk)) == ([], 3)
-    for made, update in enumerate(chunk, 1):
-        assert len(cut) == made
-        assert torch.equal(update[0].batch[1], chunk[made - 1][0].batch[1])
-        cut.pop()  # that of the second look
+
+    def prepare(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        cut.append(int(batch[1][0]))
+        return batch
+
+    source = Memory((torch.rand(12, numbers), torch.arange(12)), prepare)
+    chunk = next(iter(Stream(source, Order(12, 5, Layout(2)), lambda: 0, Loop(5, 5, steps_per_execution=5))))
+    assert (cut, len(chunk)) == ([], 5)
+    seen = []
+    for update in chunk:
+        seen.append(int(update[0].batch[1][0]))
+        assert len(cut) == min(5, -(-len(seen) // at_once) * at_once)
+    assert cut == seen
     assert same(flat([chunk]), flat([chunk]))
-    assert torch.equal(chunk[-1][0].batch[0], flat([chunk])[2].batch[0])
+    assert same(chunk[-1], flat([chunk])[4:])
 
 
 def test_no_chunk_steps_over_a_multiple_of_any_interval() -> None:
