@@ -27,7 +27,7 @@ QUICK: dict[str, list[str]] = {
     "lr": [BENCHMARK, "lr", "--rounds", "3"],
     "data": [BENCHMARK, "data", "--rounds", "5"],
     "checkpoint": ["checkpoint.py", "--rounds", "3"],
-    "start": ["startup.py", "--rounds", "3"],
+    "start": ["startup.py", "--rounds", "7"],
     "ddp": [BENCHMARK, "ddp", "--block", "5", "--updates", "60"],
     "fsdp": [BENCHMARK, "fsdp", "--block", "5", "--updates", "100"],
     "processes": [BENCHMARK, "processes", "--rounds", "1", "--updates", "10"],
