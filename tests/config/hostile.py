@@ -4,6 +4,7 @@ Each is a command line, with the files that it needs. It is given to the command
 of its own. It has run where a file has appeared there, or another has vanished. All payloads are harmless.
 """
 
+import argparse
 import contextlib
 import os
 import pickle
@@ -311,6 +312,7 @@ def preloaded() -> None:
 
 def main() -> int:
     """Run all attacks, and print those that ran and how many."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.path.insert(0, str(ROOT))
     preloaded()
     found = []
