@@ -1,6 +1,7 @@
 """What a run prints of itself is what it says, also where it holds what a terminal could take for markup."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +10,15 @@ from trainer.config.run_summary import _finite, _print_result, _print_table
 from trainer.config.tensorboard_tabs import hparams_of
 
 
+def named(name: str, quiet: bool = False, allow: tuple[str, ...] = ()) -> Any:
+    """What the end of a run reads of its settings."""
+    return SimpleNamespace(name=name, allow=allow, trainer=SimpleNamespace(quiet=quiet))
+
+
 def test_brackets_in_names_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     best: dict[str, Any] = {"value": 0.5, "scores": {"val/loss[x]": 0.5}, "update": 3, "metric": "val/loss[x]"}
-    _print_result(
-        {"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"}, "[x]", "stretch"
-    )
+    result = {"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a [red]b/outputs/[x]"}
+    _print_result(result, named("[x]"), "stretch")
     _print_table([("groups[a]", "layer[b]: 3 numbers")])
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         "best loss[x] 0.5000 after update 3, by val/loss[x]",
@@ -39,13 +44,15 @@ def test_the_end_names_the_commands_that_follow(
     }
     (tmp_path / "outputs/a b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    _print_result(result, "a b", None, quiet=True)
+    _print_result(result, named("a b", quiet=True), None)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["best", "test", "updates", "folder"]
-    _print_result(result, "a b", "stretch")
+    _print_result(result, named("a b"), "stretch")
     (tmp_path / "outputs/a b/events.out.tfevents.1").touch()
-    _print_result({**result, "test": {}}, "a b", "stretch")
+    _print_result({**result, "test": {}}, named("a b"), "stretch")
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[4] == "next cadence predict 'outputs/a b' predictions.csv"
+    _print_result(result, named("a b", allow=("nets", "rows")), None)
+    assert "cadence predict 'outputs/a b' predictions.csv 'allow=[nets,rows]'\n" in capsys.readouterr().out
     assert lines[-4:-2] == ["next tensorboard --logdir outputs", "cadence doctor 'outputs/a b'"]
     assert lines[-2:] == [
         "longer the same with name='a b' resume=auto resume.policy=stretch",
@@ -55,7 +62,7 @@ def test_the_end_names_the_commands_that_follow(
 
 def test_a_name_that_hydra_cannot_read_is_quoted_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     best = {"value": None, "scores": {}, "update": 3, "metric": "val/loss"}
-    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a"}, "für=1", "stretch")
+    _print_result({"best": best, "test": {}, "updates": 3, "seconds": 1.0, "folder": "/a"}, named("für=1"), "stretch")
     assert """ name='"für=1"' resume=auto""" in capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tests.engine.test_manual_update import GAN
 from trainer.doctor import NAMES, SIGNS, Log, Series, examine, read_log
 from trainer.doctor.callback import Doctor
 from trainer.doctor.log import read_scalars
+from trainer.doctor.signs import not_finite
 from trainer.doctor.statistics import noise, trend
 from trainer.engine.update import Diverged
 from trainer.lr import ConfigError
@@ -142,6 +144,15 @@ def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
     found = examine(log(falling, lambda t: 0.1 * (1 - t / 400), series=seen))[0]
     assert (found.sign, found.measure, found.threshold) == ("not-finite", 393, 0)
     assert found.seen == "the gradient of group head is nan at update 7"
+
+
+def test_samples_that_are_not_finite_are_told_in_place_of_a_lower_rate():
+    error = (
+        "Diverged: update 5 has gradient norm nan: the run stops. Its data is not finite, slice 0: sample 5. Correct"
+    )
+    (found,) = not_finite(replace(log(lambda t: 1.0, updates=5), error=error))
+    assert found.seen == "update 5 has gradient norm nan, and so is its data, slice 0: sample 5"
+    assert found.override.startswith("correcting these samples")
 
 
 def test_of_a_few_updates_only_what_is_not_finite_is_told():

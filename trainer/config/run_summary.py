@@ -128,7 +128,7 @@ def write_result(parts: Parts, outcome: dict[str, Any], seconds: float, printed:
     if printed and outcome["status"] == "completed":
         quiet = settings.trainer.quiet
         longer = None if quiet or not newest else policy_of_longer(parts.resolved)  # it resumes from a checkpoint
-        _print_result(result, settings.name, longer, quiet)
+        _print_result(result, settings, longer)
 
 
 @cache
@@ -340,9 +340,9 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     print("\n".join(map(str.rstrip, printed.get().splitlines())))
 
 
-def _print_result(result: dict[str, Any], name: str, policy: str | None, quiet: bool = False) -> None:
+def _print_result(result: dict[str, Any], settings: Settings, policy: str | None) -> None:
     """Show the summary of a completed run; `policy` is the one by which it can be made longer."""
-    best, seconds = result["best"], f"{result['seconds']:.1f} s"
+    best, seconds, folder = result["best"], f"{result['seconds']:.1f} s", Path(result["folder"])
     found = f"{_scores(best['scores'])}  after update {best['update']}, by {best['metric']}"
     overfits = "overfit" in result and "loss" in result["recent"]
     rows = {
@@ -352,23 +352,23 @@ def _print_result(result: dict[str, Any], name: str, policy: str | None, quiet: 
         "updates": f"{result['updates']} in {seconds}",
         **({"stopped": f"early: {result['stopped_early']['reason']}"} if "stopped_early" in result else {}),
         "folder": result["folder"],
-        **({} if quiet else _next_steps(Path(result["folder"]), bool(result["test"]))),
-        **({} if policy is None else {"longer": _longer(name, policy)}),
+        **({} if settings.trainer.quiet else _next_steps(folder, settings.allow if result["test"] else None)),
+        **({} if policy is None else {"longer": _longer(settings.name, policy)}),
     }
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     for name, text in rows.items():
         console.print(Text.assemble((f"{name:<7}", "bold"), f"  {text}"))
 
 
-def _next_steps(folder: Path, tested: bool) -> dict[str, str]:
-    """What to do with a run: see its curves, ask what its log says, predict."""
-    if not (logged := any(folder.glob("events.out.tfevents*"))) and not tested:
+def _next_steps(folder: Path, allow: Sequence[str] | None) -> dict[str, str]:
+    """What to do with a run: see its curves, ask what its log says, predict; `allow` is None where it has no test."""
+    if not (logged := any(folder.glob("events.out.tfevents*"))) and allow is None:
         return {}
     here = Path.cwd()
     near = folder.relative_to(here) if folder.is_relative_to(here) else folder
     look = [("tensorboard", "--logdir", str(near.parent)), ("cadence", "doctor", str(near))] if logged else []
-    use = [("cadence", "predict", str(near), "predictions.csv")] if tested else []
-    return {"next": "\n         ".join(map(shlex.join, [*look, *use]))}
+    predict = ["cadence", "predict", str(near), "predictions.csv", *([f"allow=[{','.join(allow)}]"] if allow else [])]
+    return {"next": "\n         ".join(map(shlex.join, look if allow is None else [*look, predict]))}
 
 
 def _longer(name: str, policy: str) -> str:

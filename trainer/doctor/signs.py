@@ -21,6 +21,7 @@ multiples of the loss, and report nothing where it does not start above zero. No
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from statistics import median
 
@@ -30,6 +31,8 @@ from trainer.doctor.verdict import lower_lr, verdict
 
 LEAST = 40
 """In a run of fewer updates only numbers that are not finite are reported."""
+OF_DATA = re.compile(r"Its data is not finite, (.+?)\.(?: |$)")
+"""What the guard says of samples that are not finite."""
 HUMP, WILD = 10.0, 1e3
 """The highest loss early on, as a multiple of the first: plain SGD at its best rate may have 6, Adagrad 200."""
 BACK = 0.9
@@ -93,8 +96,10 @@ def not_finite(log: Log) -> Iterator[Finding]:
 
 
 def _not_finite(log: Log, seen: str, count: int) -> Finding:
-    why = "updates that are not finite; the weights after a step along one are not either"
-    return Finding("not-finite", seen, count, 0, why, lower_lr(log, 10))
+    why, advice = "updates that are not finite; the weights after a step along one are not either", lower_lr(log, 10)
+    if data := OF_DATA.search(log.error):
+        seen, advice = f"{seen}, and so is its data, {data[1]}", "correcting these samples, or leaving them out"
+    return Finding("not-finite", seen, count, 0, why, advice)
 
 
 def short_warmup(log: Log) -> Iterator[Finding]:

@@ -26,17 +26,23 @@ def drift(stages: Sequence[StageResult], axis: int = 0, rivals: Sequence[Point] 
 
 def _length(stages: Sequence[StageResult], total: int, axis: int) -> str:
     coarse, fine = stages[-2:]
-    moved = drift(stages, axis)
+    lengths = f"from {coarse.updates:,} to {fine.updates:,} updates the best rate"
     if coarse.updates == fine.updates:
         measured = f"all trainings had {fine.updates:,} updates"
+    elif all(_is_inside(stage, axis) for stage in (coarse, fine)):
+        measured = f"{lengths} moved by × {10 ** (drift(stages, axis) / PER_DECADE):.2g} (measured)"
     else:
-        factor = 10 ** (moved / PER_DECADE)
-        measured = (
-            f"from {coarse.updates:,} to {fine.updates:,} updates the best rate moved by × {factor:.2g} (measured)"
-        )
+        measured = f"how {lengths} moved was not measured: of one length, no rate on one side of the best was trained"
     rule = "in the bounds of convex theory it falls as 1/√T (Defazio et al. 2023, arXiv:2310.07831)"
     rest = "" if fine.updates == total else f"; the run has {total:,}"
     return f"length: {measured}{rest}; {rule}"
+
+
+def _is_inside(stage: StageResult, axis: int) -> bool:
+    """Whether a lower and a higher place than the best were trained."""
+    table = stage.table
+    places, best = [point[axis] for point in table.scores], table.best[axis]
+    return min(places) < best < max(places)
 
 
 def _batch(resolved: Resolved) -> str:
