@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -45,7 +46,8 @@ class StackedNets:
         def loss(tensors: Mapping[str, Tensor], batch: Any) -> Tensor:
             return self.step(_Call(self.nets[0], tensors), batch, t=t).loss  # type: ignore[arg-type]
 
-        losses = vmap(loss, in_dims=(0, None if shared else 0))({**self.leaves, **self.fixed}, batch)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention are not batched
+            losses = vmap(loss, in_dims=(0, None if shared else 0))({**self.leaves, **self.fixed}, batch)
         made = dict(zip(self.leaves, torch.autograd.grad(losses.sum(), list(self.leaves.values()))))
         return losses.detach(), [torch.cat([made[name].flatten(1) for name in group], 1) for group in self.names]
 

@@ -4,6 +4,7 @@ The loss agrees with that of the lone run to 1e-6, where training is stable: sum
 """
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,6 +32,8 @@ LARGEST = 100_000
 """Nets with more weights fill a processor alone, and gain nothing in a stack: benchmarks/stacked.py."""
 Kept = tuple[Tensor, dict[str, Tensor]]
 """The weights of a group, (K, P), and the states of its optimizer."""
+NOT_BATCHED = re.compile(r"batching rule for ([\w:]+)")
+"""What torch says of an operation that it would call for one net after another."""
 LOOK = 50
 """Updates between two looks at whether all runs have broken."""
 
@@ -88,7 +91,12 @@ class Stack:
         """
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")
-            self._train(keep)
+            try:
+                self._train(keep)
+            except UserWarning as warning:
+                if found := NOT_BATCHED.search(str(warning)):
+                    raise UserWarning(f"torch.func does not batch {found[1]}") from None
+                raise
 
     def _train(self, keep: Collection[int]) -> None:
         for one in self.parts:
