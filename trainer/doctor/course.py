@@ -63,9 +63,10 @@ class Course:
         few = median(losses[: max(5, count // 50)])
         start = few if abs(few - losses[0]) < 4 * sigma else losses[0]
         tops = running_medians(losses, 3)
+        peak = losses.index(max(tops), tops.index(max(tops)))
         half = min(max(half_spent(rates), 10), count - 10)
         return cls(
-            losses, start, sigma, max(tops), log.loss.updates[tops.index(max(tops))], median(losses[-(count // 10) :]),
+            losses, start, sigma, losses[peak], log.loss.updates[peak], median(losses[-(count // 10) :]),
             parts, trend(losses, rates), trend(losses[:half], rates[:half]), trend(losses[half:], rates[half:]),
             *_undone(parts, start), _risen(parts, start, rates), _shrunk(log), _falls(log),
             _steady(log, start, sigma),

@@ -140,15 +140,16 @@ def too_low(log: Log, course: Course) -> Finding | None:
     """The loss still falls at the end, and as fast per unit of rate as at the start, but has not fallen far."""
     if course.steady is not None:
         found, measured = _creeps(course), (course.steady, PROPORTIONAL)
-        how = (
-            f"the validation loss falls all the time, {course.steady:.2g} times as fast per unit of rate late as early"
+        seen = (
+            f"the validation loss falls all the time, but not far, {course.steady:.2g} times as fast per unit of rate "
+            f"late as early; the loss is {course.start:.4g} at the start and {course.last:.4g} at the end"
         )
     else:
         found, measured = _trend_goes_on(course), (course.fallen, LITTLE)
         how = f"{-course.late.score:.0f} standard errors in the second half of the sum of the rates"
+        seen = f"the loss has fallen from {course.start:.4g} to {course.last:.4g}, and still falls at the end: {how}"
     if not found:
         return None
-    seen = f"the loss has fallen from {course.start:.4g} to {course.last:.4g}, and still falls at the end: {how}"
     return Finding("lr-too-low", seen, *measured, LINEAR, higher_lr(log, 10))
 
 
