@@ -242,7 +242,9 @@ def test_the_report_takes_its_folder(tuned, capsys):
         (("--whole", "1"), "one run decides nothing"),
         (("--jobs", "0"), "--jobs=0"),
         (("--budget", "soon"), "--budget=.soon. is not a duration"),
-        (("optimizer=adagrad", "--of", "momentum"), "has no optimizer.momentum"),
+        (("--budget", "300"), "--budget=300 is 300 updates, and the run has 200: give 100% at most"),
+        (("optimizer=adagrad", "--of", "momentum"), "has no optimizer.momentum: choose an optimizer"),
+        (("warmup=none", "--of", "warmup"), "has no warmup.duration: choose a warm-up that has it, as warmup=linear"),
     ],
 )
 def test_mistakes(tuned, words, says):

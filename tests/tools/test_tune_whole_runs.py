@@ -26,8 +26,8 @@ def planted(monkeypatch):
         def train_all(self, asked, many=None):
             for one in asked:
                 key, _, number = one.words[0].partition("=")
-                axis = AXES[key.removeprefix("optimizer.")]
-                place = round(axis.place_of(float(number)))
+                axis = AXES[key.removeprefix("optimizer.").removesuffix(".duration")]
+                place = round(axis.place_of(float(number.removesuffix("%"))))
                 value = cost(place, one.updates) + 0.01 * one.seed
                 yield Outcome(value, one.updates, "" if math.isfinite(value) else "Diverged: planted")
 
@@ -82,6 +82,23 @@ def test_the_number_of_the_config_is_one_of_the_whole_runs(tuned, planted):
     assert 0.9 in whole
     assert len(whole) == 3
     assert numbers["values"] == [0.9]
+    (neighbour,) = numbers["neighbours"]  # the nearest one that was trained, which is no step of the lattice away
+    assert neighbour["values"] == [min(whole - {0.9})]
+    assert neighbour["regret"] > 1
+
+
+def test_a_stage_without_room_for_a_training_is_told_once(tuned, planted):
+    planted(lambda place, updates: 1.0 if updates == 200 else 1 + 0.003 * (place + 16) ** 2, [-4, -2, 0])
+    out, numbers = tuned(*SMALL, "trainer.duration=2000")
+    assert [stage["updates"] for stage in numbers["stages"]] == [200, 632, 2000]
+    assert out.count("\n632 updates (31.6 % of the run)") == 1
+
+
+def test_a_warm_up_is_shown_as_a_share(tuned, planted):
+    planted(lambda place, updates: 1 + 0.05 * (place + 6) ** 2, [])
+    out, numbers = tuned(*SMALL, "trainer.duration=2000", "--of", "warmup", "warmup=linear", "warmup.duration=5%")
+    assert f"warmup.duration: {numbers['values'][0]:.3g}%; " in out
+    assert "\n3.162%  " in out
 
 
 def test_the_labels_of_the_picture_do_not_overlap(tuned, planted, monkeypatch):

@@ -46,6 +46,16 @@ class Answer:
     ratio: float | None = None
 
     @cached_property
+    def told(self) -> list[StageResult]:
+        """The stages without one that had no room for a training that the stage before it had not made."""
+        pairs = zip([None, *self.stages], self.stages)
+        return [
+            stage
+            for before, stage in pairs
+            if not before or (before.updates, before.costs) != (stage.updates, stage.costs)
+        ]
+
+    @cached_property
     def places(self) -> tuple[float, ...]:
         """The answer on the lattice: the vertex of each axis."""
         return tuple(vertex(self.fine, self.stages[-1].step, i) for i in range(len(self.axes)))
@@ -82,11 +92,13 @@ class Answer:
 
     def open_side(self, axis: int = 0) -> str:
         """The side of the winner, "above" or "below", on which the last stage has no point; empty where both have."""
+        place, line = self.fine.best[axis], self._line(axis)
+        return "above" if place == line[-1] else "below" if place == line[0] else ""
+
+    def _line(self, axis: int) -> list[int]:
+        """The places of the last stage along an axis, with the other number of the winner."""
         best = self.fine.best
-        line = [
-            point[axis] for point in self.fine.scores if all(i == axis or a == best[i] for i, a in enumerate(point))
-        ]
-        return "above" if best[axis] == max(line) else "below" if best[axis] == min(line) else ""
+        return sorted(p[axis] for p in self.fine.scores if all(i == axis or a == best[i] for i, a in enumerate(p)))
 
     @property
     def flat(self) -> bool:
@@ -94,15 +106,16 @@ class Answer:
         return is_flat(self.fine)
 
     def neighbours(self) -> list[tuple[tuple[float, ...], float, float | None]]:
-        """Each point beside the winner along an axis: its values, its regret and the standard error, as shares."""
-        best, step = self.fine.best, self.stages[-1].step
-        beside = [
-            tuple(b + move * step * (i == axis) for i, b in enumerate(best))
-            for axis in range(len(best))
-            for move in (-1, 1)
-        ]
-        known = regrets(self.fine, [point for point in beside if point in self.fine.scores])
-        return [(self._values(point), *regret) for point, regret in known.items()]
+        """The nearest points of the last stage on each side of the winner, along each axis.
+
+        Each with its values, its regret and the standard error, as shares.
+        """
+        best, beside = self.fine.best, []
+        for axis in range(len(best)):
+            line = self._line(axis)
+            at = line.index(best[axis])
+            beside += [(*best[:axis], place, *best[axis + 1 :]) for place in (*line[:at][-1:], *line[at + 1 :][:1])]
+        return [(self._values(point), *regret) for point, regret in regrets(self.fine, beside).items()]
 
     @property
     def runs(self) -> float:
@@ -134,7 +147,7 @@ class Answer:
                     for (point, seed), cost in stage.costs.items()
                 ],
             }
-            for stage in self.stages
+            for stage in self.told
         ]
         return {
             "of": [axis.key for axis in self.axes],

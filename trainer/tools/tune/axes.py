@@ -16,7 +16,8 @@ class Axis:
     """A number: its name, its key in the config, and the lowest and highest point of its lattice.
 
     Point p stands for 10^(p/4) on the scale of the axis; `value` and `scaled` lead from the scale to the number and
-    back. `fallback` is where a search starts if the config has 0 or null. `template` writes the value of the override.
+    back. `fallback` is where a search starts if the config has 0 or null. `template` writes the value of the override,
+    and `unit` stands behind the number where it is shown.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Axis:
     value: Callable[[float], float] = float
     scaled: Callable[[float], float] = float
     template: str = "{:.4g}"
+    unit: str = ""
 
     def at(self, place: float) -> float:
         """The number at a place of the lattice, with four digits.
@@ -55,7 +57,9 @@ AXES = {
         Axis("lr", "optimizer.lr", (-32, 12), 0.01),
         Axis("weight_decay", "optimizer.weight_decay", (-28, 8), 0.01),
         Axis("momentum", "optimizer.momentum", (1, 12), 0.9, lambda m: 1 - 1 / m, lambda m: 1 / (1 - m)),
-        Axis("warmup", "warmup.duration", (-12, -1), 0.05, lambda share: 100 * share, lambda v: v / 100, "{:.4g}%"),
+        Axis(
+            "warmup", "warmup.duration", (-12, -1), 0.05, lambda share: 100 * share, lambda v: v / 100, "{:.4g}%", "%"
+        ),
     )
 }
 """Momentum m is tuned as its memory, 1 / (1 - m) updates; a warm-up as its share of the run."""
@@ -84,7 +88,8 @@ def present(axis: Axis, config: Mapping[str, Any]) -> tuple[Axis, float | None]:
         return replace(axis, key="optimizer.betas", template=f"[{{:.4g}},{rest}]"), float(first)
     group, _, key = axis.key.partition(".")
     if key not in config[group]:
-        raise ConfigError(f"--of={axis.name}: this run has no {axis.key}: choose an optimizer that has it.")
+        other = "a warm-up that has it, as warmup=linear" if group == "warmup" else "an optimizer that has it"
+        raise ConfigError(f"--of={axis.name}: this run has no {axis.key}: choose {other}.")
     found = config[group][key]
     if axis.name == "warmup":
         share = str(found).removesuffix("%")

@@ -77,7 +77,7 @@ def _tune(options: argparse.Namespace, config: Callable[[], Any], root: Path) ->
         tuner = Tuner(options, members.cfg, members, progress, workers.train if options.jobs > 1 else None)
         answer = tuner.run()
         score = members.score(tuner.resolved)
-    for stage in answer.stages:
+    for stage in answer.told:
         share = 100 * stage.updates / answer.total
         print(f"\n{stage.updates:,} updates ({share:.3g} % of the run), {score}")
         print("\n".join(format_stage(stage, answer.axes)))

@@ -17,7 +17,7 @@ def format_stage(stage: StageResult, axes: Sequence[Axis]) -> list[str]:
     table = stage.table
     rows = [(*(axis.name for axis in axes), "score", "seeds", "worse by")]
     for point, score in sorted(table.scores.items()):
-        values = [f"{axis.at(place):.4g}" for axis, place in zip(axes, point)]
+        values = [f"{axis.at(place):.4g}{axis.unit}" for axis, place in zip(axes, point)]
         error = table.error(point)
         worse = "best" if point == table.best else f"{table.excess(point):.2g}"
         worse += f" ± {error:.2g}" if error is not None and point != table.best and math.isfinite(score) else ""
@@ -32,10 +32,11 @@ def format_answer(answer: Answer) -> list[str]:
     lines = []
     for i, (axis, value) in enumerate(zip(answer.axes, answer.values)):
         low, high = answer.interval(i)
-        ends = [f"above {low:.3g}" if low is not None else "", f"below {high:.3g}" if high is not None else ""]
-        said = " and ".join(filter(None, ends))
+        ends = [f"{side} {end:.3g}{axis.unit}" for side, end in (("above", low), ("below", high)) if end is not None]
+        said = " and ".join(ends)
         ends_by = f"the best lies {said} (each end by a t-test at 95 %)"
-        lines.append(f"{axis.key}: {value:.3g}; {ends_by if said else 'a t-test at 95 % finds no end on either side'}")
+        ends_by = ends_by if said else "a t-test at 95 % finds no end on either side"
+        lines.append(f"{axis.key}: {value:.3g}{axis.unit}; {ends_by}")
         if side := answer.open_side(i):
             lines.append(
                 f"nothing {side} it was trained for {answer.stages[-1].updates:,} updates: the best may lie there"
@@ -43,7 +44,7 @@ def format_answer(answer: Answer) -> list[str]:
     if answer.flat:
         lines.append("nothing that was tried beside it is worse beyond the noise: any of it will do")
     for values, regret, error in answer.neighbours():
-        named = ", ".join(f"{value:.4g}" for value in values)
+        named = ", ".join(f"{value:.4g}{axis.unit}" for axis, value in zip(answer.axes, values))
         spread = "" if error is None or not math.isfinite(error) else f" ± {100 * error:.1f}"
         lines.append(
             f"neighbour {named}: " + ("broke" if math.isinf(regret) else f"{100 * regret:.1f}{spread} % worse")
@@ -60,7 +61,7 @@ def draw(answer: Answer, score: str) -> Any:
     (axis,) = answer.axes
     figure, (panel,) = new_figure(7.0, 4.2)
     finite = [cost for stage in answer.stages for cost in stage.costs.values() if math.isfinite(cost)]
-    for i, stage in enumerate(answer.stages):
+    for i, stage in enumerate(answer.told):
         seen = [(axis.at(point[0]), cost) for (point, _), cost in stage.costs.items() if math.isfinite(cost)]
         means = [(axis.at(point[0]), one) for point, one in sorted(stage.table.scores.items()) if math.isfinite(one)]
         panel.plot(*zip(*seen), "o", color=series_color(i), alpha=0.4, markersize=4)

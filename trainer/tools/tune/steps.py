@@ -71,6 +71,9 @@ class Tuner:
         self.resolved = resolve(settings)
         self.total = self.resolved.horizon.total
         budget = self.resolved.horizon.updates(self.options.budget, "--budget", least=1)
+        if budget > self.total:
+            told = f"--budget={self.options.budget} is {budget:,} updates, and the run has {self.total:,}"
+            raise ConfigError(f"{told}: give 100% at most.")
         self.first_length = min(self.total, max(budget, FEWEST))
         self.seeds = tuple(range(self.first_seed, self.first_seed + self.options.seeds))
 
@@ -143,7 +146,7 @@ class Tuner:
         if axis.name == "lr" and not others:
             return start_of_rate(self.options, self.resolved, axis)
         middles = [one.point(value or one.fallback) for one, value in zip(self.axes, self.set_to)]
-        said = " and ".join(f"{one.key} {one.at(place):.4g}" for one, place in zip(self.axes, middles))
+        said = " and ".join(f"{one.key} {one.at(place):.4g}{one.unit}" for one, place in zip(self.axes, middles))
         return Start([tuple(middles)], f"the walk starts at {said}, near what the config says", 0)
 
     def _coarse(self, start: list[Point]) -> Table:
