@@ -140,6 +140,19 @@ def test_failed_half_written_and_unfinished_runs_are_left_out_and_named(tmp_path
         assert words in html
 
 
+def test_jobs_that_were_refused_before_they_had_a_folder_are_failed_and_of_no_other_task(tmp_path, capsys):
+    for i, lr in enumerate((0.01, 0.1)):
+        words = [f"optimizer.lr={lr}"]
+        write_run(tmp_path / "s" / str(i), words, {"val/loss": loss(lr)}, data={"_target_": "data.digits.Digits"})
+    refused = {"status": "failed", "error": "exit code 2: optimizer.lr=-1 must be above zero"}
+    jobs = [{**refused, "folder": f"/old/s/{i}", "overrides": ["optimizer.lr=-1", f"seed={i}"]} for i in (2, 3, 4)]
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    report.main([str(tmp_path / "s")])
+    assert "2 of 5 runs, left out: 3 failed\n" in capsys.readouterr().out
+    html = (tmp_path / "s" / "report" / "report.html").read_text().split("<script")[0]
+    assert "optimizer.lr=-1 must be above zero" in html
+
+
 def test_csv_and_parquet_hold_what_the_results_hold(sweep, tmp_path):
     report.main([str(sweep), "--out", str(tmp_path)])
     with (tmp_path / "results.csv").open(newline="") as file:

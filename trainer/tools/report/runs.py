@@ -99,7 +99,7 @@ def find_runs(root: Path) -> list[Run]:
 def _run(i: int, place: Path, root: Path, record: Record) -> Run:
     result = read_tree(place / RESULT)
     status = state_of(result, record)
-    config = flat(read_tree(place / CONFIG) or {})
+    config = flat(tree) if (tree := read_tree(place / CONFIG)) else {}
     overrides = read_tree(place / "overrides.yaml", list) or record.get("overrides")
     plan = read_tree(place / PLAN) or {}
     return Run(
