@@ -27,6 +27,7 @@ from experiments.rates.tasks import CONF, FITTED, HELD_OUT, TASKS, USED  # noqa:
 from experiments.rates.truth import GRID_RUNS, Truth  # noqa: E402
 from trainer.cli.run_cli import run_cli  # noqa: E402
 from trainer.lr import ConfigError  # noqa: E402
+from trainer.tools.run_folders import TUNE  # noqa: E402
 from trainer.tools.tune import command  # noqa: E402
 
 SETS = {"held-out": HELD_OUT, "fitted": FITTED | USED, "all": TASKS}
@@ -38,7 +39,7 @@ def measured(name: str, out: Path, budget: str, beside: bool) -> dict[str, Any]:
     truth, folder = Truth(name, out), out / name / "tune"
     words = [*TASKS[name], "--config-dir", str(CONF), "--budget", budget, "--out", str(folder)]
     command.main(words)
-    found = json.loads((folder / command.JSON).read_text(encoding="utf-8"))
+    found = json.loads((folder / TUNE).read_text(encoding="utf-8"))
     rates: dict[str, float | None] = {"tune": found["values"][0]}
     if beside:
         runs = max(1, round(found["runs"]))

@@ -16,6 +16,6 @@ def tuned(tmp_path, monkeypatch, capsys):
     def run(*words):
         folder = [] if "--out" in words else ["--out", "tuned"]
         tune.main([*words, *folder])
-        return capsys.readouterr().out, json.loads(Path((*words, *folder)[-1], tune.JSON).read_text())
+        return capsys.readouterr().out, json.loads(Path((*words, *folder)[-1], tune.TUNE).read_text())
 
     return run

@@ -225,11 +225,17 @@ def test_trainings_are_stacked_and_equal_their_lone_runs(tuned, monkeypatch):
 
 
 def test_the_report_takes_its_folder(tuned, capsys):
-    tuned(*SMALL, "optimizer=adamw", "--budget", "20%", "--seeds", "1")
+    _, numbers = tuned(*SMALL, "optimizer=adamw", "--budget", "20%", "--seeds", "1")
     report.main(["tuned"])
-    (command,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("cadence train tr"))
+    out = capsys.readouterr().out
+    command, answer = (line for line in out.splitlines() if line.strip().startswith("cadence train tr"))
     assert command.count("trainer.duration=") == 1
-    assert Path("tuned", "report", "report.html").exists()
+    (override,) = numbers["override"]
+    assert f"tune  cadence tune ends with {override}." in out
+    assert answer.strip() == shlex.join(["cadence", "train", *SMALL, "optimizer=adamw", override])
+    assert (
+        f"cadence tune ends with {override}." in Path("tuned", "report", "report.html").read_text().split("<script")[0]
+    )
 
 
 @pytest.mark.parametrize(

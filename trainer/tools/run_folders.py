@@ -20,7 +20,7 @@ from trainer.files.plain import check_regular, read_text
 from trainer.lr import ConfigError
 from trainer.lr.backoff import ROLLBACK
 
-RESULT, CONFIG, SWEEP, PLAN = "result.json", "config.yaml", "sweep.json", "plan.json"
+RESULT, CONFIG, SWEEP, PLAN, TUNE = "result.json", "config.yaml", "sweep.json", "plan.json", "tune.json"
 DECIDED = ("failed", "interrupted", "pruned")
 """Where the record of a sweep says one of these, it counts more than the result: a job may fail after writing one."""
 STATES = ("completed", *DECIDED, "unfinished")

@@ -9,7 +9,7 @@ from trainer.tools.report import figures
 from trainer.tools.report.claims import claim_sections, format_claim, read_claims
 from trainer.tools.report.comparison import Importance, importance
 from trainer.tools.report.figures import Cell, Row, Section
-from trainer.tools.report.findings import Finding, find_all, leading_findings
+from trainer.tools.report.findings import Finding, answer_of_tune, find_all, leading_findings
 from trainer.tools.report.response import HeatMap, RateCurve, heat_map_of_batch, heat_map_of_momentum, rate_curves
 from trainer.tools.report.runs import POINTS, Points, read_curves
 from trainer.tools.report.study import REPEATED, Study
@@ -51,7 +51,7 @@ def build_report(study: Study, folder: Path, within: float) -> Report:
     points = max(24, min(POINTS, BUDGET // len(study.runs)))
     read = {run.number: read_curves(run.folder, study.metric, points) for run in study.runs}
     logged = {number: series for number, series in read.items() if series}
-    findings = find_all(study, curves)
+    findings = [*answer_of_tune(study, folder), *find_all(study, curves)]
     return Report(
         title=folder.resolve().name or str(folder),
         study=study,

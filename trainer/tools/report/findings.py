@@ -1,6 +1,7 @@
 """What the numbers say, as sentences, each with the command that follows from it."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from trainer.tools.report.comparison import Comparison, Repeats, compare_options, grouped
@@ -9,14 +10,14 @@ from trainer.tools.report.rates import Width, find_edge, refine
 from trainer.tools.report.response import RateCurve
 from trainer.tools.report.runs import Run
 from trainer.tools.report.study import BATCH_FACTORS, Study, format_command, format_value
-from trainer.tools.run_folders import rollbacks_of
+from trainer.tools.run_folders import TUNE, read_tree, rollbacks_of
 
 COARSE = 3.0
 """A finer grid is worth its runs where the neighbours of the best rate are at least this factor apart."""
 
 
 class Finding(NamedTuple):
-    """A sentence: `kind` is edge, optimum, width, compare or note; `command` is what to run next, where that follows.
+    """A sentence: `kind` is edge, optimum, width, compare, tune or note; `command` is what to run next, if it follows.
 
     `curve` names the rate curve that it is about, where there are several.
     """
@@ -31,6 +32,17 @@ def find_all(study: Study, curves: Sequence[RateCurve]) -> list[Finding]:
     """All findings of a study."""
     compared = [one for key in study.choices for one in _comparisons(study, key)]
     return [*_duplicates(study), *_rollbacks(study), *_of_curves(study, curves), *_other_edges(study), *compared]
+
+
+def answer_of_tune(study: Study, folder: Path) -> list[Finding]:
+    """What `cadence tune` has found, in a folder of its own: the best of all its trainings may be a short one."""
+    found = read_tree(folder / TUNE) or {}
+    given, answer = found.get("overrides"), found.get("override")
+    if not (isinstance(given, list) and isinstance(answer, list) and answer):
+        return []
+    words = " ".join(map(str, answer))
+    text = f"cadence tune ends with {words}. The best configuration of this page may be one of its shorter trainings."
+    return [Finding("tune", text, format_command(study.scored[0], overrides=[*map(str, given), *map(str, answer)]))]
 
 
 def leading_findings(study: Study, curves: Sequence[RateCurve], findings: Sequence[Finding]) -> list[Finding]:

@@ -34,10 +34,11 @@ from trainer.files.plain import read_record
 from trainer.lr import ConfigError
 from trainer.lr.bounds import integer
 from trainer.tools.drawing import needed_for_pictures
+from trainer.tools.run_folders import TUNE
 from trainer.tools.tune.axes import AXES, axes_of
 from trainer.tools.writable import write_new_file
 
-JSON, PICTURE, BY = "tune.json", "tune.png", "command.json"
+PICTURE, BY = "tune.png", "command.json"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -83,9 +84,9 @@ def _tune(options: argparse.Namespace, config: Callable[[], Any], root: Path) ->
         print("\n".join(format_stage(stage, answer.axes)))
     print("\n" + "\n".join(["; ".join(filter(None, answer.notes)), *format_answer(answer)]))
     numbers = finite(tree_without_secrets(as_json(answer, options)))
-    write_text(root / JSON, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    write_text(root / TUNE, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     write_new_file(root / PICTURE, partial(draw(answer, score).savefig, dpi=120))
-    print(f"\n{root / PICTURE}  {root / JSON}  all trainings as a page: cadence report {root}", flush=True)
+    print(f"\n{root / PICTURE}  {root / TUNE}  all trainings as a page: cadence report {root}", flush=True)
 
 
 def parsed(words: list[str] | None = None) -> argparse.Namespace:
