@@ -46,7 +46,7 @@ class Answer:
     ratio: float | None = None
 
     @cached_property
-    def told(self) -> list[StageResult]:
+    def distinct_stages(self) -> list[StageResult]:
         """The stages without one that had no room for a training that the stage before it had not made."""
         pairs = zip([None, *self.stages], self.stages)
         return [
@@ -147,7 +147,7 @@ class Answer:
                     for (point, seed), cost in stage.costs.items()
                 ],
             }
-            for stage in self.told
+            for stage in self.distinct_stages
         ]
         return {
             "of": [axis.key for axis in self.axes],

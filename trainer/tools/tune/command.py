@@ -78,7 +78,7 @@ def _tune(options: argparse.Namespace, config: Callable[[], Any], root: Path) ->
         tuner = Tuner(options, members.cfg, members, progress, workers.train if options.jobs > 1 else None)
         answer = tuner.run()
         score = members.score(tuner.resolved)
-    for stage in answer.told:
+    for stage in answer.distinct_stages:
         share = 100 * stage.updates / answer.total
         print(f"\n{stage.updates:,} updates ({share:.3g} % of the run), {score}")
         print("\n".join(format_stage(stage, answer.axes)))

@@ -61,7 +61,7 @@ def draw(answer: Answer, score: str) -> Any:
     (axis,) = answer.axes
     figure, (panel,) = new_figure(7.0, 4.2)
     finite = [cost for stage in answer.stages for cost in stage.costs.values() if math.isfinite(cost)]
-    for i, stage in enumerate(answer.told):
+    for i, stage in enumerate(answer.distinct_stages):
         seen = [(axis.at(point[0]), cost) for (point, _), cost in stage.costs.items() if math.isfinite(cost)]
         means = [(axis.at(point[0]), one) for point, one in sorted(stage.table.scores.items()) if math.isfinite(one)]
         panel.plot(*zip(*seen), "o", color=series_color(i), alpha=0.4, markersize=4)

@@ -72,8 +72,8 @@ class Tuner:
         self.total = self.resolved.horizon.total
         budget = self.resolved.horizon.updates(self.options.budget, "--budget", least=1)
         if budget > self.total:
-            told = f"--budget={self.options.budget} is {budget:,} updates, and the run has {self.total:,}"
-            raise ConfigError(f"{told}: give 100% at most.")
+            given = f"--budget={self.options.budget} is {budget:,} updates, and the run has {self.total:,}"
+            raise ConfigError(f"{given}: give 100% at most.")
         self.first_length = min(self.total, max(budget, FEWEST))
         self.seeds = tuple(range(self.first_seed, self.first_seed + self.options.seeds))
 
