@@ -1,6 +1,7 @@
 """The time that a command takes to start: medians of fresh processes, interleaved. Example:
 
 python benchmarks/startup.py --rounds 9
+python benchmarks/startup.py --rounds 4 --sweeps 40 500    # until the first of so many jobs has its log
 
 The times of the clock and of the processor, as ratios to `import hydra` of the same round. The first update of
 `cadence train` is compared with that of a bare script with Hydra, the same net, data and optimizer.
@@ -53,11 +54,15 @@ def main() -> None:
     """Print, for each command, the medians of both times, their spread, and their ratios to its base."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="processes per command, at least 1")
+    parser.add_argument("--sweeps", type=int, nargs="+", metavar="JOBS", help="measure sweeps of so many jobs alone")
     parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     options = parser.parse_args()
     rounds = options.rounds
     if rounds < 1:
         parser.error(f"--rounds={rounds} measures nothing: give at least 1")
+    if options.sweeps:
+        show_sweeps(options.sweeps, rounds)
+        return
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
@@ -73,6 +78,33 @@ def main() -> None:
     lines = [compared(name, target, spent) for name, target in TARGETS.items()]
     show_lines(lines, "Seconds of the processor.")
     keep(options.out, {"lines": lines, "machine": machine(1), "rounds": spent})
+
+
+def show_sweeps(sizes: Sequence[int], rounds: int) -> None:
+    """Print the time until the first job of a sweep has its log, interleaved, the first round left out."""
+    times = [[first_job(jobs) for jobs in sizes] for _ in range(rounds + 1)][1:]
+    for jobs, row in zip(sizes, zip(*times)):
+        clock, used = (f"{statistics.median(one):.2f} s ({min(one):.2f} to {max(one):.2f})" for one in zip(*row))
+        print(f"the first of {jobs} jobs: clock {clock}, processor of the driver {used}")
+
+
+def first_job(jobs: int) -> tuple[float, float]:
+    """Seconds of the clock, and of the driver's processor, until the first job of a sweep has its log; then it ends."""
+    words = [TRAIN, "-m", f"seed=range({jobs})", "name=first", "trainer.duration=40", "trainer.accelerator=cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.perf_counter()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        driver = subprocess.Popen([sys.executable, *words], cwd=folder, env=environment, **quiet)
+        while not any(Path(folder).glob("outputs/first/*/job.log")):
+            if driver.poll() is not None:
+                raise SystemExit(f"{words} left with {driver.returncode} before its first job")
+            time.sleep(0.005)
+        seconds = time.perf_counter() - begun
+        user, system = Path(f"/proc/{driver.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        driver.terminate()
+        driver.wait()
+    return seconds, (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def compared(name: str, target: str, spent: dict[str, list[tuple[float, float]]]) -> Line:
