@@ -4,7 +4,6 @@ import json
 import math
 import random
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 import torch
@@ -153,10 +152,10 @@ def test_the_group_and_the_update_of_a_number_that_is_not_finite_are_named():
 
 
 def test_samples_that_are_not_finite_are_told_in_place_of_a_lower_rate():
-    error = (
-        "Diverged: update 5 has gradient norm nan: the run stops. Its data is not finite, slice 0: sample 5. Correct"
+    told = (
+        "Diverged: update 5 has gradient norm nan: it stops. Its data is not finite, slice 0: sample 5. Correct them."
     )
-    (found,) = not_finite(replace(log(lambda t: 1.0, updates=5), error=error))
+    (found,) = not_finite(log(lambda t: 1.0, updates=5, error=told))
     assert found.seen == "update 5 has gradient norm nan, and so is its data, slice 0: sample 5"
     assert found.override.startswith("correcting these samples")
 
