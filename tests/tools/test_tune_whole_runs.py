@@ -64,6 +64,9 @@ def test_a_winner_at_the_end_of_the_whole_runs_is_told(tuned, planted):
     out, _ = tuned(*SMALL, "trainer.duration=2000", "--out", "three")
     assert "the best lies above" in out
     assert "nothing above" not in out
+    assert "of --whole" not in out
+    out, _ = tuned(*SMALL, "trainer.duration=2000", "--whole", "9", "--out", "nine")
+    assert "whole runs at most, not the 9 of --whole: all trainings together stay within 6.5 runs\n" in out
 
 
 def test_short_trainings_end_no_side_on_which_no_whole_run_was_made(tuned, planted):

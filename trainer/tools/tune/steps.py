@@ -218,7 +218,7 @@ class Tuner:
         broke = [point[0] - 1 for point, score in fine.scores.items() if math.isinf(score) and point > fine.best]
         high, moved = min([high, *broke]), drift(self.stages, rivals=self.rivals)
         begin = min(max(round(self._expected(fine, moved)), low), high)
-        most = max(LAST_RUNS, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
+        most = self._most_whole_runs()
         stage = Stage(self.total, FINE, ((begin,),), self.seeds[:1], ((low, high),), most)
         costs = self._walk(replace(stage, most=1), {})
         shorter = fine.scores[fine.best]
@@ -230,6 +230,14 @@ class Tuner:
         beside = begin + 1 if begin < high and (rises or begin == low) else begin - 1
         more = tuple((place,) for place in (*self._configured, beside)[: most - 1])
         return self._train(replace(stage, start=more), costs, fine)
+
+    def _most_whole_runs(self) -> int:
+        """How many whole runs are made: those that are asked for, as far as they stay within the limit."""
+        most = max(LAST_RUNS, min(self.options.whole, math.floor(MOST_RUNS - self._made / self.total)))
+        if most < self.options.whole:
+            limit = f"all trainings together stay within {MOST_RUNS:g} runs"
+            self.notes.append(f"{most} whole runs at most, not the {self.options.whole} of --whole: {limit}")
+        return most
 
     def _expected(self, fine: Table, moved: float) -> float:
         """Where on the lattice the best place of the whole run is expected, half a decade away at most.
