@@ -26,13 +26,14 @@ def drift(stages: Sequence[StageResult], axis: int = 0, rivals: Sequence[Point] 
 
 def _length(stages: Sequence[StageResult], total: int, axis: int) -> str:
     coarse, fine = stages[-2:]
-    lengths = f"from {coarse.updates:,} to {fine.updates:,} updates the best rate"
+    lengths = f"from {coarse.updates:,} to {fine.updates:,} updates"
     if coarse.updates == fine.updates:
         measured = f"all trainings had {fine.updates:,} updates"
     elif all(_is_inside(stage, axis) for stage in (coarse, fine)):
-        measured = f"{lengths} moved by × {10 ** (drift(stages, axis) / PER_DECADE):.2g} (measured)"
+        measured = f"{lengths} the best rate moved by × {10 ** (drift(stages, axis) / PER_DECADE):.2g} (measured)"
     else:
-        measured = f"how {lengths} moved was not measured: of one length, no rate on one side of the best was trained"
+        why = "at one of the lengths no rate was trained on one side of the best"
+        measured = f"{lengths} the shift of the best rate was not measured, since {why}"
     rule = "in the bounds of convex theory it falls as 1/√T (Defazio et al. 2023, arXiv:2310.07831)"
     rest = "" if fine.updates == total else f"; the run has {total:,}"
     return f"length: {measured}{rest}; {rule}"
