@@ -225,6 +225,8 @@ def load(path: str, name: str | None) -> "dict[str, datasets.Dataset]":
         elif place.is_file() and place.suffix.lower() in _FILES:
             found = datasets.load_dataset(_FILES[place.suffix.lower()], data_files=str(place))
         else:
+            if not place.exists():
+                print(f"data.path={path}: there is no such file or folder here; asking the hub", file=sys.stderr)
             found = datasets.load_dataset(str(place) if place.is_dir() else path, name)
     except Exception as error:  # it raises many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -149,3 +149,13 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, tokenizer: str
         with pytest.raises((ValueError, FileNotFoundError), match=told) as error:
             hub(place, **settings)
         assert "\n" not in str(error.value)
+
+
+def test_a_path_that_is_not_here_is_told_before_the_hub_is_asked(monkeypatch, capsys) -> None:
+    def asked(*words: object) -> None:
+        assert "data.path=mine/set: there is no such file or folder here; asking the hub" in capsys.readouterr().err
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", asked)
+    with pytest.raises(FileNotFoundError, match="no network"):
+        hub("mine/set")
