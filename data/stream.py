@@ -41,7 +41,8 @@ class Loop:
     that many while control returns within 0.1 s. Where an interval varies, it is a function that gives its next end.
     `accumulate`: micro-batches of an update in each process. `stages`:
     (first update, ratio) for each size of a growing batch, `left_out`: positions that no update takes, and `repeated`:
-    how many batches are taken again and again, None for all; see `Order`.
+    how many batches are taken again and again, None for all; see `Order`. `whole`: each chunk is a list that is read
+    before its first update, for callbacks that look at it.
     """
 
     total: int
@@ -53,6 +54,7 @@ class Loop:
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
     repeated: int | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         for name in ("total", "steps_per_execution", "accumulate"):
@@ -86,7 +88,7 @@ class Loop:
 
 
 class Chunk:
-    """The updates in [first, stop) of samples in memory, cut when their turn comes; it may be gone through again."""
+    """The updates in [first, stop) of samples in memory, cut when their turn comes."""
 
     def __init__(self, cut: Callable[[int, int], Iterator[Update]], first: int, stop: int) -> None:
         self.cut, self.first, self.stop = cut, first, stop
@@ -96,10 +98,6 @@ class Chunk:
 
     def __iter__(self) -> Iterator[Update]:
         return self.cut(self.first, self.stop)
-
-    def __getitem__(self, i: int) -> Update:
-        t = range(self.first, self.stop)[i]
-        return next(self.cut(t, t + 1))
 
 
 class Stream:
@@ -117,7 +115,7 @@ class Stream:
     def __iter__(self) -> Iterator[Iterable[Update]]:
         start = self.clock()
         end = self.loop.next_validation(start)
-        if isinstance(self.source, Memory):
+        if isinstance(self.source, Memory) and not self.loop.whole:
             cut = partial(self._cut, self.source.sample_bytes)
             yield from (Chunk(cut, first, stop) for first, stop in self.loop.chunks(start, end))
             return

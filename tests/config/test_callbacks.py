@@ -3,11 +3,13 @@
 import importlib
 import importlib.util
 import re
+from copy import deepcopy
 
 import pytest
 import pytorch_lightning.callbacks as lightning
 import torch
 from pytorch_lightning import Callback
+from torch.utils._pytree import tree_leaves
 
 from tests.pages import section
 from trainer.checkpoint.io import checkpoints_in, read
@@ -33,6 +35,17 @@ class Counting(Callback):
 
     def on_train_batch_end(self, *_):
         self.calls += 1
+
+
+class Blanking(Callback):
+    """Changes the inputs of a chunk before it is trained on; looks at the chunk as at any list of tensors."""
+
+    def on_train_batch_start(self, trainer, module, batch, _):
+        for inputs, _ in (micro.batch for update in batch[:] for micro in update):
+            inputs.zero_()
+        found = [leaf for leaf in tree_leaves(deepcopy(batch)) if torch.is_tensor(leaf)]
+        assert len(found) == 2 * len(batch)
+        assert found[0].dtype == torch.float64
 
 
 class Inside(Callback):
@@ -114,6 +127,16 @@ def test_a_users_own_callback_is_called_after_each_chunk(assembled):
     run = assembled(*words)
     fit(run)
     assert run.trainer.callbacks[0].calls == 4  # of 4, 2, 4 and 2 updates
+
+
+def test_what_a_users_callback_makes_of_a_chunk_is_trained_on(assembled):
+    words = ("data=synthetic", "optimizer=sgd", "optimizer.weight_decay=0", "trainer.precision=64-true", "allow=[tests]")
+    run = assembled(*callback("tests.config.test_callbacks.Blanking", *words))
+    first, last = ([*run.module.net.parameters()][i] for i in (0, -1))
+    before = [one.detach().clone() for one in (first, last)]
+    fit(run)
+    assert torch.equal(first, before[0].to(first))  # inputs of zero give no gradient
+    assert not torch.equal(last, before[1].to(last))
 
 
 @pytest.mark.parametrize(

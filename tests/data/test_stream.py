@@ -70,7 +70,9 @@ def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_t
         assert len(cut) == min(5, -(-len(seen) // at_once) * at_once)
     assert cut == seen
     assert same(flat([chunk]), flat([chunk]))
-    assert same(chunk[-1], flat([chunk])[4:])
+    whole = Loop(5, 5, steps_per_execution=5, whole=True)
+    looked_at = next(iter(Stream(source, Order(12, 5, Layout(2)), lambda: 0, whole)))
+    assert isinstance(looked_at, list) and same(flat([looked_at]), flat([chunk]))
 
 
 def test_no_chunk_steps_over_a_multiple_of_any_interval() -> None:

@@ -11,8 +11,6 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch.utils import _pytree
 
-from data.stream import Chunk
-
 OF_A_PROCESS = frozenset(
     "setup teardown on_fit_start on_fit_end on_train_start on_train_end on_sanity_check_start on_sanity_check_end "
     "on_exception on_save_checkpoint on_load_checkpoint".split()
@@ -54,8 +52,7 @@ class Planted(Callback):
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
         view = module.clock.t, trainer.global_step, trainer.current_epoch, trainer.should_stop, metrics, rates
-        taken = [[*one] if isinstance(one, Chunk) else one for one in arguments]
-        for value in _pytree.tree_leaves([*view, taken, *module.net.state_dict().values()]):
+        for value in _pytree.tree_leaves([*view, arguments, *module.net.state_dict().values()]):
             found.update(_bits(value))
         self.seen = found.hexdigest()
         if hook in ("on_train_batch_end", "on_validation_end"):

@@ -163,6 +163,7 @@ def _follow(resolved: Resolved, module: Module, pauses: Sequence[Ends], trainer:
         stages=[(stage.update, stage.ratio) for stage in horizon.growth.stages],
         left_out=module.clock.left_out,
         repeated=run.overfit,
+        whole=seen or run.profile,  # a profile has the reading of a chunk as a part of its own
     )
     with refusing("trainer.overfit"):
         resolved.data.follow(lambda: module.clock.t, loop)

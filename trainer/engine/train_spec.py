@@ -64,3 +64,4 @@ class Loop:
     stages: Sequence[tuple[int, int]] = ((0, 1),)
     left_out: Sequence[int] = ()
     repeated: int | None = None
+    whole: bool = False
