@@ -75,6 +75,14 @@ def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_t
     assert isinstance(looked_at, list) and same(flat([looked_at]), flat([chunk]))
 
 
+def test_sparse_samples_in_memory_are_cut_too() -> None:
+    rows = torch.eye(6)
+    source = Memory((rows.to_sparse(), torch.arange(6)), lambda batch: (batch[0].to_dense(), batch[1]))
+    found = flat(list(Stream(source, Order(6, 0, Layout(2)), lambda: 0, Loop(3, 3))))
+    assert sorted(int(label) for micro in found for label in micro.batch[1]) == [*range(6)]
+    assert all(torch.equal(micro.batch[0], rows[micro.batch[1]]) for micro in found)
+
+
 def test_no_chunk_steps_over_a_multiple_of_any_interval() -> None:
     loop = Loop(total=97, validation_interval=12, pauses=(5, 9), steps_per_execution=4)
     edges, t = [0], 0
