@@ -36,11 +36,13 @@ def train(cfg: DictConfig) -> None:
     keep_search_path(GlobalHydra.instance().config_loader().get_sources())
     check_command(HydraConfig.get())
     settings = checked(settings_of(cfg))
+    lone = "torch" not in sys.modules  # else the configs of a worker's jobs would pile up
     if is_dry_run():
         from trainer.tools.dry_run import dry_run as act  # later still: it imports torch
     else:
         from trainer.run import run as act
-    gc.freeze()  # neither the collector nor the end of the process looks through torch: 0.4 s
+    if lone:
+        gc.freeze()  # neither the collector nor the end of the process looks through torch: 0.4 s
     return act(settings)
 
 

@@ -99,6 +99,10 @@ class Chunk:
     def __iter__(self) -> Iterator[Update]:
         return self.cut(self.first, self.stop)
 
+    def __getitem__(self, i: int) -> Update:
+        t = range(self.first, self.stop)[i]
+        return next(self.cut(t, t + 1))
+
 
 class Stream:
     """Iterating gives the batches from the update that the clock shows to the next validation.

@@ -42,6 +42,12 @@ def test_it_shows_table_curve_layers_loss_and_memory_and_leaves_no_folder(dry, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_the_first_batch_has_the_precision_of_the_run(assembled, precision):
+    found = examined(assembled(*TINY, f"trainer.precision={precision}"))
+    assert found.loss > 0
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

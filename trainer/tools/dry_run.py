@@ -90,7 +90,8 @@ class FirstBatch(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, i: int) -> None:
         """The first update is there."""
         assert isinstance(pl_module, Module)
-        activations = None if pl_module.hooks.optimizes_by_hand else self._forward(trainer, pl_module, batch[0])
+        update = trainer.precision_plugin.convert_input(batch[0])
+        activations = None if pl_module.hooks.optimizes_by_hand else self._forward(trainer, pl_module, update)
         self.layers = self.layers or layers_of(pl_module.net, {})
         self.memory = memory_of(pl_module, activations)
         raise Examined
