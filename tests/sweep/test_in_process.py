@@ -27,6 +27,15 @@ from tests.test_every_launch import ROOT, TINY, jobs, result, train
 __all__ = ["app"]
 
 LAUNCHER = "hydra/launcher=in_process"
+FROZEN = """
+import gc
+from pathlib import Path
+import pytorch_lightning as pl
+
+class Planted(pl.Callback):
+    def on_train_end(self, trainer, module):
+        Path(trainer.default_root_dir, "frozen").write_text(str(gc.get_freeze_count()))
+"""
 
 
 @pytest.mark.slow
@@ -79,6 +88,15 @@ def test_a_killed_driver_leaves_no_orphan_and_its_sweep_goes_on_with_what_is_not
     assert results(app)[0] == first
     assert "job 0 was completed before" in out
     assert sorted(results(app)) == [0, 1, 2]
+
+
+def test_the_process_keeps_nothing_of_a_job_that_the_collector_never_sees_again(tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text(FROZEN)
+    words = (*TINY, "+callbacks.planted._target_=planted.Planted", "seed=1,2,3,4", "hydra.launcher.stack=false")
+    done = train(tmp_path, "-m", "name=s", LAUNCHER, *words, path=tmp_path)
+    assert done.returncode == 0, done.stderr
+    counts = [int((tmp_path / f"outputs/s/{i}/frozen").read_text()) for i in range(4)]
+    assert counts[3] - counts[1] < 100
 
 
 def test_a_job_of_several_processes_is_refused(app: Path) -> None:
