@@ -228,6 +228,7 @@ class RangeTest:
     def _parts(self, seed: int, folder: Path) -> Parts:
         parts = build(resolve(self.made(self.options.overrides, seed, True)), folder)
         parts.trainer.callbacks.remove(parts.checkpointing)  # type: ignore[attr-defined]
+        parts.trainer.precision_plugin.convert_module(parts.module)  # now: a sweep leaves it as it was
         return parts
 
     def _show(self, text: str) -> None:
