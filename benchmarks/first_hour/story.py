@@ -7,12 +7,12 @@ FOLDER becomes the project: the files that a user of the tool writes are copied 
 then run by bash; FOLDER/story has its output, and story.json with the seconds and the exit codes.
 """
 
+import argparse
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -94,11 +94,16 @@ def story(tool: str, folder: Path) -> dict[str, object]:
     return {"tool": tool, "lines": written, "commands": len(steps), "steps": steps}
 
 
-def main(tool: str, folder: Path) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", choices=sorted(path.parent.name for path in HERE.glob("*/commands.txt")))
+    parser.add_argument("folder", type=Path, help="the project that is made")
+    options = parser.parse_args()
+    tool, folder = options.tool, options.folder.resolve()
     found = story(tool, folder)
     (folder / "story" / "story.json").write_text(json.dumps(found, indent=2))
     print(f"{tool}: {found['lines']} lines written, {found['commands']} commands")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).resolve())
+    main()
