@@ -67,7 +67,9 @@ class Memory:
     @property
     def sample_bytes(self) -> int:
         """The size of a sample, of sparse tensors as if they were dense."""
-        sizes = (tensor.numel() * tensor.element_size() for tensor in tensors(self.stored))  # nbytes: not of sparse ones
+        sizes = (
+            tensor.numel() * tensor.element_size() for tensor in tensors(self.stored)
+        )  # nbytes: not of sparse ones
         return sum(sizes) // max(1, len(self))
 
     def to(self, device: torch.device) -> "Memory":

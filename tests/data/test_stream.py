@@ -75,6 +75,27 @@ def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_t
     assert isinstance(looked_at, list) and same(flat([looked_at]), flat([chunk]))
 
 
+def test_the_precision_of_a_step_changes_nothing_of_a_chunk_that_is_cut_in_it() -> None:
+    def drawn(inputs: torch.Tensor, seed: int) -> torch.Tensor:
+        scale = torch.rand(4, 4, generator=torch.Generator().manual_seed(seed))
+        return inputs @ scale
+
+    loader = Stream(
+        Memory((torch.rand(12, 4), torch.arange(12))), Order(12, 5, Layout(2)), lambda: 0, Loop(6, 6), drawn
+    )
+    outside, chunks = flat(list(loader)), list(loader)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = flat(chunks)
+            assert torch.is_autocast_enabled("cpu")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(inside, outside)
+    assert {micro.batch[0].dtype for micro in inside} == {torch.float32}
+
+
 def test_sparse_samples_in_memory_are_cut_too() -> None:
     rows = torch.eye(6)
     source = Memory((rows.to_sparse(), torch.arange(6)), lambda batch: (batch[0].to_dense(), batch[1]))
