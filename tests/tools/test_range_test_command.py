@@ -78,13 +78,6 @@ def test_a_sweep_that_stands_still_is_the_run_to_the_bit(words, ready):
     assert len(set(seen.losses)) == 12
 
 
-@pytest.mark.parametrize("words", [("64-true", "model.norm=batch"), ("bf16-true", "optimizer=adamw")])
-def test_a_net_in_the_precision_of_the_run_is_swept_too(words, tested):
-    precision, *more = words
-    out = tested(*CPU, f"trainer.precision={precision}", *more, "--updates", "60", "--seeds", "2")
-    assert "range_test.png" in out
-
-
 def test_groups_keep_their_ratios_and_settings_that_change_stand_at_the_peak(ready, monkeypatch):
     assembly = ready(
         "groups=backbone_head", "optimizer=momentum", "schedule=linear", "hyper_schedule=[momentum_mirrored]"

@@ -1,4 +1,4 @@
-"""What the range test reads from curves whose answer is known: a bound of momentum, cycles, a confirmed winner."""
+"""What the range test reads from curves whose answer is known, and from runs in another precision."""
 
 import math
 
@@ -8,7 +8,7 @@ from trainer.config.resolve import resolve
 from trainer.config.settings import settings_of
 from trainer.lr import ConfigError
 from trainer.lr.range_test import Sweep, edge, rates
-from trainer.tools.range_test import output
+from trainer.tools.range_test import command, output
 from trainer.tools.range_test.confirm import Confirmation, Trial
 from trainer.tools.range_test.readings import cycle_bounds, upper_bound
 from trainer.tools.range_test.rectified import as_in_the_run
@@ -88,3 +88,12 @@ def test_a_winner_at_the_end_of_the_bracket_is_told_and_a_broken_training_never_
     text = "\n".join(output.format_confirmation(found, ["optimizer.lr=0.1"]))
     assert "The winner is the lowest of the three: the best may lie below it." in text
     assert "(0.3, 0.4)" in text
+
+
+@pytest.mark.parametrize("words", [("64-true", "model.norm=batch"), ("bf16-true", "optimizer=adamw")])
+def test_a_net_in_the_precision_of_the_run_is_swept_and_left_as_it_was(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    precision, *more = words
+    cpu = ("trainer.accelerator=cpu", "trainer.threads=1")
+    command.main([*cpu, f"trainer.precision={precision}", *more, "--updates", "60", "--seeds", "2"])
+    assert "range_test.png" in capsys.readouterr().out
