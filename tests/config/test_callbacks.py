@@ -130,7 +130,13 @@ def test_a_users_own_callback_is_called_after_each_chunk(assembled):
 
 
 def test_what_a_users_callback_makes_of_a_chunk_is_trained_on(assembled):
-    words = ("data=synthetic", "optimizer=sgd", "optimizer.weight_decay=0", "trainer.precision=64-true", "allow=[tests]")
+    words = (
+        "data=synthetic",
+        "optimizer=sgd",
+        "optimizer.weight_decay=0",
+        "trainer.precision=64-true",
+        "allow=[tests]",
+    )
     run = assembled(*callback("tests.config.test_callbacks.Blanking", *words))
     first, last = ([*run.module.net.parameters()][i] for i in (0, -1))
     before = [one.detach().clone() for one in (first, last)]

@@ -72,7 +72,8 @@ def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_t
     assert same(flat([chunk]), flat([chunk]))
     whole = Loop(5, 5, steps_per_execution=5, whole=True)
     looked_at = next(iter(Stream(source, Order(12, 5, Layout(2)), lambda: 0, whole)))
-    assert isinstance(looked_at, list) and same(flat([looked_at]), flat([chunk]))
+    assert isinstance(looked_at, list)
+    assert same(flat([looked_at]), flat([chunk]))
 
 
 def test_the_precision_of_a_step_changes_nothing_of_a_chunk_that_is_cut_in_it() -> None:
