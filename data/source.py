@@ -67,10 +67,8 @@ class Memory:
     @property
     def sample_bytes(self) -> int:
         """The size of a sample, of sparse tensors as if they were dense."""
-        sizes = (
-            tensor.numel() * tensor.element_size() for tensor in tensors(self.stored)
-        )  # nbytes: not of sparse ones
-        return sum(sizes) // max(1, len(self))
+        stored = tensors(self.stored)  # sparse ones have no nbytes
+        return sum(tensor.numel() * tensor.element_size() for tensor in stored) // max(1, len(self))
 
     def to(self, device: torch.device) -> "Memory":
         return Memory(mapped(self.stored, lambda tensor: tensor.to(device)), self.prepare)

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
-
 from data.bounds import integer
 from data.order import Order
 from data.source import Memory, Source
@@ -90,45 +88,20 @@ class Loop:
 
 
 class Chunk:
-    """The updates in [first, stop) of samples on `device`, cut when their turn comes, which may be within a step.
+    """The updates in [first, stop) of samples in memory, each as it is stored, cut when their turn comes."""
 
-    They are made in the precision of the place where the chunk was made: a step may set another one.
-    """
-
-    def __init__(
-        self, cut: Callable[[int, int], Iterator[Update]], first: int, stop: int, device: torch.device
-    ) -> None:
-        self.cut, self.first, self.stop, self.device = cut, first, stop, device
-        self.precision = self._precision()
+    def __init__(self, cut: Callable[[int, int], Iterator[Update]], first: int, stop: int) -> None:
+        self.cut, self.first, self.stop = cut, first, stop
 
     def __len__(self) -> int:
         return self.stop - self.first
 
     def __iter__(self) -> Iterator[Update]:
-        updates = self.cut(self.first, self.stop)
-        return updates if self._precision() == self.precision else self._outside(updates)
+        return self.cut(self.first, self.stop)
 
     def __getitem__(self, i: int) -> Update:
         t = range(self.first, self.stop)[i]
         return next(self.cut(t, t + 1))
-
-    def _precision(self) -> tuple[torch.dtype, bool]:
-        return torch.get_default_dtype(), torch.is_autocast_enabled(self.device.type)
-
-    def _outside(self, updates: Iterator[Update]) -> Iterator[Update]:
-        """The same updates, each made with the precision outside of the step."""
-        dtype, autocast = self.precision
-        while True:
-            within = torch.get_default_dtype()
-            torch.set_default_dtype(dtype)
-            try:
-                with torch.autocast(self.device.type, enabled=autocast):
-                    update = next(updates, None)
-            finally:
-                torch.set_default_dtype(within)
-            if update is None:
-                return
-            yield update
 
 
 class Stream:
@@ -146,9 +119,10 @@ class Stream:
     def __iter__(self) -> Iterator[Iterable[Update]]:
         start = self.clock()
         end = self.loop.next_validation(start)
-        if isinstance(self.source, Memory) and not self.loop.whole:
-            cut, home = partial(self._cut, self.source.sample_bytes), self.source.home
-            yield from (Chunk(cut, first, stop, home) for first, stop in self.loop.chunks(start, end))
+        changed = self.augment or getattr(self.source, "prepare", None)  # outside of a step, which has its precision
+        if isinstance(self.source, Memory) and not changed and not self.loop.whole:
+            cut = partial(self._cut, self.source.sample_bytes)
+            yield from (Chunk(cut, first, stop) for first, stop in self.loop.chunks(start, end))
             return
         batches = self._batches(start, end)
         for first, stop in self.loop.chunks(start, end):

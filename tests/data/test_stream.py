@@ -1,14 +1,16 @@
 """The stream must end where the trainer needs control, and give the same batches however it is cut or restarted."""
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from data.augment import Augment
-from data.order import Layout, Order
+from data.order import Layout, Order, Pick
 from data.source import Memory, Workers
-from data.stream import Loop, MicroBatch, Stream
+from data.stream import Chunk, Loop, MicroBatch, Stream
 
 IMAGES = torch.randn(50, 2, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -57,11 +59,13 @@ def test_chunks_end_at_intervals_pauses_and_the_most_updates_per_call(t: int, se
 def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_time(numbers: int, at_once: int) -> None:
     cut: list[int] = []
 
-    def prepare(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        cut.append(int(batch[1][0]))
-        return batch
+    class Watched(Memory):
+        def batches(self, picks: Iterable[Pick]) -> Iterator[Any]:
+            for batch in super().batches(picks):
+                cut.append(int(batch[1][0]))
+                yield batch
 
-    source = Memory((torch.rand(12, numbers), torch.arange(12)), prepare)
+    source = Watched((torch.rand(12, numbers), torch.arange(12)))
     chunk = next(iter(Stream(source, Order(12, 5, Layout(2)), lambda: 0, Loop(5, 5, steps_per_execution=5))))
     assert (cut, len(chunk)) == ([], 5)
     seen = []
@@ -70,31 +74,21 @@ def test_updates_of_a_chunk_are_cut_when_their_turn_comes_small_ones_some_at_a_t
         assert len(cut) == min(5, -(-len(seen) // at_once) * at_once)
     assert cut == seen
     assert same(flat([chunk]), flat([chunk]))
-    whole = Loop(5, 5, steps_per_execution=5, whole=True)
-    looked_at = next(iter(Stream(source, Order(12, 5, Layout(2)), lambda: 0, whole)))
-    assert isinstance(looked_at, list)
-    assert same(flat([looked_at]), flat([chunk]))
 
 
-def test_the_precision_of_a_step_changes_nothing_of_a_chunk_that_is_cut_in_it() -> None:
-    def drawn(inputs: torch.Tensor, seed: int) -> torch.Tensor:
-        scale = torch.rand(4, 4, generator=torch.Generator().manual_seed(seed))
-        return inputs @ scale
-
-    loader = Stream(
-        Memory((torch.rand(12, 4), torch.arange(12))), Order(12, 5, Layout(2)), lambda: 0, Loop(6, 6), drawn
-    )
-    outside, chunks = flat(list(loader)), list(loader)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            inside = flat(chunks)
-            assert torch.is_autocast_enabled("cpu")
-        assert torch.get_default_dtype() == torch.float64
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert same(inside, outside)
-    assert {micro.batch[0].dtype for micro in inside} == {torch.float32}
+def test_samples_that_are_changed_or_looked_at_are_cut_before_the_step_whose_precision_is_another() -> None:
+    order, pair, changed = Order(12, 5, Layout(2)), (torch.rand(12, 4), torch.arange(12)), lambda one, *seed: one
+    plain, whole = Loop(6, 6, steps_per_execution=6), Loop(6, 6, steps_per_execution=6, whole=True)
+    (late,) = Stream(Memory(pair), order, lambda: 0, plain)
+    assert isinstance(late, Chunk)
+    for source, loop, augment in (
+        (Memory(pair), whole, None),
+        (Memory(pair), plain, changed),
+        (Memory(pair, changed), plain, None),
+    ):
+        (chunk,) = Stream(source, order, lambda: 0, loop, augment)
+        assert isinstance(chunk, list)
+        assert same(flat([chunk]), flat([late]))
 
 
 def test_sparse_samples_in_memory_are_cut_too() -> None:
