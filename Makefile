@@ -68,7 +68,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-bench: setup  ## measure everything beside its peers, in a quarter of an hour
+bench: setup  ## measure everything beside its peers, in five to ten minutes
 	$(BIN)/python benchmarks/bench.py
 
 gallery: setup  ## draw docs/gallery.md again, after a schedule has changed

@@ -3,7 +3,7 @@
     python benchmarks/bench.py --folder outputs/bench
     python benchmarks/bench.py --only data growth
 
-Takes about a quarter of an hour on two cores; `--full` measures more rounds. Each measurement is a program of its own,
+Takes five to ten minutes on two cores; `--full` measures more rounds. Each measurement is a program of its own,
 and its numbers go to a JSON file in the folder. `table.md` is the table for docs/benchmarks.md.
 """
 
