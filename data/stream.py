@@ -119,9 +119,9 @@ class Stream:
     def __iter__(self) -> Iterator[Iterable[Update]]:
         start = self.clock()
         end = self.loop.next_validation(start)
-        changed = self.augment or getattr(self.source, "prepare", None)  # outside of a step, which has its precision
-        if isinstance(self.source, Memory) and not changed and not self.loop.whole:
-            cut = partial(self._cut, self.source.sample_bytes)
+        source = self.source
+        if isinstance(source, Memory) and not (source.prepare or self.augment or self.loop.whole):
+            cut = partial(self._cut, source.sample_bytes)  # within a step, whose precision changes no stored sample
             yield from (Chunk(cut, first, stop) for first, stop in self.loop.chunks(start, end))
             return
         batches = self._batches(start, end)

@@ -22,13 +22,12 @@ from pathlib import Path
 
 from trainer.cli.streams import shown
 from trainer.lr import ConfigError
+from trainer.tools.run_folders import TUNE
 from trainer.tools.runs.conditions import best_first, check_known, read_condition, sorted_by
 from trainer.tools.runs.listed import ListedRun, list_runs
 from trainer.tools.runs.table import as_csv, as_json, count_runs, format_runs
 
 OUTPUTS = Path("outputs")
-TUNE = "tune.json"
-"""The file that says that a folder holds the trainings of `cadence tune`."""
 
 
 def main(arguments: list[str] | None = None) -> None:
